@@ -1,0 +1,45 @@
+"""What stands between the pixels of a photograph and the input of a network, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Photograph -> network input. The steps, in order: short side to ``resize``, center square of ``resize`` pixels
+    (both done once, by ``prepare``), a crop of ``crop`` pixels, ``mean`` subtracted, ``scale`` multiplied,
+    divided by ``std``, channels in ``channel_order``. A network and its preprocessing are only right together, so every
+    model folder holds both (``preprocessor.json``)."""
+
+    resize: int = 256
+    """Short side of the stored image, and the side of its center square, in pixels (§2)."""
+    crop: int = 224
+    """Side of the network's input, in pixels (§4.1)."""
+    channels: int = 3
+    """3 for color, 1 for grey."""
+    mean: Literal["image", "channel", "none"] = "image"
+    """What is subtracted, on the 0..255 scale: the mean image of the training set (§2; the file ``mean.npy``), one number
+    for each channel (``channel_mean``), or nothing."""
+    mean_at: Literal["center", "crop"] = "center"
+    """Which part of the mean image: its center for every crop (2012 program, convdata_jpeg.py), or the part under
+    the crop (Caffe)."""
+    channel_mean: tuple[float, ...] = ()
+    """RGB, 0..255."""
+    std: tuple[float, ...] = ()
+    """RGB, 0..255, divided by after ``mean``; empty for no division."""
+    scale: float = 1.0
+    """Factor on 0..255 pixels. 1 in 2012; 1/255 for networks that read [0, 1]."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        c = self.channels
+        if not 1 <= self.crop <= self.resize:
+            raise ValueError(f"Preprocessing.crop is {self.crop}; it needs 1 <= crop <= resize, which is {self.resize}")
+        if self.mean == "channel" and len(self.channel_mean) != c:
+            raise ValueError(f"Preprocessing.channel_mean is {self.channel_mean}; mean='channel' needs {c} numbers")
+        if self.std and (len(self.std) != c or min(self.std) <= 0):
+            raise ValueError(f"Preprocessing.std is {self.std}; it needs {c} positive numbers, or none")
+        if not self.scale > 0:
+            raise ValueError(f"Preprocessing.scale is {self.scale}; it must be positive")

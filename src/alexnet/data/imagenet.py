@@ -1,0 +1,262 @@
+"""ImageNet as people have it.
+
+- **ILSVRC tars**: a folder with ``ILSVRC2012_img_train.tar`` (a tar of class tars), ``ILSVRC2012_img_val.tar`` and the
+  development kit, anywhere below; likewise ``ILSVRC2010_images_train.tar``, ``..._val.tar`` and ``..._test.tar``,
+  whose test labels are public. Everything is read in place. Extracted folders of the same names do as well.
+- **Kaggle**: the folder that holds ``ILSVRC/Data/CLS-LOC`` and ``LOC_val_solution.csv``.
+- **Whole ImageNet**: a folder of class tars ``n01440764.tar``; half of each class is held out, by a hash of seed and
+  name, as the paper did with the Fall 2009 release (§6).
+
+A class is named by its wnid (WordNet id) and, where the words are known, the first of them: "n01440764 tench". Classes
+are in the order of their wnids, the order of Caffe and torchvision; the development kit's own numbering (ILSVRC id) is
+another.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from alexnet.core.errors import DataError, printable
+from alexnet.data.folder import Found, Listing, is_image, list_tar, tar_members, walk
+from alexnet.data.sources import VAL_FRACTION, Record, Source, Split, fingerprint_of, hold_out
+
+_WNID = re.compile(r"n\d{8}")
+_NUMBERED = re.compile(r"ILSVRC(?:2010|2012)_(val|test)_(\d{8})\.JPEG", re.IGNORECASE)
+_ILSVRC = re.compile(r"ILSVRC20\d\d_(img|images)_(train|val|test)(\.tar)?|LOC_val_solution\.csv|n\d{8}\.tar")
+_TRAIN_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_train\.tar")
+_HELD_OUT_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_(val|test)\.tar")
+_DEVKIT = re.compile(r"meta\.mat|map_clsloc\.txt|ILSVRC20\d\d_(validation|test)_ground_truth\.txt|LOC_.*\.(csv|txt)")
+
+
+@dataclass(frozen=True)
+class Synset:
+    """One class of a development kit."""
+
+    ilsvrc_id: int
+    wnid: str
+    words: str
+    """Synonyms, separated by commas."""
+
+
+def is_imagenet(folder: Path) -> bool:
+    """Whether a folder holds one of the forms above. A plain ``train``, ``val`` tree of class folders is none of
+    them."""
+    return (
+        any(_ILSVRC.fullmatch(path.name) for path in folder.iterdir())
+        or (folder / "ILSVRC" / "Data" / "CLS-LOC").is_dir()
+        or next((folder / "val").glob("ILSVRC20*_val_*.JPEG"), None) is not None
+    )
+
+
+def imagenet(folder: Path, seed: int = 0) -> Source:
+    """The images of an ImageNet folder. Raises :class:`DataError` where labels are missing or contradict each other."""
+    listing = walk(folder)
+    tars = [found for found in listing.files if found.name.endswith(".tar")]
+    devkit = {
+        PurePosixPath(found.name).name: Path(found.file)
+        for found in listing.files
+        if _DEVKIT.fullmatch(found.parts[-1])
+    }
+    class_tars = [found for found in tars if _WNID.fullmatch(found.parts[-1].removesuffix(".tar"))]
+    train = list(_training_images(listing, tars, class_tars))
+    held_out = list(_numbered_images(listing, tars))
+    truth = _held_out_labels(devkit, held_out, folder) if held_out else {}
+    words = {synset.wnid: synset.words for synset in _synsets(devkit)}
+    wnids = sorted({wnid for wnid, _ in train} | set(truth.values()))
+    if not wnids:
+        raise DataError(f"{printable(folder)}: no ImageNet images found in it")
+    number = {wnid: label for label, wnid in enumerate(wnids)}
+    records = [Record("train", number[wnid], f.name, f.file, f.offset, f.length) for wnid, f in train]
+    for split, image_number, found in held_out:
+        wnid = truth[split, image_number]
+        records.append(Record(split, number[wnid], found.name, found.file, found.offset, found.length))
+    records.sort(key=lambda r: (r.split != "train", r.split != "val", r.label if r.split == "train" else 0, r.name))
+    notes = []
+    if not held_out:
+        fraction = 0.5 if len(class_tars) == len(tars) else VAL_FRACTION
+        records = hold_out(records, seed, fraction)
+        notes.append(f"no validation images: {fraction:.0%} of each class held out as val, by a hash of seed and name")
+    stamps = (f"{found.name} {found.stamp}" for found in listing.files)
+    return Source(
+        classes=[f"{wnid} {words[wnid].split(',')[0].strip()}" if wnid in words else wnid for wnid in wnids],
+        records=records,
+        fingerprint=fingerprint_of("imagenet", seed, *stamps),
+        notes=notes,
+    )
+
+
+def _training_images(
+    listing: Listing, tars: Sequence[Found], class_tars: Sequence[Found]
+) -> Iterator[tuple[str, Found]]:
+    """(wnid, image) of class tars, alone or inside a training tar, and of class folders below a folder ``train``."""
+    for found in class_tars:
+        yield from _class_tar(Path(found.file), 0, found.parts[-1].removesuffix(".tar"))
+    for found in tars:
+        if _TRAIN_TAR.fullmatch(found.parts[-1]):
+            path = Path(found.file)
+            for member in tar_members(path):
+                wnid = PurePosixPath(member.name).name.removesuffix(".tar")
+                if not _WNID.fullmatch(wnid):
+                    raise DataError(f"{printable(path)}: {printable(member.name)} in it is not the tar of a class")
+                yield from _class_tar(path, member.offset_data, wnid)
+    for found in listing.files:
+        if len(found.parts) > 2 and _WNID.fullmatch(found.parts[-2]) and "train" in found.parts[-3] and is_image(found):
+            yield found.parts[-2], found
+
+
+def _class_tar(path: Path, offset: int, wnid: str) -> Iterator[tuple[str, Found]]:
+    for member in tar_members(path, offset):
+        if member.isreg():
+            name = f"train/{wnid}/{PurePosixPath(member.name).name}"
+            yield wnid, Found(name, str(path), member.offset_data, member.size)
+
+
+def _numbered_images(listing: Listing, tars: Sequence[Found]) -> Iterator[tuple[Split, int, Found]]:
+    """(split, number, image) of the files ``ILSVRC2012_val_00000001.JPEG`` and their like."""
+    inner = (
+        found for tar in tars if _HELD_OUT_TAR.fullmatch(tar.parts[-1]) for found in list_tar(Path(tar.file)).files
+    )
+    for found in (*listing.files, *inner):
+        if match := _NUMBERED.fullmatch(found.parts[-1]):
+            split: Split = "val" if match[1].lower() == "val" else "test"
+            if split == "val" or "ILSVRC2010" in found.parts[-1]:  # the labels of the 2012 test images are not public
+                yield split, int(match[2]), found
+
+
+def _held_out_labels(
+    devkit: dict[str, Path], images: Iterable[tuple[Split, int, Found]], folder: Path
+) -> dict[tuple[Split, int], str]:
+    """wnid of each image. Line n of a ground-truth file is the ILSVRC id of image n; Kaggle's list gives the wnid
+    itself."""
+    if solution := devkit.get("LOC_val_solution.csv"):
+        try:
+            with open(solution, newline="", encoding="utf-8") as file:
+                rows = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+            return {("val", int(name.rpartition("_")[2])): wnid for name, wnid in rows.items()}
+        except (KeyError, IndexError, ValueError, csv.Error) as error:
+            raise DataError(
+                f"{printable(solution)}: not Kaggle's list of validation labels ({printable(error)})"
+            ) from error
+    wnid_of_id = {synset.ilsvrc_id: synset.wnid for synset in _synsets(devkit)}
+    labels: dict[tuple[Split, int], str] = {}
+    for split in sorted({split for split, _, _ in images}):
+        word = "validation" if split == "val" else "test"
+        path = next((p for name, p in devkit.items() if name.endswith(f"_{word}_ground_truth.txt")), None)
+        if path is None or not wnid_of_id:
+            raise DataError(
+                f"{printable(folder)}: the labels of the {word} images are missing; put the development kit's "
+                f"ILSVRC..._{word}_ground_truth.txt and meta.mat (or map_clsloc.txt) into this folder"
+            )
+        for line, text in enumerate(path.read_text().split(), start=1):
+            if not text.isdigit() or int(text) not in wnid_of_id:
+                raise DataError(
+                    f"{printable(path)}, line {line}: {printable(text)} is no ILSVRC id of the development kit"
+                )
+            labels[split, line] = wnid_of_id[int(text)]
+    for split, image_number, found in images:
+        if (split, image_number) not in labels:
+            raise DataError(f"{printable(folder)}: {printable(found.name)} has no line in the ground-truth file")
+    return labels
+
+
+# --- the development kit ---------------------------------------------------------------------------------------------
+
+
+def _synsets(devkit: dict[str, Path]) -> list[Synset]:
+    if path := devkit.get("meta.mat"):
+        return read_meta_mat(path)
+    if path := devkit.get("map_clsloc.txt"):
+        return [Synset(int(i), wnid, words.replace("_", " ")) for wnid, i, words in _fields(path, 3)]
+    if path := devkit.get("LOC_synset_mapping.txt"):  # Kaggle: in the order of wnids, without ids
+        return [Synset(0, wnid, words) for wnid, words in _fields(path, 2)]
+    return []
+
+
+def _fields(path: Path, count: int) -> Iterator[list[str]]:
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        fields = line.split(maxsplit=count - 1)
+        if len(fields) != count or not _WNID.fullmatch(fields[0]):
+            raise DataError(f"{printable(path)}, line {number}: expected {count} columns, the first a wnid")
+        yield fields
+
+
+def read_meta_mat(path: Path) -> list[Synset]:
+    """The classes in a development kit's ``meta.mat``, in the order of their ILSVRC ids; inner nodes of the hierarchy
+    too."""
+    try:
+        variables = dict(_mat_variables(path.read_bytes()))
+        rows = variables["synsets"]
+        key = next(name for name in rows[0] if name.endswith("_ID") and name != "WNID")
+        return [Synset(int(row[key][0]), row["WNID"], row["words"]) for row in rows]
+    except (OSError, KeyError, ValueError, IndexError, TypeError, StopIteration, struct.error, zlib.error) as error:
+        raise DataError(f"{printable(path)}: not the meta.mat of a development kit ({printable(error)})") from error
+
+
+# MATLAB 5 files: a header of 128 bytes, then elements of (type, size, content), which may be zlib-compressed. A matrix
+# is an element whose content is again elements: flags (with its class), dimensions, name, then its values.
+_MI_COMPRESSED, _MI_MATRIX = 15, 14
+_CLASS_CELL, _CLASS_STRUCT, _CLASS_CHAR = 1, 2, 4
+_NUMBER_FORMATS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q", 16: "B", 17: "H"}
+
+
+def _mat_variables(data: bytes) -> Iterator[tuple[str, Any]]:
+    if data[:10] != b"MATLAB 5.0" or data[126:128] != b"IM":
+        raise ValueError("not a little-endian MATLAB 5 file")
+    for kind, content in _elements(data[128:]):
+        if kind == _MI_COMPRESSED:
+            inflater = zlib.decompressobj()
+            ((kind, content),) = _elements(inflater.decompress(content, 1 << 28))
+        if kind == _MI_MATRIX:
+            yield _matrix(content)
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        if kind >> 16:  # the short form: size in the upper half, up to 4 bytes of content in place
+            kind, size = kind & 0xFFFF, kind >> 16
+            yield kind, data[at + 4 : at + 4 + size]
+            at += 8
+        else:
+            yield kind, data[at + 8 : at + 8 + size]
+            padding = -size % 8 if kind != _MI_COMPRESSED else 0
+            at += 8 + size + padding
+
+
+def _matrix(content: bytes) -> tuple[str, Any]:
+    """(name, value): a str for characters, a list of dicts for a struct array, a tuple of numbers otherwise."""
+    parts = list(_elements(content))
+    if not parts:
+        return "", ()
+    matrix_class, name = parts[0][1][0], parts[2][1].decode("latin-1")
+    if matrix_class == _CLASS_CHAR:
+        return name, _text(*parts[3]) if len(parts) > 3 else ""
+    if matrix_class == _CLASS_STRUCT:
+        width = struct.unpack("<i", parts[3][1])[0]
+        names = [
+            parts[4][1][i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(parts[4][1]), width)
+        ]
+        values = [_matrix(value)[1] for _, value in parts[5:]]
+        return name, [
+            dict(zip(names, values[i : i + len(names)], strict=True)) for i in range(0, len(values), len(names))
+        ]
+    if matrix_class == _CLASS_CELL:
+        return name, [_matrix(value)[1] for _, value in parts[3:]]
+    return name, _numbers(*parts[3]) if len(parts) > 3 else ()
+
+
+def _text(kind: int, content: bytes) -> str:
+    return "".join(chr(code) for code in _numbers(kind, content))
+
+
+def _numbers(kind: int, content: bytes) -> tuple[Any, ...]:
+    code = _NUMBER_FORMATS[kind]
+    return struct.unpack(f"<{len(content) // struct.calcsize(code)}{code}", content)

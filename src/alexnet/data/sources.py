@@ -1,0 +1,194 @@
+"""What a set of images is before it is decoded: a list of records, whatever they were found in.
+
+A kind of data set is a function that returns a :class:`Source`; the simplest, a CSV list, is here.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.core.errors import DataError, ImageError, printable
+from alexnet.data.decode import MAX_FILE_BYTES, read_image_file
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What the splits may be called in folders and lists."""
+
+VAL_FRACTION = 0.2
+"""Of each class, where a source does not say which images are held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image and where its bytes are: a file, a part of a file (as in a tar), or memory."""
+
+    split: Split
+    label: int
+    """Position in ``Source.classes``."""
+    name: str
+    """For people: the path relative to the source, parts joined by "/"."""
+    file: str = ""
+    offset: int = 0
+    length: int | None = None
+    """None: the whole file."""
+    data: bytes | NDArray[np.uint8] | None = None
+    """An encoded image, or pixels (H, W, C)."""
+
+    def read(self) -> bytes | NDArray[np.uint8]:
+        """The encoded image, or pixels. Raises :class:`ImageError`."""
+        if self.data is not None:
+            return self.data
+        if self.length is None:
+            return read_image_file(Path(self.file), self.name)
+        if self.length > MAX_FILE_BYTES:
+            raise ImageError(self.name, "too large", f"{self.length:,} bytes; at most {MAX_FILE_BYTES:,}")
+        try:
+            with open(self.file, "rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.length)
+        except OSError as error:
+            raise ImageError(self.name, "missing", printable(error)) from error
+        if len(data) < self.length:
+            raise ImageError(self.name, "truncated", f"{printable(self.file)} ends inside it")
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A whole set: its classes in order, and a record for every image."""
+
+    classes: Sequence[str]
+    records: Sequence[Record]
+    fingerprint: str
+    """Changes when the source does: made of names, sizes and times of files, not of their contents."""
+    size: int | None = None
+    """Side of images that come at one size and are kept at it (MNIST, CIFAR-10); None for photographs."""
+    channels: int = 3
+    not_images: int = 0
+    """Files found that do not claim to be images."""
+    notes: Sequence[str] = ()
+    """What people should know and nothing depends on."""
+
+
+def split_by_hash(names: Sequence[str], seed: int, fraction: float) -> set[str]:
+    """Which images of a class are held out: the ``fraction`` of them (rounded; at least one, but never all) whose hash
+    of (seed, name) is smallest. Images that join or leave later move few of the others."""
+    count = min(max(1, round(fraction * len(names))), len(names) - 1)
+    return set(sorted(names, key=lambda name: _hash(f"{seed}/{name}"))[:count])
+
+
+def hold_out(records: Sequence[Record], seed: int, fraction: float = VAL_FRACTION) -> list[Record]:
+    """``records``, of each class the ``fraction`` by :func:`split_by_hash` moved from ``train`` to ``val``."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for record in records:
+        if record.split == "train":
+            names[record.label].append(record.name)
+    held = set().union(*(split_by_hash(of_class, seed, fraction) for of_class in names.values()))
+    return [replace(r, split="val") if r.split == "train" and r.name in held else r for r in records]
+
+
+HELD_OUT_NOTE = (
+    f"nothing but training images: {VAL_FRACTION:.0%} of each class held out as val, by a hash of seed and name"
+)
+
+
+def csv_list(path: Path, seed: int = 0) -> Source:
+    """A CSV list with the columns ``path``, ``label`` and, if there is one, ``split``.
+
+    Paths are relative to the list's folder. Without a header line the columns stand in that order. Labels are names of
+    classes, in the order of their text, or, if all are whole numbers, of their value. Any row that cannot be used is a
+    :class:`DataError` with its row number.
+    """
+    rows = _csv_rows(path)
+    labels = {label for _, _, label, _ in rows}
+    classes = (
+        sorted(labels, key=int) if all(label.isascii() and label.isdigit() for label in labels) else sorted(labels)
+    )
+    number = {name: label for label, name in enumerate(classes)}
+    records, stamps, first_row = [], [], {}
+    for row, name, label, split in rows:
+        where = f"{printable(path)}, row {row}"
+        if name in first_row:
+            raise DataError(f"{where}: {printable(name)} is already in row {first_row[name]}; list each image once")
+        first_row[name] = row
+        try:
+            file = path.parent / name
+            status = file.stat()
+        except (OSError, ValueError):
+            raise DataError(f"{where}: {printable(name)}: no such file beside the list") from None
+        stamps.append(f"{row} {name} {label} {split} {status.st_size} {status.st_mtime_ns}")
+        records.append(Record(split or "train", number[label], name, str(file)))
+    only_train = all(record.split == "train" for record in records)
+    return Source(
+        classes=classes,
+        records=hold_out(records, seed) if only_train else records,
+        fingerprint=fingerprint_of("csv", seed, *stamps),
+        notes=[HELD_OUT_NOTE] if only_train else [],
+    )
+
+
+def _csv_rows(path: Path) -> list[tuple[int, str, str, Split | None]]:
+    """(row number, path, label, split) of each row."""
+    rows: list[tuple[int, str, str, Split | None]] = []
+    columns = {"path": 0, "label": 1, "split": 2}
+    row = 0
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets begin with a byte-order mark
+            for row, cells in enumerate(csv.reader(file, strict=True), start=1):
+                if not any(cells):
+                    continue
+                names = [cell.strip().lower() for cell in cells]
+                if row == 1 and "path" in names and "label" in names:
+                    columns = {name: names.index(name) for name in ("path", "label", "split") if name in names}
+                    continue
+                path_label_split = [cells[i] if i < len(cells) else "" for i in columns.values()]
+                name, label, split = (*path_label_split, "")[:3]
+                if not name or not label.strip():
+                    raise DataError(f"{printable(path)}, row {row}: {len(cells)} columns; a row is path,label[,split]")
+                if split and split.strip().lower() not in SPLIT_NAMES:
+                    raise DataError(
+                        f"{printable(path)}, row {row}: split {printable(split)!r} is not train, val or test"
+                    )
+                rows.append((row, name, label.strip(), SPLIT_NAMES.get(split.strip().lower())))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{printable(path)}, after row {row}: not a UTF-8 CSV file ({printable(error)})") from error
+    except OSError as error:
+        raise DataError(f"{printable(path)}: {error.strerror}") from error
+    if not rows:
+        raise DataError(f"{printable(path)}: no rows; a row is path,label[,split]")
+    return rows
+
+
+def fingerprint_of(*parts: object) -> str:
+    """Hexadecimal SHA-256 of the text of the parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str(part).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def file_stamps(paths: Iterable[Path]) -> list[str]:
+    """Name, size and modification time of each file, for a fingerprint."""
+    return [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,0 +1,300 @@
+"""Exact error rates of a network on a split: every image once, counted in integers, divided at the end.
+
+One ranking decides everything: classes in order of probability, equal ones in class order. The 2012 program shared the
+credit of a right answer among equal classes (layer_kernels.cu), which gives counts that are not integers.
+
+Shape suffixes: B images of a batch, N images of a split, K classes, C channels, H rows, W columns, S rows or columns of
+a square.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from alexnet.core.config import fingerprint, to_json
+from alexnet.core.device import Precision, autocast
+from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.core.runs import environment
+from alexnet.data.loader import batches
+from alexnet.evaluation.probabilities import Probabilities
+from alexnet.evaluation.views import Views, views_of
+
+NUM_MISTAKES = 20
+"""Most confident mistakes kept in an :class:`Evaluation`."""
+
+
+class Split(Protocol):
+    """What an evaluation needs of a data set."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    @property
+    def paths(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+
+
+def label_ranks(score_BK: Tensor, label_B: Tensor) -> Tensor:
+    """How many classes stand before the right one: (B,) int64, 0 for a right answer. A NaN, which would compare as
+    "not before", raises :class:`AlexNetError`."""
+    if torch.isnan(score_BK).any():
+        raise AlexNetError("a score is NaN: no class can be ranked; evaluate an earlier checkpoint")
+    own_B1 = score_BK.gather(1, label_B[:, None])
+    earlier_BK = torch.arange(score_BK.shape[1], device=score_BK.device) < label_B[:, None]
+    return ((score_BK > own_B1) | ((score_BK == own_B1) & earlier_BK)).sum(dim=1)
+
+
+def count_top_k_errors(score_BK: Tensor, label_B: Tensor, valid_B: Tensor, k: int) -> Tensor:
+    """How many of the valid images do not have their class among the k first: a scalar, int64. With k classes or fewer
+    that is none of them."""
+    return (valid_B & (label_ranks(score_BK, label_B) >= k)).sum()
+
+
+def mean_log_probability(model: nn.Module, inputs: Iterable[Tensor], precision: Precision = "float32") -> Tensor:
+    """ln of the mean over views of the softmax probabilities (§4.1), of one (B, C, H, W) input for each view: (B, K)
+    float32 on the CPU. Summed in float64, in the logarithm, where nothing underflows. An output that is not finite
+    raises :class:`AlexNetError`."""
+    total_BK: Tensor | None = None
+    num = 0
+    for x_BCHW in inputs:
+        with autocast(x_BCHW.device, precision):
+            logits_BK = model(x_BCHW.double() if precision == "float64" else x_BCHW)
+        if not torch.isfinite(logits_BK).all():
+            raise AlexNetError("the network's output holds NaN or infinity; evaluate an earlier checkpoint")
+        log_probability_BK = logits_BK.cpu().double().log_softmax(dim=1)
+        total_BK = log_probability_BK if total_BK is None else torch.logaddexp(total_BK, log_probability_BK)
+        num += 1
+    assert total_BK is not None, "an average needs at least one view"
+    return torch.sub(total_BK, math.log(num)).float()
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    name: str
+    n: int
+    top1_errors: int
+    top5_errors: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image whose most probable class is not its own."""
+
+    path: str
+    label: int
+    predicted: int
+    probability: float
+    """Of the predicted class."""
+    label_probability: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Counts over a whole split, and the protocol that made them."""
+
+    n: int
+    top1_errors: int
+    top5_errors: int
+    loss_nats: float
+    """Mean over the images of -ln of the averaged probability of the right class."""
+    classes: tuple[ClassCounts, ...]
+    confusion: tuple[tuple[int, int, int], ...]
+    """(class, predicted class, images), in this order, where there are any."""
+    mistakes: tuple[Mistake, ...]
+    """The most confident ones, worst first."""
+    protocol: dict[str, Any]
+    environment: dict[str, Any]
+    probabilities: Probabilities | None = None
+    """If asked for."""
+
+    @property
+    def top1_error(self) -> float:
+        return self.top1_errors / self.n
+
+    @property
+    def top5_error(self) -> float:
+        return self.top5_errors / self.n
+
+    @property
+    def views(self) -> str:
+        return str(self.protocol.get("views", ""))
+
+    def to_json(self) -> dict[str, Any]:
+        """The result file (docs/architecture.md), without the probabilities."""
+        return {
+            "n": self.n,
+            "top1_errors": self.top1_errors,
+            "top5_errors": self.top5_errors,
+            "top1_error": self.top1_error,
+            "top5_error": self.top5_error,
+            "views": self.views,
+            "loss_nats": self.loss_nats,
+            "protocol": self.protocol,
+            "environment": self.environment,
+            "classes": to_json(self.classes),
+            "confusion": to_json(self.confusion),
+            "mistakes": to_json(self.mistakes),
+        }
+
+
+class Tally:
+    """Running counts over the images of a split."""
+
+    def __init__(self, classes: Sequence[str], paths: Sequence[str]) -> None:
+        self.classes, self.paths = classes, paths
+        self.times_N = np.zeros(len(paths), dtype=np.int64)
+        self.counts_K3 = np.zeros((len(classes), 3), dtype=np.int64)
+        """Images, top-1 errors, top-5 errors of each class."""
+        self.loss_sum = 0.0
+        self.confusion: Counter[tuple[int, int]] = Counter()
+        self.mistakes: list[Mistake] = []
+
+    def add(self, image_B: NDArray[np.int64], log_probability_BK: Tensor, label_B: Tensor, valid_B: Tensor) -> None:
+        """Count the valid images of a batch."""
+        rank_B = label_ranks(log_probability_BK, label_B)[valid_B].numpy()
+        log_probability_BK, label_B = log_probability_BK[valid_B], label_B[valid_B]
+        log_probability_B = log_probability_BK.gather(1, label_B[:, None])[:, 0].double().numpy()
+        predicted_B = log_probability_BK.argmax(dim=1)
+        best_B = log_probability_BK.gather(1, predicted_B[:, None])[:, 0].double().numpy()
+        images, labels, predictions = image_B[valid_B.numpy()], label_B.numpy(), predicted_B.numpy()
+
+        np.add.at(self.times_N, images, 1)
+        np.add.at(self.counts_K3, labels, np.stack([np.ones_like(rank_B), rank_B >= 1, rank_B >= 5], axis=1))
+        self.loss_sum -= float(log_probability_B.sum())
+        self.confusion.update(zip(labels.tolist(), predictions.tolist(), strict=True))
+        for i in np.flatnonzero(rank_B):
+            path, own, best = self.paths[images[i]], math.exp(log_probability_B[i]), math.exp(best_B[i])
+            self.mistakes.append(Mistake(path, int(labels[i]), int(predictions[i]), best, own))
+        self.mistakes.sort(key=lambda m: (-m.probability, m.label_probability, m.path))
+        del self.mistakes[NUM_MISTAKES:]
+
+    def evaluation(self, protocol: Mapping[str, Any], probabilities: Probabilities | None = None) -> Evaluation:
+        """The result, once every image was counted exactly once; :class:`AlexNetError` before."""
+        wrong_N = np.flatnonzero(self.times_N != 1)
+        if len(wrong_N):
+            first = printable(self.paths[wrong_N[0]])
+            raise AlexNetError(f"{len(wrong_N)} images were not counted exactly once (the first is {first})")
+        n, top1_errors, top5_errors = self.counts_K3.sum(axis=0).tolist()
+        return Evaluation(
+            n=n,
+            top1_errors=top1_errors,
+            top5_errors=top5_errors,
+            loss_nats=self.loss_sum / n,
+            classes=tuple(
+                ClassCounts(name, *counts) for name, counts in zip(self.classes, self.counts_K3.tolist(), strict=True)
+            ),
+            confusion=tuple((label, predicted, num) for (label, predicted), num in sorted(self.confusion.items())),
+            mistakes=tuple(self.mistakes),
+            protocol=dict(protocol),
+            environment=environment(),
+            probabilities=probabilities,
+        )
+
+
+@torch.no_grad()
+def evaluate_split(
+    model: nn.Module,
+    split: Split,
+    preprocessing: Preprocessing,
+    mean: NDArray[np.float32] | None,
+    *,
+    classes: Sequence[str],
+    views: Views,
+    batch_size: int = 128,
+    device: torch.device | None = None,
+    precision: Precision = "float32",
+    workers: int = 1,
+    data: Mapping[str, Any] | None = None,
+    keep_probabilities: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> Evaluation:
+    """The errors of ``model`` on all images of ``split``, each seen exactly once.
+
+    ``classes`` are the names in the order of the labels. ``data`` is what the result shall say of where the images come
+    from (fingerprint, split, resampler); it becomes part of the protocol. ``progress(done, total)`` is called after
+    each batch. The last batch is filled up with copies that are not counted, so every forward pass has the same shape.
+    The model is put back into the mode it was in. Raises :class:`UsageError` for an empty split or a network with
+    another number of classes, and :class:`AlexNetError` for an output that is not finite."""
+    device = device or torch.device("cpu")
+    n = len(split)
+    if n == 0:
+        raise UsageError("the split has no images: there is nothing to evaluate")
+    batch_size = min(batch_size, n)
+    order_N = np.minimum(np.arange(math.ceil(n / batch_size) * batch_size), n - 1)
+    mean_SSC = None if mean is None else torch.as_tensor(mean).to(device)
+    tally = Tally(classes, split.paths)
+    kept_NK = np.empty((n, len(classes)), dtype=np.float32) if keep_probabilities else None
+
+    was_training = model.training
+    model.to(device).eval()
+    try:
+        for batch in batches(split, order_N, batch_size, workers=workers):
+            inputs = views_of(batch.pixels_BSSC.to(device), batch.image_B, views, preprocessing, mean_SSC)
+            log_probability_BK = mean_log_probability(model, inputs, precision)
+            if log_probability_BK.shape[1] != len(classes):
+                raise UsageError(
+                    f"the network tells {log_probability_BK.shape[1]} classes apart, the data has {len(classes)}; "
+                    "evaluate on data with the classes the network was trained on"
+                )
+            valid_B = torch.from_numpy(batch.position_B < n)
+            tally.add(batch.image_B, log_probability_BK, batch.label_B, valid_B)
+            if kept_NK is not None:
+                kept_NK[batch.image_B] = log_probability_BK.numpy()
+            if progress:
+                progress(min(int(batch.position_B[-1]) + 1, n), n)
+    finally:
+        model.train(was_training)
+
+    protocol = describe_protocol(preprocessing, views, precision, classes, data)
+    if kept_NK is None:
+        return tally.evaluation(protocol)
+    label_N = np.asarray(split.labels, dtype=np.int64)
+    return tally.evaluation(protocol, Probabilities(kept_NK, label_N, tuple(split.paths), tuple(classes), protocol))
+
+
+def describe_protocol(
+    preprocessing: Preprocessing,
+    views: Views,
+    precision: Precision,
+    classes: Sequence[str],
+    data: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """How a number was measured. Two numbers may be compared when their protocols are equal."""
+    return {
+        "views": str(views),
+        **({"views_seed": views.seed} if views.kind == "random" else {}),
+        "averaging": "mean of softmax probabilities over views",
+        "ranking": "by probability, equal ones in class order",
+        "loss": "mean over images of -ln(averaged probability of the right class)",
+        "class_order": fingerprint(list(classes)),
+        "precision": precision,
+        "preprocessing": to_json(preprocessing),
+        **(data or {}),
+    }
+
+
+def count(probabilities: Probabilities, batch_size: int = 1024) -> Evaluation:
+    """The errors of saved or combined answers."""
+    n = len(probabilities.label_N)
+    if n == 0:
+        raise UsageError("there are no answers to count")
+    tally = Tally(probabilities.classes, probabilities.paths)
+    for start in range(0, n, batch_size):
+        image_B = np.arange(start, min(start + batch_size, n))
+        log_probability_BK = torch.from_numpy(probabilities.log_probability_NK[image_B])
+        label_B = torch.from_numpy(probabilities.label_N[image_B])
+        tally.add(image_B, log_probability_BK, label_B, torch.ones(len(image_B), dtype=torch.bool))
+    return tally.evaluation(probabilities.protocol, probabilities)

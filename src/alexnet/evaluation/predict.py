@@ -1,0 +1,138 @@
+"""Answers for photographs: any file or folder, any size and aspect.
+
+Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a square, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from alexnet.core.device import Precision
+from alexnet.core.errors import DataError, ImageError, printable
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_image, resize_and_crop, resize_short_side
+from alexnet.evaluation.error_rate import mean_log_probability
+from alexnet.evaluation.views import Views, parse_views, random_views_of, views_of
+from alexnet.models.folder import load_model_folder
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Answer:
+    label: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answers for one image, most probable first; none, and the reason, if it could not be read."""
+
+    path: str
+    answers: tuple[Answer, ...]
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A network with what belongs to it: preprocessing, class names and mean image."""
+
+    name: str
+    model: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    mean: NDArray[np.float32] | None
+    device: torch.device
+    precision: Precision = "float32"
+
+    def predict(
+        self,
+        sources: Iterable[str | Path],
+        views: str | Views = "1",
+        top_k: int = 5,
+        batch_size: int = 32,
+    ) -> Iterator[Prediction]:
+        """One :class:`Prediction` for each image, in order, as the batches are done. ``sources`` are files, folders
+        (their images, recursively, in the order of their names) or ``-`` for the bytes of one image on standard input.
+        An image that cannot be read gets a prediction that says why; the others are answered. A folder without
+        images: :class:`DataError`.
+
+        The short side is resized to ``preprocessing.resize``; the center view and the ten views come from the center
+        square, ``random:K`` crops from the whole image."""
+        views = parse_views(views) if isinstance(views, str) else views
+        files = _files(sources)
+        while group := list(islice(files, batch_size)):
+            yield from self._predict_group(group, views, top_k)
+
+    @torch.inference_mode()
+    def _predict_group(self, group: Sequence[str], views: Views, top_k: int) -> list[Prediction]:
+        images: dict[int, NDArray[np.uint8]] = {}
+        predictions: list[Prediction] = []
+        for i, path in enumerate(group):
+            try:
+                images[i] = self._pixels(path, whole=views.kind == "random")
+                predictions.append(Prediction(path, ()))
+            except ImageError as error:
+                predictions.append(Prediction(path, (), error))
+        if not images:
+            return predictions
+
+        mean_SSC = None if self.mean is None else torch.as_tensor(self.mean).to(self.device)
+        if views.kind == "random":
+            inputs = random_views_of(list(images.values()), views, self.preprocessing, mean_SSC, self.device)
+        else:
+            pixels_BSSC = torch.from_numpy(np.stack(list(images.values()))).to(self.device)
+            inputs = views_of(pixels_BSSC, np.arange(len(images)), views, self.preprocessing, mean_SSC)
+        probability_BK = mean_log_probability(self.model, inputs, self.precision).double().exp()
+        order_BK = probability_BK.argsort(dim=1, descending=True, stable=True)[:, :top_k]
+        for i, order_K, probability_K in zip(images, order_BK.tolist(), probability_BK.tolist(), strict=True):
+            answers = tuple(Answer(label, self.classes[label], probability_K[label]) for label in order_K)
+            predictions[i] = Prediction(group[i], answers)
+        return predictions
+
+    def _pixels(self, path: str, *, whole: bool) -> NDArray[np.uint8]:
+        """The center square (S, S, C), or the whole image (H, W, C) with its short side at S."""
+        stdin = path == STDIN
+        image = decode_image(sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path), path)
+        if self.preprocessing.channels == 1:
+            image = image.convert("L").convert("RGB")
+        size = self.preprocessing.resize
+        pixels_HWC = np.asarray(resize_short_side(image, size)) if whole else resize_and_crop(image, size)
+        return pixels_HWC[..., : self.preprocessing.channels]
+
+
+def load(model: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Predictor:
+    """The network in a run directory or a model folder, ready to predict."""
+    path, device = Path(model), torch.device(device)
+    folder = load_model_folder(path / "model" if (path / "model").is_dir() else path)
+    network = folder.model.to(device).eval()
+    if precision == "float64":
+        network = network.double()
+    return Predictor(folder.name, network, folder.preprocessing, tuple(folder.classes), folder.mean, device, precision)
+
+
+def _files(sources: Iterable[str | Path]) -> Iterator[str]:
+    for source in map(str, sources):
+        if source == STDIN or not Path(source).is_dir():
+            yield source
+            continue
+        found = False
+        for root, folders, names in os.walk(source):  # does not follow links, so it ends
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for path in (Path(root, name) for name in sorted(names)):
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                    found = True
+                    yield str(path)
+        if not found:
+            raise DataError(f"{printable(source)}: no image files in this folder; name another folder or the files")

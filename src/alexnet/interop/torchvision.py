@@ -1,0 +1,63 @@
+"""torchvision's ``alexnet`` and our ``alexnet_owt``: one network, key for key. torchvision itself is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from alexnet.core.errors import AlexNetError, printable
+from alexnet.models.alexnet import AlexNet, alexnet_owt
+from alexnet.models.folder import load_tensors, read_safetensors
+
+LAYERS = {
+    "features.0": "conv1",
+    "features.3": "conv2",
+    "features.6": "conv3",
+    "features.8": "conv4",
+    "features.10": "conv5",
+    "classifier.1": "fc6",
+    "classifier.4": "fc7",
+    "classifier.6": "fc8",
+}
+"""torchvision's name of each layer -> ours."""
+
+
+NAMES = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items() for kind in ("weight", "bias")}
+"""torchvision's keys -> ours."""
+
+
+def from_torchvision(source: Path | Mapping[str, Tensor]) -> AlexNet:
+    """``alexnet_owt`` with the weights of a torchvision ``alexnet``, in evaluation mode; as many outputs as they have.
+
+    ``source`` is a state dict or a safetensors file of one. The network's input is that of
+    ``default_preprocessing("alexnet_owt")``. Raises :class:`AlexNetError` for other files, and for keys, shapes and
+    values that do not fit."""
+    if isinstance(source, Path):
+        if source.suffix != ".safetensors":
+            raise AlexNetError(
+                f"{printable(source)}: only safetensors files are read, never pickles; convert it where you trust it: "
+                "safetensors.torch.save_file(torch.load(file, weights_only=True), 'alexnet.safetensors')"
+            )
+        tensors, where = read_safetensors(source), printable(source)
+    else:
+        tensors, where = {key: tensor.detach().clone() for key, tensor in source.items()}, "state dict"
+    head = tensors.get("classifier.6.bias")
+    num_classes = len(head) if head is not None and head.ndim == 1 and len(head) else 1000
+    model = AlexNet(replace(alexnet_owt(), num_classes=num_classes), name="alexnet_owt", seed=None)
+    load_tensors(model, {NAMES.get(key, key): tensor for key, tensor in tensors.items()}, where)
+    return model.eval()
+
+
+def to_torchvision(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of an ``alexnet_owt`` under torchvision's keys, for ``torchvision.models.alexnet().load_state_dict``.
+    Raises :class:`AlexNetError` for a network that torchvision's module cannot hold."""
+    owt = alexnet_owt()
+    free = ("num_classes", "init", "weight_std", "biases", "dropout_rate")  # do not change what the weights mean
+    fixed = {field: getattr(owt, field) for field in free}
+    if not isinstance(model, AlexNet) or replace(model.config, **fixed) != owt:
+        raise AlexNetError(f"{model.name}: only alexnet_owt is the network of torchvision; train or load that one")
+    tensors = model.state_dict()
+    return {theirs: tensors[ours].detach().clone() for theirs, ours in NAMES.items()}

@@ -1,0 +1,136 @@
+"""The networks, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from alexnet.core.config import from_json, to_json
+from alexnet.core.errors import UsageError, printable
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.models.alexnet import (
+    AlexNet,
+    AlexNetConfig,
+    alexnet_2012,
+    alexnet_2012_code,
+    alexnet_2012_one_tower,
+    alexnet_2012_six_conv,
+    alexnet_caffe,
+    alexnet_d2l,
+    alexnet_owt,
+    caffenet,
+)
+from alexnet.models.cifar import (
+    CifarConvConfig,
+    CifarConvNet,
+    CifarLocalConfig,
+    CifarLocalNet,
+    cifar_11pct,
+    cifar_13pct,
+    cifar_18pct,
+    cifar_19pct,
+)
+from alexnet.models.layers import WEIGHT_LAYERS
+from alexnet.models.lenet import LeNet, LeNetConfig, lenet
+
+ModelConfig = AlexNetConfig | LeNetConfig | CifarLocalConfig | CifarConvConfig
+
+_NETWORKS: dict[str, Callable[[], ModelConfig]] = {
+    network.__name__: network
+    for network in (
+        alexnet_2012,
+        alexnet_2012_code,
+        alexnet_2012_one_tower,
+        alexnet_2012_six_conv,
+        alexnet_caffe,
+        caffenet,
+        alexnet_owt,
+        alexnet_d2l,
+        lenet,
+        cifar_13pct,
+        cifar_11pct,
+        cifar_18pct,
+        cifar_19pct,
+    )
+}
+
+
+def list_models() -> list[str]:
+    """The names that :func:`create_model` knows."""
+    return list(_NETWORKS)
+
+
+def model_config(name: str, **fields: Any) -> ModelConfig:
+    """The configuration of a named network with single fields replaced. An unknown name or field, or a value that its
+    field does not allow, raises a :class:`UsageError` that names the known ones or the rule."""
+    config = _named(name)
+    return from_json(type(config), {**to_json(config), **fields}, where=name)
+
+
+def create_model(name: str, *, seed: int = 0, **fields: Any) -> nn.Module:
+    """A named network with fresh weights: ``create_model("alexnet_2012", num_classes=10)``.
+
+    Initial weights depend on the configuration and ``seed`` alone. Errors are those of :func:`model_config`."""
+    return build_model(model_config(name, **fields), name=name, seed=seed)
+
+
+def build_model(config: ModelConfig, *, name: str, seed: int | None = 0) -> nn.Module:
+    """The network that a configuration describes. With ``seed=None`` its weights have no memory yet (they are on the
+    ``meta`` device): for a state dict to be loaded with ``assign=True``."""
+    match config:
+        case AlexNetConfig():
+            return AlexNet(config, name=name, seed=seed)
+        case LeNetConfig():
+            return LeNet(config, name=name, seed=seed)
+        case CifarLocalConfig():
+            return CifarLocalNet(config, name=name, seed=seed)
+        case CifarConvConfig():
+            return CifarConvNet(config, name=name, seed=seed)
+
+
+def default_preprocessing(name: str) -> Preprocessing:
+    """The input that a named network, its initial weights and its learning rate were made for."""
+    match _named(name):
+        case LeNetConfig():
+            return Preprocessing(resize=28, crop=28, channels=1, mean="none", scale=1 / 255)
+        case CifarLocalConfig() | CifarConvConfig() as config:
+            return Preprocessing(resize=32, crop=config.input_size)
+    if name in ("alexnet_caffe", "caffenet"):
+        return Preprocessing(crop=227, mean_at="crop", channel_order="bgr")
+    if name == "alexnet_owt":
+        return Preprocessing(mean="channel", channel_mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    if name == "alexnet_d2l":
+        return Preprocessing(resize=224, crop=224, channels=1, mean="none", scale=1 / 255)
+    return Preprocessing()  # RGB, 0..255, less the mean image (§2)
+
+
+@dataclass(frozen=True)
+class LayerParameters:
+    """The parameters of one layer, as the optimizer tells them apart."""
+
+    weights: list[nn.Parameter]
+    biases: list[nn.Parameter]
+    """Everything that weight decay does not concern: biases and, where a network has them, gains and offsets of
+    normalization and slopes of PReLU."""
+
+
+def layer_parameters(model: nn.Module) -> dict[str, LayerParameters]:
+    """All parameters by the layer they belong to, in forward order. What follows a layer (AlexNet's `stage2`, the slope
+    of a PReLU) belongs to it."""
+    layers: dict[str, LayerParameters] = {}
+    for name, module in model.named_children():
+        if isinstance(module, WEIGHT_LAYERS):
+            layer = layers[name] = LayerParameters([], list(module.parameters()))
+            layer.weights.append(layer.biases.pop(0))
+        else:
+            layer.biases.extend(module.parameters())
+    return layers
+
+
+def _named(name: str) -> ModelConfig:
+    if name not in _NETWORKS:
+        raise UsageError(f"unknown network {printable(name)!r}; the networks are {', '.join(_NETWORKS)}")
+    return _NETWORKS[name]()

@@ -1,0 +1,398 @@
+"""The networks of 2012 and their relatives: one configuration, one module whose forward pass reads like Figure 2.
+
+Shape suffixes: B images, C channels, H rows, W columns, D units, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.core.rng import DropoutDraw
+from alexnet.models.layers import Activation, Dropout, Init, TowerLinear, activation, check_input, initialize
+from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
+
+STAGE_WORDS = ("act", "norm", "map_norm", "pool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlexNetConfig:
+    """What the paper or its program varied. The defaults are the network of the paper's text.
+
+    Tuples over the convolutional layers have five entries, or six with conv6; tuples over all layers continue with
+    fc6, fc7, fc8."""
+
+    input_size: int = 224
+    """Side of the square input, in pixels."""
+    in_channels: int = 3
+    """3 for color, 1 for grey."""
+    num_classes: int = 1000
+    """Outputs of fc8."""
+
+    conv_channels: tuple[int, ...] = (96, 256, 384, 384, 256)
+    """Kernels of conv1 .. conv5 (§3.5), both towers together. 0 leaves that layer out, with its nonlinearity and
+    normalization; its pooling stays."""
+    conv_kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
+    """Side of each kernel (§3.5)."""
+    conv_strides: tuple[int, ...] = (4, 1, 1, 1, 1)
+    """Step of each convolution (§3.5)."""
+    conv_padding: tuple[int, ...] = (0, 2, 1, 1, 1)
+    """Zeros on all four sides of each convolution's input."""
+    overhang: bool = True
+    """Round the size of conv1's output up, as the 2012 program does: the last windows hang over the right and the
+    bottom edge and read zeros there. This, not a 227-pixel crop, is how 224 pixels give 55 (2012 program, layer.py)."""
+    stages: tuple[str, ...] = ("act norm pool", "act norm pool", "act", "act", "act pool")
+    """What follows each convolution, in order: `act` (nonlinearity), `norm` (`normalization`), `map_norm` (the
+    within-map normalizer that the 2012 program has in layer 2), `pool` (§3.3 to §3.5)."""
+    fc_units: tuple[int, int] = (4096, 4096)
+    """Units of fc6 and fc7; 0 leaves that layer out."""
+    head: Literal["fc", "global_average"] = "fc"
+    """`fc`: fc6, fc7, fc8 as in 2012. `global_average`: each map is averaged and fc8 reads the averages."""
+
+    towers: int = 2
+    """2: the two halves of Figure 2, one to a GPU in 2012. 1: no halves, every kernel reads every map."""
+    joined: tuple[str, ...] = ("conv3", "fc6", "fc7")
+    """Layers that read both towers; the others read their own (§3.2). Empty: towers that meet only in fc8, the 2012
+    program's configuration 150. conv1 always reads the image, fc8 always everything."""
+
+    activation: Activation = "relu"
+    """The nonlinearity of all hidden layers (§3.1)."""
+    normalization: Literal["none", "lrn", "batch", "layer", "group"] = "lrn"
+    """What `norm` in `stages` stands for: local response normalization (§3.3), batch, layer (all maps of an image) or
+    group normalization (groups of maps, at most 32)."""
+    lrn_size: int = 5
+    """Channels in the window, n (§3.3). Odd."""
+    lrn_alpha: float = 1e-4
+    """Coefficient of the squared neighbors (§3.3)."""
+    lrn_alpha_times: Literal["sum", "mean"] = "sum"
+    """`sum`: alpha multiplies the sum of squares, the formula of §3.3. `mean`: it multiplies sum/n, what the 2012
+    program, Caffe and torch compute."""
+    lrn_beta: float = 0.75
+    """Exponent (§3.3)."""
+    lrn_k: float = 2.0
+    """Constant (§3.3)."""
+    lrn_crosses_towers: bool = False
+    """Let the window reach over the border between the towers, as grouped networks in one stream (Caffe) do. Never in
+    2012, when the towers were on two GPUs."""
+
+    pooling: Literal["max", "average"] = "max"
+    """Summary of a pooling window (§3.4)."""
+    pool_size: int = 3
+    """Side of a pooling window, z (§3.4)."""
+    pool_stride: int = 2
+    """Step between pooling windows, s (§3.4). Windows overlap if s < z."""
+    pool_ceil: bool = False
+    """Round the size of pooled maps up, as the 2012 program and Caffe do. The paper's sizes are the same either way."""
+
+    dropout: Literal["plain", "inverted"] = "plain"
+    """`plain`: a mask in training, times the keep probability at test (§4.2). `inverted`: the mask over the keep
+    probability in training, nothing at test (Caffe, torch)."""
+    dropout_place: Literal["after", "before"] = "after"
+    """After the nonlinearity of fc6 and fc7 (§4.2), or on the input of fc6 and fc7 (torchvision)."""
+    dropout_rate: float = 0.5
+    """Probability that a unit is dropped (§4.2)."""
+
+    init: Init = "gaussian"
+    """`gaussian`: `weight_std` (§5). `he`: standard deviation sqrt(2 / fan-in). `xavier`: uniform within
+    sqrt(6 / (fan-in + fan-out)). `torch`: weights and biases uniform within 1 / sqrt(fan-in)."""
+    weight_std: tuple[float, ...] = (0.01,) * 8
+    """Standard deviation of each layer's initial weights, conv1 .. fc8, for `gaussian` (§5)."""
+    biases: tuple[float, ...] = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+    """Initial bias of each layer, conv1 .. fc8, for all but `torch` (§5)."""
+
+    def __post_init__(self) -> None:
+        n = len(self.conv_channels)
+        if n not in (5, 6):
+            raise _bad("conv_channels", self.conv_channels, "has one entry for each of conv1 .. conv5, or .. conv6")
+        for name in ("conv_kernels", "conv_strides", "conv_padding", "stages"):
+            if len(getattr(self, name)) != n:
+                raise _bad(name, getattr(self, name), f"needs {n} entries, one for each convolutional layer")
+        for name in ("weight_std", "biases"):
+            if len(getattr(self, name)) != n + 3:
+                raise _bad(name, getattr(self, name), f"needs {n + 3} entries, conv1 .. fc8")
+        for name in ("input_size", "in_channels", "num_classes", "pool_size", "pool_stride"):
+            if getattr(self, name) < 1:
+                raise _bad(name, getattr(self, name), "must be at least 1")
+        for name in ("conv_kernels", "conv_strides"):
+            if min(getattr(self, name)) < 1:
+                raise _bad(name, getattr(self, name), "needs entries of at least 1")
+        for name in ("conv_channels", "conv_padding", "fc_units", "weight_std"):
+            if min(getattr(self, name)) < 0:
+                raise _bad(name, getattr(self, name), "needs entries of at least 0")
+        if self.conv_channels[0] == 0:
+            raise _bad("conv_channels", self.conv_channels, "needs a conv1; other layers may be left out with 0")
+        if self.towers not in (1, 2):
+            raise _bad("towers", self.towers, "must be 1 or 2")
+        if self.towers == 2 and any(width % 2 for width in self.conv_channels + self.fc_units):
+            raise _bad("towers", self.towers, "needs even conv_channels and fc_units, half for each tower")
+        if unknown := set(self.joined) - set(self.layer_names[1:-1]):
+            raise _bad("joined", sorted(unknown)[0], "must name layers among " + ", ".join(self.layer_names[1:-1]))
+        for stage in self.stages:
+            words = stage.split()
+            if set(words) - set(STAGE_WORDS) or len(set(words)) != len(words):
+                raise _bad("stages", stage, f"may hold each of the words {', '.join(STAGE_WORDS)} once")
+        if self.lrn_size < 1 or self.lrn_size % 2 == 0:
+            raise _bad("lrn_size", self.lrn_size, "must be odd: the window has as many neighbors on either side")
+        if self.lrn_alpha < 0 or self.lrn_k <= 0:
+            raise _bad("lrn_alpha, lrn_k", (self.lrn_alpha, self.lrn_k), "need alpha >= 0 and k > 0")
+        if not 0 <= self.dropout_rate < 1:
+            raise _bad("dropout_rate", self.dropout_rate, "must be at least 0 and less than 1")
+        if (side := self.map_sizes()[-1]) < 1:
+            raise _bad("input_size", self.input_size, f"is too small: the last maps would have {side} pixels a side")
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """conv1 .. conv5 (or conv6), fc6, fc7, fc8."""
+        return (*(f"conv{i + 1}" for i in range(len(self.conv_channels))), "fc6", "fc7", "fc8")
+
+    def overhang_pixels(self) -> int:
+        """Columns (and rows) of zeros that complete conv1's last window: 3 for 224 pixels."""
+        steps = self.input_size + 2 * self.conv_padding[0] - self.conv_kernels[0]
+        return -steps % self.conv_strides[0] if self.overhang and steps > 0 else 0
+
+    def fc_inputs(self) -> tuple[int, int, int]:
+        """Units that fc6, fc7 and fc8 read: 9216, 4096, 4096 in the paper."""
+        width = next(width for width in reversed(self.conv_channels) if width)
+        if self.head == "global_average":
+            return width, width, width
+        fc6 = width * self.map_sizes()[-1] ** 2
+        fc7 = self.fc_units[0] or fc6
+        return fc6, fc7, self.fc_units[1] or fc7
+
+    def map_sizes(self) -> list[int]:
+        """Side of the maps at the end of each convolutional stage, in pixels: 27, 13, 13, 13, 6 in the paper."""
+        side, sizes = self.input_size + self.overhang_pixels(), []
+        for i, stage in enumerate(self.stages):
+            if self.conv_channels[i]:
+                side = (side + 2 * self.conv_padding[i] - self.conv_kernels[i]) // self.conv_strides[i] + 1
+            if "pool" in stage.split():
+                steps = (side - self.pool_size) / self.pool_stride
+                side = (math.ceil(steps) if self.pool_ceil else math.floor(steps)) + 1
+            sizes.append(side)
+            if side < 1:
+                break
+        return sizes
+
+
+def _bad(name: str, value: object, rule: str) -> ValueError:
+    return ValueError(f"AlexNetConfig.{name} is {value!r}; it {rule}")
+
+
+# The named networks ---------------------------------------------------------------------------------------------------
+
+
+def alexnet_2012() -> AlexNetConfig:
+    """The network of the paper's text: 60,965,224 parameters."""
+    return AlexNetConfig()
+
+
+def alexnet_2012_code() -> AlexNetConfig:
+    """What the winning program ran (configuration 145): in layer 1 the normalization sees signed values before pooling
+    and ReLU, layer 2 has a second, within-map normalizer, alpha is divided by n, conv3 to conv5 start at 0.03."""
+    return replace(
+        alexnet_2012(),
+        stages=("norm pool act", "act norm map_norm pool", "act", "act", "pool act"),
+        lrn_alpha_times="mean",
+        pool_ceil=True,
+        weight_std=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
+    )
+
+
+def alexnet_2012_one_tower() -> AlexNetConfig:
+    """§3.2's comparison net on one GPU: half the kernels in conv1 to conv4; conv5, fc6 and fc7 keep their width."""
+    return replace(alexnet_2012(), towers=1, conv_channels=(48, 128, 192, 192, 256))
+
+
+def alexnet_2012_six_conv() -> AlexNetConfig:
+    """§6's network with a sixth convolutional layer over the last pooling layer (configuration 146): 3 x 3 kernels that
+    read both towers of the 6 x 6 maps."""
+    return AlexNetConfig(
+        conv_channels=(96, 256, 384, 384, 256, 256),
+        conv_kernels=(11, 5, 3, 3, 3, 3),
+        conv_strides=(4, 1, 1, 1, 1, 1),
+        conv_padding=(0, 2, 1, 1, 1, 1),
+        stages=("act norm pool", "act norm pool", "act", "act", "act pool", "act"),
+        joined=("conv3", "conv6", "fc6", "fc7"),
+        weight_std=(0.01,) * 9,
+        biases=(0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+    )
+
+
+def alexnet_caffe() -> AlexNetConfig:
+    """BVLC's `bvlc_alexnet`: 227-pixel crops, bias 0.1 where the paper has 1, one stream with grouped kernels, so that
+    normalization crosses the border of the towers."""
+    return replace(
+        alexnet_2012(),
+        input_size=227,
+        lrn_alpha_times="mean",
+        lrn_k=1.0,
+        lrn_crosses_towers=True,
+        pool_ceil=True,
+        dropout="inverted",
+        weight_std=(0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01),
+        biases=(0.0, 0.1, 0.0, 0.1, 0.1, 0.1, 0.1, 0.0),
+    )
+
+
+def caffenet() -> AlexNetConfig:
+    """BVLC's reference CaffeNet: as `alexnet_caffe`, but pooling comes before normalization; biases are the paper's."""
+    return replace(
+        alexnet_caffe(),
+        stages=("act pool norm", "act pool norm", "act", "act", "act pool"),
+        biases=alexnet_2012().biases,
+    )
+
+
+def alexnet_owt() -> AlexNetConfig:
+    """The single-stream network of "One weird trick" (Krizhevsky 2014) as torchvision has it: 61,100,840 parameters."""
+    return replace(
+        alexnet_2012(),
+        conv_channels=(64, 192, 384, 256, 256),
+        conv_padding=(2, 2, 1, 1, 1),
+        overhang=False,
+        normalization="none",
+        towers=1,
+        dropout="inverted",
+        dropout_place="before",
+        init="torch",
+    )
+
+
+def alexnet_d2l() -> AlexNetConfig:
+    """The AlexNet of "Dive into Deep Learning": one tower, no normalization, for Fashion-MNIST at 224 pixels."""
+    return replace(
+        alexnet_2012(),
+        in_channels=1,
+        num_classes=10,
+        conv_padding=(1, 2, 1, 1, 1),
+        overhang=False,
+        normalization="none",
+        towers=1,
+        dropout="inverted",
+        init="xavier",
+        biases=(0.0,) * 8,
+    )
+
+
+# The module -----------------------------------------------------------------------------------------------------------
+
+
+class AlexNet(nn.Module):
+    """AlexNet. Reads (B, in_channels, input_size, input_size) floats that went through the network's `Preprocessing`,
+    gives logits (B, num_classes). Initial weights are a function of `config` and `seed` alone; with `seed=None` they
+    have no memory (the `meta` device) until a state dict is loaded with `assign=True`."""
+
+    def __init__(self, config: AlexNetConfig, *, name: str = "alexnet", seed: int | None = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.name = name
+        self.overhang = config.overhang_pixels()
+
+        self.conv1, self.stage1 = self._conv(1), self._stage(1)
+        self.conv2, self.stage2 = self._conv(2), self._stage(2)
+        self.conv3, self.stage3 = self._conv(3), self._stage(3)
+        self.conv4, self.stage4 = self._conv(4), self._stage(4)
+        self.conv5, self.stage5 = self._conv(5), self._stage(5)
+        if len(config.conv_channels) == 6:
+            self.conv6, self.stage6 = self._conv(6), self._stage(6)
+        self.fc6, self.act6, self.dropout6 = self._fc(6)
+        self.fc7, self.act7, self.dropout7 = self._fc(7)
+        self.fc8 = nn.Linear(config.fc_inputs()[2], config.num_classes, device="meta")
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+            for layer, std, bias in zip(config.layer_names, config.weight_std, config.biases, strict=True):
+                module = self.get_submodule(layer)
+                if not isinstance(module, nn.Identity):
+                    initialize(module, generator, init=config.init, std=std, bias=bias)
+
+    def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:
+        """Logits (B, K). In training mode dropout masks are those of `draw`, or come from torch's generator."""
+        check_input(self.name, self.config, x_BCHW)
+        # Sizes of the paper's network; `act` is ReLU (§3.1), `norm` is local response normalization (§3.3).
+        if self.overhang:
+            x_BCHW = F.pad(x_BCHW, (0, self.overhang, 0, self.overhang))  # 3 x 227 x 227: the last window overhangs
+        x_BCHW = self.stage1(self.conv1(x_BCHW))  # 96 x 27 x 27    act, norm, pool (§3.4)
+        x_BCHW = self.stage2(self.conv2(x_BCHW))  # 256 x 13 x 13   act, norm, pool
+        x_BCHW = self.stage3(self.conv3(x_BCHW))  # 384 x 13 x 13   act; reads both towers (§3.5)
+        x_BCHW = self.stage4(self.conv4(x_BCHW))  # 384 x 13 x 13   act
+        x_BCHW = self.stage5(self.conv5(x_BCHW))  # 256 x 6 x 6     act, pool
+        if len(self.config.conv_channels) == 6:
+            x_BCHW = self.stage6(self.conv6(x_BCHW))  # 256 x 6 x 6     act; reads both towers (§6)
+        x_BD = x_BCHW.flatten(1) if self.config.head == "fc" else x_BCHW.mean((2, 3))
+        if self.config.dropout_place == "after":
+            x_BD = self.dropout6(self.act6(self.fc6(x_BD)), draw)  # 4096            §4.2
+            x_BD = self.dropout7(self.act7(self.fc7(x_BD)), draw)  # 4096
+        else:
+            x_BD = self.act6(self.fc6(self.dropout6(x_BD, draw)))
+            x_BD = self.act7(self.fc7(self.dropout7(x_BD, draw)))
+        return cast(Tensor, self.fc8(x_BD))  # logits_BK
+
+    def _groups(self, layer: str) -> int:
+        return 1 if layer in self.config.joined else self.config.towers
+
+    def _conv(self, i: int) -> nn.Module:
+        c = self.config
+        if c.conv_channels[i - 1] == 0:
+            return nn.Identity()
+        return nn.Conv2d(
+            in_channels=next((width for width in reversed(c.conv_channels[: i - 1]) if width), c.in_channels),
+            out_channels=c.conv_channels[i - 1],
+            kernel_size=c.conv_kernels[i - 1],
+            stride=c.conv_strides[i - 1],
+            padding=c.conv_padding[i - 1],
+            groups=1 if i == 1 else self._groups(f"conv{i}"),  # both towers read the image
+            device="meta",
+        )
+
+    def _stage(self, i: int) -> nn.Sequential:
+        c, channels = self.config, self.config.conv_channels[i - 1]
+        stage: OrderedDict[str, nn.Module] = OrderedDict()
+        for word in c.stages[i - 1].split():
+            if word == "pool":
+                pool = nn.MaxPool2d if c.pooling == "max" else nn.AvgPool2d
+                stage[f"pool{i}"] = pool(c.pool_size, c.pool_stride, ceil_mode=c.pool_ceil)
+            elif channels == 0:
+                continue  # the layer is left out, only its pooling stays
+            elif word == "act":
+                stage[f"act{i}"] = activation(c.activation)
+            elif word == "norm" and c.normalization != "none":
+                stage[f"norm{i}"] = self._norm(channels)
+            elif word == "map_norm" and c.normalization == "lrn":
+                stage[f"map_norm{i}"] = MapResponseNorm(size=5, alpha=1e-3, beta=0.75, k=1.0)  # layer-params-145.cfg
+        return nn.Sequential(stage)
+
+    def _fc(self, i: int) -> tuple[nn.Module, nn.Module, Dropout]:
+        c, layer = self.config, f"fc{i}"
+        inputs, units = c.fc_inputs()[i - 6], c.fc_units[i - 6]
+        if units == 0 or c.head != "fc":
+            return nn.Identity(), nn.Identity(), Dropout(layer, kind=c.dropout, rate=0.0)
+        towers = self._groups(layer)
+        fc = (
+            nn.Linear(inputs, units, device="meta")
+            if towers == 1
+            else TowerLinear(inputs, units, towers, device="meta")
+        )
+        return fc, activation(c.activation), Dropout(layer, kind=c.dropout, rate=c.dropout_rate)
+
+    def _norm(self, channels: int) -> nn.Module:
+        c = self.config
+        if c.normalization == "batch":
+            return nn.BatchNorm2d(channels)
+        if c.normalization == "layer":
+            return nn.GroupNorm(1, channels)
+        if c.normalization == "group":
+            return nn.GroupNorm(math.gcd(32, channels), channels)
+        return LocalResponseNorm(
+            size=c.lrn_size,
+            alpha=c.lrn_alpha,
+            alpha_times=c.lrn_alpha_times,
+            beta=c.lrn_beta,
+            k=c.lrn_k,
+            towers=1 if c.lrn_crosses_towers else c.towers,
+        )

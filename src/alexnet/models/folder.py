@@ -1,0 +1,241 @@
+"""A model folder: a network, its weights, and what must not be separated from them.
+
+```
+config.json         format, version, name and configuration of the network, SHA-256 of the other files
+preprocessor.json   how pixels become the network's input
+classes.json        names of the outputs, in order
+mean.npy            (S, S, C) float32 on 0..255: the mean image; only where the preprocessing subtracts one
+model.safetensors   the weights
+```
+
+Nothing in it is executable, and nothing is unpickled. Files are read once, and what is used is what was checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from alexnet.core.config import from_json, to_json
+from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.core.runs import fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.models import build_model, model_config
+
+FORMAT = "alexnet-model"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder holds."""
+
+    model: nn.Module
+    """In evaluation mode, on the CPU."""
+    name: str
+    preprocessing: Preprocessing
+    classes: list[str]
+    mean: NDArray[np.float32] | None
+
+
+def save_model_folder(
+    path: Path,
+    model: nn.Module,
+    name: str,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    mean: NDArray[np.floating[Any]] | None = None,
+) -> None:
+    """Write a model folder.
+
+    It is complete, as ``.NAME.new`` beside ``path``, before it takes that name. An existing model folder is replaced:
+    no file system does that in one step, so it becomes ``.NAME.old`` first and is removed last. Anything else at
+    ``path`` is refused. Raises :class:`AlexNetError` for that, for weights that are not finite, for ``preprocessing``,
+    ``classes`` or ``mean`` that do not fit the network, and when the disk does not take it."""
+    path = path.absolute()
+    _check_fit(str(path), model, preprocessing, classes, mean)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if bad := _not_finite(tensors):
+        raise AlexNetError(f"{printable(path)}: not saved, {bad} holds values that are not finite")
+    if path.exists() and not _is_model_folder(path):
+        raise AlexNetError(f"{printable(path)}: exists and is not a model folder; choose another name or remove it")
+
+    new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    config: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": name, "config": to_json(model.config)}
+    try:
+        shutil.rmtree(new, ignore_errors=True)  # left by a run that was killed
+        new.mkdir(parents=True)
+        write_json(new / "preprocessor.json", to_json(preprocessing))
+        write_json(new / "classes.json", list(classes))
+        write_atomic(new / "model.safetensors", lambda file: file.write(safetensors.torch.save(tensors)))
+        if mean is not None:
+            mean_image = np.asarray(mean, dtype=np.float32)
+            write_atomic(new / "mean.npy", lambda file: np.save(file, mean_image, allow_pickle=False))
+        config["sha256"] = {file.name: sha256_file(file) for file in sorted(new.iterdir())}
+        write_json(new / "config.json", config)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        new.rename(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise AlexNetError(f"{printable(path)}: not saved, {error.strerror}") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_model_folder(path: Path) -> ModelFolder:
+    """Read a model folder. Raises :class:`AlexNetError` naming file and fault: a missing file, one whose SHA-256 is not
+    the recorded one, a newer version, a field, shape or key that does not fit, weights that are not finite."""
+    where = printable(path)
+    if not path.is_dir():
+        raise AlexNetError(f"{where}: no such model folder")
+    head = read_json(path / "config.json")
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise AlexNetError(f"{where}/config.json: not the configuration of a model folder")
+    if head.get("version") != VERSION:
+        raise AlexNetError(
+            f"{where}: model folder of version {printable(head.get('version'))}; this program reads {VERSION}: upgrade"
+        )
+    hashes = head.get("sha256")
+    if not isinstance(hashes, dict):
+        raise AlexNetError(f"{where}/config.json: sha256 is missing; save the model again")
+
+    name = printable(head.get("name"))
+    try:
+        config = model_config(name)
+        config = from_json(type(config), head.get("config"), "config")
+        preprocessing = from_json(Preprocessing, _read_json(path, "preprocessor.json", hashes), "preprocessor")
+        classes = cast(list[str], list(from_json(_Names, {"names": _read_json(path, "classes.json", hashes)}).names))
+    except UsageError as error:
+        raise AlexNetError(f"{where}: {error}") from error
+    mean = _read_mean(path, hashes) if "mean.npy" in hashes else None
+    model = build_model(config, name=name, seed=None)
+    _check_fit(where, model, preprocessing, classes, mean)
+    load_tensors(model, _parse(_read(path, "model.safetensors", hashes), where), where)
+    return ModelFolder(model.eval(), name, preprocessing, classes, mean)
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Make ``tensors`` the weights of ``model``, which must have the same keys, shapes and dtypes. Otherwise, and for
+    values that are not finite, :class:`AlexNetError` with the first three faults; the model is then unchanged."""
+    expected = model.state_dict()
+    faults = []
+    for key in [*expected, *sorted(tensors.keys() - expected.keys())]:
+        if key not in tensors:
+            faults.append(f"{key}: not in the file")
+        elif key not in expected:
+            faults.append(f"{printable(key)}: not in the model")
+        elif (ours := _kind(expected[key])) != (theirs := _kind(tensors[key])):
+            faults.append(f"{key}: file {theirs}, model {ours}")
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise AlexNetError(f"{where}: these weights are of another network: {'; '.join(faults[:3])}{more}")
+    if bad := _not_finite(tensors):
+        raise AlexNetError(f"{where}: {bad} holds values that are not finite")
+    model.load_state_dict(dict(tensors), assign=next(model.parameters()).is_meta)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises :class:`AlexNetError` naming the file."""
+    try:
+        return _parse(path.read_bytes(), printable(path))
+    except OSError as error:
+        raise AlexNetError(f"{printable(path)}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class _Names:
+    names: tuple[str, ...]
+
+
+def _check_fit(
+    where: str,
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    mean: NDArray[np.floating[Any]] | None,
+) -> None:
+    config: Any = model.config
+    if len(classes) != config.num_classes:
+        raise AlexNetError(f"{printable(where)}: {len(classes)} class names for {config.num_classes} outputs")
+    if (preprocessing.channels, preprocessing.crop) != (config.in_channels, config.input_size):
+        raise AlexNetError(
+            f"{printable(where)}: the preprocessing gives {preprocessing.channels} channels of {preprocessing.crop} "
+            f"pixels, the network reads {config.in_channels} of {config.input_size}"
+        )
+    if preprocessing.mean == "image":
+        if mean is None:
+            raise AlexNetError(f"{printable(where)}: the preprocessing subtracts a mean image, and there is none")
+        side = mean.shape[0] if mean.ndim else 0
+        if mean.shape != (side, side, config.in_channels) or side < config.input_size or not np.isfinite(mean).all():
+            raise AlexNetError(
+                f"{printable(where)}: the mean image has shape {mean.shape}; it must be a finite square of at least "
+                f"{config.input_size} pixels and {config.in_channels} channels"
+            )
+
+
+def _is_model_folder(path: Path) -> bool:
+    try:
+        head = read_json(path / "config.json")
+    except (AlexNetError, OSError):
+        return False
+    return isinstance(head, dict) and head.get("format") == FORMAT
+
+
+def _read(path: Path, file: str, hashes: dict[str, Any]) -> bytes:
+    try:
+        content = (path / file).read_bytes()
+    except OSError as error:
+        raise AlexNetError(f"{printable(path / file)}: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != hashes.get(file):
+        raise AlexNetError(f"{printable(path / file)}: damaged, its SHA-256 is not that in config.json; save it again")
+    return content
+
+
+def _read_json(path: Path, file: str, hashes: dict[str, Any]) -> Any:
+    try:
+        return json.loads(_read(path, file, hashes).decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise AlexNetError(f"{printable(path / file)}: not valid JSON ({printable(error)})") from error
+
+
+def _read_mean(path: Path, hashes: dict[str, Any]) -> NDArray[np.float32]:
+    content = _read(path, "mean.npy", hashes)
+    try:
+        mean = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
+        raise AlexNetError(f"{printable(path / 'mean.npy')}: not an array ({printable(error)})") from error
+    if mean.dtype != np.float32:
+        raise AlexNetError(f"{printable(path / 'mean.npy')}: holds {printable(mean.dtype)}; it must hold float32")
+    return cast(NDArray[np.float32], mean)
+
+
+def _parse(content: bytes, where: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)})") from error
+
+
+def _kind(tensor: Tensor) -> str:
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    return f"{shape}" if dtype == "float32" else f"{shape} {dtype}"
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or an infinity."""
+    return next((key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)

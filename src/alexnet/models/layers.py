@@ -1,0 +1,136 @@
+"""Layers and initial weights that the networks share.
+
+Shape suffixes: B images, C channels, H rows, W columns, D units, L positions, O outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.core.errors import UsageError
+from alexnet.core.rng import DropoutDraw, dropout_keep
+
+Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "prelu", "gelu"]
+Init = Literal["gaussian", "he", "xavier", "torch"]
+
+
+class TowerLinear(nn.Module):
+    """A fully connected layer within each tower, whose units read that tower alone. Weights (D_out, D_in / towers)."""
+
+    def __init__(self, in_features: int, out_features: int, towers: int, *, device: str | None = None) -> None:
+        super().__init__()
+        self.towers = towers
+        self.weight = nn.Parameter(torch.empty(out_features, in_features // towers, device=device))
+        self.bias = nn.Parameter(torch.empty(out_features, device=device))
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        towers = zip(
+            x_BD.chunk(self.towers, 1), self.weight.chunk(self.towers), self.bias.chunk(self.towers), strict=True
+        )
+        return torch.cat([F.linear(x, weight, bias) for x, weight, bias in towers], dim=1)
+
+
+class LocalConv2d(nn.Module):
+    """A convolution whose kernels are not shared: each position has its own, and its own biases (cuda-convnet's "local"
+    layer). Stride 1, zeros at the borders, so maps keep their size. Weights (L, O, C·k·k), biases (L, O)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, map_size: int, *, device: str | None = None):
+        super().__init__()
+        self.kernel = kernel
+        positions = map_size**2
+        self.weight = nn.Parameter(torch.empty(positions, out_channels, in_channels * kernel**2, device=device))
+        self.bias = nn.Parameter(torch.empty(positions, out_channels, device=device))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        patch_LBD = F.unfold(x_BCHW, self.kernel, padding=self.kernel // 2).permute(2, 0, 1)
+        y_LBO = torch.baddbmm(self.bias[:, None], patch_LBD, self.weight.mT)
+        return y_LBO.permute(1, 2, 0).reshape(len(x_BCHW), -1, *x_BCHW.shape[2:])
+
+
+class Dropout(nn.Module):
+    """Dropout of units (§4.2). `plain`: masked in training, times the keep probability at test. `inverted`: masked and
+    divided by the keep probability in training, unchanged at test."""
+
+    def __init__(self, layer: str, *, kind: Literal["plain", "inverted"], rate: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.kind = kind
+        self.keep = 1.0 - rate
+
+    def forward(self, x_BD: Tensor, draw: DropoutDraw | None = None) -> Tensor:
+        if self.keep == 1.0:
+            return x_BD
+        if not self.training:
+            return x_BD * self.keep if self.kind == "plain" else x_BD
+        if draw is None:
+            keep_BD = torch.rand_like(x_BD, dtype=torch.float32) < self.keep
+        else:
+            keep_BD = dropout_keep(draw, self.layer, x_BD.shape[1], self.keep, x_BD.device)
+        x_BD = x_BD * keep_BD
+        return x_BD if self.kind == "plain" else x_BD / self.keep
+
+    def extra_repr(self) -> str:
+        return f"{self.layer}, {self.kind}, keep={self.keep}"
+
+
+def activation(name: Activation) -> nn.Module:
+    """A nonlinearity by its name in the configuration."""
+    modules: dict[Activation, type[nn.Module]] = {
+        "relu": nn.ReLU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "leaky_relu": nn.LeakyReLU,
+        "prelu": nn.PReLU,
+        "gelu": nn.GELU,
+    }
+    return modules[name]()
+
+
+@torch.no_grad()
+def initialize(
+    module: nn.Module, generator: torch.Generator, *, init: Init, std: float = 0.0, bias: float = 0.0
+) -> None:
+    """Give `module.weight` and `module.bias` values, and memory if they have none (the `meta` device). `init`, `std`
+    and `bias` are those of :class:`AlexNetConfig`. Draws are made on the CPU in float32."""
+    if module.get_parameter("weight").is_meta:
+        module.to_empty(device="cpu")
+    weight, biases = module.get_parameter("weight"), module.get_parameter("bias")
+    fan_in, fan_out = weight[0].numel(), weight.shape[0] * weight[0, 0].numel()
+    if init in ("gaussian", "he"):
+        std = std if init == "gaussian" else math.sqrt(2 / fan_in)
+        weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+    else:
+        bound = math.sqrt(6 / (fan_in + fan_out)) if init == "xavier" else 1 / math.sqrt(fan_in)
+        weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
+    if init == "torch":
+        biases.copy_((torch.rand(biases.shape, generator=generator) * 2 - 1) / math.sqrt(fan_in))
+    else:
+        biases.fill_(bias)
+
+
+class InputShape(Protocol):
+    """The fields of every network's configuration that say what it reads."""
+
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def input_size(self) -> int: ...
+
+
+def check_input(name: str, config: InputShape, x_BCHW: Tensor) -> None:
+    """Refuse a batch of another shape than the network was built for, naming both."""
+    expected = (config.in_channels, config.input_size, config.input_size)
+    if tuple(x_BCHW.shape[1:]) != expected:
+        raise UsageError(
+            f"{name} reads images of shape {expected}, but the batch has shape {tuple(x_BCHW.shape)}: "
+            "set in_channels and input_size to those of the data"
+        )
+
+
+WEIGHT_LAYERS = (nn.Conv2d, nn.Linear, TowerLinear, LocalConv2d)
+"""The modules that are layers in the paper's sense: each has a `weight`, and a `bias`."""

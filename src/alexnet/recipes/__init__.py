@@ -1,0 +1,263 @@
+"""Complete training runs, by name: each function returns one frozen :class:`~alexnet.training.config.TrainConfig`.
+
+A variation is a ``dataclasses.replace``, or an option of ``alexnet train RECIPE --optimizer.lr 0.02``. Input scale,
+initialization and learning rate are fixed together, because they only work together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from alexnet.core.errors import UsageError, printable
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.transforms import Augmentation
+from alexnet.models import default_preprocessing, model_config
+from alexnet.training.config import TrainConfig
+from alexnet.training.optimizer import OptimizerConfig
+from alexnet.training.schedule import Cosine, Plateau, Staged, Steps
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""Of ImageNet's RGB pixels, 0..255, as every library prints them."""
+
+NO_AUGMENTATION = Augmentation(crop="center", mirror=False, color_noise=0.0)
+
+
+def paper2012() -> TrainConfig:
+    """The paper's text: pixels 0..255 less the mean image, std 0.01, bias 1, one rate for all layers, divided by ten
+    when the validation error stops improving (§2 to §5).
+
+    alexnet train paper2012 --data IMAGENET
+    Printed for ILSVRC-2012 validation: 40.7 % top-1, 18.2 % top-5 error with ten views (Table 2). Not measured here.
+    """
+    return TrainConfig(
+        recipe="paper2012",
+        network="alexnet_2012",
+        model=model_config("alexnet_2012"),
+        data="imagenet",
+        schedule=Plateau(factor=0.1, patience=5, drops=3),
+    )
+
+
+def code2012() -> TrainConfig:
+    """What the winning program did (layer-params-145.cfg): std 0.03 in conv3 to conv5, biases at twice the rate, its
+    logged schedule with conv1 slowed and frozen, crops shared by 32 images, color noise divided by 1.1.
+
+    alexnet train code2012 --data IMAGENET
+    Its log: 40.66 % top-1, 18.21 % top-5 error with ten views on ILSVRC-2012 validation. Not measured here.
+    """
+    return TrainConfig(
+        recipe="code2012",
+        network="alexnet_2012_code",
+        model=model_config("alexnet_2012_code"),
+        data="imagenet",
+        augmentation=Augmentation(crop_draws="chunk", divide_noise=True),
+        optimizer=OptimizerConfig(lr=0.01, bias_lr=0.02),
+        schedule=Staged(),
+    )
+
+
+def caffe() -> TrainConfig:
+    """BVLC's reference CaffeNet (solver.prototxt): batch 256, biases at twice the rate, the rate divided by ten every 20
+    epochs, inverted dropout, BGR pixels less the part of the mean image under the crop.
+
+    alexnet train caffe --data IMAGENET
+    Its model card: 42.6 % top-1, 19.6 % top-5 error at the center on ILSVRC-2012 validation. Not measured here.
+    """
+    return TrainConfig(
+        recipe="caffe",
+        network="caffenet",
+        model=model_config("caffenet"),
+        data="imagenet",
+        preprocessing=default_preprocessing("caffenet"),
+        augmentation=Augmentation(color_noise=0.0),
+        optimizer=OptimizerConfig(lr=0.01, bias_lr=0.02),
+        schedule=Steps(every=20, factor=0.1),
+        batch_size=256,
+    )
+
+
+def owt() -> TrainConfig:
+    """torchvision's `alexnet` with its reference recipe: random resized crops, SGD 0.01, batch 32, ÷10 every 30 epochs.
+
+    alexnet train owt --data IMAGENET
+    Its model card: 43.48 % top-1, 20.93 % top-5 error at the center on ILSVRC-2012 validation. Not measured here.
+    """
+    return TrainConfig(
+        recipe="owt",
+        network="alexnet_owt",
+        model=model_config("alexnet_owt"),
+        data="imagenet",
+        preprocessing=default_preprocessing("alexnet_owt"),
+        augmentation=Augmentation(crop="resized", color_noise=0.0),
+        optimizer=OptimizerConfig(kind="sgd", lr=0.01, weight_decay=1e-4, bias_weight_decay=1e-4),
+        schedule=Steps(every=30, factor=0.1),
+        batch_size=32,
+    )
+
+
+def modern() -> TrainConfig:
+    """The paper's network with today's training: standardized input, He initialization with biases 0, linear warm-up and
+    cosine, label smoothing, random resized crops.
+
+    alexnet train modern --data IMAGENET
+    On ImageNet not measured here; on Imagenette see `modern_photos`.
+    """
+    return TrainConfig(
+        recipe="modern",
+        network="alexnet_2012",
+        model=model_config("alexnet_2012", init="he", biases=(0.0,) * 8, dropout="inverted"),
+        data="imagenet",
+        preprocessing=Preprocessing(mean="channel", channel_mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        augmentation=Augmentation(crop="resized"),
+        optimizer=OptimizerConfig(kind="sgd", lr=0.02, weight_decay=5e-4),
+        schedule=Cosine(warmup=5),
+        label_smoothing=0.1,
+    )
+
+
+def paper2012_photos() -> TrainConfig:
+    """`paper2012` scaled to the 7,000 photographs of Imagenette: 15 passes in batches of 32 (3,285 steps instead of
+    900,000), bfloat16, and the three drops of the rate where the 2012 program's log has them, at 24, 51 and 79 of 90
+    epochs, because 15 validation errors are too few to see a plateau in.
+
+    alexnet train paper2012_photos --out runs/paper2012
+    Measured: results/imagenette.json.
+    """
+    return replace(
+        paper2012(),
+        recipe="paper2012_photos",
+        data="imagenette",
+        schedule=Staged(bias_drops=(24, 51, 79), conv1_slow=90, conv1_freeze=90, noise_off=90),
+        **_PHOTOS,
+    )
+
+
+def code2012_photos() -> TrainConfig:
+    """`code2012` scaled to the 7,000 photographs of Imagenette as `paper2012_photos` is; the schedule is the logged one.
+
+    alexnet train code2012_photos --out runs/code2012
+    Measured: results/imagenette.json.
+    """
+    return replace(code2012(), recipe="code2012_photos", data="imagenette", **_PHOTOS)
+
+
+def modern_photos() -> TrainConfig:
+    """`modern` scaled to the 7,000 photographs of Imagenette: 15 passes in batches of 32, milder crops (at least 0.35 of
+    the image), because a short training cannot make use of more distortion.
+
+    alexnet train modern_photos --out runs/modern
+    Measured: results/imagenette.json.
+    """
+    return replace(
+        modern(),
+        recipe="modern_photos",
+        data="imagenette",
+        augmentation=Augmentation(crop="resized", resized_area=(0.35, 1.0)),
+        optimizer=OptimizerConfig(kind="sgd", lr=0.01, weight_decay=5e-4),
+        schedule=Cosine(warmup=1),
+        **_PHOTOS,
+    )
+
+
+_PHOTOS: dict[str, Any] = {"epochs": 15, "batch_size": 32, "precision": "bfloat16", "checkpoint_steps": 100}
+
+
+def quickstart() -> TrainConfig:
+    """The whole system in under 100 s of training on two cores: the drawn set `shapes`, and the paper's network at half
+    width on 64-pixel crops.
+
+    alexnet train quickstart --out runs/quickstart
+    Expected: below 20 % top-1 and 5 % top-5 error with ten views (results/quickstart.json).
+    """
+    return TrainConfig(
+        recipe="quickstart",
+        network="alexnet_2012",
+        model=model_config(
+            "alexnet_2012",
+            input_size=64,
+            conv_channels=(48, 128, 192, 192, 128),
+            conv_kernels=(7, 5, 3, 3, 3),
+            conv_strides=(2, 1, 1, 1, 1),
+            fc_units=(1024, 1024),
+            init="he",
+            biases=(0.0,) * 8,
+        ),
+        data="shapes",
+        size=72,
+        preprocessing=Preprocessing(resize=72, crop=64, mean="channel", channel_mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        optimizer=OptimizerConfig(lr=0.02),
+        schedule=Cosine(warmup=1),
+        epochs=12,
+        batch_size=64,
+    )
+
+
+def d2l_fashion_mnist() -> TrainConfig:
+    """The AlexNet chapter of the textbook "Dive into Deep Learning": Fashion-MNIST at 224 pixels, plain SGD 0.01.
+
+    alexnet train d2l_fashion_mnist --epochs 1
+    Its page shows about 0.88 accuracy after 10 epochs.
+    """
+    return TrainConfig(
+        recipe="d2l_fashion_mnist",
+        network="alexnet_d2l",
+        model=model_config("alexnet_d2l"),
+        data="fashion-mnist",
+        size=None,
+        preprocessing=default_preprocessing("alexnet_d2l"),
+        augmentation=NO_AUGMENTATION,
+        optimizer=OptimizerConfig(kind="sgd", lr=0.01, momentum=0.0, weight_decay=0.0),
+        schedule=Steps(every=1000),
+        epochs=10,
+        views=("1",),
+    )
+
+
+def lenet() -> TrainConfig:
+    """LeNet as textbooks have it (sigmoid, average pooling, Xavier) on Fashion-MNIST, plain SGD 0.9, batch 256.
+
+    alexnet train lenet
+    Textbook figure: about 0.82 accuracy after 10 epochs.
+    """
+    return TrainConfig(
+        recipe="lenet",
+        network="lenet",
+        model=model_config("lenet"),
+        data="fashion-mnist",
+        size=None,
+        preprocessing=default_preprocessing("lenet"),
+        augmentation=NO_AUGMENTATION,
+        optimizer=OptimizerConfig(kind="sgd", lr=0.9, momentum=0.0, weight_decay=0.0),
+        schedule=Steps(every=1000),
+        epochs=20,
+        batch_size=256,
+        views=("1",),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        quickstart,
+        paper2012,
+        code2012,
+        caffe,
+        owt,
+        modern,
+        paper2012_photos,
+        code2012_photos,
+        modern_photos,
+        d2l_fashion_mnist,
+        lenet,
+    )
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """The configuration a name stands for; an unknown one is a :class:`UsageError` that lists the known."""
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {printable(name)!r}; the recipes are {', '.join(RECIPES)}")
+    return RECIPES[name]()

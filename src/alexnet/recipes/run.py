@@ -1,0 +1,264 @@
+"""A whole run: data, training, evaluation, model folder, report. What ``alexnet train`` does."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from alexnet.core.config import to_json
+from alexnet.core.console import Bar, say
+from alexnet.core.device import Precision, autocast
+from alexnet.core.errors import StoppedError, UsageError, printable
+from alexnet.core.rng import DropoutDraw
+from alexnet.core.runs import read_json, write_json
+from alexnet.data.packed import PackedSet
+from alexnet.data.prepare import resolve
+from alexnet.evaluation.error_rate import evaluate_split
+from alexnet.evaluation.predict import load
+from alexnet.evaluation.probabilities import Probabilities
+from alexnet.evaluation.views import parse_views
+from alexnet.models.folder import save_model_folder
+from alexnet.probes.kernels import save_kernels
+from alexnet.report.page import write_report
+from alexnet.training.checkpoint import KEEP
+from alexnet.training.config import TrainConfig
+from alexnet.training.optimizer import build_optimizer
+from alexnet.training.trainer import network, train
+
+RUN_FILES = ("config.json", "environment.json", "log.jsonl", "summary.csv", "signal.json", "report.html", ".lock")
+VIEW_NAMES = {"1": "center", "10": "ten"}
+RUN_FOLDERS = ("checkpoint", "model", "results", "tensorboard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a run is computed; none of this changes what it computes."""
+
+    device: torch.device
+    workers: int = 1
+    deterministic: bool = False
+    quiet: bool = False
+
+
+def open_data(config: TrainConfig, data_root: str | Path | None, *, quiet: bool = False) -> PackedSet:
+    """The training data, prepared into the cache first if need be."""
+    with PreparationBar(config.data, quiet) as bar:
+        return resolve(config.data, data_root=data_root, size=config.size, progress=bar)
+
+
+class PreparationBar:
+    """A bar that appears when the first image is prepared: data in the cache needs none."""
+
+    def __init__(self, data: str, quiet: bool) -> None:
+        self.data, self.quiet, self.bar = data, quiet, None
+
+    bar: Bar | None
+
+    def __enter__(self) -> PreparationBar:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.bar is None:
+            self.bar = Bar(f"prepare {printable(self.data)}", total, quiet=self.quiet).__enter__()
+        self.bar.update(done)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(None, None, None)
+
+
+def run(
+    config: TrainConfig, out: Path, machine: Machine, *, data: PackedSet, resume: bool = False, fresh: bool = False
+) -> dict[str, Any]:
+    """Train into the folder ``out``, evaluate the last state on all held-out images, save the model folder, write the
+    report. Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same
+    summary, nothing computed."""
+    if fresh:
+        clear(out)
+    if resume and (summary := finished(config, out)) is not None:
+        say(f"{printable(out)} is finished; nothing to do")
+        return summary
+    try:
+        model = train(
+            config,
+            data,
+            out,
+            device=machine.device,
+            workers=machine.workers,
+            resume=resume,
+            deterministic=machine.deterministic,
+            quiet=machine.quiet,
+        )
+    except StoppedError:
+        write_report(out)
+        raise
+    results = out / "results"
+    results.mkdir(exist_ok=True)
+    save_kernels(results, model, config.preprocessing)
+    mean = data.mean if config.preprocessing.mean == "image" else None
+    save_model_folder(out / "model", model, config.network, config.preprocessing, data.classes, mean)
+    split = data.split(data.held_out)
+    for views in config.views:
+        with Bar(f"evaluate with views {views}", len(split), quiet=machine.quiet) as bar:
+            evaluation = evaluate_split(
+                model,
+                split,
+                config.preprocessing,
+                data.mean,
+                classes=data.classes,
+                views=parse_views(views, config.seed),
+                batch_size=config.batch_size,
+                device=machine.device,
+                precision=config.precision,
+                data={"data": config.data, "split": data.held_out, "fingerprint": data.fingerprint},
+                progress=lambda done, _total, bar=bar: bar.update(done),  # type: ignore[misc]
+            )
+        write_json(results / result_name(views), evaluation.to_json())
+    report = write_report(out)
+    summary = finished(config, out)
+    assert summary is not None
+    return summary | {"report": str(report)}
+
+
+def evaluate_model(
+    model: str | Path,
+    data: str | None,
+    machine: Machine,
+    *,
+    split: str | None = None,
+    views: str = "1",
+    seed: int = 0,
+    precision: Precision = "float32",
+    batch_size: int = 128,
+    data_root: str | Path | None = None,
+) -> Probabilities:
+    """The answers of a trained model for every image of a split: of ``data``, or of what its run was trained with."""
+    predictor = load(model, machine.device, precision)
+    stored = Path(model) / "config.json"
+    if data is None:
+        if not (Path(model) / "model").is_dir():
+            raise UsageError(f"{printable(model)}: a model folder does not say on what to evaluate; add --data")
+        data = str(read_json(stored)["data"]["path"])
+    size = None if predictor.preprocessing.resize < 64 else predictor.preprocessing.resize
+    with PreparationBar(data, machine.quiet) as bar:
+        packed = resolve(data, data_root=data_root, size=size, seed=seed, progress=bar)
+    if tuple(packed.classes) != predictor.classes:
+        raise UsageError(
+            f"{printable(model)} knows {len(predictor.classes)} classes ({printable(predictor.classes[0])}, ...), "
+            f"{printable(data)} has {len(packed.classes)} ({printable(packed.classes[0])}, ...); they must be the same, in order"
+        )
+    name = split or packed.held_out
+    images = packed.split(name)
+    with Bar(f"evaluate {printable(model)}", len(images), quiet=machine.quiet) as bar:
+        evaluation = evaluate_split(
+            predictor.model,
+            images,
+            predictor.preprocessing,
+            predictor.mean,
+            classes=packed.classes,
+            views=parse_views(views, seed),
+            batch_size=batch_size,
+            device=machine.device,
+            precision=precision,
+            workers=machine.workers,
+            data={"data": data, "split": name, "fingerprint": packed.fingerprint},
+            keep_probabilities=True,
+            progress=lambda done, _total: bar.update(done),
+        )
+    assert evaluation.probabilities is not None
+    return evaluation.probabilities
+
+
+def result_name(views: str) -> str:
+    """The file of a final evaluation: final-center.json, final-ten.json, final-random-16.json."""
+    return f"final-{VIEW_NAMES.get(views, views.replace(':', '-'))}.json"
+
+
+def finished(config: TrainConfig, out: Path) -> dict[str, Any] | None:
+    """The summary of a run that has its model folder and all its final evaluations; else None."""
+    files = [out / "results" / result_name(views) for views in config.views]
+    if not (out / "model" / "config.json").is_file() or not all(file.is_file() for file in files):
+        return None
+    errors = {}
+    for views, file in zip(config.views, files, strict=True):
+        result = read_json(file)
+        errors[views] = {
+            key: result[key] for key in ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
+        }
+    return {"run": str(out), "model": str(out / "model"), "report": str(out / "report.html"), "views": errors}
+
+
+def clear(out: Path) -> None:
+    """Delete the files of an earlier run, and nothing else. A folder that is no run: :class:`UsageError`."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
+        raise UsageError(
+            f"{printable(out)} is not empty and holds no run; --fresh deletes runs only, take another --out"
+        )
+    for name in RUN_FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in RUN_FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+def plan(config: TrainConfig, out: Path, machine: Machine, *, data: PackedSet, steps: int = 3) -> dict[str, Any]:
+    """What a run would take, measured over a few steps on random pixels: time, memory, disk. Nothing is written."""
+    crop = config.preprocessing.crop
+    model = network(config, len(data.classes)).to(machine.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, config.optimizer)
+    shape = (config.batch_size, config.preprocessing.channels, crop, crop)
+    x_BCHW = torch.randn(shape, device=machine.device).contiguous(memory_format=torch.channels_last)
+    label_B = torch.zeros(config.batch_size, dtype=torch.long, device=machine.device)
+    draw = DropoutDraw(0, 0, np.arange(config.batch_size))
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        with autocast(machine.device, config.precision):
+            logits_BK = model(x_BCHW, draw)
+        optimizer.zero_grad()
+        F.cross_entropy(logits_BK.float(), label_B).backward()  # type: ignore[no-untyped-call]
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-12
+        optimizer.step()
+        if machine.device.type == "cuda":
+            torch.cuda.synchronize(machine.device)
+        seconds.append(time.perf_counter() - start)
+    parameters = sum(p.numel() for p in model.parameters())
+    images = min(config.train_images or len(data.split("train")), len(data.split("train")))
+    checkpoint = parameters * 4 * (2 if config.optimizer.kind != "adamw" else 3)
+    return {
+        "network": config.network,
+        "parameters": parameters,
+        "training_images": images,
+        "steps": config.epochs * math.ceil(images / config.batch_size),
+        "images_per_second": config.batch_size / min(seconds),
+        "training_seconds": config.epochs * images / (config.batch_size / min(seconds)),
+        "peak_memory_bytes": _peak_memory(machine.device),
+        "disk_bytes": (KEEP + 2) * checkpoint + parameters * 4,
+        "disk_free_bytes": shutil.disk_usage(_existing_parent(out)).free,
+        "config": to_json(config),
+    }
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if os.uname().sysname == "Darwin" else peak * 1024

@@ -1,0 +1,212 @@
+"""What a report says in words and numbers, read from the files of a run. Files are checked as they are read: whoever
+wrote them, a report is made from what is sound and names the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alexnet.core.errors import AlexNetError, printable
+from alexnet.core.runs import read_json
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Log:
+    """The rows of ``log.jsonl`` by kind."""
+
+    steps: list[Row] = field(default_factory=list)
+    epochs: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    dropped: int = 0
+    """Lines that are not JSON objects, such as one cut by a kill."""
+
+
+def read_log(path: Path) -> Log:
+    """Every sound line of a log, in order; a line that is cut or damaged is counted. No file: an empty log."""
+    log = Log()
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return log
+    for line in lines:
+        try:
+            row = json.loads(line)
+            kind = row["event"]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            log.dropped += bool(line.strip())
+            continue
+        if kind == "step":
+            log.steps.append(row)
+        elif kind == "epoch":
+            log.epochs.append(row)
+        elif kind == "note":
+            log.notes.append(str(row.get("message", "")))
+    return log
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of a result."""
+
+    index: int
+    name: str
+    n: int
+    top1_errors: int
+    top5_errors: int
+    taken_for: tuple[tuple[str, int], ...]
+    """Names of other classes its images were taken for, and how often; the most frequent first."""
+
+    @property
+    def top1_error(self) -> float:
+        return self.top1_errors / self.n if self.n else 0.0
+
+
+@dataclass(frozen=True)
+class MistakeRow:
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A sound ``results/*.json``."""
+
+    n: int
+    top1_errors: int
+    top5_errors: int
+    views: str
+    loss_nats: float
+    protocol: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    classes: tuple[ClassRow, ...]
+    confusion: tuple[tuple[int, int, int], ...]
+    mistakes: tuple[MistakeRow, ...]
+
+    @property
+    def chance_loss(self) -> float:
+        """ln K: the loss of answering all classes alike."""
+        return math.log(len(self.classes)) if self.classes else math.nan
+
+    @property
+    def views_in_words(self) -> str:
+        if self.views in ("1", "10"):
+            return {"1": "center view", "10": "ten views"}[self.views]
+        return f"views {self.views}"
+
+
+def read_result(path: Path) -> Result:
+    """A result file. :class:`AlexNetError` if it is missing or anything in it is not what it should be."""
+    value = read_json(path)
+    try:
+        n, top1_errors, top5_errors = (_count(value[key]) for key in ("n", "top1_errors", "top5_errors"))
+        if n == 0 or not top5_errors <= top1_errors <= n:
+            raise ValueError(f"n {n}, top1_errors {top1_errors}, top5_errors {top5_errors} contradict each other")
+        names = [str(row["name"]) for row in value.get("classes", ())]
+        confusion = tuple((_count(i, names), _count(j, names), _count(num)) for i, j, num in value.get("confusion", ()))
+        return Result(
+            n=n,
+            top1_errors=top1_errors,
+            top5_errors=top5_errors,
+            views=str(value.get("views", "?")),
+            loss_nats=float(value.get("loss_nats", math.nan)),
+            protocol=dict(value.get("protocol", {})),
+            environment=dict(value.get("environment", {})),
+            classes=_class_rows(value.get("classes", ()), names, confusion),
+            confusion=confusion,
+            mistakes=tuple(
+                MistakeRow(
+                    str(m["path"]),
+                    names[_count(m["label"], names)],
+                    names[_count(m["predicted"], names)],
+                    float(m["probability"]),
+                )
+                for m in value.get("mistakes", ())
+            ),
+        )
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise AlexNetError(f"{printable(path)}: not a result ({printable(error)})") from error
+
+
+def _class_rows(
+    rows: Sequence[Row], names: Sequence[str], confusion: Sequence[tuple[int, int, int]]
+) -> tuple[ClassRow, ...]:
+    taken_for: list[list[tuple[str, int]]] = [[] for _ in names]
+    for label, predicted, num in sorted(confusion, key=lambda entry: -entry[2]):
+        if label != predicted:
+            taken_for[label].append((names[predicted], num))
+    return tuple(
+        ClassRow(
+            i,
+            names[i],
+            _count(row["n"]),
+            _count(row["top1_errors"]),
+            _count(row["top5_errors"]),
+            tuple(taken_for[i][:3]),
+        )
+        for i, row in enumerate(rows)
+    )
+
+
+def _count(value: object, names: Sequence[str] | None = None) -> int:
+    """``value`` if it is a count or, with ``names``, the number of one of them."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0 and (names is None or value < len(names)):
+        return value
+    raise ValueError(f"{value!r} is not a {'count' if names is None else 'class number'}")
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text) pairs."""
+    if isinstance(value, Mapping):
+        return [
+            pair for key, item in value.items() for pair in flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(value, list):
+        return [(prefix, ", ".join(map(plain, value)) if value else "none")]
+    return [(prefix, plain(value))]
+
+
+def plain(value: object) -> str:
+    """A setting as a person writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def percent(part: object, whole: float = 1.0) -> str:
+    """``12.3 %``, with a second digit after the point where ten thousand images carry it; a dash if it is no number."""
+    if not isinstance(part, int | float) or not math.isfinite(part) or not whole:
+        return "–"
+    return f"{100 * part / whole:.{2 if whole >= 10_000 else 1}f} %"
+
+
+def duration(seconds: object) -> str:
+    """``3 h 12 min``, ``4 min 10 s``, ``58 s``; a dash if it is not a number."""
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def figure(value: object, digits: int = 3) -> str:
+    """A number with so many digits after the point; a dash if it is not one."""
+    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
+
+
+def count(value: object) -> str:
+    """``1,234``, or a dash if it is not a count."""
+    return f"{value:,}" if isinstance(value, int) else "–"

@@ -1,0 +1,59 @@
+"""A whole training run as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from alexnet.core.device import Precision
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.transforms import Augmentation
+from alexnet.models import ModelConfig
+from alexnet.training.optimizer import OptimizerConfig
+from alexnet.training.schedule import Plateau, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a run computes. Input scale, initialization and learning rate belong together, so a
+    recipe fixes them together."""
+
+    recipe: str
+    """The function in ``alexnet.recipes`` this came from."""
+    network: str
+    """Its name among ``alexnet.list_models()``."""
+    model: ModelConfig
+    """The network, field by field. ``classes`` is set from the data."""
+    data: str
+    """Default data set: a path or a name."""
+    size: int | None = 256
+    """Side of the stored images, for data that is not prepared yet; None: as the data comes."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: Schedule = field(default_factory=Plateau)
+    epochs: int = 90
+    """Passes over the training images (§5)."""
+    batch_size: int = 128
+    """Images of one step (§5)."""
+    label_smoothing: float = 0.0
+    """Share of the target given to all classes alike."""
+    precision: Precision = "float32"
+    seed: int = 0
+    """Of the initial weights and of every draw."""
+    train_images: int | None = None
+    """Train on the first so many images of a fixed random order; None: on all."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints within an epoch; the end of an epoch always makes one."""
+    views: tuple[str, ...] = ("1", "10")
+    """Views of the final evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"TrainConfig.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"TrainConfig.label_smoothing is {self.label_smoothing}; it needs 0 <= label_smoothing < 1"
+            )
+        if self.train_images is not None and self.train_images < 1:
+            raise ValueError(f"TrainConfig.train_images is {self.train_images}; it must be at least 1")

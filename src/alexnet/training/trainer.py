@@ -1,0 +1,483 @@
+"""The training loop: exact, resumable at any step, stopped by a signal or by the first number that is not finite.
+
+Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a square, K classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from alexnet.core import rng
+from alexnet.core.config import differences, fingerprint, to_json
+from alexnet.core.console import Bar, say
+from alexnet.core.device import autocast
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
+from alexnet.core.runs import environment, read_json, write_atomic, write_json
+from alexnet.data import transforms
+from alexnet.data.loader import Batch, batches, epoch_order
+from alexnet.data.packed import PackedSet
+from alexnet.evaluation.error_rate import evaluate_split
+from alexnet.evaluation.views import CENTER
+from alexnet.models import build_model
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet.training.config import TrainConfig
+from alexnet.training.optimizer import build_optimizer
+from alexnet.training.schedule import rates, set_rates
+from alexnet.training.tensorboard import scalar_writer
+from alexnet.training.watchdog import dead_filters, signal_check, signal_warning, stuck_warning
+
+PROBE_IMAGES = 64
+"""Images of the signal check and of the count of dead filters."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come. Everything here is in the checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    """Finished epochs."""
+    position: int = 0
+    """Images of the current epoch already used."""
+    loss_sum: float = 0.0
+    """Over these images."""
+    top1_errors: int = 0
+    """Among these images, as the network saw them: augmented, with dropout."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One row for each finished epoch."""
+    best: float = math.inf
+    """Lowest validation top-1 error."""
+    log_bytes: int = 0
+    """Length of log.jsonl."""
+    seconds: float = 0.0
+    """Spent training, over all starts."""
+
+
+def train(
+    config: TrainConfig,
+    data: PackedSet,
+    run: Path,
+    *,
+    device: torch.device,
+    workers: int = 1,
+    resume: bool = False,
+    deterministic: bool = False,
+    quiet: bool = False,
+) -> nn.Module:
+    """Train ``config.network`` on ``data.splits["train"]`` and return it after the last step, in evaluation mode.
+
+    ``run`` receives config.json, environment.json, log.jsonl, summary.csv and checkpoint/. With ``resume`` the run goes on
+    from its last sound checkpoint, bit for bit as if it had never stopped (same threads and versions on the CPU).
+    Raises :class:`StoppedError` after SIGINT or SIGTERM, with a checkpoint; :class:`UsageError` if the run exists and
+    ``resume`` is not given, or was made with other settings; :class:`AlexNetError` on a loss that is not finite.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with _sole_trainer(run):
+        checkpoint = _open_run(config, data, run, resume=resume)
+        return _Trainer(config, data, run, device, workers, deterministic, quiet).train(checkpoint)
+
+
+class _Trainer:
+    """What the steps of one run share."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: PackedSet,
+        run: Path,
+        device: torch.device,
+        workers: int,
+        deterministic: bool,
+        quiet: bool,
+    ) -> None:
+        torch.use_deterministic_algorithms(deterministic)
+        self.config, self.data, self.run, self.device, self.workers, self.quiet = (
+            config,
+            data,
+            run,
+            device,
+            workers,
+            quiet,
+        )
+        self.split, self.val = data.split("train"), data.split(data.held_out)
+        self.image_N = training_images(len(self.split), config)
+        model = network(config, len(data.classes))
+        dtype = torch.float64 if config.precision == "float64" else torch.float32
+        self.model: nn.Module = model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.mean_SSC = torch.from_numpy(data.mean).to(device)
+        self.progress = Progress()
+
+    def train(self, checkpoint: Checkpoint | None) -> nn.Module:
+        config, progress = self.config, self.progress
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.log = _Log(self.run / "log.jsonl", progress.log_bytes)
+        self.scalars = scalar_writer(self.run / "tensorboard", progress.step)
+        if progress.step == 0:
+            self._check_signal()
+        total = config.epochs * len(self.image_N)
+        bar = Bar("train", total, done=progress.epoch * len(self.image_N) + progress.position, quiet=self.quiet)
+        with _StopRequest() as stop, bar, self.log:
+            self.started = time.monotonic() - progress.seconds
+            while progress.epoch < config.epochs:
+                self._train_epoch(stop, bar)
+                self._finish_epoch(stop)
+        self.model.eval()
+        return self.model
+
+    def _train_epoch(self, stop: _StopRequest, bar: Bar) -> None:
+        config, progress = self.config, self.progress
+        order_N = self.image_N[epoch_order(len(self.image_N), config.seed, progress.epoch)]
+        source = batches(
+            self.split,
+            order_N,
+            config.batch_size,
+            start=progress.position,
+            workers=self.workers,
+            pin=self.device.type == "cuda",
+        )
+        self.model.train()
+        asked = time.monotonic()
+        for batch in source:
+            waited = time.monotonic() - asked
+            row = self._step(batch)
+            now = time.monotonic()
+            row |= {"images_per_second": len(batch.image_B) / (now - asked), "data_seconds": waited}
+            self.log.write(row)
+            self.scalars(progress.step, {"train/loss": row["loss"], "lr": row["lr"]})
+            bar.update(
+                progress.epoch * len(order_N) + progress.position,
+                f"epoch {progress.epoch + 1}/{config.epochs} step {progress.step} loss {row['loss']:.3f} "
+                f"error {progress.top1_errors / progress.position:.1%} lr {row['lr']:.2g} data {waited:.2f} s",
+            )
+            self._stop_if(stop)
+            if progress.step % config.checkpoint_steps == 0 and progress.position < len(order_N):
+                self._save(best=False)
+            asked = time.monotonic()
+
+    def _step(self, batch: Batch) -> dict[str, Any]:
+        config, progress = self.config, self.progress
+        steps = math.ceil(len(self.image_N) / config.batch_size)
+        now = rates(
+            config.schedule,
+            config.optimizer,
+            epoch=progress.epoch + (progress.position // config.batch_size) / steps,
+            epochs=config.epochs,
+            val_errors=[row["val_top1_error"] for row in progress.history],
+        )
+        set_rates(self.optimizer, now)
+        x_BCHW, label_B = self._input(batch, now.color_noise)
+        draw = rng.DropoutDraw(config.seed, progress.epoch, batch.image_B)
+        with autocast(self.device, config.precision):
+            logits_BK = self.model(x_BCHW, draw)
+        logits_BK = logits_BK if config.precision == "float64" else logits_BK.float()
+        loss = F.cross_entropy(logits_BK, label_B, label_smoothing=config.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = loss.item()
+        if not math.isfinite(value):
+            raise AlexNetError(self._not_finite(value, now.weight, x_BCHW))
+        self.optimizer.step()
+        errors = int((logits_BK.argmax(dim=1) != label_B).sum())
+        progress.step += 1
+        progress.position += len(batch.image_B)
+        progress.loss_sum += value * len(batch.image_B)
+        progress.top1_errors += errors
+        return {
+            "event": "step",
+            "step": progress.step,
+            "epoch": progress.epoch + 1,
+            "loss": value,
+            "top1_error": errors / len(batch.image_B),
+            "lr": now.weight,
+        }
+
+    def _input(self, batch: Batch, noise_factor: float) -> tuple[Tensor, Tensor]:
+        config = self.config
+        draws = transforms.draw(
+            config.augmentation,
+            config.preprocessing,
+            seed=config.seed,
+            epoch=self.progress.epoch,
+            image_B=batch.image_B,
+            position_B=batch.position_B,
+        )
+        pixels_BSSC = batch.pixels_BSSC.to(self.device, non_blocking=True)
+        x_BCHW = transforms.augment(
+            pixels_BSSC, draws, config.augmentation, config.preprocessing, self.mean_SSC, self.data.color, noise_factor
+        )
+        return x_BCHW.to(next(self.model.parameters()).dtype), batch.label_B.to(self.device, non_blocking=True)
+
+    def _finish_epoch(self, stop: _StopRequest) -> None:
+        """Validate, record, save."""
+        config, progress = self.config, self.progress
+        result = evaluate_split(
+            self.model,
+            self.val,
+            config.preprocessing,
+            self.data.mean,
+            classes=self.data.classes,
+            views=CENTER,
+            batch_size=config.batch_size,
+            device=self.device,
+            precision=config.precision,
+            progress=lambda _done, _total: self._stop_if(stop),
+        )
+        num = len(self.image_N)
+        row = {
+            "event": "epoch",
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "train_loss": progress.loss_sum / num,
+            "train_top1_error": progress.top1_errors / num,
+            "val_n": result.n,
+            "val_top1_errors": result.top1_errors,
+            "val_top5_errors": result.top5_errors,
+            "val_top1_error": result.top1_error,
+            "val_top5_error": result.top5_error,
+            "val_loss": result.loss_nats,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "dead_filters": dead_filters(self.model, self._probe_input()),
+        }
+        progress.history.append(row)
+        progress.epoch, progress.position = progress.epoch + 1, 0
+        progress.loss_sum, progress.top1_errors = 0.0, 0
+        progress.seconds = time.monotonic() - self.started
+        self.log.write(row | {"seconds": progress.seconds})
+        say(
+            f"epoch {progress.epoch}/{config.epochs}: training loss {row['train_loss']:.3f} error "
+            f"{row['train_top1_error']:.1%}, validation loss {row['val_loss']:.3f} error {row['val_top1_error']:.1%} "
+            f"({result.top1_errors} of {result.n}), {progress.seconds:.0f} s"
+        )
+        names = ("train_loss", "train_top1_error", "val_loss", "val_top1_error", "val_top5_error")
+        self.scalars(progress.step, {f"epoch/{name}": row[name] for name in names})
+        if warning := stuck_warning([r["train_loss"] for r in progress.history], len(self.data.classes)):
+            self._note(warning)
+        best = result.top1_error < progress.best
+        progress.best = min(progress.best, result.top1_error)
+        self._save(best=best)
+        _write_summary(self.run / "summary.csv", progress.history)
+
+    def _save(self, *, best: bool) -> None:
+        progress = self.progress
+        progress.log_bytes = self.log.sync()
+        progress.seconds = time.monotonic() - self.started
+        index = {id(p): name for name, p in self.model.named_parameters()}
+        velocities = {
+            f"{index[id(p)]}/{key}": torch.as_tensor(value)
+            for p, state in self.optimizer.state.items()
+            for key, value in state.items()
+            if value is not None
+        }
+        state = asdict(progress) | {"best": progress.best if math.isfinite(progress.best) else None}
+        state |= {"reproducible_with": self._conditions()}
+        tensors = {"model": self.model.state_dict(), "optimizer": velocities}
+        save_checkpoint(self.run / "checkpoint", progress.step, tensors, state, best=best)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = dict(checkpoint.state)
+        before, here = state.pop("reproducible_with"), self._conditions()
+        if changed := differences(before, here):
+            what = ", ".join(f"{c} {before.get(c)} -> {here.get(c)}" for c in changed)
+            say(f"note: not bit for bit the uninterrupted run, for {what} changed since the checkpoint")
+        self.progress = Progress(**(state | {"best": math.inf if state["best"] is None else state["best"]}))
+        self.model.load_state_dict(checkpoint.tensors["model"])
+        by_name = dict(self.model.named_parameters())
+        for key, value in checkpoint.tensors.get("optimizer", {}).items():
+            name, _, slot = key.rpartition("/")
+            parameter = by_name[name]
+            like = parameter if value.shape == parameter.shape else value  # AdamW's step count is a scalar on the CPU
+            self.optimizer.state[parameter][slot] = value.to(like.device).to(
+                memory_format=torch.channels_last if value.dim() == 4 else torch.contiguous_format
+            )
+        say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
+
+    def _conditions(self) -> dict[str, Any]:
+        """What bit-for-bit equality of two runs depends on."""
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "numpy": np.__version__,
+        }
+
+    def _probe_input(self) -> Tensor:
+        """The centers of the first training images, as network input."""
+        image_B = self.image_N[: min(PROBE_IMAGES, len(self.image_N))]
+        pixels_BSSC = torch.from_numpy(self.split.read(image_B)).to(self.device)
+        none = replace(self.config.augmentation, crop="center", mirror=False, color_noise=0.0)
+        preprocessing = self.config.preprocessing
+        draws = transforms.draw(none, preprocessing, seed=0, epoch=0, image_B=image_B, position_B=image_B)
+        x_BCHW = transforms.augment(pixels_BSSC, draws, none, preprocessing, self.mean_SSC, None)
+        return x_BCHW.to(next(self.model.parameters()).dtype)
+
+    def _check_signal(self) -> None:
+        x_BCHW = self._probe_input()
+        signals = signal_check(self.model, x_BCHW)
+        write_json(self.run / "signal.json", {"layers": [asdict(s) for s in signals], "input_std": float(x_BCHW.std())})
+        if warning := signal_warning(signals, float(x_BCHW.std())):
+            self._note(warning)
+
+    def _note(self, message: str) -> None:
+        say(f"warning: {message}")
+        self.log.write({"event": "note", "step": self.progress.step, "message": message})
+
+    def _not_finite(self, loss: float, lr: float, x_BCHW: Tensor) -> str:
+        found = "the loss alone"
+        if not bool(torch.isfinite(x_BCHW).all()):
+            found = "the input"
+        for name, p in self.model.named_parameters():
+            if not bool(torch.isfinite(p).all()):
+                found = name
+                break
+        return (
+            f"step {self.progress.step + 1}: the loss is {loss} at learning rate {lr:g} (first non-finite: {found}); "
+            f"nothing of this step was saved; lower optimizer.lr and go on from the last checkpoint with --resume"
+        )
+
+    def _stop_if(self, stop: _StopRequest) -> None:
+        if stop.requested:
+            self._save(best=False)
+            raise StoppedError(
+                f"stopped at step {self.progress.step}, checkpoint saved; the same command with --resume goes on"
+            )
+
+
+def training_images(num: int, config: TrainConfig) -> NDArray[np.int64]:
+    """The numbers of the training images: all, or the first ``train_images`` of a fixed random order."""
+    if config.train_images is None or config.train_images >= num:
+        return np.arange(num, dtype=np.int64)
+    return np.sort(rng.permutation(config.seed, "subset", 0, num)[: config.train_images])
+
+
+def network(config: TrainConfig, classes: int) -> nn.Module:
+    """The untrained network of a run on data of ``classes`` classes."""
+    return build_model(replace(config.model, num_classes=classes), name=config.network, seed=config.seed)
+
+
+def _open_run(config: TrainConfig, data: PackedSet, run: Path, *, resume: bool) -> Checkpoint | None:
+    """Create the files of a new run, or check that an old one is the same and load its checkpoint."""
+    stored = run / "config.json"
+    now = {"train": to_json(config), "data": {"path": str(data.path), "fingerprint": data.fingerprint}}
+    checkpoint: Checkpoint | None = None
+    faults: list[str] = []
+    if stored.exists():
+        if not resume:
+            raise UsageError(
+                f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
+            )
+        before = read_json(stored)
+        changed = differences(before.get("train"), now["train"])
+        if before.get("data", {}).get("fingerprint") != data.fingerprint:
+            changed.append("data")
+        if changed:
+            raise UsageError(
+                f"{printable(run)} was made with other settings ({', '.join(changed[:4])}); resume with the same, or "
+                "take another --out"
+            )
+        checkpoint, faults = load_checkpoint(run / "checkpoint")
+    else:
+        write_json(stored, now | {"fingerprint": fingerprint(now["train"])})
+    for fault in faults:
+        say(f"warning: {fault}")
+    if faults and checkpoint is not None:
+        say(f"warning: going on from step {checkpoint.step}; the steps after it are computed again")
+    if resume and checkpoint is None:
+        say("no checkpoint yet: starting at step 0")
+    write_json(run / "environment.json", environment())
+    return checkpoint
+
+
+class _Log:
+    """log.jsonl, cut back to where the checkpoint was made: rows are neither lost nor doubled."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self.file = open(path, "ab")  # noqa: SIM115, closed by __exit__
+        self.file.truncate(length)
+
+    def write(self, row: dict[str, Any]) -> None:
+        self.file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self.file.flush()
+
+    def sync(self) -> int:
+        """Make the rows durable; the length of the file."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return os.fstat(self.file.fileno()).st_size
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _write_summary(path: Path, history: list[dict[str, Any]]) -> None:
+    columns = [name for name in history[0] if name not in ("event", "dead_filters")]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+
+
+@contextmanager
+def _sole_trainer(run: Path) -> Iterator[None]:
+    """A lock that the kernel releases however the process ends."""
+    with open(run / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read(32).strip()
+            raise AlexNetError(
+                f"{printable(run)}: process {owner} is training here; wait, or take another --out"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+class _StopRequest:
+    """First SIGINT or SIGTERM: finish the step and save. Second: leave at once, exit 130."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __enter__(self) -> _StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.getsignal(number)
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            os._exit(130)
+        self.requested = True
+        say("finishing this step, then saving; once more leaves at once")

@@ -1,0 +1,206 @@
+"""Ensembles: a mean of probabilities over the same images, and files of saved probabilities that damage cannot change."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.evaluation.ensemble import combine
+from alexnet.evaluation.error_rate import count
+from alexnet.evaluation.probabilities import Probabilities, load_probabilities
+
+
+def answers(probability_NK: Any, **changes: Any) -> Probabilities:
+    log_probability_NK = np.log(np.array(probability_NK, dtype=np.float32))
+    n, k = log_probability_NK.shape
+    made = Probabilities(
+        log_probability_NK,
+        np.zeros(n, dtype=np.int64),
+        tuple(f"{i}.png" for i in range(n)),
+        tuple(f"class {j}" for j in range(k)),
+        {"views": "10", "split": "val"},
+    )
+    return replace(made, **changes)
+
+
+def random_answers(seed: int, n: int = 40, k: int = 8) -> Probabilities:
+    generator = np.random.default_rng(seed)
+    made = answers(generator.dirichlet(np.full(k, 0.3), n) + 1e-12)
+    return replace(made, label_N=np.random.default_rng(0).integers(0, k, n))
+
+
+def test_an_ensemble_is_the_mean_of_probabilities() -> None:
+    # Image 0: (.6 .4) and (.1 .9) -> (.35 .65): two members, one right and one wrong, are wrong together.
+    first, second = answers([[0.6, 0.4], [0.2, 0.8]]), answers([[0.1, 0.9], [0.9, 0.1]])
+    both = combine([first, second])
+    assert np.exp(both.log_probability_NK) == pytest.approx(np.array([[0.35, 0.65], [0.55, 0.45]]), rel=1e-6)
+    assert (count(first).top1_errors, count(second).top1_errors, count(both).top1_errors) == (1, 1, 1)
+
+
+def test_weights_count_in_proportion() -> None:
+    first, second = answers([[0.6, 0.4]]), answers([[0.1, 0.9]])
+    # 3 : 1 -> .75 * .6 + .25 * .1 = .475
+    for weights in ([3, 1], [0.75, 0.25], [300, 100]):
+        assert np.exp(combine([first, second], weights).log_probability_NK[0, 0]) == pytest.approx(0.475, rel=1e-6)
+
+
+def test_a_member_of_weight_zero_does_not_count() -> None:
+    first, second = random_answers(1), random_answers(2)
+    alone = combine([first, second], [1, 0])
+    assert np.allclose(alone.log_probability_NK, first.log_probability_NK, atol=1e-6)
+
+
+def test_an_ensemble_of_one_is_that_one() -> None:
+    alone = random_answers(1)
+    assert (combine([alone]).log_probability_NK == alone.log_probability_NK).all()
+    assert count(combine([alone])).confusion == count(alone).confusion
+
+
+def test_the_order_of_the_members_does_not_matter() -> None:
+    members = [random_answers(seed) for seed in (1, 2, 3)]
+    forward, backward = combine(members), combine(members[::-1])
+    assert np.allclose(forward.log_probability_NK, backward.log_probability_NK, atol=1e-6)
+    assert np.exp(forward.log_probability_NK.astype(np.float64)).sum(axis=1) == pytest.approx(np.ones(40))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paths": ("0.png", "other.png")}, "has 'other.png' as image 1, the first has '1.png'"),
+        ({"label_N": np.array([0, 1])}, "has '1' as label 1, the first has '0'"),
+        ({"classes": ("class 1", "class 0")}, "has 'class 1' as class 0, the first has 'class 0'"),
+    ],
+)
+def test_members_must_answer_for_the_same_images_labels_and_classes(change: dict[str, Any], message: str) -> None:
+    first = answers([[0.6, 0.4], [0.2, 0.8]])
+    with pytest.raises(UsageError) as caught:
+        combine([first, first, replace(first, **change)])
+    assert "member 3" in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_members_of_different_length_are_refused() -> None:
+    with pytest.raises(UsageError, match="member 2 of the ensemble has 1 image entries, the first has 2"):
+        combine([answers([[0.6, 0.4], [0.2, 0.8]]), answers([[0.6, 0.4]])])
+
+
+@pytest.mark.parametrize("weights", [[], [1], [1, 2, 3], [0, 0], [-1, 2], [float("nan"), 1], [float("inf"), 1]])
+def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
+    with pytest.raises(UsageError, match="weights are"):
+        combine([random_answers(1), random_answers(2)], weights)
+
+
+def test_no_members_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least one"):
+        combine([])
+
+
+def test_the_protocol_says_what_the_members_share_and_where_they_differ() -> None:
+    first = answers([[0.6, 0.4]], protocol={"views": "10", "split": "val", "model": "a"})
+    second = answers([[0.1, 0.9]], protocol={"views": "1", "split": "val", "model": "b"})
+    protocol = combine([first, second], [3, 1]).protocol
+    assert protocol["split"] == "val"
+    assert protocol["views"] == "1+10"
+    assert protocol["ensemble"] == [
+        {"weight": 0.75, "views": "10", "model": "a"},
+        {"weight": 0.25, "views": "1", "model": "b"},
+    ]
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_saved_answers_come_back_bit_for_bit(tmp_path: Path) -> None:
+    names = ("nul\0.png", 'quote".png', "new\nline.png", "lone \udc80 surrogate.png", "日本.png")
+    made = replace(random_answers(4, n=5), paths=names)
+    made.save(tmp_path / "answers.npz")
+    back = load_probabilities(tmp_path / "answers.npz")
+    assert (back.log_probability_NK == made.log_probability_NK).all()
+    assert (back.label_N == made.label_N).all()
+    assert (back.paths, back.classes, back.protocol) == (made.paths, made.classes, made.protocol)
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.npz"]
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "answers.npz"
+    made = random_answers(5)
+    made.save(path)
+    sound = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        position = int(generator.integers(len(sound)))
+        path.write_bytes(
+            sound[:position] + bytes([sound[position] ^ (1 << int(generator.integers(8)))]) + sound[position + 1 :]
+        )
+        try:
+            back = load_probabilities(path)
+        except AlexNetError as error:
+            assert "\n" not in str(error)
+        else:  # a bit that means nothing, such as a time stamp
+            assert (back.log_probability_NK == made.log_probability_NK).all()
+            assert (back.label_N == made.label_N).all()
+            assert (back.paths, back.classes, back.protocol) == (made.paths, made.classes, made.protocol)
+
+
+def test_a_cut_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "answers.npz"
+    random_answers(5).save(path)
+    sound = path.read_bytes()
+    for length in (0, 1, 10, len(sound) // 2, len(sound) - 1):
+        path.write_bytes(sound[:length])
+        with pytest.raises(AlexNetError, match=r"answers.npz: not a sound file"):
+            load_probabilities(path)
+
+
+def _texts(**changes: Any) -> np.ndarray:
+    made = random_answers(5)
+    texts = {
+        "format": "alexnet probabilities 1",
+        "paths": made.paths,
+        "classes": made.classes,
+        "protocol": {},
+        **changes,
+    }
+    return np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    made = random_answers(5)
+    parts = {"log_probability": made.log_probability_NK, "label": made.label_N, "text": _texts()}
+    bad: dict[str, dict[str, Any]] = {
+        "pickled": {"label": np.array([{}], dtype=object)},
+        "no text": {"text": np.zeros(0, dtype=np.uint8)},
+        "other format": {"text": _texts(format="alexnet probabilities 2")},
+        "one label short": {"label": made.label_N[:-1]},
+        "one class more": {"classes": (), "text": _texts(classes=[*made.classes, "x"])},
+        "deep": {"text": np.frombuffer(b"[" * 100_000, dtype=np.uint8)},
+    }
+    for name, change in bad.items():
+        np.savez(tmp_path / "bad.npz", **{**parts, **change})
+        with pytest.raises(AlexNetError, match="not a sound file"):
+            load_probabilities(tmp_path / "bad.npz")
+        assert name
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("text.npy", bytes(50_000_000))
+    with pytest.raises(AlexNetError, match="compressed members"):
+        load_probabilities(tmp_path / "bomb.npz")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match="absent.npz: no such file"):
+        load_probabilities(tmp_path / "absent.npz")
+
+
+def test_answers_whose_sizes_disagree_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="must agree"):
+        answers([[0.6, 0.4]], paths=())

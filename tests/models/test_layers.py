@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexnet.core.rng import DropoutDraw, dropout_keep
+from alexnet.models.layers import Dropout, LocalConv2d, TowerLinear, initialize
+
+DRAW = DropoutDraw(seed=3, epoch=1, image_B=np.array([5, 70]))
+
+
+def test_plain_dropout_masks_in_training_and_halves_at_test():
+    # §4.2: at test the outputs of all units are used, multiplied by 0.5.
+    x_BD = torch.arange(1.0, 201.0).view(2, 100)
+    dropout = Dropout("fc6", kind="plain", rate=0.5)
+    keep_BD = dropout_keep(DRAW, "fc6", 100, 0.5, x_BD.device)
+    assert torch.equal(dropout(x_BD, DRAW), torch.where(keep_BD, x_BD, 0.0))
+    assert torch.equal(dropout.eval()(x_BD), x_BD / 2)
+
+
+def test_inverted_dropout_doubles_in_training_and_does_nothing_at_test():
+    x_BD = torch.arange(1.0, 201.0).view(2, 100)
+    dropout = Dropout("fc6", kind="inverted", rate=0.5)
+    keep_BD = dropout_keep(DRAW, "fc6", 100, 0.5, x_BD.device)
+    assert torch.equal(dropout(x_BD, DRAW), torch.where(keep_BD, 2 * x_BD, 0.0))
+    assert torch.equal(dropout.eval()(x_BD), x_BD)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_plain_dropout_is_inverted_dropout_times_the_keep_probability(training: bool):
+    x_BD = torch.randn(2, 50)
+    plain = Dropout("fc7", kind="plain", rate=0.25).train(training)
+    inverted = Dropout("fc7", kind="inverted", rate=0.25).train(training)
+    torch.testing.assert_close(plain(x_BD, DRAW), 0.75 * inverted(x_BD, DRAW))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.2])
+@pytest.mark.parametrize("draw", [True, False])
+def test_each_unit_is_dropped_with_the_probability_asked_for(rate: float, draw: bool):
+    draw_or_none = DropoutDraw(seed=0, epoch=0, image_B=np.arange(50)) if draw else None
+    dropped = (Dropout("fc6", kind="plain", rate=rate)(torch.ones(50, 4000), draw_or_none) == 0).float().mean().item()
+    assert dropped == pytest.approx(rate, abs=5 * math.sqrt(rate * (1 - rate) / 200_000))
+
+
+def test_the_mask_of_an_image_does_not_depend_on_its_batch():
+    dropout, x_BD = Dropout("fc6", kind="plain", rate=0.5), torch.ones(2, 64)
+    other = DropoutDraw(seed=3, epoch=1, image_B=np.array([70, 9]))
+    assert torch.equal(dropout(x_BD, DRAW)[1], dropout(x_BD, other)[0])
+    assert not torch.equal(dropout(x_BD, DRAW)[0], dropout(x_BD, other)[1])
+
+
+def test_a_rate_of_zero_changes_nothing():
+    x_BD = torch.randn(2, 8)
+    assert Dropout("fc6", kind="plain", rate=0.0)(x_BD, DRAW) is x_BD
+
+
+def test_tower_linear_is_two_separate_layers():
+    layer = TowerLinear(6, 4, towers=2)
+    initialize(layer, torch.Generator().manual_seed(0), init="gaussian", std=1.0, bias=0.5)
+    x_BD = torch.randn(3, 6)
+    a = x_BD[:, :3] @ layer.weight[:2].T + 0.5
+    b = x_BD[:, 3:] @ layer.weight[2:].T + 0.5
+    torch.testing.assert_close(layer(x_BD), torch.cat([a, b], dim=1))
+
+
+def test_local_convolution_with_equal_kernels_everywhere_is_a_convolution():
+    shared = nn.Conv2d(3, 5, 3, padding=1, dtype=torch.float64)
+    local = LocalConv2d(3, 5, 3, map_size=4).double()
+    with torch.no_grad():
+        local.weight.copy_(shared.weight.flatten(1).expand(16, 5, 27))
+        local.bias.copy_(shared.bias.expand(16, 5))
+    x_BCHW = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(local(x_BCHW), shared(x_BCHW))
+
+
+def test_local_convolution_has_its_own_kernel_and_bias_at_each_position():
+    local = LocalConv2d(2, 3, 3, map_size=4).double()
+    initialize(local, torch.Generator().manual_seed(0), init="gaussian", std=1.0)
+    with torch.no_grad():
+        local.bias.copy_(torch.randn(16, 3))
+    x_BCHW = torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    y_BCHW = local(x_BCHW)
+    padded = torch.nn.functional.pad(x_BCHW, (1, 1, 1, 1))
+    for row, column in [(0, 0), (1, 2), (3, 3)]:
+        patch_BD = padded[:, :, row : row + 3, column : column + 3].flatten(1)
+        position = 4 * row + column
+        expected = patch_BD @ local.weight[position].T + local.bias[position]
+        torch.testing.assert_close(y_BCHW[:, :, row, column], expected)
+
+
+@pytest.mark.parametrize(
+    ("init", "std", "bias_std"),
+    [
+        ("gaussian", 0.03, 0.0),
+        ("he", math.sqrt(2 / 400), 0.0),  # fan-in 400
+        ("xavier", math.sqrt(2 / (400 + 500)), 0.0),  # fan-out 500; a uniform draw within ±b has standard deviation b/√3
+        ("torch", math.sqrt(1 / 3 / 400), math.sqrt(1 / 3 / 400)),
+    ],
+)
+def test_initial_weights_have_the_spread_their_rule_names(init, std, bias_std):
+    layer = nn.Linear(400, 500)
+    initialize(layer, torch.Generator().manual_seed(0), init=init, std=0.03, bias=0.1)
+    assert layer.weight.std().item() == pytest.approx(std, rel=0.01)
+    assert abs(layer.weight.mean().item()) < 5 * std / math.sqrt(layer.weight.numel())
+    if init == "torch":
+        assert layer.bias.std().item() == pytest.approx(bias_std, rel=0.15)
+    else:
+        assert (layer.bias == 0.1).all()
+
+
+def test_fan_in_and_fan_out_of_a_grouped_convolution_are_those_of_one_kernel():
+    layer = nn.Conv2d(64, 128, 3, groups=2)  # 32 maps x 9; 128 kernels x 9
+    for init, expected in (("he", math.sqrt(2 / 288)), ("xavier", math.sqrt(2 / (288 + 1152)))):
+        initialize(layer, torch.Generator().manual_seed(0), init=init)
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.02)
