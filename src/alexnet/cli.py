@@ -28,6 +28,10 @@ Options = TypeVar("Options")
 Words = Annotated[tuple[str, ...], tyro.conf.Positional]
 Word = Annotated[str, tyro.conf.Positional]
 
+OPENMP_SPINS = "2000"
+"""How long a waiting thread of torch spins before it sleeps. The default of GNU OpenMP, for ever, makes training 10 times slower
+when anything else runs on the machine; never spinning costs a quarter of the speed (docs/experiment-log.md)."""
+
 HELP = """usage: alexnet VERB ...
 
 AlexNet (2012), complete: from a folder of photographs to exact error rates.
@@ -56,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

@@ -82,6 +82,12 @@ def test_random_views_reach_every_place_about_equally_often() -> None:
         # 400 expected at each of 33 places: chi-squared has mean 32 and is above 70 once in 7000 seeds.
         assert ((count - 400) ** 2 / 400).sum() < 70
     assert abs(where.mirror_BV.mean() - 0.5) < 0.02  # 4.6 standard deviations
+    for low_B in (
+        where.top_BV[:, 0] < 16,
+        where.left_BV[:, 0] < 16,
+    ):  # and top, left and mirror know nothing of each other
+        assert abs(where.mirror_BV[low_B, 0].mean() - 0.5) < 0.03
+    assert abs(np.corrcoef(where.top_BV[:, 0], where.left_BV[:, 0])[0, 1]) < 0.04
 
 
 def test_views_are_the_pixels_at_their_places() -> None:

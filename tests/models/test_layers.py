@@ -97,7 +97,11 @@ def test_local_convolution_has_its_own_kernel_and_bias_at_each_position():
     [
         ("gaussian", 0.03, 0.0),
         ("he", math.sqrt(2 / 400), 0.0),  # fan-in 400
-        ("xavier", math.sqrt(2 / (400 + 500)), 0.0),  # fan-out 500; a uniform draw within ±b has standard deviation b/√3
+        (
+            "xavier",
+            math.sqrt(2 / (400 + 500)),
+            0.0,
+        ),  # fan-out 500; a uniform draw within ±b has standard deviation b/√3
         ("torch", math.sqrt(1 / 3 / 400), math.sqrt(1 / 3 / 400)),
     ],
 )

@@ -20,9 +20,7 @@ def test_lenet_is_the_textbook_network():
 
 def test_pooling_and_nonlinearity_are_switches():
     x_BCHW = torch.rand(2, 1, 28, 28)
-    logits = [
-        create_model("lenet", **fields)(x_BCHW) for fields in ({}, {"pooling": "max"}, {"activation": "relu"})
-    ]
+    logits = [create_model("lenet", **fields)(x_BCHW) for fields in ({}, {"pooling": "max"}, {"activation": "relu"})]
     assert not torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], logits[2])
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from alexnet.data.pool import in_processes
 from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, fingerprint_of, hold_out
 
 # Shape suffixes: H rows, W columns, C channels (RGB). Floats are colors on 0..1.
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 DIGITS_SIZE = 28
 """Side at which the 8 x 8 digits are stored: that of MNIST, which LeNet reads."""
@@ -191,7 +192,7 @@ def _set_off(background_HWC: Array, color_C: Array) -> Array:
 def _frame(random: _Draws) -> tuple[int, int]:
     """Portrait, landscape or square, as photographs come."""
     aspect = (1.0, 4 / 3, 3 / 2, 3 / 4, 2 / 3, random.between(0.6, 1.7))[random.integer(6)]
-    long = random.between(160, 600) if random.between(0, 1) < 0.25 else random.between(160, 340)
+    long = random.between(150, 600) if random.between(0, 1) < 0.12 else random.between(150, 300)
     width, height = (long, long / aspect) if aspect >= 1 else (long * aspect, long)
     return max(120, round(width)), max(120, round(height))
 
@@ -314,7 +315,7 @@ Pattern = Callable[[_Draws, Array, Array], Array]
 
 
 def _unit(x_HW: Array) -> Array:
-    return np.clip(x_HW, 0, 1, dtype=np.float32)
+    return x_HW.clip(0, 1)
 
 
 def _wave(x_HW: Array) -> Array:

@@ -6,7 +6,7 @@ import pickletools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,8 +136,8 @@ def read_plain_pickle(data: bytes, where: str) -> Any:
         return items
 
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            name = opcode.name
+        for opcode, value, _ in pickletools.genops(data):
+            name, argument = opcode.name, cast(Any, value)
             if name in ("PROTO", "FRAME"):
                 continue
             if name == "STOP":
@@ -146,9 +146,7 @@ def read_plain_pickle(data: bytes, where: str) -> Any:
                 stack.append(_MARK)
             elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "NONE", "NEWTRUE", "NEWFALSE"):
                 stack.append(_constant(name))
-            elif name in ("BININT", "BININT1", "BININT2", "LONG1", "INT", "LONG") or "STRING" in name:
-                stack.append(argument)
-            elif "UNICODE" in name or name in ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"):
+            elif name.endswith(("INT", "INT1", "INT2", "LONG", "LONG1", "STRING", "UNICODE", "BINBYTES", "BYTES8")):
                 stack.append(argument)
             elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
                 memo[argument] = stack[-1]

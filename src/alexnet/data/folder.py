@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -17,7 +17,17 @@ from pathlib import Path, PurePosixPath
 
 from alexnet.core.errors import DataError, printable
 from alexnet.data.decode import SUFFIXES, looks_like_image
-from alexnet.data.sources import HELD_OUT_NOTE, SPLIT_NAMES, SPLITS, Record, Source, Split, fingerprint_of, hold_out
+from alexnet.data.sources import (
+    HELD_OUT_NOTE,
+    SPLIT_NAMES,
+    SPLITS,
+    Fault,
+    Record,
+    Source,
+    Split,
+    fingerprint_of,
+    hold_out,
+)
 
 _IMAGE_SUFFIXES = frozenset(chain.from_iterable(SUFFIXES.values()))
 
@@ -59,28 +69,47 @@ def image_tar(path: Path, seed: int = 0) -> Source:
 
 
 def walk(root: Path) -> Listing:
-    """Every regular file below ``root``, once: links are followed, but lead nowhere twice. Hidden files, pipes and
+    """Every regular file below ``root``, once: links are followed last, and lead nowhere twice. Hidden files, pipes and
     devices are counted and not opened."""
     listing = Listing()
     seen: set[tuple[int, int]] = set()
-    pending = [("", root)]
+    pending = deque([("", str(root))])
     while pending:
-        name, folder = pending.pop()
+        name, path = pending.popleft()
         try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                listing.skipped["second name of a folder"] += 1
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
-        except OSError as error:
-            raise DataError(f"{printable(folder)}: cannot be listed ({error.strerror})") from error
-        if name:
-            listing.folders.append(name)
-        for entry in entries:
-            _sort_in(entry, f"{name}/{entry.name}" if name else entry.name, listing, pending, seen)
+            status = os.stat(path)  # noqa: PTH116  # a Path for each of a million files takes as long as the files do
+        except OSError as error:  # a link that leads nowhere: reading it will say so
+            if not name:
+                raise DataError(f"{printable(root)}: {error.strerror}") from error
+            listing.files.append(Found(name, path))
+            continue
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if (status.st_dev, status.st_ino) in seen:
+            listing.skipped[f"second name of a {'folder' if is_folder else 'file'}"] += 1
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        if stat.S_ISREG(status.st_mode):
+            listing.files.append(Found(name, path, stamp=f"{status.st_size} {status.st_mtime_ns}"))
+        elif not is_folder:
+            listing.skipped["pipe, socket or device"] += 1
+        else:
+            if name:
+                listing.folders.append(name)
+            for entry in _entries(path):
+                if _is_hidden(entry.name):
+                    listing.skipped["hidden file or folder"] += 1
+                    continue
+                push = pending.append if entry.is_symlink() else pending.appendleft
+                push((f"{name}/{entry.name}" if name else entry.name, entry.path))
     listing.files.sort(key=lambda found: found.name)
     return listing
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        raise DataError(f"{printable(folder)}: cannot be listed ({error.strerror})") from error
 
 
 def list_tar(path: Path) -> Listing:
@@ -143,8 +172,6 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
         for name in sorted(folders)
         if name.count("/") == depth - 1 and (at := place(tuple(name.split("/")))) and at not in filled
     ]
-    if empty:
-        raise DataError(f"{where}: class folder {printable(empty[0])} has no images; add some or remove it")
     number = {name: label for label, name in enumerate(classes)}
     records = [Record(at[0], number[at[1]], f.name, f.file, f.offset, f.length) for at, f in placed if at]
     records.sort(key=lambda record: (SPLITS.index(record.split), record.label, record.name))
@@ -160,6 +187,7 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
         fingerprint=fingerprint_of("folder", seed, *(f"{found.name} {found.stamp}" for found in files)),
         not_images=len(files) - len(records),
         notes=notes,
+        faults=[Fault(name, "class folder without images; add some or remove it") for name in empty],
     )
 
 
@@ -173,28 +201,6 @@ def is_image(found: Found) -> bool:
             return looks_like_image(file.read(32))
     except OSError:
         return False
-
-
-def _sort_in(
-    entry: os.DirEntry[str], name: str, listing: Listing, pending: list[tuple[str, Path]], seen: set[tuple[int, int]]
-) -> None:
-    if _is_hidden(entry.name):
-        listing.skipped["hidden file or folder"] += 1
-        return
-    try:
-        status = entry.stat()
-    except OSError:  # a link that leads nowhere: reading it will say so
-        listing.files.append(Found(name, entry.path))
-        return
-    if stat.S_ISDIR(status.st_mode):
-        pending.append((name, Path(entry.path)))
-    elif not stat.S_ISREG(status.st_mode):
-        listing.skipped["pipe, socket or device"] += 1
-    elif (status.st_dev, status.st_ino) in seen:
-        listing.skipped["second name of a file"] += 1
-    else:
-        seen.add((status.st_dev, status.st_ino))
-        listing.files.append(Found(name, entry.path, stamp=f"{status.st_size} {status.st_mtime_ns}"))
 
 
 def _is_hidden(part: str) -> bool:

@@ -89,12 +89,12 @@ class PackedSplit:
                 self._verify(i, jpeg)
                 image_BSSC[b] = decode_record(jpeg, self._shape_SSC[2])
             return image_BSSC
-        image_BSSC = self._stored[index_B]
+        images_BSSC: NDArray[np.uint8] = self._stored[index_B]
         for b in np.flatnonzero(~self._verified_N[index_B]).tolist():
-            self._verify(int(index_B[b]), image_BSSC[b])
-        return image_BSSC
+            self._verify(int(index_B[b]), images_BSSC[b].data)
+        return images_BSSC
 
-    def _verify(self, index: int, stored: bytes | NDArray[np.uint8]) -> None:
+    def _verify(self, index: int, stored: bytes | memoryview) -> None:
         if self._verified_N[index]:
             return
         if zlib.crc32(stored) != self._crc32_N[index]:

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import shutil
-import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -26,8 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +43,7 @@ from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
 from alexnet.data.packed import UNFINISHED, VERSION, PackedSet, decode_record, is_packed, open_packed, seal
 from alexnet.data.pool import in_processes
-from alexnet.data.sources import SPLITS, Record, Source, csv_list, fingerprint_of
+from alexnet.data.sources import SPLITS, Record, Source, Split, class_faults, class_notes, csv_list, fingerprint_of
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -222,7 +220,7 @@ def replace_names(source: Source, names: dict[str, str]) -> Source:
 
 @dataclass(frozen=True)
 class _Shard:
-    split: str
+    split: Split
     first: int
     """Number of its first image in the split, rejected ones counted."""
     records: Sequence[Record]
@@ -259,8 +257,8 @@ def _plan(source: Source, size: int | None, store: Store) -> _Plan:
     side = size or source.size or SIZE
     if not 1 <= side <= 4096:
         raise UsageError(f"size is {side}; the side of a packed image is 1 to 4096 pixels")
-    if len(source.classes) < 2:
-        raise DataError(f"only one class, {printable(source.classes[0])}; a classifier needs two or more")
+    for fault in class_faults(source):
+        raise DataError(f"{printable(fault.path)}: {fault.reason}")
     shards = []
     for split in SPLITS:
         records = [record for record in source.records if record.split == split]
@@ -279,33 +277,7 @@ def _plan(source: Source, size: int | None, store: Store) -> _Plan:
     }
     names = (f"{record.split} {record.label} {record.name}" for record in source.records)
     fingerprint = fingerprint_of(VERSION, json.dumps(protocol), *source.classes, source.fingerprint, *names)
-    return _Plan(source, side, store, protocol, shards, [*source.notes, *_class_notes(source)], fingerprint)
-
-
-def _class_notes(source: Source) -> list[str]:
-    """What is odd about the classes. Raises :class:`DataError` for a class that cannot be learned."""
-    listed: dict[str, set[int]] = {}
-    for record in source.records:
-        listed.setdefault(record.split, set()).add(record.label)
-    train = listed.get("train")
-    if train is not None and (unlearned := [n for i, n in enumerate(source.classes) if i not in train]):
-        raise DataError(
-            f"class {printable(unlearned[0])} has no training images ({len(unlearned)} such classes); "
-            "every class of the validation or test images needs some"
-        )
-    notes = [
-        f"class {printable(name)} has no {split} images"
-        for split, labels in sorted(listed.items())
-        for i, name in enumerate(source.classes)
-        if i not in labels
-    ]
-    folded = sorted((unicodedata.normalize("NFKC", name).casefold(), name) for name in source.classes)
-    notes += [
-        f"classes {printable(a)} and {printable(b)} differ by case or accents only"
-        for (fold_a, a), (fold_b, b) in pairwise(folded)
-        if fold_a == fold_b
-    ]
-    return notes
+    return _Plan(source, side, store, protocol, shards, [*source.notes, *class_notes(source)], fingerprint)
 
 
 # --- states of the packed folder ------------------------------------------------------------------------------------
@@ -323,6 +295,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _begin(folder: Path, plan: _Plan) -> None:
+    for leftover in folder.rglob(".*.tmp-*"):  # of a write that was killed
+        leftover.unlink()
     state = folder / UNFINISHED / "plan.json"
     if state.exists():
         if read_json(state).get("fingerprint") != plan.fingerprint:
@@ -376,7 +350,7 @@ def _storage_error(error: OSError, folder: Path, plan: _Plan) -> AlexNetError:
 @dataclass(frozen=True)
 class _Rejected:
     path: str
-    split: str
+    split: Split
     label: int
     reason: str
     detail: str
@@ -431,7 +405,7 @@ def _pack_shard(folder: Path, size: int, channels: int, store: Store, shard: _Sh
             image_SSC = decode_record(jpegs[i], channels)  # statistics of what will be read
         image_NSSC[i] = image_SSC
         good_N[i] = True
-        crc32_N[i] = zlib.crc32(jpegs[i] or image_NSSC[i])
+        crc32_N[i] = zlib.crc32(jpegs[i] or image_NSSC[i].data)
         odd += [f"{record.name}: {remark}" for remark in remarks]
     if store == "jpeg":
         write_atomic(_records_path(folder, shard), lambda file: file.writelines(jpegs))
@@ -457,17 +431,22 @@ def load_image(record: Record, size: int, channels: int) -> tuple[NDArray[np.uin
     """The pixels to be stored of one image, (size, size, channels), and what is odd about its file.
     Raises :class:`ImageError`."""
     data = record.read()
+    if not isinstance(data, bytes) and data.shape == (size, size, channels):
+        return data, []
+    image, odd = decode(record, data)
+    return resize_and_crop(image if channels == 3 else image.convert("L"), size).reshape(size, size, channels), odd
+
+
+def decode(record: Record, data: bytes | NDArray[np.uint8]) -> tuple[Image.Image, list[str]]:
+    """A record's data as an image, and what is odd about its file."""
     if not isinstance(data, bytes):
-        if data.shape == (size, size, channels):
-            return data, []
-        grey = data.shape[2] == 1
-        return resize_and_crop(Image.fromarray(data[:, :, 0] if grey else data), size).reshape(size, size, channels), []
+        return Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data), []
     image = decode_image(data, record.name)
     odd = list(image.info["warnings"])
-    suffix = os.path.splitext(record.name)[1].lower()
+    suffix = PurePosixPath(record.name).suffix.lower()
     if suffix not in ("", *SUFFIXES[image.info["format"]]):
         odd.append(f"a {image.info['format']} file")
-    return resize_and_crop(image if channels == 3 else image.convert("L"), size).reshape(size, size, channels), odd
+    return image, odd
 
 
 def _encode(image_SSC: NDArray[np.uint8]) -> bytes:
@@ -547,16 +526,19 @@ def _refuse_too_many(folder: Path, plan: _Plan, rejected: list[_Rejected], max_b
     if max_bad is not None:
         limit = math.floor(max_bad * total if max_bad < 1 else max_bad)
     named = "; ".join(f"{printable(r.path)}: {r.reason}" for r in rejected[:3]) + ("; ..." if len(rejected) > 3 else "")
-    listed = Counter((str(record.split), record.label) for record in plan.source.records)
-    for (split, label), bad in Counter((item.split, item.label) for item in rejected).items():
-        of_class = f"{split} files of class {printable(plan.source.classes[label])}"
-        if bad == listed[split, label]:
-            raise DataError(f"{printable(folder)}: none of the {bad} {of_class} can be read ({named}); replace them")
-        if max_bad is None and bad > 0.1 * listed[split, label]:
+    listed = Counter(record.label for record in plan.source.records)
+    for label, bad in sorted(Counter(item.label for item in rejected).items()):
+        if max_bad is None and bad > 0.1 * listed[label]:
             raise DataError(
-                f"{printable(folder)}: {bad} of the {listed[split, label]} {of_class} cannot be read, more than 10 % "
-                f"({named}); replace them, or set --max-bad"
+                f"{printable(folder)}: {bad} of the {listed[label]} files of class {printable(plan.source.classes[label])} "
+                f"cannot be read, more than 10 % ({named}); replace them, or set --max-bad"
             )
+    good = Counter((record.split, record.label) for record in plan.source.records)
+    good.subtract(Counter((item.split, item.label) for item in rejected))
+    for (split, label), count in sorted(good.items()):
+        if count == 0:
+            name = printable(plan.source.classes[label])
+            raise DataError(f"{printable(folder)}: no {split} file of class {name} can be read ({named}); replace them")
     if len(rejected) > limit:
         raise DataError(
             f"{printable(folder)}: {len(rejected):,} of {total:,} files cannot be read, more than {limit:,} ({named}); "
@@ -620,13 +602,13 @@ def _join_records(folder: Path, split: str, pairs: Sequence[tuple[_Shard, _Journ
 
 
 def _save_statistics(folder: Path, journals: Sequence[_Journal], n: int) -> None:
-    sum_SSC = np.zeros(journals[0].sum_SSC.shape, dtype=np.uint64)
-    product_CC = np.zeros(journals[0].product_CC.shape, dtype=np.uint64)
+    sum_SSC: NDArray[np.uint64] = np.zeros(journals[0].sum_SSC.shape, dtype=np.uint64)
+    product_CC: NDArray[np.uint64] = np.zeros(journals[0].product_CC.shape, dtype=np.uint64)
     for journal in journals:
         sum_SSC += journal.sum_SSC
         product_CC += journal.product_CC
     _save_array(folder / "mean.npy", (sum_SSC / n).astype(np.float32))
-    size, _, channels = sum_SSC.shape
+    size, channels = sum_SSC.shape[1:]
     pixels = n * size * size
     sum_C = [int(value) for value in sum_SSC.sum(axis=(0, 1))]
     covariance_CC = np.array(

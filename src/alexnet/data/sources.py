@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +73,12 @@ class Record:
         return data
 
 
+@dataclass(frozen=True)
+class Fault:
+    path: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A whole set: its classes in order, and a record for every image."""
@@ -86,6 +94,46 @@ class Source:
     """Files found that do not claim to be images."""
     notes: Sequence[str] = ()
     """What people should know and nothing depends on."""
+    faults: Sequence[Fault] = ()
+    """Why it cannot be used as it is: class folders without images."""
+
+
+def class_faults(source: Source) -> list[Fault]:
+    """The source's own faults, and classes that cannot be learned."""
+    faults = list(source.faults)
+    if len(source.classes) < 2:
+        faults.append(Fault(source.classes[0], "the only class; a classifier needs two or more"))
+    labels = _labels_of_splits(source)
+    if "train" in labels:
+        faults += [
+            Fault(name, "a class without training images; every class of the other splits needs some")
+            for label, name in enumerate(source.classes)
+            if label not in labels["train"]
+        ]
+    return faults
+
+
+def class_notes(source: Source) -> list[str]:
+    """What is odd about the classes, and harmless."""
+    notes = [
+        f"class {printable(name)} has no {split} images"
+        for split, labels in _labels_of_splits(source).items()
+        for label, name in enumerate(source.classes)
+        if split != "train" and label not in labels
+    ]
+    folded = sorted((unicodedata.normalize("NFKC", name).casefold(), name) for name in source.classes)
+    return notes + [
+        f"classes {printable(a)} and {printable(b)} have names that differ by case or coding only"
+        for (fold_a, a), (fold_b, b) in pairwise(folded)
+        if fold_a == fold_b
+    ]
+
+
+def _labels_of_splits(source: Source) -> dict[Split, set[int]]:
+    labels: dict[Split, set[int]] = {}
+    for record in source.records:
+        labels.setdefault(record.split, set()).add(record.label)
+    return labels
 
 
 def split_by_hash(names: Sequence[str], seed: int, fraction: float) -> set[str]:
@@ -123,7 +171,9 @@ def csv_list(path: Path, seed: int = 0) -> Source:
         sorted(labels, key=int) if all(label.isascii() and label.isdigit() for label in labels) else sorted(labels)
     )
     number = {name: label for label, name in enumerate(classes)}
-    records, stamps, first_row = [], [], {}
+    records: list[Record] = []
+    stamps: list[str] = []
+    first_row: dict[str, int] = {}
     for row, name, label, split in rows:
         where = f"{printable(path)}, row {row}"
         if name in first_row:

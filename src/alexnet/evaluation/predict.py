@@ -5,7 +5,6 @@ Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from torch import nn
 from alexnet.core.device import Precision
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.preprocessing import Preprocessing
-from alexnet.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_image, resize_and_crop, resize_short_side
+from alexnet.data.decode import MAX_FILE_BYTES, decode_image, resize_and_crop, resize_short_side
+from alexnet.data.folder import is_image, walk
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.views import Views, parse_views, random_views_of, views_of
 from alexnet.models.folder import load_model_folder
@@ -128,11 +128,8 @@ def _files(sources: Iterable[str | Path]) -> Iterator[str]:
             yield source
             continue
         found = False
-        for root, folders, names in os.walk(source):  # does not follow links, so it ends
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for path in (Path(root, name) for name in sorted(names)):
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                    found = True
-                    yield str(path)
+        for file in filter(is_image, walk(Path(source)).files):
+            found = True
+            yield file.file
         if not found:
             raise DataError(f"{printable(source)}: no image files in this folder; name another folder or the files")

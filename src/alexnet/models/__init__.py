@@ -80,15 +80,19 @@ def create_model(name: str, *, seed: int = 0, **fields: Any) -> nn.Module:
 def build_model(config: ModelConfig, *, name: str, seed: int | None = 0) -> nn.Module:
     """The network that a configuration describes. With ``seed=None`` its weights have no memory yet (they are on the
     ``meta`` device): for a state dict to be loaded with ``assign=True``."""
-    match config:
-        case AlexNetConfig():
-            return AlexNet(config, name=name, seed=seed)
-        case LeNetConfig():
-            return LeNet(config, name=name, seed=seed)
-        case CifarLocalConfig():
-            return CifarLocalNet(config, name=name, seed=seed)
-        case CifarConvConfig():
-            return CifarConvNet(config, name=name, seed=seed)
+    try:
+        match config:
+            case AlexNetConfig():
+                return AlexNet(config, name=name, seed=seed)
+            case LeNetConfig():
+                return LeNet(config, name=name, seed=seed)
+            case CifarLocalConfig():
+                return CifarLocalNet(config, name=name, seed=seed)
+            case CifarConvConfig():
+                return CifarConvNet(config, name=name, seed=seed)
+    except (RuntimeError, MemoryError) as error:  # torch's words for too large
+        reason = printable(error).partition("\\n")[0]
+        raise UsageError(f"{name}: the network cannot be built, make its sizes smaller ({reason})") from error
 
 
 def default_preprocessing(name: str) -> Preprocessing:

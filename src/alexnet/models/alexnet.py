@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.rng import DropoutDraw
-from alexnet.models.layers import Activation, Dropout, Init, TowerLinear, activation, check_input, initialize
+from alexnet.models.layers import (
+    Activation,
+    Dropout,
+    Init,
+    TowerLinear,
+    activation,
+    check_input,
+    check_sizes,
+    initialize,
+)
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 
 STAGE_WORDS = ("act", "norm", "map_norm", "pool")
@@ -116,15 +125,11 @@ class AlexNetConfig:
         for name in ("weight_std", "biases"):
             if len(getattr(self, name)) != n + 3:
                 raise _bad(name, getattr(self, name), f"needs {n + 3} entries, conv1 .. fc8")
-        for name in ("input_size", "in_channels", "num_classes", "pool_size", "pool_stride"):
-            if getattr(self, name) < 1:
-                raise _bad(name, getattr(self, name), "must be at least 1")
-        for name in ("conv_kernels", "conv_strides"):
-            if min(getattr(self, name)) < 1:
-                raise _bad(name, getattr(self, name), "needs entries of at least 1")
-        for name in ("conv_channels", "conv_padding", "fc_units", "weight_std"):
-            if min(getattr(self, name)) < 0:
-                raise _bad(name, getattr(self, name), "needs entries of at least 0")
+        check_sizes(self, 1, "input_size", "in_channels", "num_classes", "pool_size", "pool_stride")
+        check_sizes(self, 1, "conv_kernels", "conv_strides", "lrn_size")
+        check_sizes(self, 0, "conv_channels", "conv_padding", "fc_units")
+        if min(self.weight_std) < 0:
+            raise _bad("weight_std", self.weight_std, "needs entries of at least 0")
         if self.conv_channels[0] == 0:
             raise _bad("conv_channels", self.conv_channels, "needs a conv1; other layers may be left out with 0")
         if self.towers not in (1, 2):
@@ -137,7 +142,7 @@ class AlexNetConfig:
             words = stage.split()
             if set(words) - set(STAGE_WORDS) or len(set(words)) != len(words):
                 raise _bad("stages", stage, f"may hold each of the words {', '.join(STAGE_WORDS)} once")
-        if self.lrn_size < 1 or self.lrn_size % 2 == 0:
+        if self.lrn_size % 2 == 0:
             raise _bad("lrn_size", self.lrn_size, "must be odd: the window has as many neighbors on either side")
         if self.lrn_alpha < 0 or self.lrn_k <= 0:
             raise _bad("lrn_alpha, lrn_k", (self.lrn_alpha, self.lrn_k), "need alpha >= 0 and k > 0")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.core.rng import DropoutDraw
-from alexnet.models.layers import Activation, LocalConv2d, activation, check_input, initialize
+from alexnet.models.layers import Activation, LocalConv2d, activation, check_input, check_sizes, initialize
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 
 
@@ -34,9 +34,8 @@ class CifarLocalConfig:
     """Filters of local3 and local4 at each position."""
 
     def __post_init__(self) -> None:
-        _check(self, smallest=5)
-        if min(self.local_channels) < 1:
-            raise ValueError(f"CifarLocalConfig.local_channels is {self.local_channels}; both must be at least 1")
+        check_sizes(self, 1, "in_channels", "num_classes", "local_channels")
+        check_sizes(self, 5, "input_size")  # pooled twice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +54,8 @@ class CifarConvConfig:
     """`map`: response normalization over 3 x 3 positions of each map, after pool1 and pool2."""
 
     def __post_init__(self) -> None:
-        _check(self, smallest=9)
-
-
-def _check(config: CifarLocalConfig | CifarConvConfig, smallest: int) -> None:
-    cls = type(config).__name__
-    if config.input_size < smallest:
-        raise ValueError(f"{cls}.input_size is {config.input_size}; the pooling needs at least {smallest} pixels")
-    if min(config.in_channels, config.num_classes) < 1:
-        raise ValueError(f"{cls}.in_channels and num_classes must be at least 1")
+        check_sizes(self, 1, "in_channels", "num_classes")
+        check_sizes(self, 9, "input_size")  # pooled three times
 
 
 def cifar_13pct() -> CifarLocalConfig:

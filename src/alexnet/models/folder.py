@@ -1,7 +1,7 @@
 """A model folder: a network, its weights, and what must not be separated from them.
 
 ```
-config.json         format, version, name and configuration of the network, SHA-256 of the other files
+config.json         format, version, name and configuration of the network with a fingerprint, SHA-256 of the other files
 preprocessor.json   how pixels become the network's input
 classes.json        names of the outputs, in order
 mean.npy            (S, S, C) float32 on 0..255: the mean image; only where the preprocessing subtracts one
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from alexnet.core.config import from_json, to_json
+from alexnet.core.config import fingerprint, from_json, to_json
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import fsync_folder, read_json, sha256_file, write_atomic, write_json
@@ -84,6 +84,7 @@ def save_model_folder(
         if mean is not None:
             mean_image = np.asarray(mean, dtype=np.float32)
             write_atomic(new / "mean.npy", lambda file: np.save(file, mean_image, allow_pickle=False))
+        config["fingerprint"] = fingerprint([name, model.config])
         config["sha256"] = {file.name: sha256_file(file) for file in sorted(new.iterdir())}
         write_json(new / "config.json", config)
         if path.exists():
@@ -118,12 +119,14 @@ def load_model_folder(path: Path) -> ModelFolder:
     try:
         config = model_config(name)
         config = from_json(type(config), head.get("config"), "config")
+        if head.get("fingerprint") != fingerprint([name, config]):
+            raise AlexNetError(f"{where}/config.json: damaged or edited, not what its fingerprint says; save it again")
         preprocessing = from_json(Preprocessing, _read_json(path, "preprocessor.json", hashes), "preprocessor")
+        model = build_model(config, name=name, seed=None)
         classes = cast(list[str], list(from_json(_Names, {"names": _read_json(path, "classes.json", hashes)}).names))
     except UsageError as error:
         raise AlexNetError(f"{where}: {error}") from error
     mean = _read_mean(path, hashes) if "mean.npy" in hashes else None
-    model = build_model(config, name=name, seed=None)
     _check_fit(where, model, preprocessing, classes, mean)
     load_tensors(model, _parse(_read(path, "model.safetensors", hashes), where), where)
     return ModelFolder(model.eval(), name, preprocessing, classes, mean)

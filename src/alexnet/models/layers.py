@@ -113,6 +113,18 @@ def initialize(
         biases.fill_(bias)
 
 
+MAX_SIZE = 1 << 24
+"""No width, side or count of a network may be larger. A bound at all keeps a hostile configuration out of torch."""
+
+
+def check_sizes(config: object, least: int, *names: str) -> None:
+    """Raise ValueError unless these fields of a configuration, numbers or tuples of them, are sizes from ``least``."""
+    for name in names:
+        value = getattr(config, name)
+        if not all(least <= size <= MAX_SIZE for size in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{type(config).__name__}.{name} is {value!r}; sizes go from {least} to {MAX_SIZE:,}")
+
+
 class InputShape(Protocol):
     """The fields of every network's configuration that say what it reads."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.core.rng import DropoutDraw
-from alexnet.models.layers import Activation, activation, check_input, initialize
+from alexnet.models.layers import Activation, activation, check_input, check_sizes, initialize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,8 @@ class LeNetConfig:
     """Summary of a 2 x 2 window."""
 
     def __post_init__(self) -> None:
-        if min(self.in_channels, self.num_classes) < 1:
-            raise ValueError("LeNetConfig.in_channels and num_classes must be at least 1")
-        if self.input_size < 12:
-            raise ValueError(f"LeNetConfig.input_size is {self.input_size}; C3's 5 x 5 kernels need at least 12 pixels")
+        check_sizes(self, 1, "in_channels", "num_classes")
+        check_sizes(self, 12, "input_size")  # C3's 5 x 5 kernels on maps of half that side, and S4 after them
 
 
 def lenet() -> LeNetConfig:

@@ -11,7 +11,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-Row = Mapping[str, Any]
+from alexnet.report.tables import Log, Row, number
 
 # Drawn in these stand-in colors, which the page replaces by its own, light or dark.
 _COLORS = {
@@ -39,12 +39,11 @@ MAX_POINTS = 600
 """A longer curve is drawn by means of neighboring points."""
 
 
-def training_curves(steps: Sequence[Row], epochs: Sequence[Row]) -> str:
-    """Loss, error and learning rate against epochs, as an ``<svg>`` element. ``steps`` and ``epochs`` are rows of
-    ``log.jsonl``; fields that are absent or not finite leave a gap. Empty if there is nothing to draw."""
-    position = _StepToEpoch(epochs)
-    at_steps = np.array([position(row) for row in steps])
-    at_epochs = column(epochs, "epoch")
+def training_curves(log: Log) -> str:
+    """Loss, error, learning rate and speed against epochs, as an ``<svg>`` element. Values that are absent or not finite
+    leave a gap. Empty if there is nothing to draw."""
+    epochs, steps = log.epochs, {name: np.array(values) for name, values in log.steps.items()}
+    at_epochs, at_steps = column(epochs, "epoch"), _epochs_of_steps(steps["step"], epochs)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9.6, 4.9), layout="constrained")
         grid = figure.add_gridspec(2, 2, height_ratios=[3.2, 1])
@@ -52,15 +51,15 @@ def training_curves(steps: Sequence[Row], epochs: Sequence[Row]) -> str:
         rate, speed = figure.add_subplot(grid[1, 0], sharex=loss), figure.add_subplot(grid[1, 1], sharex=error)
 
         drawn = [
-            _line(loss, at_steps, column(steps, "loss"), BLUE, alpha=0.35, width=0.9),
+            _line(loss, at_steps, steps["loss"], BLUE, alpha=0.35, width=0.9),
             _line(loss, at_epochs, column(epochs, "train_loss"), BLUE, "training", marker="o"),
             _line(loss, at_epochs, column(epochs, "val_loss"), ORANGE, "validation", marker="o"),
             _line(error, at_epochs, 100 * column(epochs, "train_top1_error"), BLUE, "training, top-1", marker="o"),
             _line(error, at_epochs, 100 * column(epochs, "val_top1_error"), ORANGE, "validation, top-1", marker="o"),
             _line(error, at_epochs, 100 * column(epochs, "val_top5_error"), GREEN, "validation, top-5", marker="o"),
-            _line(rate, at_steps, column(steps, "lr"), INK, width=1.2)
+            _line(rate, at_steps, steps["lr"], INK, width=1.2)
             or _line(rate, at_epochs, column(epochs, "lr"), INK, width=1.2),
-            _line(speed, at_steps, column(steps, "images_per_second"), INK, width=1.2),
+            _line(speed, at_steps, steps["images_per_second"], INK, width=1.2),
         ]
         if not any(drawn):
             return ""
@@ -78,27 +77,17 @@ def column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
     return np.array([number(row.get(name)) for row in rows], dtype=np.float64)
 
 
-def number(value: object) -> float:
-    """``value``, or NaN if it is not a number."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-class _StepToEpoch:
-    """Where on an axis of epochs a step stands: finished epoch e ends at e."""
-
-    def __init__(self, epochs: Sequence[Row]) -> None:
-        ends = {number(row.get("step")): number(row.get("epoch")) for row in epochs}
-        pairs = sorted((s, e) for s, e in ends.items() if math.isfinite(s) and math.isfinite(e))
-        self.steps, self.epochs = [0.0, *(s for s, _ in pairs)], [0.0, *(e for _, e in pairs)]
-
-    def __call__(self, row: Row) -> float:
-        step = number(row.get("step"))
-        if len(self.steps) < 2:
-            return step
-        if step <= self.steps[-1]:
-            return float(np.interp(step, self.steps, self.epochs))
-        slope = (self.epochs[-1] - self.epochs[-2]) / max(self.steps[-1] - self.steps[-2], 1.0)
-        return self.epochs[-1] + (step - self.steps[-1]) * slope
+def _epochs_of_steps(step: NDArray[np.float64], epochs: Sequence[Row]) -> NDArray[np.float64]:
+    """Where on an axis of epochs the steps stand: finished epoch e ends at e, and later steps go on at its pace. The steps
+    themselves while no epoch is finished."""
+    ends = {number(row.get("step")): number(row.get("epoch")) for row in epochs}
+    pairs = sorted((s, e) for s, e in ends.items() if math.isfinite(s) and math.isfinite(e) and s > 0)
+    if not pairs:
+        return step
+    at_step, at_epoch = np.array([(0.0, 0.0), *pairs]).T
+    pace = (at_epoch[-1] - at_epoch[-2]) / (at_step[-1] - at_step[-2])
+    beyond = np.maximum(step - at_step[-1], 0) * pace
+    return np.asarray(np.interp(step, at_step, at_epoch) + beyond, dtype=np.float64)
 
 
 _STYLE: Any = {
@@ -143,6 +132,8 @@ def _line(
     if len(x) > MAX_POINTS:
         parts = np.array_split(np.flatnonzero(finite), min(MAX_POINTS, int(finite.sum())))
         x, y = np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
+    else:
+        y = np.where(finite, y, np.nan)
     marker = marker if len(x) <= 40 else ""
     axes.plot(
         x, y, color=color, label=label or "_", marker=marker, markersize=3.5, linewidth=width, alpha=alpha, zorder=3

@@ -42,7 +42,7 @@ def _content(run: Path) -> dict[str, Any]:
     faults: list[str] = []
     config = _read_object(run / "config.json", faults)
     environment = _read_object(run / "environment.json", faults)
-    log = _read_log(run / "log.jsonl", faults)
+    log = _read_log(run, faults)
     results = _read_results(run / "results", faults)
     best = next(iter(results.values()), None)
     settings = config.get("train") if isinstance(config.get("train"), Mapping) else config
@@ -59,7 +59,7 @@ def _content(run: Path) -> dict[str, Any]:
         "results": results,
         "faults": faults,
         "notes": log.notes,
-        "curves": Markup(figures.training_curves(log.steps, log.epochs)),
+        "curves": Markup(figures.training_curves(log)),
         "epochs": log.epochs,
         "dead_filters": _dead_filters(last),
         "kernels": _read_kernels(run / "results", faults),
@@ -107,10 +107,17 @@ def _read_object(path: Path, faults: list[str]) -> Mapping[str, Any]:
         return {}
 
 
-def _read_log(path: Path, faults: list[str]) -> Log:
-    log = tables.read_log(path)
-    if not log.steps and not log.epochs:
-        faults.append("log.jsonl has no rows, so there are no curves")
+def _read_log(run: Path, faults: list[str]) -> Log:
+    try:
+        log = tables.read_log(run / "log.jsonl")
+    except OSError as error:
+        faults.append(f"log.jsonl is not readable: {error}")
+        log = Log()
+    if not log.steps["step"] and not log.epochs:
+        log.epochs = tables.read_summary(run / "summary.csv")
+        faults.append(
+            "log.jsonl has no rows: " + ("the curves are those of summary.csv" if log.epochs else "no curves")
+        )
     if log.dropped:
         faults.append(f"log.jsonl: {log.dropped} cut or damaged line{'s' * (log.dropped > 1)} left out")
     return log
@@ -159,13 +166,12 @@ def _text(value: object, *keys: str) -> str:
 def _facts(settings: object, log: Log, best: Result | None) -> list[tuple[str, str]]:
     """Label and value of what a reader asks next: how long, how much, how fast."""
     planned = settings.get("epochs") if isinstance(settings, Mapping) else None
-    done = figures.number(log.epochs[-1].get("epoch")) if log.epochs else 0
-    seconds = figures.number(log.epochs[-1].get("seconds")) if log.epochs else math.nan
-    speed = figures.column(log.steps, "images_per_second")
-    steps = figures.number(log.steps[-1].get("step")) if log.steps else math.nan
+    done = tables.number(log.epochs[-1].get("epoch")) if log.epochs else 0
+    seconds = tables.number(log.epochs[-1].get("seconds")) if log.epochs else math.nan
+    speed, steps = np.array(log.steps["images_per_second"]), np.array(log.steps["step"])
     facts = [
         ("Epochs", f"{done:g} of {planned}" if planned and planned != done else f"{done:g}"),
-        ("Steps", f"{steps:,.0f}" if math.isfinite(steps) else ""),
+        ("Steps", f"{np.nanmax(steps):,.0f}" if np.isfinite(steps).any() else ""),
         ("Training time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("Speed", f"{np.nanmedian(speed):,.0f} images/s" if np.isfinite(speed).any() else ""),
         ("Classes", f"{len(best.classes):,}" if best and best.classes else ""),

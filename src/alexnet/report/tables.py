@@ -3,8 +3,10 @@ wrote them, a report is made from what is sound and names the rest."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +17,21 @@ from alexnet.core.runs import read_json
 
 Row = Mapping[str, Any]
 
+MAX_DEPTH = 8
+MAX_ITEMS = 64
+"""Of settings, what is shown."""
+MAX_NUMBER = 1e30
+
+
+STEP_COLUMNS = ("step", "loss", "lr", "images_per_second")
+
 
 @dataclass
 class Log:
     """The rows of ``log.jsonl`` by kind."""
 
-    steps: list[Row] = field(default_factory=list)
+    steps: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in STEP_COLUMNS})
+    """Columns of the step rows, of which a long run has a million; NaN where a field is absent or no number."""
     epochs: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     dropped: int = 0
@@ -28,26 +39,56 @@ class Log:
 
 
 def read_log(path: Path) -> Log:
-    """Every sound line of a log, in order; a line that is cut or damaged is counted. No file: an empty log."""
+    """Every sound line of a log, in order; a line that is cut or damaged is counted. No file: an empty log. Raises
+    :class:`OSError` for a file that cannot be read."""
     log = Log()
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return log
-    for line in lines:
-        try:
-            row = json.loads(line)
-            kind = row["event"]
-        except (ValueError, TypeError, LookupError, RecursionError):
-            log.dropped += bool(line.strip())
-            continue
-        if kind == "step":
-            log.steps.append(row)
-        elif kind == "epoch":
-            log.epochs.append(row)
-        elif kind == "note":
-            log.notes.append(str(row.get("message", "")))
+        with open(path, "rb") as file:
+            for line in file:
+                _add_line(log, line)
+    except FileNotFoundError:
+        pass
     return log
+
+
+def _add_line(log: Log, line: bytes) -> None:
+    try:
+        row = json.loads(line)
+        kind = row["event"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        log.dropped += bool(line.strip())
+        return
+    if kind == "step":
+        for name, values in log.steps.items():
+            values.append(number(row.get(name)))
+    elif kind == "epoch":
+        log.epochs.append(row)
+    elif kind == "note":
+        log.notes.append(str(row.get("message", "")))
+
+
+def read_summary(path: Path) -> list[Row]:
+    """The epoch rows of ``summary.csv``, which repeats those of the log. None if it cannot be read."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{str(key): _cell(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def _cell(text: object) -> object:
+    for kind in (int, float):
+        try:
+            return kind(str(text))
+        except ValueError:
+            continue
+    return text
+
+
+def number(value: object) -> float:
+    """``value``, or NaN if it is not a number, or none of a size that can be drawn."""
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+    return float(value) if sound else math.nan  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -162,19 +203,21 @@ def _count(value: object, names: Sequence[str] | None = None) -> int:
     raise ValueError(f"{value!r} is not a {'count' if names is None else 'class number'}")
 
 
-def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flatten(value: Any, prefix: str = "", depth: int = 0) -> list[tuple[str, str]]:
     """Nested settings as (dotted name, text) pairs."""
-    if isinstance(value, Mapping):
-        return [
-            pair for key, item in value.items() for pair in flatten(item, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    if isinstance(value, list):
-        return [(prefix, ", ".join(map(plain, value)) if value else "none")]
+    if isinstance(value, Mapping) and depth < MAX_DEPTH:
+        prefix = prefix + "." if prefix else ""
+        return [pair for key, item in value.items() for pair in flatten(item, f"{prefix}{key}", depth + 1)]
     return [(prefix, plain(value))]
 
 
-def plain(value: object) -> str:
+def plain(value: object, depth: int = 0) -> str:
     """A setting as a person writes it."""
+    if isinstance(value, list | Mapping):
+        if depth == MAX_DEPTH:
+            return "…"
+        shown = ", ".join(plain(item, depth + 1) for item in list(value)[:MAX_ITEMS])
+        return f"{shown}, … ({len(value):,})" if len(value) > MAX_ITEMS else shown or "none"
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -186,16 +229,15 @@ def plain(value: object) -> str:
 
 def percent(part: object, whole: float = 1.0) -> str:
     """``12.3 %``, with a second digit after the point where ten thousand images carry it; a dash if it is no number."""
-    if not isinstance(part, int | float) or not math.isfinite(part) or not whole:
-        return "–"
-    return f"{100 * part / whole:.{2 if whole >= 10_000 else 1}f} %"
+    share = number(part) / whole if whole else math.nan
+    return f"{100 * share:.{2 if whole >= 10_000 else 1}f} %" if math.isfinite(share) else "–"
 
 
 def duration(seconds: object) -> str:
     """``3 h 12 min``, ``4 min 10 s``, ``58 s``; a dash if it is not a number."""
-    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    if not math.isfinite(number(seconds)):
         return "–"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(number(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
@@ -204,7 +246,7 @@ def duration(seconds: object) -> str:
 
 def figure(value: object, digits: int = 3) -> str:
     """A number with so many digits after the point; a dash if it is not one."""
-    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
+    return f"{number(value):.{digits}f}" if math.isfinite(number(value)) else "–"
 
 
 def count(value: object) -> str:

@@ -41,7 +41,7 @@ from alexnet.models import build_model
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.schedule import rates, set_rates
+from alexnet.training.schedule import Rates, rates, set_rates
 from alexnet.training.tensorboard import scalar_writer
 from alexnet.training.watchdog import dead_filters, signal_check, signal_warning, stuck_warning
 
@@ -128,9 +128,9 @@ class _Trainer:
         self.progress = Progress()
 
     def train(self, checkpoint: Checkpoint | None) -> nn.Module:
-        config, progress = self.config, self.progress
         if checkpoint is not None:
             self._restore(checkpoint)
+        config, progress = self.config, self.progress
         self.log = _Log(self.run / "log.jsonl", progress.log_bytes)
         self.scalars = scalar_writer(self.run / "tensorboard", progress.step)
         if progress.step == 0:
@@ -177,14 +177,7 @@ class _Trainer:
 
     def _step(self, batch: Batch) -> dict[str, Any]:
         config, progress = self.config, self.progress
-        steps = math.ceil(len(self.image_N) / config.batch_size)
-        now = rates(
-            config.schedule,
-            config.optimizer,
-            epoch=progress.epoch + (progress.position // config.batch_size) / steps,
-            epochs=config.epochs,
-            val_errors=[row["val_top1_error"] for row in progress.history],
-        )
+        now = self._rates(progress.position)
         set_rates(self.optimizer, now)
         x_BCHW, label_B = self._input(batch, now.color_noise)
         draw = rng.DropoutDraw(config.seed, progress.epoch, batch.image_B)
@@ -211,6 +204,17 @@ class _Trainer:
             "top1_error": errors / len(batch.image_B),
             "lr": now.weight,
         }
+
+    def _rates(self, position: int) -> Rates:
+        """The rates of the step that starts at ``position`` in the current epoch."""
+        config, progress = self.config, self.progress
+        return rates(
+            config.schedule,
+            config.optimizer,
+            epoch=progress.epoch + position / (math.ceil(len(self.image_N) / config.batch_size) * config.batch_size),
+            epochs=config.epochs,
+            val_errors=[row["val_top1_error"] for row in progress.history],
+        )
 
     def _input(self, batch: Batch, noise_factor: float) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -256,7 +260,7 @@ class _Trainer:
             "val_top1_error": result.top1_error,
             "val_top5_error": result.top5_error,
             "val_loss": result.loss_nats,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self._rates(num - 1).weight,
             "dead_filters": dead_filters(self.model, self._probe_input()),
         }
         progress.history.append(row)

@@ -1,0 +1,164 @@
+"""Read a whole source or packed set without writing, and report what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.core.errors import DataError, ImageError
+from alexnet.core.runs import sha256_file
+from alexnet.data.packed import PackedSplit, is_packed, open_packed
+from alexnet.data.pool import in_processes
+from alexnet.data.prepare import Progress, decode, named_source, read_source
+from alexnet.data.sources import Fault, Record, Source, class_faults, class_notes
+
+TINY_CLASS = 10
+"""Training images below which a class is worth a note."""
+_CHUNK = 64
+
+
+def check(
+    source: str | Path | Source,
+    *,
+    data_root: str | Path | None = None,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """``{"faults": [{"path": .., "reason": ..}], "notes": [..]}`` of anything that can be prepared, or of a packed
+    folder.
+
+    Faults: unreadable images, the same bytes in two splits, a class without training images or of which nothing can be
+    read, damaged records. Notes, which harm nobody: the same bytes twice in a split, tiny classes, odd files, files
+    passed over. Raises :class:`DataError` where there is nothing to read at all.
+    """
+    if not isinstance(source, Source):
+        if is_packed(Path(source)):
+            return _report(_packed_faults(Path(source), progress), [])
+        named = named_source(str(source), data_root=data_root, cache=cache, seed=seed)
+        source = named or read_source(source, seed=seed)
+    examined: list[_Examined] = []
+    chunks = [source.records[i : i + _CHUNK] for i in range(0, len(source.records), _CHUNK)]
+    for _, results in in_processes(_examine, chunks, workers):
+        examined += results
+        if progress:
+            progress(len(examined), len(source.records))
+    examined.sort(key=lambda e: (e.split, e.name))
+    faults = [*class_faults(source), *(Fault(e.name, e.fault) for e in examined if e.fault)]
+    faults += _unreadable_classes(source, examined)
+    leaks, duplicates = _same_bytes(examined)
+    notes = [*source.notes, *class_notes(source), *duplicates, *_tiny_classes(source)]
+    notes += [f"{e.name}: {remark}" for e in examined for remark in e.odd]
+    return _report([*faults, *leaks], notes)
+
+
+@dataclass(frozen=True)
+class _Examined:
+    split: str
+    label: int
+    name: str
+    digest: bytes
+    """Of the file's bytes; empty if it could not be read."""
+    fault: str
+    odd: Sequence[str]
+
+
+def _examine(records: Sequence[Record]) -> list[_Examined]:
+    examined = []
+    for record in records:
+        digest, fault = b"", ""
+        odd: list[str] = []
+        try:
+            data = record.read()
+            digest = hashlib.blake2b(data if isinstance(data, bytes) else data.tobytes(), digest_size=16).digest()
+            _, odd = decode(record, data)
+        except ImageError as error:
+            fault = error.reason + (f" ({error.detail})" if error.detail else "")
+        examined.append(_Examined(record.split, record.label, record.name, digest, fault, odd))
+    return examined
+
+
+def _unreadable_classes(source: Source, examined: Sequence[_Examined]) -> list[Fault]:
+    listed = Counter((e.split, e.label) for e in examined)
+    unreadable = Counter((e.split, e.label) for e in examined if e.fault)
+    return [
+        Fault(f"{split}/{source.classes[label]}", "class with no readable image")
+        for (split, label), count in sorted(listed.items())
+        if unreadable[split, label] == count
+    ]
+
+
+def _same_bytes(examined: Sequence[_Examined]) -> tuple[list[Fault], list[str]]:
+    """Images of two splits with the same bytes, and groups of such in one."""
+    groups: dict[bytes, list[_Examined]] = defaultdict(list)
+    for e in examined:
+        if e.digest:
+            groups[e.digest].append(e)
+    leaks, notes = [], []
+    for group in groups.values():
+        first = next((e for e in group if e.split == "train"), group[0])
+        leaks += [
+            Fault(e.name, f"same bytes as {first.name}: a leak between {first.split} and {e.split}")
+            for e in group
+            if e.split != first.split
+        ]
+        for split in sorted({e.split for e in group}):
+            same = [e for e in group if e.split == split]
+            if len(same) > 1:
+                classes = ", of different classes" if len({e.label for e in same}) > 1 else ""
+                notes.append(f"same bytes{classes}: {', '.join(e.name for e in same)}")
+    return leaks, notes
+
+
+def _tiny_classes(source: Source) -> list[str]:
+    counts = Counter(record.label for record in source.records if record.split == "train")
+    return [
+        f"class {name} has only {counts[label]} training image{'s' if counts[label] > 1 else ''}"
+        for label, name in enumerate(source.classes)
+        if 0 < counts[label] < TINY_CLASS
+    ]
+
+
+def _packed_faults(folder: Path, progress: Progress | None) -> list[Fault]:
+    try:
+        packed = open_packed(folder)
+    except DataError as error:
+        return [Fault(str(folder), str(error))]
+    faults = []
+    total, done = sum(map(len, packed.splits.values())), 0
+    for split in packed.splits.values():
+        for start in range(0, len(split), _CHUNK):
+            index_B = np.arange(start, min(start + _CHUNK, len(split)))
+            faults += list(_damaged(split, index_B))
+            done += len(index_B)
+            if progress:
+                progress(done, total)
+    if not faults:
+        faults = [
+            Fault(name, "its bytes are not those that were prepared")
+            for name, file in packed.meta["files"].items()
+            if sha256_file(folder / name) != file["sha256"]
+        ]
+    return faults
+
+
+def _damaged(split: PackedSplit, index_B: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Fault]:
+    try:
+        split.read(index_B)
+    except DataError as error:
+        if len(index_B) > 1:
+            for index in index_B:
+                yield from _damaged(split, np.array([index]))
+        else:
+            yield Fault(f"{split.name} image {index_B[0]}", str(error))
+
+
+def _report(faults: Sequence[Fault], notes: Sequence[str]) -> dict[str, Any]:
+    return {"faults": [asdict(fault) for fault in faults], "notes": list(notes)}

@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import threading
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from alexnet.core.errors import ImageError
+from alexnet.data import decode
+from alexnet.data.decode import decode_image, resize_and_crop, resize_short_side
+
+
+def encoded(image: Image.Image, fmt: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, fmt, **options)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(decode_image(data))
+
+
+def random_rgb(height: int = 8, width: int = 12) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# What the eight EXIF orientations ask for, written as operations on rows and columns.
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a[::-1].transpose(1, 0, 2),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: a[:, ::-1].transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF", "JPEG"])
+def test_exif_orientation_is_applied_once_in_every_format(fmt: str, orientation: int):
+    stored = np.kron(random_rgb(3, 5), np.ones((16, 16, 1), dtype=np.uint8))  # blocks that JPEG keeps
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, object] = {"tiffinfo": {0x0112: orientation}} if fmt == "TIFF" else {"exif": exif}
+    options |= {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(fmt, {})
+    got = pixels(encoded(Image.fromarray(stored), fmt, **options))
+    expected = UPRIGHT[orientation](stored)
+    assert got.shape == expected.shape
+    assert np.abs(got.astype(int) - expected).max() <= (6 if fmt == "JPEG" else 0)
+
+
+def adobe_marker(data: bytes) -> int:
+    return data.index(b"\xff\xee\x00\x0eAdobe")
+
+
+def test_cmyk_with_adobe_marker_is_inverted_and_without_it_is_not():
+    cyan0_magenta255_yellow255_key0 = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    marked = encoded(cyan0_magenta255_yellow255_key0, "JPEG", quality=100)  # Pillow marks, and stores inverted
+    assert pixels(marked)[8, 8] == pytest.approx([255, 0, 0], abs=3)
+    at = adobe_marker(marked)
+    unmarked = marked[:at] + marked[at + 16 :]
+    # Now the stored (255, 0, 0, 255) are meant as they are: full key is black.
+    assert pixels(unmarked)[8, 8] == pytest.approx([0, 0, 0], abs=3)
+    red_stored_plainly = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 255)), "JPEG", quality=100)
+    at = adobe_marker(red_stored_plainly)
+    assert pixels(red_stored_plainly[:at] + red_stored_plainly[at + 16 :])[8, 8] == pytest.approx([255, 0, 0], abs=3)
+
+
+def test_ycck_is_converted_by_the_adobe_rule():
+    # Stored Y 100, Cb 128, Cr 128 (no color), K 200, all inverted as Adobe does: ink C = M = Y = 100 after the inversion of
+    # 255 - Y, K = 255 - 200, so R = G = B = (255 - 100) * 200 / 255 = 121.6.
+    data = bytearray(encoded(Image.new("CMYK", (16, 16), (155, 127, 127, 55)), "JPEG", quality=100))
+    data[adobe_marker(bytes(data)) + 15] = 2  # transform: YCCK
+    assert pixels(bytes(data))[8, 8] == pytest.approx([121.6] * 3, abs=3)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_not_clipped(fmt: str):
+    samples = np.array([[0, 128, 129, 255, 256, 25700, 40000, 65535]], dtype=np.uint16)
+    expected = [0, 0, 1, 1, 1, 100, 156, 255]  # v * 255 / 65535, rounded
+    got = pixels(encoded(Image.fromarray(samples), fmt))
+    assert got[0, :, 0].tolist() == expected
+    assert (got == got[:, :, :1]).all()
+
+
+def test_twelve_bit_tiff_uses_its_own_range():
+    image = Image.fromarray(np.array([[0, 2048, 4095, 4095]], dtype=np.uint16))
+    data = bytearray(encoded(image, "TIFF", tiffinfo={}))
+    at = data.index(struct.pack("<HHIHH", 258, 3, 1, 16, 0))  # BitsPerSample 16 -> 12, packed by hand
+    data[at + 8 : at + 10] = struct.pack("<H", 12)
+    values = [0, 2048, 4095, 4095]
+    bits = "".join(f"{v:012b}" for v in values)
+    packed = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+    start = data.index(np.array(values, dtype="<u2").tobytes())
+    data[start : start + 8] = packed.ljust(8, b"\0")
+    assert pixels(bytes(data))[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
+def test_transparency_lies_over_white():
+    a, value = 64, 40
+    over_white = round((value * a + 255 * (255 - a)) / 255)
+    assert pixels(encoded(Image.new("RGBA", (4, 4), (value, value, value, a)), "PNG"))[0, 0] == pytest.approx(
+        [over_white] * 3, abs=1
+    )
+    assert pixels(encoded(Image.new("LA", (4, 4), (value, a)), "PNG"))[0, 0] == pytest.approx([over_white] * 3, abs=1)
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    assert pixels(encoded(palette, "GIF", transparency=1)).min() == 255
+    assert pixels(encoded(palette, "PNG", transparency=bytes([255, 0]))).min() == 255
+    assert pixels(encoded(Image.new("RGB", (4, 4), (1, 2, 3)), "PNG", transparency=(1, 2, 3))).min() == 255
+    assert pixels(encoded(palette, "PNG"))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_grey_and_bilevel_are_repeated():
+    assert pixels(encoded(Image.new("L", (4, 4), 77), "PNG"))[0, 0].tolist() == [77] * 3
+    assert pixels(encoded(Image.new("1", (4, 4), 1), "BMP"))[0, 0].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_an_animation_the_first_frame_is_taken(fmt: str):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
+    options = {"lossless": True} if fmt == "WEBP" else {}
+    data = encoded(frames[0], fmt, save_all=True, append_images=frames[1:], **options)
+    assert pixels(data)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_of_a_multi_picture_jpeg_the_first_picture_is_taken():
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
+    image = decode_image(encoded(frames[0], "MPO", save_all=True, append_images=frames[1:]))
+    assert image.getpixel((8, 8)) == pytest.approx((254, 0, 0), abs=3)
+    assert image.info["format"] == "JPEG"
+
+
+def png_header(width: int, height: int) -> bytes:
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress(b"\0" * 100)
+    chunks = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (ihdr, idat)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def scan_bomb(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    data = encoded(Image.fromarray(random_rgb(64, 64)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+JPEG = encoded(Image.fromarray(random_rgb(40, 60)), "JPEG")
+PNG = encoded(Image.fromarray(random_rgb(40, 60)), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (JPEG[:-2], "truncated"),
+        (PNG[: len(PNG) // 2], "truncated"),
+        (encoded(Image.new("RGB", (40, 40)), "BMP")[:200], "truncated"),
+        (JPEG[:20], "damaged"),
+        (b"hello, I am a text\n", "not an image"),
+        (b"\0" * 5000, "not an image"),
+        (b"<html><body>404</body></html>", "not an image"),
+        (b"%PDF-1.4 ...", "unsupported format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported format"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "unsupported format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "unsupported format"),
+        (encoded(Image.new("RGB", (16, 16)), "ICO"), "unsupported format"),
+        (encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "unsupported format"),
+        (encoded(Image.new("I", (4, 4), 70000), "TIFF"), "unsupported format"),
+        (png_header(50_000, 50_000), "too large"),
+        (png_header(70_000, 10), "too large"),
+        (scan_bomb(600), "too large"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused_with_its_reason(data: bytes, reason: str):
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, "some\nfile.jpg")
+    assert caught.value.reason == reason
+    assert str(caught.value).startswith("some\\nfile.jpg: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_progressive_jpeg_of_the_usual_ten_scans_is_fine():
+    assert pixels(encoded(Image.fromarray(random_rgb(64, 64)), "JPEG", progressive=True)).shape == (64, 64, 3)
+
+
+def test_files_that_are_no_files_are_not_opened(tmp_path: Path):
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)  # opening it would wait for a writer forever
+    for path, reason in [
+        (pipe, "not an image"),
+        (tmp_path, "not an image"),
+        (Path("/dev/zero"), "not an image"),
+        (tmp_path / "missing.jpg", "missing"),
+        (Path("nul\0byte.jpg"), "damaged"),
+    ]:
+        with pytest.raises(ImageError) as caught:
+            decode_image(path)
+        assert caught.value.reason == reason
+
+
+def test_a_file_beyond_the_size_limit_is_not_read(tmp_path: Path):
+    huge = tmp_path / "huge.jpg"
+    with open(huge, "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ImageError, match="too large"):
+        decode_image(huge)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_says_so(tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    (tmp_path / "a.jpg").chmod(0)
+    with pytest.raises(ImageError, match="no permission"):
+        decode_image(tmp_path / "a.jpg")
+
+
+def test_decoding_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decode, "MAX_SECONDS", -1.0)
+    with pytest.raises(ImageError, match=r"too large.*longer than"):
+        decode_image(JPEG)
+
+
+def jpeg_with_corrupt_exif() -> bytes:
+    block = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\xff\xff" * 3
+    return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + JPEG[2:]
+
+
+def test_metadata_warnings_are_counted_and_not_printed(capfd: pytest.CaptureFixture[str]):
+    image = decode_image(jpeg_with_corrupt_exif())
+    assert image.info["warnings"]
+    assert np.array_equal(np.asarray(image), pixels(JPEG))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_threads_decode_at_once_and_leave_the_warning_filters_alone():
+    before = list(warnings.filters)
+    results: list[int] = []
+
+    def work() -> None:
+        results.extend(len(decode_image(jpeg_with_corrupt_exif()).info["warnings"]) for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 80
+    assert len(set(results)) == 1
+    assert warnings.filters == before
+
+
+SEEDS = [
+    JPEG,
+    PNG,
+    encoded(Image.fromarray(random_rgb()), "WEBP"),
+    encoded(Image.fromarray(random_rgb()), "GIF"),
+    encoded(Image.fromarray(random_rgb()), "BMP"),
+    encoded(Image.fromarray(random_rgb()), "TIFF", compression="tiff_lzw"),
+    encoded(Image.fromarray(random_rgb()), "PPM"),
+    encoded(Image.fromarray(random_rgb()), "JPEG", progressive=True),
+    jpeg_with_corrupt_exif(),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_damage_gives_an_image_or_an_image_error_and_nothing_else(seed: bytes, data: st.DataObject):
+    damaged = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[at] ^= data.draw(st.integers(1, 255))
+    cut = data.draw(st.integers(0, len(damaged)))
+    try:
+        image = decode_image(bytes(damaged[: cut or None]))
+    except ImageError:
+        return
+    assert image.mode == "RGB"
+
+
+def test_a_fault_of_our_own_does_not_hide_among_damaged_files(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(decode, "_check_size", broken)
+    with pytest.raises(KeyError):
+        decode_image(JPEG)
+
+
+# --- resizing -------------------------------------------------------------------------------------------------------
+
+
+def test_short_side_256_and_center_square():
+    image = Image.fromarray(random_rgb(300, 501))
+    expected = image.resize((501 * 256 // 300, 256), Image.Resampling.BILINEAR)  # 427 x 256
+    assert np.array_equal(np.asarray(resize_short_side(image, 256)), np.asarray(expected))
+    left = (427 - 256) // 2  # 85, rounded down from 85.5
+    assert np.array_equal(resize_and_crop(image, 256), np.asarray(expected)[:, left : left + 256])
+
+
+def test_shrinking_averages_over_all_source_pixels():
+    # A fine checkerboard of 0 and 255 becomes flat grey only if every pixel takes part; plain bilinear interpolation
+    # would return 0s and 255s.
+    board = np.indices((512, 512)).sum(axis=0) % 2 * 255
+    grey = resize_and_crop(Image.fromarray(np.dstack([board] * 3).astype(np.uint8)), 64)[4:-4, 4:-4]
+    assert grey.min() >= 126
+    assert grey.max() <= 129
+
+
+def test_an_image_of_the_right_size_is_kept_as_it_is():
+    stored = random_rgb(32, 32)
+    assert np.array_equal(resize_and_crop(Image.fromarray(stored), 32), stored)
+
+
+@pytest.mark.parametrize("shape", [(20000, 1), (1, 20000), (1, 1), (3, 50)])
+def test_extreme_strips_cost_little(shape: tuple[int, int]):
+    start = time.perf_counter()
+    image = Image.fromarray(random_rgb(*shape))
+    assert resize_and_crop(image, 256).shape == (256, 256, 3)
+    assert max(resize_short_side(image, 256).size) <= 50 * 256
+    assert time.perf_counter() - start < 2
+
+
+def test_of_a_strip_the_middle_is_kept():
+    strip = np.zeros((2, 1000, 3), dtype=np.uint8)
+    strip[:, 450:550] = 200  # the middle 50:1
+    assert resize_and_crop(Image.fromarray(strip), 16).min() == 200
+    assert np.asarray(resize_short_side(Image.fromarray(strip), 16)).min() == 200

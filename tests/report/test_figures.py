@@ -1,0 +1,140 @@
+"""Pictures: kernels and confusion pixel by pixel, curves by what is drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from array import array
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.report.figures import MAX_POINTS, confusion_picture, kernel_picture, training_curves
+from alexnet.report.tables import Log
+
+
+def pixels(data_uri: str) -> np.ndarray:
+    """(H, W, 4) uint8 of a PNG in a data URI."""
+    head, _, content = data_uri.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGBA"))
+
+
+def make_log(epochs: list[dict[str, Any]], **steps: list[float]) -> Log:
+    log = Log(epochs=epochs)  # type: ignore[arg-type]
+    num = max(map(len, steps.values()), default=0)
+    for name, values in log.steps.items():
+        values.extend(array("d", steps.get(name, [float("nan")] * num)))
+    return log
+
+
+def curves(svg: str, color: str) -> list[list[tuple[float, float]]]:
+    """The points of the lines drawn in one color of the page."""
+    paths = re.findall(rf'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; stroke: var\(--{color}\)', svg)
+    return [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.e]+) ([-\d.e]+)", path)] for path in paths]
+
+
+def test_a_kernel_is_scaled_so_that_zero_is_mid_grey_and_its_largest_weight_an_end() -> None:
+    kernel_CRS = np.zeros((3, 2, 2), dtype=np.float32)
+    kernel_CRS[:, 0, 0] = (0.5, -0.5, 0.25)
+    image = pixels(kernel_picture(kernel_CRS[None]))
+    assert image.shape == (2, 2, 4)
+    assert image[0, 0].tolist() == [255, 0, 191, 255]  # 127.5 + 127.5 * (1, -1, .5)
+    assert image[1, 1].tolist() == [128, 128, 128, 255]
+    small = pixels(kernel_picture(kernel_CRS[None] / 1000))
+    assert (small == image).all()  # each kernel on its own scale
+
+
+def test_kernels_stand_in_rows_tower_below_tower() -> None:
+    # Six kernels of 2 x 2, three a tower, two a row; kernel k has one weight, at a place that tells k.
+    kernels_KCRS = np.zeros((6, 1, 2, 2), dtype=np.float32)
+    kernels_KCRS[:, 0, 0, 0] = 1
+    image = pixels(kernel_picture(kernels_KCRS, num_towers=2, columns=2))
+    # Per tower two rows of 2 pixels with a gap of 1: 5; between the towers 3: 5 + 3 + 5 = 13 high, 2 + 1 + 2 = 5 wide.
+    assert image.shape == (13, 5, 4)
+    white = np.argwhere((image[..., 0] == 255) & (image[..., 3] == 255)).tolist()
+    assert white == [[0, 0], [0, 3], [3, 0], [8, 0], [8, 3], [11, 0]]
+    assert (image[:, 2, 3] == 0).all()  # gaps are transparent
+    assert (image[5:8, :, 3] == 0).all()
+
+
+def test_dead_and_broken_kernels_are_grey() -> None:
+    kernels_KCRS = np.zeros((2, 3, 4, 4), dtype=np.float32)
+    kernels_KCRS[1] = np.nan
+    image = pixels(kernel_picture(kernels_KCRS, columns=2))
+    assert set(image[image[..., 3] == 255][:, 0].tolist()) == {128}
+
+
+@pytest.mark.parametrize(("num", "towers"), [(1, 1), (1, 2), (6, 1), (48, 1), (96, 2), (97, 2)])
+def test_any_number_of_kernels_is_drawn_completely(num: int, towers: int) -> None:
+    kernels_KCRS = np.random.default_rng(0).normal(size=(num, 3, 5, 5)).astype(np.float32)
+    image = pixels(kernel_picture(kernels_KCRS, towers))
+    assert (image[..., 3] == 255).sum() == num * 25
+
+
+def test_confusion_rows_are_true_classes() -> None:
+    # Class 0: 3 right, 1 taken for class 2 -> opacity 255 * sqrt(1/4) = 127.5 at row 0, column 2.
+    image = pixels(confusion_picture([(0, 0, 3), (0, 2, 1), (1, 1, 5)], 3))
+    assert image[0, 2, 3] == 128
+    assert image[1, 1, 3] == 255
+    assert image[2, 0, 3] == 0
+    assert image[0, 2, :3].tolist() != image[1, 1, :3].tolist()  # wrong and right differ in color
+
+
+def test_curves_are_drawn_at_their_epochs() -> None:
+    # Two epochs of 10 steps; loss falls, so y (downwards in SVG) grows.
+    epochs = [{"epoch": e, "step": 10 * e, "train_loss": 3.0 - e, "val_loss": 4.0 - e} for e in (1, 2)]
+    svg = training_curves(make_log(epochs, step=[0.0, 10.0, 20.0], loss=[3.0, 2.0, 1.0]))
+    steps, training = map(np.array, curves(svg, "blue"))
+    (validation,) = map(np.array, curves(svg, "orange"))
+    # Steps 0, 10, 20 are epochs 0, 1, 2: the step loss meets the training loss of epochs 1 and 2.
+    assert np.allclose(steps[1:], training)
+    assert np.allclose(np.diff(steps, axis=0)[0], np.diff(steps, axis=0)[1])
+    assert np.allclose(validation[:, 0], training[:, 0])
+    assert np.allclose(validation[1], [training[1, 0], training[0, 1]])  # validation loss 2, as training loss before
+
+
+def test_steps_of_an_unfinished_epoch_go_on_at_the_pace_of_the_last() -> None:
+    # One epoch of 10 steps is finished; step 15 is half an epoch further.
+    epochs = [{"epoch": 1, "step": 10, "train_loss": 1.0}]
+    svg = training_curves(make_log(epochs, step=[0.0, 10.0, 15.0], loss=[3.0, 1.0, 2.0]))
+    at_0, at_10, at_15 = (x for x, _ in curves(svg, "blue")[0])
+    assert at_15 - at_10 == pytest.approx((at_10 - at_0) / 2, rel=1e-4)
+
+
+def test_a_long_curve_is_thinned_to_means() -> None:
+    num = 100 * MAX_POINTS
+    step = np.arange(1.0, num + 1)
+    zigzag = np.where(np.arange(num) % 2, 5.0, -5.0)  # its mean over neighbors is 0
+    wave = np.sin(step / num * 20)
+    svg = training_curves(make_log([], step=step.tolist(), loss=(wave + zigzag).tolist()))
+    alone = training_curves(make_log([], step=step.tolist(), loss=wave.tolist()))
+    (line,), (smooth,) = curves(svg, "blue"), curves(alone, "blue")
+    assert 100 < len(line) <= MAX_POINTS
+    assert len(svg) < 1.1 * len(alone)
+    assert np.allclose(line[0], smooth[0], atol=1)
+
+
+def test_a_gap_is_a_gap() -> None:
+    epochs = [{"epoch": e, "train_loss": float("nan") if e == 3 else 1.0 / e} for e in range(1, 6)]
+    svg = training_curves(make_log(epochs))
+    path = re.search(r'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; stroke: var\(--blue\)', svg)
+    assert path is not None
+    assert path[1].count("M") == 2  # the line is lifted at epoch 3
+
+
+def test_nothing_to_draw_is_nothing() -> None:
+    assert training_curves(make_log([])) == ""
+    assert training_curves(make_log([{"epoch": 1, "train_loss": "high"}], step=[1.0], loss=[float("nan")])) == ""
+
+
+def test_curves_take_the_colors_of_the_page_and_load_nothing() -> None:
+    svg = training_curves(make_log([{"epoch": 1, "train_loss": 1.0, "val_loss": 2.0}]))
+    assert svg.startswith("<svg ")
+    assert svg.endswith("</svg>")
+    assert not re.search(r"#0[1-6]0[1-6]0[1-6]", svg)  # every stand-in color was replaced
+    assert "http" not in svg
+    assert "var(--blue)" in svg

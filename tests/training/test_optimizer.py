@@ -1,0 +1,82 @@
+"""The paper's update rule, by hand and against torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from alexnet.models import create_model
+from alexnet.training.optimizer import OptimizerConfig, PaperSGD, build_optimizer
+from alexnet.training.schedule import Rates, set_rates
+
+
+def step(w: nn.Parameter, optimizer: torch.optim.Optimizer, lr: float, grad: float) -> None:
+    optimizer.param_groups[0]["lr"] = lr
+    w.grad = torch.full_like(w, grad)
+    optimizer.step()
+
+
+def test_velocity_keeps_the_learning_rate_it_was_made_with():
+    # §5:  v <- 0.9 v - 0.0005 lr w - lr g,   w <- w + v
+    #   lr 0.1,  g 0.5:  v = -0.00005 - 0.05                    = -0.05005         w = 0.94995
+    #   lr 0.01, g 0.2:  v = -0.045045 - 0.00000474975 - 0.002  = -0.04704974975   w = 0.90290025025
+    w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+    optimizer = PaperSGD([w], momentum=0.9, weight_decay=0.0005)
+    step(w, optimizer, 0.1, 0.5)
+    step(w, optimizer, 0.01, 0.2)
+    assert w.item() == pytest.approx(0.90290025025, rel=1e-12)
+
+
+def test_torch_sgd_agrees_at_a_constant_rate_and_not_after_a_drop():
+    ours, theirs = (nn.Parameter(torch.tensor(1.0, dtype=torch.float64)) for _ in range(2))
+    a = PaperSGD([ours], momentum=0.9, weight_decay=0.0005)
+    b = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=0.0005)
+    for i in range(20):
+        step(ours, a, 0.1, 0.01 * i)
+        step(theirs, b, 0.1, 0.01 * i)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
+    velocity = a.state[ours]["velocity"].item()
+    step(ours, a, 0.01, 0.1)
+    step(theirs, b, 0.01, 0.1)
+    # the paper goes on with 0.9 v, torch with 0.9 v times 0.01 / 0.1
+    assert ours.item() - theirs.item() == pytest.approx(0.9 * 0.9 * velocity, rel=1e-9)
+
+
+def test_a_rate_of_zero_freezes_weights_and_velocity():
+    w = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = PaperSGD([w], momentum=0.9, weight_decay=0.0005)
+    step(w, optimizer, 0.1, 1.0)
+    before, velocity = w.detach().clone(), optimizer.state[w]["velocity"].clone()
+    step(w, optimizer, 0.0, 1.0)
+    assert torch.equal(w, before)
+    assert torch.equal(optimizer.state[w]["velocity"], velocity)
+
+
+def test_a_large_parameter_in_pieces_moves_as_a_small_one():
+    torch.manual_seed(0)
+    large = nn.Parameter(torch.randn(1500, 1500))
+    plain = large.detach().clone()
+    gradient = torch.randn_like(plain)
+    optimizer = PaperSGD([large], lr=0.1, momentum=0.9, weight_decay=0.0005)
+    velocity = torch.zeros_like(plain)
+    for _ in range(2):
+        large.grad = gradient
+        optimizer.step()
+        velocity = 0.9 * velocity - 0.0005 * 0.1 * plain - 0.1 * gradient
+        plain = plain + velocity
+    torch.testing.assert_close(large.detach(), plain)
+
+
+def test_weights_and_biases_have_their_own_rates_and_decay_and_layers_can_be_frozen():
+    model = create_model("lenet")
+    optimizer = build_optimizer(model, OptimizerConfig(lr=0.01, bias_lr=0.02, weight_decay=0.1))
+    layers = {group["layer"] for group in optimizer.param_groups}
+    first = min(layers)
+    set_rates(optimizer, Rates(weight=0.01, bias=0.02, layers={first: 0.0}))
+    for group in optimizer.param_groups:
+        expected = 0.0 if group["layer"] == first else {"weight": 0.01, "bias": 0.02}[group["role"]]
+        assert group["lr"] == expected
+        assert group["weight_decay"] == {"weight": 0.1, "bias": 0.0}[group["role"]]
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())

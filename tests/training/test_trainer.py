@@ -1,0 +1,155 @@
+"""A run is a function of its configuration: whatever the workers, the interruptions and the restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError
+from alexnet.data.transforms import Augmentation
+from alexnet.training import trainer
+from alexnet.training.optimizer import OptimizerConfig
+from alexnet.training.trainer import train
+
+CPU = torch.device("cpu")
+
+
+def weights(model: torch.nn.Module) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+def rows(run: Path) -> list[dict]:
+    """log.jsonl without what depends on the clock."""
+    clock = ("images_per_second", "data_seconds", "seconds")
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
+
+
+@pytest.fixture
+def reference(tiny_config, tiny_set, tmp_path):
+    model = train(tiny_config, tiny_set, tmp_path / "reference", device=CPU, quiet=True)
+    return weights(model), rows(tmp_path / "reference")
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_workers_change_nothing(workers, reference, tiny_config, tiny_set, tmp_path):
+    model = train(tiny_config, tiny_set, tmp_path / "run", device=CPU, workers=workers, quiet=True)
+    assert weights(model) == reference[0]
+    assert rows(tmp_path / "run") == reference[1]
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 8, 14, 20])
+def test_a_stopped_and_resumed_run_equals_one_that_was_not(stop_at, reference, tiny_config, tiny_set, tmp_path):
+    run, step = tmp_path / "run", trainer._Trainer._step
+
+    def stop_after(self, batch):
+        row = step(self, batch)
+        if self.progress.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return row
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer._Trainer, "_step", stop_after)
+        with pytest.raises(StoppedError, match=f"stopped at step {stop_at}"):
+            train(tiny_config, tiny_set, run, device=CPU, quiet=True)
+    model = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    assert weights(model) == reference[0]
+    assert rows(run) == reference[1]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_torch_optimizers_resume_exactly_too(kind, tiny_config, tiny_set, tmp_path):
+    config = replace(tiny_config, optimizer=OptimizerConfig(kind=kind, lr=0.003), epochs=2)
+    whole = train(config, tiny_set, tmp_path / "whole", device=CPU, quiet=True)
+    step = trainer._Trainer._step
+
+    def fail_at_nine(self, batch):
+        if self.progress.step == 9:
+            raise KeyboardInterrupt  # as hard as an exception gets: no save
+        return step(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer._Trainer, "_step", fail_at_nine)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    resumed = train(config, tiny_set, tmp_path / "run", device=CPU, resume=True, quiet=True)
+    assert weights(resumed) == weights(whole)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_it_learns(reference):
+    epochs = [row for row in reference[1] if row["event"] == "epoch"]
+    assert epochs[-1]["val_top1_errors"] <= 1
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+
+
+def test_two_newest_checkpoints_and_the_best_stay(reference, tiny_config, tiny_set, tmp_path):
+    folder = tmp_path / "reference" / "checkpoint"
+    steps = {p.name for p in folder.glob("step-*")}
+    best = (folder / "best").read_text().strip()
+    assert (folder / "last").read_text() == "step-21\n"
+    assert steps == {"step-21", "step-18", best}
+
+
+def test_a_loss_that_is_not_finite_stops_at_that_step_and_saves_nothing_of_it(tiny_config, tiny_set, tmp_path):
+    config = replace(tiny_config, optimizer=OptimizerConfig(lr=1e20))
+    with pytest.raises(AlexNetError, match=r"step \d+: the loss is (nan|inf).*lower optimizer.lr"):
+        train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    for path in (tmp_path / "run").rglob("*.safetensors"):
+        assert all(torch.isfinite(t).all() for t in load_file(path).values())
+    assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("what", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
+    what, reference, tiny_config, tiny_set, tmp_path, capsys
+):
+    run = tmp_path / "reference"
+    newest = run / "checkpoint" / (run / "checkpoint" / "last").read_text().strip()
+    content = bytearray((newest / what).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / what).write_bytes(content)
+    model = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    assert "step-21 is damaged and passed over" in capsys.readouterr().err
+    assert weights(model) == reference[0]
+    assert rows(run) == reference[1]
+
+
+def test_no_sound_checkpoint_is_an_error_and_none_yet_is_not(tiny_config, tiny_set, tmp_path, capsys):
+    run = tmp_path / "run"
+    first = train(replace(tiny_config, epochs=1), tiny_set, run, device=CPU, resume=True, quiet=True)
+    assert "no checkpoint yet: starting at step 0" in capsys.readouterr().err
+    assert first is not None
+    for folder in (run / "checkpoint").glob("step-*"):
+        (folder / "state.json").write_text("{}")
+    with pytest.raises(AlexNetError, match="no sound checkpoint"):
+        train(replace(tiny_config, epochs=1), tiny_set, run, device=CPU, resume=True, quiet=True)
+
+
+def test_resuming_with_other_settings_is_refused_by_name(reference, tiny_config, tiny_set, tmp_path):
+    other = replace(tiny_config, batch_size=4, augmentation=Augmentation(color_noise=0.2))
+    with pytest.raises(UsageError, match=r"augmentation\.color_noise, batch_size"):
+        train(other, tiny_set, tmp_path / "reference", device=CPU, resume=True, quiet=True)
+
+
+def test_a_second_trainer_in_the_same_run_is_refused(tiny_config, tiny_set, tmp_path):
+    with (
+        trainer._sole_trainer(tmp_path),
+        pytest.raises(AlexNetError, match=f"process {os.getpid()} is training here"),
+    ):
+        train(tiny_config, tiny_set, tmp_path, device=CPU, quiet=True)
+
+
+def test_training_on_a_subset_takes_the_same_images_every_epoch(tiny_config, tiny_set, tmp_path):
+    config = replace(tiny_config, train_images=16, epochs=2)
+    train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    images = trainer.training_images(54, config)
+    assert len(images) == len(set(images.tolist())) == 16
+    assert [row["step"] for row in rows(tmp_path / "run") if row["event"] == "epoch"] == [2, 4]
