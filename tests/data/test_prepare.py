@@ -147,7 +147,7 @@ def test_ten_unreadable_files_are_put_up_with_and_eleven_are_not(image_folder_of
     assert prepare(source, tmp_path / "ten", size=4, workers=1).meta["found"]["rejected"] == 10
     spoil(source, "train/dog/109.png")
     with pytest.raises(
-        DataError, match=r"11 of 240 files cannot be read, more than 10 .*001.png: not an image; \.\.\."
+        DataError, match=r"11 of 240 files cannot be read, more than 10 .*001.png: not an image; .*; \.\.\."
     ):
         prepare(source, tmp_path / "eleven", size=4, workers=1)
     with pytest.raises(DataError, match="unfinished: run prepare again"):

@@ -1,0 +1,62 @@
+# Everything from a bare machine: `make demo`, `make test`. Needs Python 3.11 or newer with pip, and make.
+PYTHON ?= python3
+VENV ?= .venv
+# With a GPU and another build of torch in mind: make TORCH="torch==2.13.0 --index-url ..." demo
+TORCH ?= torch==2.13.0
+
+BIN = $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Torch's threads wait asleep, not spinning, when the machine is shared (docs/experiment-log.md).
+export GOMP_SPINCOUNT ?= 2000
+
+.PHONY: demo test test-all check format photos-model fashion-mnist clean
+
+demo: $(VENV)/.demo
+	$(BIN)/alexnet train quickstart --out runs/quickstart --resume
+	@echo
+	@echo "look at   runs/quickstart/report.html"
+	@echo "then try  $(BIN)/alexnet predict runs/quickstart IMAGE... --views 10"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+# The tables of the README on real photographs; both resume where they were stopped. $ALEXNET_DATA names the data.
+photos-model: $(VENV)/.dev
+	for recipe in code2012_photos modern_photos paper2012_photos; do \
+	  $(BIN)/alexnet train $$recipe --out runs/$$recipe --resume || exit; done
+	$(BIN)/python benchmarks/collect.py imagenette runs/code2012_photos runs/modern_photos runs/paper2012_photos
+
+fashion-mnist: $(VENV)/.dev
+	$(BIN)/alexnet train lenet --out runs/lenet --resume
+	$(BIN)/alexnet train d2l_fashion_mnist --train-images 12000 --epochs 3 --precision bfloat16 \
+	  --out runs/d2l_fashion_mnist --resume
+	$(BIN)/python benchmarks/collect.py fashion-mnist runs/lenet runs/d2l_fashion_mnist
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV); }
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q $(TORCH)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[fast]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[all,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs
