@@ -17,7 +17,9 @@ def collect(run: Path) -> dict[str, Any]:
     """What a run was, and what came out."""
     config = read_json(run / "config.json")
     train = config["train"]
-    results = {path.stem.removeprefix("final-"): read_json(path) for path in sorted((run / "results").glob("final-*.json"))}
+    results = {
+        path.stem.removeprefix("final-"): read_json(path) for path in sorted((run / "results").glob("final-*.json"))
+    }
     epochs = [line for line in (run / "summary.csv").read_text().splitlines()[1:] if line]
     return {
         "recipe": train["recipe"],
@@ -29,7 +31,7 @@ def collect(run: Path) -> dict[str, Any]:
         "train_images": train["train_images"],
         "data_fingerprint": config["data"]["fingerprint"],
         "config_fingerprint": fingerprint(train),
-        "environment": read_json(run / "environment.json"),
+        "environment": {k: v for k, v in read_json(run / "environment.json").items() if k != "command"},
         "epochs_finished": len(epochs),
         "results": {
             name: {k: result[k] for k in ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "views", "loss_nats", "protocol")}

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -135,6 +135,8 @@ class PrepareOptions:
     """Folder to write."""
     size: int | None = None
     """Side of the stored squares; by default 256, or the size at which an IDX or CIFAR set comes."""
+    store: Literal["pixels", "jpeg"] = "pixels"
+    """Pixels, or JPEG records for sets beyond the disk."""
     workers: int | None = None
     """Processes; by default one for each core."""
     seed: int = 0
@@ -150,14 +152,16 @@ class PrepareOptions:
 def _prepare(arguments: list[str]) -> int:
     options = _parse(PrepareOptions, "prepare", arguments)
     from alexnet.core.console import Bar
-    from alexnet.data.prepare import prepare, read_data
+    from alexnet.data.named import find_source
+    from alexnet.data.prepare import prepare
 
-    source = read_data(options.source, data_root=options.data_root, seed=options.seed)
+    source = named_source(options.source, data_root=options.data_root, seed=options.seed) or options.source
     with Bar("prepare", 0) as bar:
         packed = prepare(
             source,
             options.packed,
             size=options.size,
+            store=options.store,
             workers=options.workers,
             seed=options.seed,
             max_bad=options.max_bad,
@@ -322,6 +326,8 @@ class EvaluateOptions(DeviceOptions):
 
 def _evaluate(arguments: list[str]) -> int:
     options = _parse(EvaluateOptions, "evaluate", arguments)
+    if not options.models:
+        raise UsageError("evaluate needs models: run directories, model folders or saved probabilities")
     from alexnet.core.runs import write_json
     from alexnet.evaluation.ensemble import combine
     from alexnet.evaluation.error_rate import count
@@ -385,6 +391,8 @@ class PredictOptions(DeviceOptions):
 
 def _predict(arguments: list[str]) -> int:
     options = _parse(PredictOptions, "predict", arguments)
+    if not options.images:
+        raise UsageError("predict needs images after the model: files, folders, or - for standard input")
     if options.top < 1:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
     from alexnet.evaluation.predict import load

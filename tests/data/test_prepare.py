@@ -19,8 +19,11 @@ from PIL import Image
 
 from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.data import prepare as preparing
+from alexnet.data import shards
+from alexnet.data.named import read_source
 from alexnet.data.packed import open_packed
 from alexnet.data.prepare import prepare, resolve
+from alexnet.data.shards import Store
 from alexnet.data.sources import Record, Source
 
 MakeFolder = Callable[..., Path]
@@ -195,7 +198,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("store", ["pixels", "jpeg"])
 def test_killed_at_any_point_of_its_writing_it_goes_on_to_the_same_bytes(
-    image_folder_of: MakeFolder, tmp_path: Path, store: preparing.Store
+    image_folder_of: MakeFolder, tmp_path: Path, store: Store
 ):
     source = image_folder_of(COUNTS)
     spoil(source, "train/cat/001.png")
@@ -298,7 +301,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(image_folder_of: MakeF
 
 
 def test_a_file_that_vanishes_while_reading_is_a_fault_with_its_name(image_folder_of: MakeFolder, tmp_path: Path):
-    source = preparing.read_source(image_folder_of(COUNTS))
+    source = read_source(image_folder_of(COUNTS))
     Path(source.records[2].file).unlink()
     Path(source.records[10].file).write_bytes(Path(source.records[10].file).read_bytes()[:300])
     packed = prepare(source, tmp_path / "packed", size=12, workers=1, max_bad=2)
@@ -359,7 +362,7 @@ def test_both_decoders_read_the_same_pixels_from_our_records(tmp_path: Path):
         rough = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(rough).resize((64, 64), Image.Resampling.BICUBIC))
         for channels, colorspace in ((3, "RGB"), (1, "GRAY")):
-            jpeg = preparing._encode(smooth[:, :, :channels])
+            jpeg = shards._encode(smooth[:, :, :channels])
             by_pillow = np.asarray(Image.open(io.BytesIO(jpeg))).reshape(64, 64, channels)
             assert np.array_equal(simplejpeg.decode_jpeg(jpeg, colorspace), by_pillow)
 

@@ -260,6 +260,18 @@ def test_an_empty_split_is_refused() -> None:
         evaluate(make_split(0))
 
 
+def test_a_batch_of_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        evaluate(make_split(5), batch_size=0)
+
+
+def test_grey_images_are_not_spread_over_a_color_network() -> None:
+    # Without the check, subtracting a color mean would broadcast one channel to three.
+    color = Preprocessing(resize=6, crop=4, channels=3)
+    with pytest.raises(UsageError, match="have 1 channels, the network reads 3"):
+        evaluate_split(make_model(), make_split(3), color, np.zeros((6, 6, 3), np.float32), classes=NAMES, views=CENTER)
+
+
 def test_another_number_of_classes_is_refused() -> None:
     with pytest.raises(UsageError, match="tells 7 classes apart, the data has 2"):
         evaluate(make_split(5, num_classes=2), classes=NAMES[:2])

@@ -3,13 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError
-from alexnet.models import create_model
+from alexnet.core.rng import DropoutDraw
+from alexnet.models import create_model, model_config
 from alexnet.models.alexnet import AlexNet, AlexNetConfig, alexnet_2012, alexnet_2012_code, alexnet_caffe, caffenet
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 
@@ -312,6 +314,32 @@ def test_dropout_sits_after_fc6_and_fc7_or_before_them():
             )
         model(pixels(model))
         assert order == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "place"),
+    [
+        ("alexnet_2012", "plain", "after"),
+        ("alexnet_2012_code", "plain", "after"),
+        ("alexnet_caffe", "inverted", "after"),
+        ("caffenet", "inverted", "after"),
+        ("alexnet_owt", "inverted", "before"),
+        ("alexnet_d2l", "inverted", "after"),
+    ],
+)
+def test_dropout_of_each_network(name: str, kind: str, place: str):
+    config = model_config(name)
+    assert (config.dropout, config.dropout_place, config.dropout_rate) == (kind, place, 0.5)
+
+
+def test_the_two_dropout_layers_draw_different_masks():
+    model = small(biases=(1.0,) * 8, weight_std=(0.0,) * 8)  # every unit is 1, so the masks show
+    masks: list[Tensor] = []
+    for layer in (model.dropout6, model.dropout7):
+        layer.register_forward_hook(lambda m, args, y: masks.append(y))
+    model(pixels(model), DropoutDraw(seed=0, epoch=0, image_B=np.array([3, 4])))
+    assert masks[0].shape == masks[1].shape
+    assert not torch.equal(masks[0], masks[1])
 
 
 # Wrong settings -------------------------------------------------------------------------------------------------------

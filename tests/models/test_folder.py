@@ -201,6 +201,18 @@ def test_a_configuration_too_large_for_memory_is_refused_without_allocating(tmp_
         load_model_folder(tmp_path / "m")
 
 
+def test_an_edited_configuration_is_refused_even_where_it_would_fit(tmp_path: Path):
+    model = create_model("alexnet_2012", fc_units=(2, 2), num_classes=2)
+    preprocessing = replace(default_preprocessing("alexnet_2012"), mean="none")
+    save_model_folder(tmp_path / "m", model, "alexnet_2012", preprocessing, ["a", "b"], None)
+    config = tmp_path / "m" / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"lrn_k": 2.0', '"lrn_k": 6.0'))
+    assert config.read_text() != text
+    with pytest.raises(AlexNetError, match="fingerprint"):
+        load_model_folder(tmp_path / "m")
+
+
 def test_nothing_is_unpickled(folder: Path, tmp_path: Path):
     canary = tmp_path / "canary"
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alexnet.core.config import from_json, to_json
 from alexnet.core.errors import UsageError
 from alexnet.core.rng import DropoutDraw
-from alexnet.models import create_model, default_preprocessing, layer_parameters, list_models, model_config
+from alexnet.models import ModelConfig, create_model, default_preprocessing, layer_parameters, list_models, model_config
 
 NAMES = list_models()
 
@@ -130,7 +130,9 @@ def test_initial_weights_depend_on_the_seed_alone(name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_configuration_survives_json(name: str):
     config = model_config(name)
-    assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
+    text = json.dumps(to_json(config))
+    assert from_json(type(config), json.loads(text)) == config
+    assert from_json(ModelConfig, json.loads(text)) == config  # also where the reader does not know which network it is
 
 
 @pytest.mark.parametrize("name", NAMES)

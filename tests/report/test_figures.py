@@ -49,22 +49,31 @@ def test_a_kernel_is_scaled_so_that_zero_is_mid_grey_and_its_largest_weight_an_e
 
 
 def test_kernels_stand_in_rows_tower_below_tower() -> None:
-    # Six kernels of 2 x 2, three a tower, two a row; kernel k has one weight, at a place that tells k.
-    kernels_KCRS = np.zeros((6, 1, 2, 2), dtype=np.float32)
-    kernels_KCRS[:, 0, 0, 0] = 1
-    image = pixels(kernel_picture(kernels_KCRS, num_towers=2, columns=2))
-    # Per tower two rows of 2 pixels with a gap of 1: 5; between the towers 3: 5 + 3 + 5 = 13 high, 2 + 1 + 2 = 5 wide.
-    assert image.shape == (13, 5, 4)
-    white = np.argwhere((image[..., 0] == 255) & (image[..., 3] == 255)).tolist()
-    assert white == [[0, 0], [0, 3], [3, 0], [8, 0], [8, 3], [11, 0]]
+    # 36 kernels of 2 x 2, 18 a tower: two rows of 9. The first weight of kernel k, of at most 36, tells k.
+    kernels_KCRS = np.ones((36, 1, 2, 2), dtype=np.float32)
+    kernels_KCRS[:, 0, 0, 0] = np.arange(36) / 36
+    image = pixels(kernel_picture(kernels_KCRS, num_towers=2))
+    # Rows of 2 pixels with a gap of 1; between the towers 3: 2 + 1 + 2 + 3 + 2 + 1 + 2 = 13 high, 9 * 3 - 1 = 26 wide.
+    assert image.shape == (13, 26, 4)
+    for k in range(36):
+        top, left = [0, 3, 8, 11][k // 9], 3 * (k % 9)
+        assert image[top, left, 0] == pytest.approx(127.5 + 127.5 * k / 36, abs=0.6)  # rounded to a whole number
+        assert image[top + 1, left + 1].tolist() == [255] * 4
     assert (image[:, 2, 3] == 0).all()  # gaps are transparent
     assert (image[5:8, :, 3] == 0).all()
+
+
+@pytest.mark.parametrize(("num", "columns"), [(96, 16), (64, 16), (48, 12), (40, 10), (5, 5), (17, 16)])
+def test_rows_of_kernels_are_full_where_they_can_be(num: int, columns: int) -> None:
+    towers = 2 if num in (96, 48, 40) else 1
+    image = pixels(kernel_picture(np.ones((num, 1, 1, 1), dtype=np.float32), towers))
+    assert image.shape[1] == 2 * columns - 1
 
 
 def test_dead_and_broken_kernels_are_grey() -> None:
     kernels_KCRS = np.zeros((2, 3, 4, 4), dtype=np.float32)
     kernels_KCRS[1] = np.nan
-    image = pixels(kernel_picture(kernels_KCRS, columns=2))
+    image = pixels(kernel_picture(kernels_KCRS))
     assert set(image[image[..., 3] == 255][:, 0].tolist()) == {128}
 
 

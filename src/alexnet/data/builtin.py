@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import colorsys
 import math
+import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from alexnet.core import rng
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.data.pool import in_processes
 from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, fingerprint_of, hold_out
 
@@ -32,7 +32,7 @@ Array = NDArray[np.floating[Any]]
 DIGITS_SIZE = 28
 """Side at which the 8 x 8 digits are stored: that of MNIST, which LeNet reads."""
 
-DRAWING = 1
+DRAWING = 2
 """Version of the pictures: other numbers draw other pictures."""
 
 FORMS = ("arrow", "crescent", "cross", "disk", "ring", "square", "star", "triangle")
@@ -55,6 +55,8 @@ CLASSES = (
 )
 TRAIN_IMAGES, VAL_IMAGES = 120, 25
 """Of each class, in the standard set."""
+VAL_NUMBERS = 1_000_000
+"""Number of the first validation picture of a class; training pictures count from 0."""
 
 
 def digits(seed: int = 0) -> Source:
@@ -87,15 +89,15 @@ def shapes_folder(
     folder = parent / f"shapes-v{DRAWING}-{train}-{val}-seed{seed}"
     if folder.is_dir():
         return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".shapes-", dir=parent))
+    temporary = parent / f".{folder.name}.tmp-{os.getpid()}"
     try:
         draw_shapes(temporary, train=train, val=val, seed=seed, workers=workers)
-        temporary.chmod(0o755)
         temporary.rename(folder)
-    except OSError:
+    except OSError as error:
         if not folder.is_dir():  # else another process was first
-            raise
+            raise AlexNetError(
+                f"{printable(parent)}: cannot be drawn into ({error.strerror}); $ALEXNET_CACHE names another place"
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -125,15 +127,14 @@ class _ClassJob:
 def _draw_class(seed: int, job: _ClassJob) -> None:
     folder = job.folder / job.split / job.name
     folder.mkdir(parents=True, exist_ok=True)
-    first = (CLASSES.index(job.name) * 2 + (job.split == "val")) * 1_000_000
     for i in range(job.count):
-        picture = draw_picture(job.name, first + i, seed)
+        picture = draw_picture(job.name, i if job.split == "train" else VAL_NUMBERS + i, seed)
         picture.save(folder / f"{job.name}-{i:05d}.jpg", quality=70 + i % 26)
 
 
 def draw_picture(class_name: str, number: int, seed: int = 0) -> Image.Image:
     """One picture of a class, 120 to 600 pixels a side."""
-    random = _Draws(seed, number)
+    random = _Draws(seed, class_name, number)
     width, height = _frame(random)
     kind, _, detail = class_name.partition("-")
     background_HWC = _background(random, width, height)
@@ -164,8 +165,8 @@ def draw_picture(class_name: str, number: int, seed: int = 0) -> Image.Image:
 class _Draws:
     """The random numbers of one picture, in the order in which it asks for them."""
 
-    def __init__(self, seed: int, number: int) -> None:
-        key = int(rng.keys(seed, "shapes", 0, np.array([number]))[0])
+    def __init__(self, seed: int, class_name: str, number: int) -> None:
+        key = int(rng.keys(seed, f"shapes/{class_name}", 0, np.array([number]))[0])
         self.generator = np.random.Generator(np.random.PCG64(key))
 
     def between(self, low: float, high: float) -> float:

@@ -13,9 +13,11 @@ import numpy as np
 
 from alexnet.core.errors import DataError, ImageError
 from alexnet.core.runs import sha256_file
+from alexnet.data.named import find_source
 from alexnet.data.packed import PackedSplit, is_packed, open_packed
 from alexnet.data.pool import in_processes
-from alexnet.data.prepare import Progress, decode, named_source, read_source
+from alexnet.data.prepare import Progress
+from alexnet.data.shards import decode
 from alexnet.data.sources import Fault, Record, Source, class_faults, class_notes
 
 TINY_CLASS = 10
@@ -42,8 +44,7 @@ def check(
     if not isinstance(source, Source):
         if is_packed(Path(source)):
             return _report(_packed_faults(Path(source), progress), [])
-        named = named_source(str(source), data_root=data_root, cache=cache, seed=seed)
-        source = named or read_source(source, seed=seed)
+        source = find_source(source, data_root=data_root, cache=cache, seed=seed)
     examined: list[_Examined] = []
     chunks = [source.records[i : i + _CHUNK] for i in range(0, len(source.records), _CHUNK)]
     for _, results in in_processes(_examine, chunks, workers):

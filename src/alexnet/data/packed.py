@@ -28,6 +28,8 @@ from alexnet.core.runs import read_json, sha256_file
 from alexnet.data.sources import SPLITS
 
 VERSION = 1
+HEADER_BYTES = 128
+"""Of a .npy file with four dimensions; the pixels follow."""
 UNFINISHED = ".unfinished"
 """Folder inside a packed directory that exists until its preparation is complete."""
 
@@ -101,7 +103,7 @@ class PackedSplit:
             file = f"{self.name}.images.{'bin' if self._jpeg else 'npy'}"
             raise DataError(
                 f"{printable(self._folder)}/{file}: image {index} ({printable(self.path(index))}) is damaged: its bytes are not "
-                "those that were prepared; prepare the set again"
+                "those that were prepared; remove the folder and prepare it again"
             )
         self._verified_N[index] = True
 
@@ -189,10 +191,10 @@ def open_packed(path: str | Path) -> PackedSet:
     for name, expected in meta["files"].items():
         file = folder / name
         if not file.is_file():
-            raise DataError(f"{printable(file)}: missing; prepare the set again")
+            raise DataError(f"{printable(file)}: missing; remove the folder and prepare it again")
         if (size := file.stat().st_size) != expected["bytes"]:
             raise DataError(
-                f"{printable(file)}: {size:,} bytes, prepared with {expected['bytes']:,}; prepare the set again"
+                f"{printable(file)}: {size:,} bytes, prepared with {expected['bytes']:,}; remove the folder and prepare it again"
             )
         if not name.endswith((".images.npy", ".images.bin", ".paths.jsonl")):
             _verify_file(file, meta)
@@ -225,17 +227,17 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = read_json(folder / "meta.json")
     except AlexNetError as error:
-        raise DataError(f"{error}; prepare the set again") from error
+        raise DataError(f"{error}; remove the folder and prepare it again") from error
     if not isinstance(meta, dict) or meta.get("format") != "alexnet packed set":
         raise DataError(f"{printable(folder)}/meta.json: not that of a packed set")
     if meta.get("version") != VERSION:
         raise DataError(
             f"{printable(folder)}: packed format version {printable(meta.get('version'))}, this program reads {VERSION}; "
-            "prepare the set again"
+            "remove the folder and prepare it again"
         )
     checksum = meta.pop("sha256", None)
     if checksum != _canonical_hash(meta) or meta.get("complete") is not True:
-        raise DataError(f"{printable(folder)}/meta.json: damaged or edited; prepare the set again")
+        raise DataError(f"{printable(folder)}/meta.json: damaged or edited; remove the folder and prepare it again")
     return meta
 
 
@@ -247,7 +249,7 @@ def _canonical_hash(value: Any) -> str:
 def _verify_file(file: Path, meta: dict[str, Any]) -> None:
     if sha256_file(file) != meta["files"][file.name]["sha256"]:
         raise DataError(
-            f"{printable(file)}: damaged: its bytes are not those that were prepared; prepare the set again"
+            f"{printable(file)}: damaged: its bytes are not those that were prepared; remove the folder and prepare it again"
         )
 
 
@@ -258,6 +260,7 @@ def _load_array(file: Path, shape: tuple[int, ...], dtype: type[np.generic], mma
         raise DataError(f"{printable(file)}: not a readable NumPy file ({printable(error)})") from error
     if array.shape != shape or array.dtype != dtype:
         raise DataError(
-            f"{printable(file)}: {array.dtype} {array.shape}, but meta.json says {np.dtype(dtype)} {shape}; prepare the set again"
+            f"{printable(file)}: {array.dtype} {array.shape}, but meta.json says {np.dtype(dtype)} {shape}; "
+            "remove the folder and prepare it again"
         )
     return array

@@ -227,11 +227,13 @@ def evaluate_split(
     from (fingerprint, split, resampler); it becomes part of the protocol. ``progress(done, total)`` is called after
     each batch. The last batch is filled up with copies that are not counted, so every forward pass has the same shape.
     The model is put back into the mode it was in. Raises :class:`UsageError` for an empty split or a network with
-    another number of classes, and :class:`AlexNetError` for an output that is not finite."""
+    another number of classes or channels, and :class:`AlexNetError` for an output that is not finite."""
     device = device or torch.device("cpu")
     n = len(split)
     if n == 0:
         raise UsageError("the split has no images: there is nothing to evaluate")
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
     batch_size = min(batch_size, n)
     order_N = np.minimum(np.arange(math.ceil(n / batch_size) * batch_size), n - 1)
     mean_SSC = None if mean is None else torch.as_tensor(mean).to(device)

@@ -90,7 +90,13 @@ def views_of(
     preprocessing: Preprocessing,
     mean_SSC: Tensor | None,
 ) -> Iterator[Tensor]:
-    """The network's inputs, one view of all images at a time: ``views.num`` times (B, C, crop, crop) float32."""
+    """The network's inputs, one view of all images at a time: ``views.num`` times (B, C, crop, crop) float32. Images of
+    another number of channels than ``preprocessing`` is for: :class:`UsageError`."""
+    if pixels_BSSC.shape[3] != preprocessing.channels:
+        raise UsageError(
+            f"the images have {pixels_BSSC.shape[3]} channels, the network reads {preprocessing.channels}; "
+            "take data of the kind it was trained on"
+        )
     size = preprocessing.resize
     where = positions(views, image_B, size, size, preprocessing.crop)
     pixels_BSSC = fit(pixels_BSSC, size)  # once, not once a view

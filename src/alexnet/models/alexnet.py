@@ -37,6 +37,8 @@ class AlexNetConfig:
     Tuples over the convolutional layers have five entries, or six with conv6; tuples over all layers continue with
     fc6, fc7, fc8."""
 
+    kind: Literal["alexnet"] = "alexnet"
+    """Tells this configuration from those of other networks."""
     input_size: int = 224
     """Side of the square input, in pixels."""
     in_channels: int = 3

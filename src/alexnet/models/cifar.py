@@ -20,6 +20,8 @@ from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 class CifarLocalConfig:
     """Two convolutional and two unshared local layers, and fc10 (`layers-conv-local-13pct.cfg` and `-11pct.cfg`)."""
 
+    kind: Literal["cifar_local"] = "cifar_local"
+    """Tells this configuration from those of other networks."""
     input_size: int = 24
     """Side of the square input, in pixels: 24-pixel crops of the 32-pixel images."""
     in_channels: int = 3
@@ -42,6 +44,8 @@ class CifarLocalConfig:
 class CifarConvConfig:
     """Three convolutional layers and fc10: four weight layers (`layers-18pct.cfg` and `layers-19pct.cfg`)."""
 
+    kind: Literal["cifar_conv"] = "cifar_conv"
+    """Tells this configuration from those of other networks."""
     input_size: int = 32
     """Side of the square input, in pixels."""
     in_channels: int = 3

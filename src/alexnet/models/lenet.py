@@ -19,6 +19,8 @@ from alexnet.models.layers import Activation, activation, check_input, check_siz
 class LeNetConfig:
     """What separates LeNet from AlexNet besides size: the nonlinearity and the pooling."""
 
+    kind: Literal["lenet"] = "lenet"
+    """Tells this configuration from those of other networks."""
     input_size: int = 28
     """Side of the square input, in pixels; C1 adds two zeros on each side."""
     in_channels: int = 1

@@ -119,7 +119,7 @@ def run(
                 batch_size=config.batch_size,
                 device=machine.device,
                 precision=config.precision,
-                data={"data": config.data, "split": data.held_out, "fingerprint": data.fingerprint},
+                data=provenance(config.data, data, data.held_out),
                 progress=lambda done, _total, bar=bar: bar.update(done),  # type: ignore[misc]
             )
         write_json(results / result_name(views), evaluation.to_json())
@@ -170,12 +170,18 @@ def evaluate_model(
             device=machine.device,
             precision=precision,
             workers=machine.workers,
-            data={"data": data, "split": name, "fingerprint": packed.fingerprint},
+            data=provenance(data, packed, name),
             keep_probabilities=True,
             progress=lambda done, _total: bar.update(done),
         )
     assert evaluation.probabilities is not None
     return evaluation.probabilities
+
+
+def provenance(name: str, packed: PackedSet, split: str) -> dict[str, Any]:
+    """Where the images of a result come from, for its protocol."""
+    stored = {"stored": packed.meta["protocol"], "fingerprint": packed.fingerprint}
+    return {"data": Path(name).name, "split": split, **stored}
 
 
 def result_name(views: str) -> str:

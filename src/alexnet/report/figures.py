@@ -54,9 +54,9 @@ def training_curves(log: Log) -> str:
             _line(loss, at_steps, steps["loss"], BLUE, alpha=0.35, width=0.9),
             _line(loss, at_epochs, column(epochs, "train_loss"), BLUE, "training", marker="o"),
             _line(loss, at_epochs, column(epochs, "val_loss"), ORANGE, "validation", marker="o"),
-            _line(error, at_epochs, 100 * column(epochs, "train_top1_error"), BLUE, "training, top-1", marker="o"),
-            _line(error, at_epochs, 100 * column(epochs, "val_top1_error"), ORANGE, "validation, top-1", marker="o"),
-            _line(error, at_epochs, 100 * column(epochs, "val_top5_error"), GREEN, "validation, top-5", marker="o"),
+            _line(error, at_epochs, 100 * column(epochs, "train_top1_error"), BLUE, "train top-1", marker="o"),
+            _line(error, at_epochs, 100 * column(epochs, "val_top1_error"), ORANGE, "val top-1", marker="o"),
+            _line(error, at_epochs, 100 * column(epochs, "val_top5_error"), GREEN, "val top-5", marker="o"),
             _line(rate, at_steps, steps["lr"], INK, width=1.2)
             or _line(rate, at_epochs, column(epochs, "lr"), INK, width=1.2),
             _line(speed, at_steps, steps["images_per_second"], INK, width=1.2),
@@ -156,7 +156,8 @@ def _dress(axes: Axes, title: str, *, floor: float | None = None, log: bool = Fa
     elif floor is not None:
         axes.set_ylim(bottom=floor)
     if any(not str(line.get_label()).startswith("_") for line in axes.lines):
-        axes.legend(loc="upper right", labelcolor=SOFT)
+        above: Any = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.0}  # no curve is there
+        axes.legend(**above, ncols=3, labelcolor=SOFT, fontsize=9, handlelength=1.4, columnspacing=1.2)
 
 
 def _svg(figure: Figure, title: str) -> str:
@@ -172,8 +173,8 @@ def _svg(figure: Figure, title: str) -> str:
     return svg
 
 
-def kernel_picture(kernels_KCRS: NDArray[np.float32], num_towers: int = 1, columns: int = 16) -> str:
-    """Kernels (K, C, R, S) with C 1 (grey) or 3 (RGB), ``columns`` a row, one tower below the other, as a PNG data URI
+def kernel_picture(kernels_KCRS: NDArray[np.float32], num_towers: int = 1) -> str:
+    """Kernels (K, C, R, S) with C 1 (grey) or 3 (RGB), at most 16 a row, one tower below the other, as a PNG data URI
     with transparent gaps. Each kernel is scaled on its own: mid grey is zero, and its largest weight, of either sign,
     is black or full color. Weights that are not finite are drawn as zero."""
     num_kernels, channels, rows, cols = kernels_KCRS.shape
@@ -186,9 +187,11 @@ def kernel_picture(kernels_KCRS: NDArray[np.float32], num_towers: int = 1, colum
         else (shade_KCRS.transpose(0, 2, 3, 1))
     )
     towers = np.array_split(np.round(shade_KRSC).astype(np.uint8), num_towers)
+    longest = max(map(len, towers))
+    columns = next((c for c in range(16, 7, -1) if longest % c == 0), min(longest, 16))  # full rows, if there can be
     lines = [math.ceil(len(tower) / columns) for tower in towers]
     gap, tower_gap = 1, max(3, rows // 2)
-    width = min(columns, max(map(len, towers))) * (cols + gap) - gap
+    width = columns * (cols + gap) - gap
     height = sum(lines) * (rows + gap) - gap * num_towers + tower_gap * (num_towers - 1)
     canvas = np.zeros((height, width, 4), dtype=np.uint8)
     top = 0

@@ -24,7 +24,7 @@ from alexnet.report.tables import Log, Result
 MATRIX_CLASSES = 32
 """Up to so many classes the confusion matrix is a table with names; above, a picture."""
 SHOWN_CLASSES = 20
-"""Classes listed before the rest is folded away."""
+"""Classes listed before the rest is folded away, where there are more than ``MATRIX_CLASSES``."""
 SHOWN_CONFUSIONS = 12
 
 
@@ -64,7 +64,7 @@ def _content(run: Path) -> dict[str, Any]:
         "dead_filters": _dead_filters(last),
         "kernels": _read_kernels(run / "results", faults),
         "classes": sorted(best.classes, key=lambda row: (-row.top1_error, row.index)) if best else [],
-        "shown_classes": SHOWN_CLASSES,
+        "shown_classes": SHOWN_CLASSES if best and len(best.classes) > MATRIX_CLASSES else MATRIX_CLASSES,
         "matrix": _matrix(best) if best and len(best.classes) <= MATRIX_CLASSES else [],
         "picture": figures.confusion_picture(best.confusion, len(best.classes)) if best and best.confusion else "",
         "confusions": _confusions(best) if best else [],
@@ -148,8 +148,7 @@ def _read_kernels(folder: Path, faults: list[str]) -> dict[str, Any] | None:
             raise ValueError(f"{kernels_KCRS.dtype} {kernels_KCRS.shape} is not a set of grey or color kernels")
         about = _read_object(folder / "kernels.json", faults) if (folder / "kernels.json").exists() else {}
         towers = 2 if about.get("towers") == 2 else 1
-        columns = 16 if len(kernels_KCRS) >= 16 else len(kernels_KCRS)
-        picture = figures.kernel_picture(kernels_KCRS, towers, columns)
+        picture = figures.kernel_picture(kernels_KCRS, towers)
         return {"picture": picture, "towers": towers, "num": len(kernels_KCRS), "side": kernels_KCRS.shape[2]}
     except (ValueError, OSError, EOFError, MemoryError) as error:
         faults.append(f"results/conv1.npy is not readable: {error}")

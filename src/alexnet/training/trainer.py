@@ -12,6 +12,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -265,7 +266,6 @@ class _Trainer:
         }
         progress.history.append(row)
         progress.epoch, progress.position = progress.epoch + 1, 0
-        progress.loss_sum, progress.top1_errors = 0.0, 0
         progress.seconds = time.monotonic() - self.started
         self.log.write(row | {"seconds": progress.seconds})
         say(
@@ -273,8 +273,9 @@ class _Trainer:
             f"{row['train_top1_error']:.1%}, validation loss {row['val_loss']:.3f} error {row['val_top1_error']:.1%} "
             f"({result.top1_errors} of {result.n}), {progress.seconds:.0f} s"
         )
-        names = ("train_loss", "train_top1_error", "val_loss", "val_top1_error", "val_top5_error")
-        self.scalars(progress.step, {f"epoch/{name}": row[name] for name in names})
+        curves = {"train_loss": progress.loss_sum / num, "val_loss": result.loss_nats, "val_top1_error": result.top1_error}
+        self.scalars(progress.step, {f"epoch/{name}": value for name, value in curves.items()})
+        progress.loss_sum, progress.top1_errors = 0.0, 0
         if warning := stuck_warning([r["train_loss"] for r in progress.history], len(self.data.classes)):
             self._note(warning)
         best = result.top1_error < progress.best
@@ -408,7 +409,7 @@ def _open_run(config: TrainConfig, data: PackedSet, run: Path, *, resume: bool) 
         say(f"warning: going on from step {checkpoint.step}; the steps after it are computed again")
     if resume and checkpoint is None:
         say("no checkpoint yet: starting at step 0")
-    write_json(run / "environment.json", environment())
+    write_json(run / "environment.json", environment() | {"command": sys.argv})
     return checkpoint
 
 

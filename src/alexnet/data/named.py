@@ -1,0 +1,107 @@
+"""What a name or a path means: the named sets, and every form of data that is recognized by its files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from alexnet.core.errors import DataError, printable
+from alexnet.data.builtin import digits, shapes_folder
+from alexnet.data.cifar import cifar10, is_cifar10
+from alexnet.data.folder import image_folder, image_tar
+from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
+from alexnet.data.imagenet import imagenet, is_imagenet
+from alexnet.data.sources import Source, csv_list
+
+NAMED_SETS = {
+    "shapes": (),
+    "digits": (),
+    "imagenette": (
+        *("photos/imagenette-224.tar", "imagenette-224.tar", "imagenette2", "imagenette2-320", "imagenette2-160"),
+        *("imagenette2.tar", "imagenette"),
+    ),
+    "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw"),
+    "cifar10": ("cifar10", "cifar-10-batches-bin", "cifar-10-batches-py"),
+}
+"""Where each set may lie below the data folder; the first two are built in."""
+
+_HOMES = {
+    "imagenette": "https://github.com/fastai/imagenette, and unpack it",
+    "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist (four .gz files)",
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html (the binary version), and unpack it",
+}
+_IMAGENETTE_NAMES = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+
+
+def find_source(
+    data: str | Path, *, data_root: str | Path | None = None, cache: str | Path | None = None, seed: int = 0
+) -> Source:
+    """The records of a named set or of a path."""
+    return named_source(str(data), data_root=data_root, cache=cache, seed=seed) or read_source(data, seed=seed)
+
+
+def named_source(
+    name: str, *, data_root: str | Path | None = None, cache: str | Path | None = None, seed: int = 0
+) -> Source | None:
+    """The records of a named set, looked for in ``data_root``, ``$ALEXNET_DATA`` or ``./data``; ``shapes`` are drawn into
+    the cache. None if no set has this name. Raises :class:`DataError` saying where it was looked."""
+    if name == "shapes":
+        return image_folder(shapes_folder(cache_folder(cache), seed=seed), seed)
+    if name == "digits":
+        return digits(seed)
+    if name not in NAMED_SETS:
+        return None
+    root = Path(data_root or os.environ.get("ALEXNET_DATA") or "data")
+    path = next((root / place for place in NAMED_SETS[name] if (root / place).exists()), None)
+    if path is None:
+        raise DataError(
+            f"{name}: not found in {printable(root)} (looked for {', '.join(NAMED_SETS[name])}); get it from "
+            f"{_HOMES[name]}, and name the folder it is in by --data-root or $ALEXNET_DATA"
+        )
+    if name == "fashion-mnist":
+        return idx_set(path, seed, FASHION_MNIST_CLASSES)
+    source = read_source(path, seed=seed)
+    return replace(source, classes=[_IMAGENETTE_NAMES.get(wnid, wnid) for wnid in source.classes])
+
+
+def read_source(source: str | Path, *, seed: int = 0) -> Source:
+    """The records of a path: a folder of images, IDX or CIFAR-10 files or ImageNet, a tar, a CSV list, or an IDX
+    file."""
+    path = Path(source)
+    try:
+        if path.is_dir():
+            if is_idx(path):
+                return idx_set(path, seed)
+            if is_cifar10(path):
+                return cifar10(path, seed)
+            return imagenet(path, seed) if is_imagenet(path) else image_folder(path, seed)
+        if not path.exists():
+            raise DataError(
+                f"{printable(path)}: no such file, folder or named set; the sets are {', '.join(NAMED_SETS)}"
+            )
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(path)}: cannot be read ({printable(error)})") from error
+    if is_idx(path):
+        return idx_set(path, seed)
+    if path.suffix.lower() == ".tar":
+        return image_tar(path, seed)
+    if path.suffix.lower() == ".csv":
+        return csv_list(path, seed)
+    raise DataError(f"{printable(path)}: not a folder, .tar, .csv or IDX file; decompress archives first")
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """``cache``, ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``."""
+    return Path(cache or os.environ.get("ALEXNET_CACHE") or Path.home() / ".cache" / "alexnet")

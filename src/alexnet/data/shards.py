@@ -1,0 +1,171 @@
+"""The work of one process of `prepare`: decode one shard of a split, store it, and write down what was found."""
+
+# Shape suffixes: N images of a shard, S rows and columns, P pixels, C channels.
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet.core.errors import DataError, ImageError, printable
+from alexnet.core.runs import write_atomic
+from alexnet.data.decode import SUFFIXES, decode_image, resize_and_crop
+from alexnet.data.packed import HEADER_BYTES, UNFINISHED, decode_record
+from alexnet.data.sources import Record, Split
+
+Store = Literal["pixels", "jpeg"]
+
+JPEG_QUALITY = 95
+"""Of records stored as JPEG, as in the batches of cuda-convnet2."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    split: Split
+    first: int
+    """Number of its first image in the split, rejected ones counted."""
+    records: Sequence[Record]
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.first:08d}"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    path: str
+    split: Split
+    label: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What the worker found out about the images of its shard."""
+
+    good_N: NDArray[np.bool_]
+    crc32_N: NDArray[np.uint32]
+    """Of what is stored, pixels or JPEG; 0 for rejected images, like the next."""
+    length_N: NDArray[np.int64]
+    """Bytes of each JPEG record; 0 for pixels."""
+    sum_SSC: NDArray[np.uint32]
+    """Sum of the good images of a training shard; else empty, like the next."""
+    product_CC: NDArray[np.uint64]
+    """Sums over their pixels of the products of two channels."""
+    rejected: list[Rejected]
+    odd: list[str]
+
+
+def pack_shard(folder: Path, size: int, channels: int, store: Store, shard: Shard) -> None:
+    """Decode the images of a shard, store the good ones, then write the journal."""
+    n = len(shard.records)
+    image_NSSC = np.zeros((n, size, size, channels), dtype=np.uint8)
+    good_N = np.zeros(n, dtype=bool)
+    crc32_N = np.zeros(n, dtype=np.uint32)
+    jpegs: list[bytes] = [b""] * n
+    rejected, odd = [], []
+    for i, record in enumerate(shard.records):
+        try:
+            image_SSC, remarks = load_image(record, size, channels)
+        except ImageError as error:
+            rejected.append(Rejected(record.name, shard.split, record.label, error.reason, error.detail))
+            continue
+        if store == "jpeg":
+            jpegs[i] = _encode(image_SSC)
+            image_SSC = decode_record(jpegs[i], channels)  # statistics of what will be read
+        image_NSSC[i] = image_SSC
+        good_N[i] = True
+        crc32_N[i] = zlib.crc32(jpegs[i] or image_NSSC[i].data)
+        odd += [f"{record.name}: {remark}" for remark in remarks]
+    if store == "jpeg":
+        write_atomic(records_path(folder, shard), lambda file: file.writelines(jpegs))
+    else:
+        with open(folder / f"{shard.split}.images.npy", "r+b") as file:
+            file.seek(HEADER_BYTES + shard.first * image_NSSC[0].nbytes)
+            file.write(image_NSSC.data)
+            file.flush()
+            os.fsync(file.fileno())
+    training = shard.split == "train"
+    arrays = {
+        "good_N": good_N,
+        "crc32_N": crc32_N,
+        "length_N": np.array([len(jpeg) for jpeg in jpegs], dtype=np.int64),
+        "sum_SSC": image_NSSC.sum(axis=0, dtype=np.uint32) if training else np.zeros(0, np.uint32),
+        "product_CC": _products(image_NSSC) if training else np.zeros(0, np.uint64),
+        "report": np.array(json.dumps({"rejected": [asdict(item) for item in rejected], "odd": odd})),
+    }
+    write_atomic(journal_path(folder, shard), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def load_image(record: Record, size: int, channels: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """The pixels to be stored of one image, (size, size, channels), and what is odd about its file.
+    Raises :class:`ImageError`."""
+    data = record.read()
+    if not isinstance(data, bytes) and data.shape == (size, size, channels):
+        return data, []
+    image, odd = decode(record, data)
+    return resize_and_crop(image if channels == 3 else image.convert("L"), size).reshape(size, size, channels), odd
+
+
+def decode(record: Record, data: bytes | NDArray[np.uint8]) -> tuple[Image.Image, list[str]]:
+    """A record's data as an image, and what is odd about its file."""
+    if not isinstance(data, bytes):
+        return Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data), []
+    image = decode_image(data, record.name)
+    odd = list(image.info["warnings"])
+    suffix = PurePosixPath(record.name).suffix.lower()
+    if suffix not in ("", *SUFFIXES[image.info["format"]]):
+        odd.append(f"a {image.info['format']} file")
+    return image, odd
+
+
+def _encode(image_SSC: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image_SSC if image_SSC.shape[2] == 3 else image_SSC[:, :, 0]).save(
+        buffer, "JPEG", quality=JPEG_QUALITY
+    )
+    return buffer.getvalue()
+
+
+def _products(image_NSSC: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Sums over all pixels of the products of two channels, in integers: (C, C)."""
+    channels = image_NSSC.shape[-1]
+    sum_CC = np.zeros((channels, channels), dtype=np.uint64)
+    for image_SSC in image_NSSC:
+        plane_CP = np.ascontiguousarray(image_SSC.reshape(-1, channels).T).astype(np.uint16)  # 255 * 255 < 2^16
+        for c in range(channels):
+            for d in range(c + 1):
+                sum_CC[c, d] += (plane_CP[c] * plane_CP[d]).sum(dtype=np.uint64)
+    return np.tril(sum_CC) + np.tril(sum_CC, -1).T
+
+
+def journal_path(folder: Path, shard: Shard) -> Path:
+    return folder / UNFINISHED / f"{shard.name}.npz"
+
+
+def records_path(folder: Path, shard: Shard) -> Path:
+    return folder / UNFINISHED / f"{shard.name}.bin"
+
+
+def read_journal(folder: Path, shard: Shard) -> Journal:
+    """Raises :class:`DataError` if it is damaged."""
+    path = journal_path(folder, shard)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            report = json.loads(str(arrays["report"]))
+            numbers: dict[str, Any] = {name: arrays[name] for name in arrays.files if name != "report"}
+            return Journal(**numbers, rejected=[Rejected(**item) for item in report["rejected"]], odd=report["odd"])
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{printable(path)}: damaged; remove it and prepare again") from error

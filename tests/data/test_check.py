@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alexnet.core.errors import DataError
+from alexnet.data.check import check
+from alexnet.data.prepare import prepare
+
+MakeFolder = Callable[..., Path]
+
+
+def paths(report: dict[str, list[dict[str, str]]]) -> dict[str, str]:
+    return {fault["path"]: fault["reason"] for fault in report["faults"]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sound_set_has_no_faults_and_no_notes(image_folder_of: MakeFolder, tmp_path: Path, workers: int):
+    source = image_folder_of({"train/cat": 70, "train/dog": 12, "val/cat": 3, "val/dog": 3})
+    assert check(source, workers=workers) == {"faults": [], "notes": []}
+    packed = prepare(source, tmp_path / "packed", size=8, workers=1)
+    assert check(packed.path) == {"faults": [], "notes": []}
+
+
+def test_unreadable_files_are_named_with_their_reason(image_folder_of: MakeFolder):
+    source = image_folder_of({"train/cat": 12, "train/dog": 12, "val/cat": 2, "val/dog": 2})
+    whole = (source / "train/cat/001.png").read_bytes()
+    (source / "train/cat/000.png").write_bytes(b"")
+    (source / "train/cat/001.png").write_bytes(whole[: len(whole) // 2])
+    (source / "train/dog/odd\nname.jpg").write_bytes(b"text")
+    reasons = paths(check(source, workers=1))
+    assert reasons.keys() == {"train/cat/000.png", "train/cat/001.png", "train/dog/odd\nname.jpg"}
+    assert reasons["train/cat/000.png"].startswith("empty")
+    assert reasons["train/cat/001.png"].startswith("truncated")
+    assert reasons["train/dog/odd\nname.jpg"].startswith("not an image")
+
+
+def test_the_same_bytes_in_two_splits_are_a_leak_and_in_one_a_note(image_folder_of: MakeFolder):
+    source = image_folder_of({"train/cat": 12, "train/dog": 12, "val/cat": 2, "val/dog": 2})
+    shutil.copyfile(source / "train/cat/003.png", source / "val/cat/leak.png")
+    shutil.copyfile(source / "train/cat/004.png", source / "train/cat/twice.png")
+    shutil.copyfile(source / "train/cat/005.png", source / "train/dog/other.png")
+    report = check(source, workers=1)
+    assert paths(report) == {"val/cat/leak.png": "same bytes as train/cat/003.png: a leak between train and val"}
+    assert "same bytes: train/cat/004.png, train/cat/twice.png" in report["notes"]
+    assert "same bytes, of different classes: train/cat/005.png, train/dog/other.png" in report["notes"]
+
+
+def test_all_faults_of_classes_are_listed_together(image_folder_of: MakeFolder):
+    source = image_folder_of(
+        {"train/cat": 12, "train/dog": 12, "train/eel": 0, "train/fox": 2, "val/cat": 1, "val/gnu": 2, "val/dog": 1}
+    )
+    for file in (source / "train/fox").iterdir():
+        file.write_bytes(b"broken")
+    report = check(source, workers=1)
+    reasons = paths(report)
+    assert reasons["train/eel"].startswith("class folder without images")
+    assert reasons["gnu"].startswith("a class without training images")
+    assert reasons["train/fox"] == "class with no readable image"
+    assert {"train/fox/000.png", "train/fox/001.png"} < reasons.keys()
+    assert "class fox has only 2 training images" in report["notes"]
+    assert "class fox has no val images" in report["notes"]
+
+
+def test_odd_files_are_notes(image_folder_of: MakeFolder):
+    source = image_folder_of({"train/cat": 12, "train/dog": 12, "val/cat": 2, "val/dog": 2})
+    (source / "train/cat/000.png").rename(source / "train/cat/000.jpg")
+    (source / "train/cat/.hidden.png").write_bytes(b"x")
+    report = check(source, workers=1)
+    assert report["faults"] == []
+    assert report["notes"] == ["hidden file or folder: 1 skipped", "train/cat/000.jpg: a PNG file"]
+
+
+def test_where_there_is_nothing_to_read_it_says_so(tmp_path: Path):
+    with pytest.raises(DataError, match="no such file, folder or named set"):
+        check(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no images"):
+        check(tmp_path)
+
+
+def test_an_unfinished_packed_set_is_a_fault(tmp_path: Path):
+    (tmp_path / "packed" / ".unfinished").mkdir(parents=True)
+    assert "unfinished: run prepare again" in check(tmp_path / "packed")["faults"][0]["reason"]

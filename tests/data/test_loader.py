@@ -1,0 +1,63 @@
+"""The loader gives each image once, in order, from any position, with any number of readers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from alexnet.core.errors import AlexNetError, DataError
+from alexnet.data.loader import batches, epoch_order
+
+
+class Split:
+    """Image i is filled with i, its label is i."""
+
+    def __init__(self, num: int) -> None:
+        self.labels = np.arange(num)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index_B):
+        return np.tile(index_B.astype(np.uint8)[:, None, None, None], (1, 2, 2, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("start", [0, 8, 20, 23])
+def test_images_come_in_order_from_any_position(workers, start):
+    order = epoch_order(23, seed=0, epoch=1)
+    out = list(batches(Split(23), order, 4, start=start, workers=workers))
+    assert [len(b.image_B) for b in out] == [min(4, 23 - i) for i in range(start, 23, 4)]
+    assert [i for b in out for i in b.image_B] == order[start:].tolist()
+    for b in out:
+        assert b.pixels_BSSC[:, 0, 0, 0].tolist() == b.label_B.tolist() == b.image_B.tolist()
+        assert b.position_B.tolist() == list(range(b.position_B[0], b.position_B[0] + len(b.image_B)))
+
+
+def test_what_reading_raises_reaches_the_caller_and_no_thread_stays():
+    class Broken(Split):
+        def read(self, index_B):
+            raise DataError("image 3 is damaged")
+
+    with pytest.raises(DataError, match="image 3"):
+        list(batches(Broken(8), np.arange(8), 2, workers=2))
+    deadline = time.monotonic() + 5
+    while any(t.name.startswith("alexnet-reader") for t in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(t.name.startswith("alexnet-reader") for t in threading.enumerate())
+
+
+def test_a_batch_that_does_not_come_is_given_up():
+    release = threading.Event()
+
+    class Slow(Split):
+        def read(self, index_B):
+            release.wait(5)
+            return super().read(index_B)
+
+    with pytest.raises(AlexNetError, match=r"position 0 took longer than 0\.2 s"):
+        next(batches(Slow(8), np.arange(8), 8, workers=1, timeout=0.2))
+    release.set()

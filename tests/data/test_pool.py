@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet.core.errors import AlexNetError
+from alexnet.data.pool import in_processes
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_every_job_comes_back_with_its_result(workers: int):
+    assert sorted(in_processes(square, range(20), workers)) == [(x, x * x) for x in range(20)]
+
+
+def fail(x: int) -> int:
+    if x == 3:
+        raise ValueError("three")
+    return x
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_worker_is_raised_here(workers: int):
+    with pytest.raises(ValueError, match="three"):
+        list(in_processes(fail, range(10), workers))
+
+
+def die(x: int) -> int:
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_a_killed_worker_is_one_line_and_no_hang():
+    with pytest.raises(AlexNetError, match="a worker process died"):
+        list(in_processes(die, range(10), 2))
+
+
+def wait(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path):
+    parent = os.fork()
+    if parent == 0:
+        list(in_processes(wait, [tmp_path] * 4, 2))
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in workers)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -1,0 +1,212 @@
+"""The command line as a user meets it: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.cli import main
+
+TINY = (
+    "--size 36 --preprocessing.resize 36 --preprocessing.crop 32 --model.input-size 32 --model.fc-units 16 16 "
+    "--model.conv-channels 8 8 8 8 8 --model.conv-kernels 5 3 3 3 3 --model.conv-padding 2 1 1 1 1 "
+    "--epochs 2 --batch-size 8 --device cpu"
+).split()
+
+
+def alexnet(capsys, *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of one invocation."""
+    with pytest.raises(SystemExit) as exit:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return int(exit.value.code or 0), out, err
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Two classes told apart by color, landscape and portrait, 12 + 4 images each."""
+    root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for split, num in (("train", 12), ("val", 4)):
+        for label, name in enumerate(("cold", "warm")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(num):
+                pixels = random.integers(0, 100, (40, 60, 3) if i % 2 else (60, 44, 3), dtype=np.uint8)
+                pixels[..., 2 - 2 * label] += 120
+                Image.fromarray(pixels).save(root / split / name / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory) -> Path:
+    """A finished run on these photographs."""
+    folder = tmp_path_factory.mktemp("runs")
+    os.environ["ALEXNET_CACHE"] = str(folder / "cache")
+    with pytest.raises(SystemExit) as exit:
+        main(["train", "quickstart", "--data", str(photos), "--out", str(folder / "run"), *TINY])
+    assert exit.value.code == 0
+    return folder / "run"
+
+
+def test_train_leaves_every_file_of_the_contract(run):
+    for name in ("config.json", "environment.json", "log.jsonl", "summary.csv", "report.html"):
+        assert (run / name).is_file(), name
+    for name in ("config.json", "preprocessor.json", "classes.json", "model.safetensors"):
+        assert (run / "model" / name).is_file(), name
+    for name in ("final-center.json", "final-ten.json"):
+        result = json.loads((run / "results" / name).read_text())
+        assert result["n"] == 8
+        assert result["top1_error"] == result["top1_errors"] / 8
+        assert {"top5_errors", "top5_error", "views", "loss_nats", "protocol"} <= result.keys()
+
+
+def test_a_finished_run_is_left_alone_and_an_existing_one_is_not_overwritten(run, photos, capsys):
+    before = (run / "log.jsonl").read_bytes()
+    arguments = ("train", "quickstart", "--data", photos, "--out", run, *TINY)
+    code, out, _ = alexnet(capsys, *arguments, "--resume", "--json")
+    assert code == 0
+    assert json.loads(out)["views"]["10"]["n"] == 8
+    code, _, err = alexnet(capsys, *arguments)
+    assert code == 2
+    assert "add --resume to go on, --fresh to start over" in err
+    assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_evaluate_counts_every_image_and_combines_saved_probabilities(run, photos, tmp_path, capsys):
+    saved = tmp_path / "p.npz"
+    code, out, _ = alexnet(capsys, "evaluate", run, "--views", "10", "--device", "cpu", "--save", saved, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["n"] == 8
+    assert result["top1_errors"] == json.loads((run / "results" / "final-ten.json").read_text())["top1_errors"]
+    code, out, _ = alexnet(
+        capsys, "evaluate", run, saved, "--data", photos, "--views", "10", "--device", "cpu", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["top1_errors"] == result["top1_errors"]
+
+
+def test_predict_answers_what_it_can_and_names_what_it_cannot(run, photos, tmp_path, capsys):
+    bad = tmp_path / "not-an-image.jpg"
+    bad.write_text("text")
+    good = photos / "val" / "warm" / "0.jpg"
+    code, out, err = alexnet(capsys, "predict", run, bad, good, "--json", "--device", "cpu")
+    answers = json.loads(out)
+    assert code == 4
+    assert answers[0]["error"]["reason"] == "not an image"
+    assert sum(a["probability"] for a in answers[1]["predictions"]) == pytest.approx(1, abs=1e-5)
+    assert err.count("\n") == 1
+    assert str(bad) in err
+    code, out, _ = alexnet(capsys, "predict", run, good, "--csv", "--views", "random:3", "--device", "cpu")
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [r["rank"] for r in rows] == ["1", "2"]
+    assert {r["class"] for r in rows} == {"cold", "warm"}
+
+
+def test_prepare_and_check_say_what_they_found(photos, tmp_path, capsys):
+    code, out, _ = alexnet(capsys, "prepare", photos, tmp_path / "packed", "--size", "40", "--json")
+    assert code == 0
+    assert json.loads(out)["classes"] == ["cold", "warm"]
+    code, out, _ = alexnet(capsys, "check", tmp_path / "packed", "--json")
+    assert (code, json.loads(out)["faults"]) == (0, [])
+    images = tmp_path / "packed" / "train.images.npy"
+    content = bytearray(images.read_bytes())
+    content[-5] ^= 1
+    images.write_bytes(content)
+    code, out, _ = alexnet(capsys, "check", tmp_path / "packed", "--json")
+    assert code == 4
+    assert len(json.loads(out)["faults"]) >= 1
+
+
+def test_info_prints_the_exact_totals(capsys):
+    code, out, _ = alexnet(capsys, "info", "alexnet_2012", "--json")
+    network = json.loads(out)
+    assert (code, network["parameters"], network["multiply_adds"]) == (0, 60_965_224, 724_406_816)
+    code, out, _ = alexnet(capsys, "info", "alexnet_2012", "--diff", "alexnet_owt")
+    assert "61,100,840" in out
+    assert "normalization: lrn | none" in out
+
+
+def test_dry_run_forecasts_and_writes_nothing(photos, tmp_path, capsys):
+    out_folder = tmp_path / "run"
+    code, out, _ = alexnet(
+        capsys, "train", "quickstart", "--data", photos, "--out", out_folder, "--dry-run", "--json", *TINY
+    )
+    forecast = json.loads(out)
+    assert code == 0
+    assert forecast["steps"] == 6
+    assert forecast["disk_free_bytes"] > forecast["disk_bytes"] > 4 * forecast["parameters"]
+    assert not out_folder.exists()
+
+
+WRONG = [
+    (["trian"], 2, "unknown verb 'trian'"),
+    (["train"], 2, "quickstart"),
+    (["train", "paper2013", "--out", "x"], 2, "unknown recipe 'paper2013'"),
+    (["train", "quickstart"], 2, "--out"),
+    (["train", "quickstart", "--out", "x", "--epochs", "many"], 2, "epochs"),
+    (["train", "quickstart", "--out", "x", "--epochs", "0"], 2, "must be at least 1"),
+    (["train", "quickstart", "--out", "x", "--optimizer.rate", "1"], 2, "--optimizer.rate"),
+    (["train", "quickstart", "--out", "x", "--data", "/nowhere"], 4, "/nowhere"),
+    (["train", "quickstart", "--out", "x", "--device", "tpu"], 2, "--device tpu"),
+    (["train", "quickstart", "--out", "x", "--resume", "--fresh"], 2, "give one of them"),
+    (["evaluate", "/nowhere"], 1, "/nowhere"),
+    (["evaluate"], 2, "models"),
+    (["predict", "/nowhere", "a.jpg"], 1, "/nowhere"),
+    (["info", "alexnet_2013"], 2, "alexnet_2012"),
+    (["report", "/nowhere"], 2, "not a run"),
+    (["check", "/nowhere"], 4, "/nowhere"),
+    (["prepare", "/nowhere", "x"], 4, "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "names"), WRONG, ids=[" ".join(w[0]) for w in WRONG])
+def test_a_wrong_invocation_is_one_line_that_names_the_thing(arguments, code, names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    got, out, err = alexnet(capsys, *arguments)
+    assert got == code, err
+    said = err or out  # `train` alone lists the recipes on stdout
+    assert names in said
+    if err:
+        assert err.count("\n") == 1, err
+        assert len(err) <= 300
+        assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_another_data_set_is_refused(run, tmp_path, capsys):
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "b").mkdir(parents=True)
+    for name in ("a", "b"):
+        for i in range(10):
+            Image.new("RGB", (40, 40), (i * 20, 0, 0)).save(tmp_path / "data" / name / f"{i}.png")
+    code, _, err = alexnet(capsys, "evaluate", run, "--data", tmp_path / "data", "--device", "cpu")
+    assert code == 2
+    assert "they must be the same" in err
+
+
+def test_help_answers_without_importing_torch():
+    start = time.monotonic()
+    code = "import sys; sys.argv = ['alexnet', '--help']\nfrom alexnet.cli import main\ntry: main()\nexcept SystemExit: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "alexnet train quickstart" in done.stdout
+    assert time.monotonic() - start < 30
+
+
+def test_a_closed_or_full_stdout_is_no_traceback():
+    python = [sys.executable, "-m", "alexnet", "info", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(python, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
