@@ -152,14 +152,13 @@ class PrepareOptions:
 def _prepare(arguments: list[str]) -> int:
     options = _parse(PrepareOptions, "prepare", arguments)
     from alexnet.core.console import Bar
-    from alexnet.data.named import find_source
     from alexnet.data.prepare import prepare
 
-    source = named_source(options.source, data_root=options.data_root, seed=options.seed) or options.source
-    with Bar("prepare", 0) as bar:
+    with Bar("prepare", 0, quiet=options.json) as bar:
         packed = prepare(
-            source,
+            options.source,
             options.packed,
+            data_root=options.data_root,
             size=options.size,
             store=options.store,
             workers=options.workers,
@@ -204,9 +203,17 @@ class CheckOptions:
 
 def _check(arguments: list[str]) -> int:
     options = _parse(CheckOptions, "check", arguments)
+    from alexnet.core.console import Bar
     from alexnet.data.check import check
 
-    found = check(options.source, data_root=options.data_root, workers=options.workers, seed=options.seed)
+    with Bar("check", 0, quiet=options.json) as bar:
+        found = check(
+            options.source,
+            data_root=options.data_root,
+            workers=options.workers,
+            seed=options.seed,
+            progress=lambda done, total: bar.update(done, total=total),
+        )
     if options.json:
         _print_json(found)
     else:
