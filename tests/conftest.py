@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # small tensors gain nothing from two, and lose much when something else runs on the machine
 
 
 @pytest.fixture(scope="session")

@@ -513,8 +513,10 @@ def _parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
 def _machine(options: DeviceOptions, deterministic: bool = False) -> "Machine":
     import torch
 
-    from alexnet.core.device import choose_device
+    from alexnet.core.device import choose_device, keep_freed_memory
     from alexnet.recipes.run import Machine
+
+    keep_freed_memory()
 
     if options.threads is not None:
         if options.threads < 1:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from alexnet.core.preprocessing import Preprocessing
@@ -17,14 +16,6 @@ from alexnet.models import model_config
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Cosine
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

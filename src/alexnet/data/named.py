@@ -12,6 +12,7 @@ from alexnet.data.cifar import cifar10, is_cifar10
 from alexnet.data.folder import image_folder, image_tar
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
+from alexnet.data.packed import is_packed
 from alexnet.data.sources import Source, csv_list
 
 NAMED_SETS = {
@@ -81,6 +82,8 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
     file."""
     path = Path(source)
     try:
+        if is_packed(path):
+            raise DataError(f"{printable(path)}: already a packed set; train and evaluate on it as it is")
         if path.is_dir():
             if is_idx(path):
                 return idx_set(path, seed)

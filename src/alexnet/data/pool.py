@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_connection
@@ -20,11 +20,11 @@ Result = TypeVar("Result")
 
 
 def in_processes(
-    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int | None
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None
 ) -> Iterator[tuple[Job, Result]]:
     """Each job with its result, in the order in which they finish. ``workers``: None for one a core; 0 or 1 for
     none."""
-    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    count = min(len(jobs), len(os.sched_getaffinity(0)) if workers is None else workers)
     if count <= 1:
         for job in jobs:
             yield job, function(job)

@@ -55,10 +55,11 @@ Progress = Callable[[int, int], None]
 
 SIZE = 256
 """Side of a packed photograph where nothing else is said (§2)."""
-_NOTHING: NDArray[Any] = np.zeros(0)
 SHARD_IMAGES = 256
 SHARD_BYTES = 128 << 20
 """Of pixels, at most: what a worker holds."""
+
+_NOTHING: NDArray[Any] = np.zeros(0)
 
 
 def prepare(
@@ -261,7 +262,7 @@ def _pack_shards(folder: Path, plan: _Plan, workers: int | None, progress: Progr
     if progress:
         progress(done, total)
     pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store)
-    for shard, _ in in_processes(pack, todo, workers if len(todo) > 1 else 1):
+    for shard, _ in in_processes(pack, todo, workers):
         done += len(shard.records)
         if progress:
             progress(done, total)

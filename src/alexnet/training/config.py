@@ -22,7 +22,7 @@ class TrainConfig:
     network: str
     """Its name among ``alexnet.list_models()``."""
     model: ModelConfig
-    """The network, field by field. ``classes`` is set from the data."""
+    """The network, field by field. ``num_classes`` is set from the data."""
     data: str
     """Default data set: a path or a name."""
     size: int | None = 256

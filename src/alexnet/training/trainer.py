@@ -273,7 +273,11 @@ class _Trainer:
             f"{row['train_top1_error']:.1%}, validation loss {row['val_loss']:.3f} error {row['val_top1_error']:.1%} "
             f"({result.top1_errors} of {result.n}), {progress.seconds:.0f} s"
         )
-        curves = {"train_loss": progress.loss_sum / num, "val_loss": result.loss_nats, "val_top1_error": result.top1_error}
+        curves = {
+            "train_loss": progress.loss_sum / num,
+            "val_loss": result.loss_nats,
+            "val_top1_error": result.top1_error,
+        }
         self.scalars(progress.step, {f"epoch/{name}": value for name, value in curves.items()})
         progress.loss_sum, progress.top1_errors = 0.0, 0
         if warning := stuck_warning([r["train_loss"] for r in progress.history], len(self.data.classes)):
