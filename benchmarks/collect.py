@@ -12,6 +12,8 @@ from typing import Any
 from alexnet.core.config import fingerprint
 from alexnet.core.runs import read_json, write_json
 
+RESULT_KEYS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "views", "loss_nats", "protocol")
+
 
 def collect(run: Path) -> dict[str, Any]:
     """What a run was, and what came out."""
@@ -33,11 +35,8 @@ def collect(run: Path) -> dict[str, Any]:
         "config_fingerprint": fingerprint(train),
         "environment": {k: v for k, v in read_json(run / "environment.json").items() if k != "command"},
         "epochs_finished": len(epochs),
-        "results": {
-            name: {k: result[k] for k in ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "views", "loss_nats", "protocol")}
-            for name, result in results.items()
-        },
-    }  # fmt: skip
+        "results": {name: {key: result[key] for key in RESULT_KEYS} for name, result in results.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -196,12 +195,17 @@ def test_a_run_of_another_data_set_is_refused(run, tmp_path, capsys):
 
 
 def test_help_answers_without_importing_torch():
-    start = time.monotonic()
-    code = "import sys; sys.argv = ['alexnet', '--help']\nfrom alexnet.cli import main\ntry: main()\nexcept SystemExit: assert 'torch' not in sys.modules"
+    code = """
+import sys
+from alexnet.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    assert "torch" not in sys.modules
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "alexnet train quickstart" in done.stdout
-    assert time.monotonic() - start < 30
 
 
 def test_a_closed_or_full_stdout_is_no_traceback():

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
     from alexnet.recipes import recipe as recipe
-    from alexnet.recipes.run import evaluate_model as evaluate
-    from alexnet.recipes.run import run as train
-    from alexnet.report.page import write_report as report
+    from alexnet.recipes.run import evaluate_model as evaluate  # noqa: F401
+    from alexnet.recipes.run import run as train  # noqa: F401
+    from alexnet.report.page import write_report as report  # noqa: F401
 
 _HOMES = {
     "check": ("alexnet.data.check", "check"),

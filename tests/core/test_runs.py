@@ -21,7 +21,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
     with pytest.raises(OSError, match="disk"):
         write_atomic(path, fail)
     assert read_json(path) == {"old": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_json_refuses_nan_and_names_a_damaged_file(tmp_path):

@@ -60,7 +60,7 @@ def test_channel_statistics_and_scale():
 
 def test_random_crops_reach_every_place_and_depend_on_the_epoch_and_the_image_alone():
     many = draws_for(Augmentation(), num=3000)
-    assert set(zip(many.top_B, many.left_B, strict=True)) == {(t, l) for t in range(3) for l in range(3)}
+    assert set(zip(many.top_B, many.left_B, strict=True)) == {(top, left) for top in range(3) for left in range(3)}
     assert 0.46 < many.mirror_B.mean() < 0.54
     again = draw(Augmentation(), SMALL, seed=1, epoch=0, image_B=np.array([7, 3]), position_B=np.array([500, 2]))
     assert (again.top_B == many.top_B[[7, 3]]).all()

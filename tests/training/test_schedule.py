@@ -66,5 +66,5 @@ def test_steps_and_cosine():
     ],
 )
 def test_settings_refuse_what_makes_no_sense(make):
-    with pytest.raises(ValueError, match="needs|must|is positive|start within"):
+    with pytest.raises(ValueError, match=r"needs|must|is positive|start within"):
         make()
