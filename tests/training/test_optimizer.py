@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from alexnet.core.errors import UsageError
 from alexnet.models import create_model
 from alexnet.training.optimizer import OptimizerConfig, PaperSGD, build_optimizer
 from alexnet.training.schedule import Rates, set_rates
@@ -80,3 +81,16 @@ def test_weights_and_biases_have_their_own_rates_and_decay_and_layers_can_be_fro
         assert group["weight_decay"] == {"weight": 0.1, "bias": 0.0}[group["role"]]
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+def test_single_layers_have_their_own_factor_and_decay_and_unknown_ones_are_named():
+    model = create_model("cifar_11pct")
+    config = OptimizerConfig(layer_lr=(("conv1", 0.0),), layer_weight_decay=(("fc10", 0.01),), weight_decay=0.0)
+    optimizer = build_optimizer(model, config)
+    set_rates(optimizer, Rates(weight=0.1, bias=0.1))
+    found = {(g["layer"], g["role"]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert found["conv1", "weight"] == found["conv1", "bias"] == (0.0, 0.0)
+    assert found["fc10", "weight"] == (0.1, 0.01)
+    assert found["fc10", "bias"] == found["conv2", "weight"] == (0.1, 0.0)
+    with pytest.raises(UsageError, match="no layer 'conv9'; the layers are conv1"):
+        build_optimizer(model, OptimizerConfig(layer_lr=(("conv9", 1.0),)))

@@ -199,7 +199,7 @@ def d2l_fashion_mnist() -> TrainConfig:
     """The AlexNet chapter of the textbook "Dive into Deep Learning": Fashion-MNIST at 224 pixels, plain SGD 0.01.
 
     alexnet train d2l_fashion_mnist --epochs 1
-    Its page shows about 0.88 accuracy after 10 epochs.
+    Measured for a part of it: results/fashion-mnist.json.
     """
     return TrainConfig(
         recipe="d2l_fashion_mnist",
@@ -220,7 +220,7 @@ def lenet() -> TrainConfig:
     """LeNet as textbooks have it (sigmoid, average pooling, Xavier) on Fashion-MNIST, plain SGD 0.9, batch 256.
 
     alexnet train lenet
-    Textbook figure: about 0.82 accuracy after 10 epochs.
+    Measured: 14.11 % error on the 10,000 test images (results/fashion-mnist.json).
     """
     return TrainConfig(
         recipe="lenet",
@@ -238,6 +238,35 @@ def lenet() -> TrainConfig:
     )
 
 
+def cifar10() -> TrainConfig:
+    """The 11 % network of §3.3 on CIFAR-10 (layers-cifar10-11pct.cfg, layer-params of the same name): 24-pixel crops, no
+    color noise, the local layers and fc10 decayed, the rate divided by ten for the last 20 of 520 epochs and again for
+    the last 10.
+
+    alexnet train cifar10 --epochs 40
+    Printed: 11 % test error, after training on all five batches with ten views. Not measured here.
+    """
+    return TrainConfig(
+        recipe="cifar10",
+        network="cifar_11pct",
+        model=model_config("cifar_11pct"),
+        data="cifar10",
+        size=None,
+        preprocessing=default_preprocessing("cifar_11pct"),
+        augmentation=Augmentation(color_noise=0.0),
+        optimizer=OptimizerConfig(
+            lr=0.001,
+            bias_lr=0.002,
+            weight_decay=0.0,
+            layer_weight_decay=(("local3", 0.004), ("local4", 0.004), ("fc10", 0.01)),
+        ),
+        schedule=Staged(
+            of=520, drops=(500, 510), bias_drops=(500, 510), conv1_slow=520, conv1_freeze=520, noise_off=520
+        ),
+        epochs=520,
+    )
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
@@ -252,6 +281,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         modern_photos,
         d2l_fashion_mnist,
         lenet,
+        cifar10,
     )
 }
 

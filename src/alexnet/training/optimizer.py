@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from alexnet.core.errors import UsageError, printable
 from alexnet.models import layer_parameters
 
 
@@ -31,6 +32,10 @@ class OptimizerConfig:
     """Of the biases. The paper does not say; the 2012 program used none."""
     beta2: float = 0.999
     """AdamW only."""
+    layer_lr: tuple[tuple[str, float], ...] = ()
+    """Factors on both rates of single layers, as (layer, factor); 0 freezes the layer."""
+    layer_weight_decay: tuple[tuple[str, float], ...] = ()
+    """Decay of the weights of single layers, as (layer, decay), where it is not ``weight_decay``."""
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -87,15 +92,27 @@ def _pieces(w: Tensor, g: Tensor, v: Tensor, size: int = 1 << 20) -> Iterable[tu
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """One group for the weights and one for the biases of each layer, labelled ``layer`` and ``role``."""
+    """One group for the weights and one for the biases of each layer, labelled ``layer`` and ``role``, with the layer's
+    ``factor`` on the rates. A layer that the network does not have: :class:`UsageError`."""
+    layers = layer_parameters(model)
+    factors, decays = dict(config.layer_lr), dict(config.layer_weight_decay)
+    if unknown := sorted((factors.keys() | decays.keys()) - layers.keys()):
+        raise UsageError(f"optimizer: no layer {printable(unknown[0])!r}; the layers are {', '.join(layers)}")
     groups: list[dict[str, Any]] = []
-    for layer, parameters in layer_parameters(model).items():
+    for layer, parameters in layers.items():
+        weight_decay = decays.get(layer, config.weight_decay)
         roles = [
-            ("weight", parameters.weights, config.weight_decay),
+            ("weight", parameters.weights, weight_decay),
             ("bias", parameters.biases, config.bias_weight_decay),
         ]
         groups += [
-            {"params": list(params), "layer": layer, "role": role, "weight_decay": decay}
+            {
+                "params": list(params),
+                "layer": layer,
+                "role": role,
+                "factor": factors.get(layer, 1.0),
+                "weight_decay": decay,
+            }
             for role, params, decay in roles
             if params
         ]

@@ -145,6 +145,5 @@ def count_drops(val_errors: Sequence[float], patience: int, most: int) -> int:
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
     """Write the rates into the groups made by :func:`~alexnet.training.optimizer.build_optimizer`."""
     for group in optimizer.param_groups:
-        group["lr"] = (rates.weight if group["role"] == "weight" else rates.bias) * rates.layers.get(
-            group["layer"], 1.0
-        )
+        rate = rates.weight if group["role"] == "weight" else rates.bias
+        group["lr"] = rate * rates.layers.get(group["layer"], 1.0) * group["factor"]
