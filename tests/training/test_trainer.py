@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError
 from alexnet.data.transforms import Augmentation
-from alexnet.training import trainer
+from alexnet.training import checkpoint, trainer
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.trainer import train
 
@@ -153,3 +155,65 @@ def test_training_on_a_subset_takes_the_same_images_every_epoch(tiny_config, tin
     images = trainer.training_images(54, config)
     assert len(images) == len(set(images.tolist())) == 16
     assert [row["step"] for row in rows(tmp_path / "run") if row["event"] == "epoch"] == [2, 4]
+
+
+class Stop:
+    """A stop that is requested at the n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:
+        self.looks -= 1
+        return self.looks <= 0
+
+
+@pytest.mark.parametrize("looks", [7, 8, 9, 10])
+def test_a_stop_at_the_end_of_an_epoch_or_in_its_validation_loses_nothing(
+    looks, reference, tiny_config, tiny_set, tmp_path
+):
+    run = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        train(tiny_config, tiny_set, run, device=CPU, quiet=True, stop=Stop(looks))
+    model = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    assert weights(model) == reference[0]
+    assert rows(run) == reference[1]
+
+
+def test_no_room_for_the_checkpoints_is_said_before_the_first_step(tiny_config, tiny_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(AlexNetError, match=r"checkpoints need \d+ MB, 0 MB are free"):
+        train(tiny_config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    assert not list((tmp_path / "run").glob("checkpoint/*"))
+
+
+@pytest.mark.parametrize("kind", ["write", "rename"])
+def test_a_save_that_fails_leaves_the_checkpoint_before_it(kind, tiny_config, tiny_set, tmp_path, monkeypatch):
+    """The disk fills up at the second checkpoint; the first is intact, and the run goes on from it."""
+    run, saves = tmp_path / "run", []
+
+    def full(*arguments: object, **_: object) -> None:
+        saves.append(arguments)
+        if len(saves) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(run))
+        return original(*arguments)
+
+    target = (checkpoint, "save_tensors") if kind == "write" else (Path, "rename")
+    original = getattr(*target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*target, full)
+        if kind == "rename":
+            saves += [()] * 2  # one rename a save, two files a save
+        with pytest.raises(AlexNetError, match="cannot be written .No space left.*MB are free.*checkpoint is intact"):
+            train(tiny_config, tiny_set, run, device=CPU, quiet=True)
+    assert [p.name for p in (run / "checkpoint").glob("step-*")] == ["step-3"]
+    whole = train(tiny_config, tiny_set, tmp_path / "whole", device=CPU, quiet=True)
+    resumed = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    assert weights(resumed) == weights(whole)
+
+
+def test_grey_images_for_a_color_network_are_refused(tiny_config, tiny_set, tmp_path):
+    grey = replace(tiny_config, preprocessing=replace(tiny_config.preprocessing, channels=1))
+    with pytest.raises(UsageError, match="holds images of 3 channels"):
+        train(grey, tiny_set, tmp_path / "run", device=CPU, quiet=True)

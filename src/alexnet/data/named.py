@@ -22,6 +22,7 @@ NAMED_SETS = {
         *("photos/imagenette-224.tar", "imagenette-224.tar", "imagenette2", "imagenette2-320", "imagenette2-160"),
         *("imagenette2.tar", "imagenette"),
     ),
+    "imagenet": ("imagenet", "ILSVRC2012", "imagenet-object-localization-challenge"),
     "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw"),
     "cifar10": ("cifar10", "cifar-10-batches-bin", "cifar-10-batches-py"),
 }
@@ -29,6 +30,7 @@ NAMED_SETS = {
 
 _HOMES = {
     "imagenette": "https://github.com/fastai/imagenette, and unpack it",
+    "imagenet": "https://image-net.org (for members): the tars of ILSVRC-2012, or Kaggle's tree",
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist (four .gz files)",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html (the binary version), and unpack it",
 }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
@@ -20,6 +21,7 @@ from alexnet.core.device import Precision, autocast
 from alexnet.core.errors import StoppedError, UsageError, printable
 from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import read_json, write_json
+from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import resolve
 from alexnet.evaluation.error_rate import evaluate_split
@@ -29,10 +31,9 @@ from alexnet.evaluation.views import parse_views
 from alexnet.models.folder import save_model_folder
 from alexnet.probes.kernels import save_kernels
 from alexnet.report.page import write_report
-from alexnet.training.checkpoint import KEEP
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.trainer import network, train
+from alexnet.training.trainer import CHECKPOINTS, network, train
 
 RUN_FILES = ("config.json", "environment.json", "log.jsonl", "summary.csv", "signal.json", "report.html", ".lock")
 VIEW_NAMES = {"1": "center", "10": "ten"}
@@ -87,20 +88,33 @@ def run(
     if resume and (summary := finished(config, out)) is not None:
         say(f"{printable(out)} is finished; nothing to do")
         return summary
-    try:
-        model = train(
-            config,
-            data,
-            out,
-            device=machine.device,
-            workers=machine.workers,
-            resume=resume,
-            deterministic=machine.deterministic,
-            quiet=machine.quiet,
-        )
-    except StoppedError:
-        write_report(out)
-        raise
+    with StopRequest() as stop:
+        try:
+            model = train(
+                config,
+                data,
+                out,
+                device=machine.device,
+                workers=machine.workers,
+                resume=resume,
+                deterministic=machine.deterministic,
+                quiet=machine.quiet,
+                stop=stop,
+            )
+            _evaluate(model, config, out, machine, data, stop)
+        except StoppedError:
+            write_report(out)
+            raise
+    report = write_report(out)
+    summary = finished(config, out)
+    assert summary is not None
+    return summary | {"report": str(report)}
+
+
+def _evaluate(
+    model: nn.Module, config: TrainConfig, out: Path, machine: Machine, data: PackedSet, stop: StopRequest
+) -> None:
+    """Save the kernels and the model folder, and evaluate the last state on all held-out images."""
     results = out / "results"
     results.mkdir(exist_ok=True)
     save_kernels(results, model, config.preprocessing)
@@ -109,6 +123,12 @@ def run(
     split = data.split(data.held_out)
     for views in config.views:
         with Bar(f"evaluate with views {views}", len(split), quiet=machine.quiet) as bar:
+
+            def progress(done: int, _total: int, bar: Bar = bar) -> None:
+                bar.update(done)
+                if stop.requested:
+                    raise StoppedError("stopped after the last step, before the evaluation; --resume evaluates")
+
             evaluation = evaluate_split(
                 model,
                 split,
@@ -120,13 +140,9 @@ def run(
                 device=machine.device,
                 precision=config.precision,
                 data=provenance(config.data, data, data.held_out),
-                progress=lambda done, _total, bar=bar: bar.update(done),  # type: ignore[misc]
+                progress=progress,
             )
         write_json(results / result_name(views), evaluation.to_json())
-    report = write_report(out)
-    summary = finished(config, out)
-    assert summary is not None
-    return summary | {"report": str(report)}
 
 
 def evaluate_model(
@@ -248,7 +264,7 @@ def plan(config: TrainConfig, out: Path, machine: Machine, *, data: PackedSet, s
         "images_per_second": config.batch_size / min(seconds),
         "training_seconds": config.epochs * images / (config.batch_size / min(seconds)),
         "peak_memory_bytes": _peak_memory(machine.device),
-        "disk_bytes": (KEEP + 2) * checkpoint + parameters * 4,
+        "disk_bytes": CHECKPOINTS * checkpoint + parameters * 4,
         "disk_free_bytes": shutil.disk_usage(_existing_parent(out)).free,
         "config": to_json(config),
     }

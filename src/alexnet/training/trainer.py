@@ -11,14 +11,13 @@ import io
 import json
 import math
 import os
-import signal
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -33,18 +32,25 @@ from alexnet.core.console import Bar, say
 from alexnet.core.device import autocast
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
 from alexnet.core.runs import environment, read_json, write_atomic, write_json
+from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
 from alexnet.data.loader import Batch, batches, epoch_order
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model
-from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.schedule import Rates, rates, set_rates
 from alexnet.training.tensorboard import scalar_writer
 from alexnet.training.watchdog import dead_filters, signal_check, signal_warning, stuck_warning
+
+CHECKPOINTS = KEEP + 2
+"""At most on the disk at once: the newest, the best, and one being written."""
+
+NOT_COMPUTED = ("checkpoint_steps", "views")
+"""Fields of a run that may change when it resumes: no number of the training depends on them."""
 
 PROBE_IMAGES = 64
 """Images of the signal check and of the count of dead filters."""
@@ -83,18 +89,25 @@ def train(
     resume: bool = False,
     deterministic: bool = False,
     quiet: bool = False,
+    stop: StopRequest | None = None,
 ) -> nn.Module:
     """Train ``config.network`` on ``data.splits["train"]`` and return it after the last step, in evaluation mode.
 
     ``run`` receives config.json, environment.json, log.jsonl, summary.csv and checkpoint/. With ``resume`` the run goes on
     from its last sound checkpoint, bit for bit as if it had never stopped (same threads and versions on the CPU).
-    Raises :class:`StoppedError` after SIGINT or SIGTERM, with a checkpoint; :class:`UsageError` if the run exists and
-    ``resume`` is not given, or was made with other settings; :class:`AlexNetError` on a loss that is not finite.
+    Raises :class:`StoppedError` after a ``stop`` was requested (by default: by SIGINT or SIGTERM), with a checkpoint;
+    :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
+    :class:`AlexNetError` on a loss that is not finite.
     """
+    if data.channels != config.preprocessing.channels:
+        raise UsageError(
+            f"{printable(data.path)} holds images of {data.channels} channels, {config.network} reads "
+            f"{config.preprocessing.channels}; take another recipe, or set --preprocessing.channels and --model.in-channels"
+        )
     run.mkdir(parents=True, exist_ok=True)
-    with _sole_trainer(run):
+    with nullcontext(stop) if stop else StopRequest() as stop, _sole_trainer(run), _explained_faults(run):
         checkpoint = _open_run(config, data, run, resume=resume)
-        return _Trainer(config, data, run, device, workers, deterministic, quiet).train(checkpoint)
+        return _Trainer(config, data, run, device, workers, deterministic, quiet, stop).train(checkpoint)
 
 
 class _Trainer:
@@ -109,6 +122,7 @@ class _Trainer:
         workers: int,
         deterministic: bool,
         quiet: bool,
+        stop: StopRequest,
     ) -> None:
         torch.use_deterministic_algorithms(deterministic)
         self.config, self.data, self.run, self.device, self.workers, self.quiet = (
@@ -119,6 +133,7 @@ class _Trainer:
             workers,
             quiet,
         )
+        self.stop = stop
         self.split, self.val = data.split("train"), data.split(data.held_out)
         self.image_N = training_images(len(self.split), config)
         model = network(config, len(data.classes))
@@ -132,21 +147,22 @@ class _Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
         config, progress = self.config, self.progress
+        _require_space(self.run, CHECKPOINTS * self._checkpoint_bytes())
         self.log = _Log(self.run / "log.jsonl", progress.log_bytes)
         self.scalars = scalar_writer(self.run / "tensorboard", progress.step)
         if progress.step == 0:
             self._check_signal()
         total = config.epochs * len(self.image_N)
         bar = Bar("train", total, done=progress.epoch * len(self.image_N) + progress.position, quiet=self.quiet)
-        with _StopRequest() as stop, bar, self.log:
+        with bar, self.log:
             self.started = time.monotonic() - progress.seconds
             while progress.epoch < config.epochs:
-                self._train_epoch(stop, bar)
-                self._finish_epoch(stop)
+                self._train_epoch(bar)
+                self._finish_epoch()
         self.model.eval()
         return self.model
 
-    def _train_epoch(self, stop: _StopRequest, bar: Bar) -> None:
+    def _train_epoch(self, bar: Bar) -> None:
         config, progress = self.config, self.progress
         order_N = self.image_N[epoch_order(len(self.image_N), config.seed, progress.epoch)]
         source = batches(
@@ -171,7 +187,7 @@ class _Trainer:
                 f"epoch {progress.epoch + 1}/{config.epochs} step {progress.step} loss {row['loss']:.3f} "
                 f"error {progress.top1_errors / progress.position:.1%} lr {row['lr']:.2g} data {waited:.2f} s",
             )
-            self._stop_if(stop)
+            self._stop_if_requested()
             if progress.step % config.checkpoint_steps == 0 and progress.position < len(order_N):
                 self._save(best=False)
             asked = time.monotonic()
@@ -233,7 +249,7 @@ class _Trainer:
         )
         return x_BCHW.to(next(self.model.parameters()).dtype), batch.label_B.to(self.device, non_blocking=True)
 
-    def _finish_epoch(self, stop: _StopRequest) -> None:
+    def _finish_epoch(self) -> None:
         """Validate, record, save."""
         config, progress = self.config, self.progress
         result = evaluate_split(
@@ -246,7 +262,7 @@ class _Trainer:
             batch_size=config.batch_size,
             device=self.device,
             precision=config.precision,
-            progress=lambda _done, _total: self._stop_if(stop),
+            progress=lambda _done, _total: self._stop_if_requested(),
         )
         num = len(self.image_N)
         row = {
@@ -321,6 +337,11 @@ class _Trainer:
             )
         say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
 
+    def _checkpoint_bytes(self) -> int:
+        """Of one checkpoint: weights, and one velocity (AdamW: two moments) for each."""
+        moments = 2 if self.config.optimizer.kind == "adamw" else 1
+        return sum(p.numel() * p.element_size() for p in self.model.parameters()) * (1 + moments)
+
     def _conditions(self) -> dict[str, Any]:
         """What bit-for-bit equality of two runs depends on."""
         return {
@@ -364,8 +385,8 @@ class _Trainer:
             f"nothing of this step was saved; lower optimizer.lr and go on from the last checkpoint with --resume"
         )
 
-    def _stop_if(self, stop: _StopRequest) -> None:
-        if stop.requested:
+    def _stop_if_requested(self) -> None:
+        if self.stop.requested:
             self._save(best=False)
             raise StoppedError(
                 f"stopped at step {self.progress.step}, checkpoint saved; the same command with --resume goes on"
@@ -396,7 +417,7 @@ def _open_run(config: TrainConfig, data: PackedSet, run: Path, *, resume: bool) 
                 f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
             )
         before = read_json(stored)
-        changed = differences(before.get("train"), now["train"])
+        changed = [d for d in differences(before.get("train"), now["train"]) if d not in NOT_COMPUTED]
         if before.get("data", {}).get("fingerprint") != data.fingerprint:
             changed.append("data")
         if changed:
@@ -450,6 +471,30 @@ def _write_summary(path: Path, history: list[dict[str, Any]]) -> None:
     write_atomic(path, lambda file: file.write(text.getvalue().encode()))
 
 
+def _require_space(run: Path, needed: int) -> None:
+    """Refuse to begin what cannot be saved."""
+    have = sum(p.stat().st_size for p in (run / "checkpoint").rglob("*") if p.is_file())
+    free = shutil.disk_usage(run).free
+    if free + have < needed:
+        raise AlexNetError(
+            f"{printable(run)}: checkpoints need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; free some space or "
+            "take another --out"
+        )
+
+
+@contextmanager
+def _explained_faults(run: Path) -> Iterator[None]:
+    """A full or broken disk as one line; what was saved before is sound."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(run).free
+        raise AlexNetError(
+            f"{printable(run)}: cannot be written ({printable(error.strerror or error)}; {free / 1e6:,.0f} MB are free); "
+            "the last checkpoint is intact: mend this, then add --resume"
+        ) from error
+
+
 @contextmanager
 def _sole_trainer(run: Path) -> Iterator[None]:
     """A lock that the kernel releases however the process ends."""
@@ -466,27 +511,3 @@ def _sole_trainer(run: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-class _StopRequest:
-    """First SIGINT or SIGTERM: finish the step and save. Second: leave at once, exit 130."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-
-    def __enter__(self) -> _StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.getsignal(number)
-            signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            os._exit(130)
-        self.requested = True
-        say("finishing this step, then saving; once more leaves at once")
