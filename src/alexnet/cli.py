@@ -250,7 +250,8 @@ def _train(arguments: list[str]) -> int:
                 "usage: alexnet train RECIPE --out RUN [options]\n\nrecipes (alexnet train RECIPE --help lists the options):"
             )
             for name, function in RECIPES.items():
-                print(f"  {name:<18} {(function.__doc__ or '').splitlines()[0]}")
+                sentence = re.split(r"[.:](?=\s)", " ".join((function.__doc__ or "").split()))[0]
+                print(f"  {name:<18} {sentence}")
             return 0 if arguments else 2
         raise UsageError(f"train needs the name of a recipe first: {', '.join(RECIPES)}")
     base = recipe(arguments[0])
@@ -497,7 +498,7 @@ def _parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
                 cls,
                 prog=f"alexnet {verb}",
                 args=arguments,
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff, tyro.conf.SuppressFixed),
             )
     except SystemExit as exit:
         if exit.code == 0:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import tyro
+
 from alexnet.core.device import Precision
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.transforms import Augmentation
@@ -17,9 +19,9 @@ class TrainConfig:
     """Everything that decides what a run computes. Input scale, initialization and learning rate belong together, so a
     recipe fixes them together."""
 
-    recipe: str
+    recipe: tyro.conf.Fixed[str]
     """The function in ``alexnet.recipes`` this came from."""
-    network: str
+    network: tyro.conf.Fixed[str]
     """Its name among ``alexnet.list_models()``."""
     model: ModelConfig
     """The network, field by field. ``num_classes`` is set from the data."""
