@@ -22,7 +22,7 @@ from alexnet.core.errors import StoppedError, UsageError, printable
 from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import read_json, write_json
 from alexnet.core.signals import StopRequest
-from alexnet.data.packed import PackedSet
+from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.predict import load
@@ -159,12 +159,15 @@ def evaluate_model(
 ) -> Probabilities:
     """The answers of a trained model for every image of a split: of ``data``, or of what its run was trained with."""
     predictor = load(model, machine.device, precision)
-    stored = Path(model) / "config.json"
+    size: int | None = predictor.preprocessing.resize
+    if (Path(model) / "model").is_dir():
+        trained = read_json(Path(model) / "config.json")
+        size = trained["train"]["size"]
+        data = data or trained["data"]["path"]
     if data is None:
-        if not (Path(model) / "model").is_dir():
-            raise UsageError(f"{printable(model)}: a model folder does not say on what to evaluate; add --data")
-        data = str(read_json(stored)["data"]["path"])
-    size = None if predictor.preprocessing.resize < 64 else predictor.preprocessing.resize
+        raise UsageError(f"{printable(model)}: a model folder does not say on what to evaluate; add --data")
+    if is_packed(Path(data)):
+        size = None  # as it is; what is not of the network's size is resized on the way
     with PreparationBar(data, machine.quiet) as bar:
         packed = resolve(data, data_root=data_root, size=size, seed=seed, progress=bar)
     if tuple(packed.classes) != predictor.classes:
