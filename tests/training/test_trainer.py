@@ -122,6 +122,8 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
     assert "step-21 is damaged and passed over" in capsys.readouterr().err
     assert weights(model) == reference[0]
     assert rows(run) == reference[1]
+    found = {p.name for p in (run / "checkpoint").iterdir() if p.is_dir()}
+    assert {"step-21", "step-18", "damaged-step-21"} <= found
 
 
 def test_no_sound_checkpoint_is_an_error_and_none_yet_is_not(tiny_config, tiny_set, tmp_path, capsys):
@@ -205,7 +207,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(kind, tiny_config, ti
         patch.setattr(*target, full)
         if kind == "rename":
             saves += [()] * 2  # one rename a save, two files a save
-        with pytest.raises(AlexNetError, match="cannot be written .No space left.*MB are free.*checkpoint is intact"):
+        with pytest.raises(AlexNetError, match=r"cannot be written .No space left.*MB are free.*checkpoint is intact"):
             train(tiny_config, tiny_set, run, device=CPU, quiet=True)
     assert [p.name for p in (run / "checkpoint").glob("step-*")] == ["step-3"]
     whole = train(tiny_config, tiny_set, tmp_path / "whole", device=CPU, quiet=True)

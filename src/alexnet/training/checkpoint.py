@@ -1,8 +1,9 @@
 """Checkpoints: all or nothing, verified, never pickled.
 
 ``checkpoint/step-N/`` holds safetensors files, ``state.json``, and ``manifest.json`` with size and SHA-256 of each. It is
-written under a temporary name, fsynced and renamed; then the pointer files ``last`` and ``best`` are replaced. At no
-moment is the last good checkpoint gone.
+written under a temporary name, fsynced and renamed; then the pointer files ``last`` and ``best`` are replaced. A second
+checkpoint of the same step (an epoch stopped before its validation, then validated) is ``step-N.1``. At no moment is the
+last good checkpoint gone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("step-*.tmp"):  # of a killed process; one RUN has one trainer
         shutil.rmtree(leftover)
-    final, temporary = folder / f"step-{step}", folder / f"step-{step}.tmp"
+    final = _free_name(folder, step)
+    temporary = folder / f"{final.name}.tmp"
     temporary.mkdir()
     try:
         for group, named in tensors.items():
@@ -59,8 +61,6 @@ def save_checkpoint(
         files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in sorted(temporary.iterdir())}
         write_json(temporary / "manifest.json", {"version": VERSION, "step": step, "files": files})
         fsync_folder(temporary)
-        if final.exists():  # left unsound by an earlier run that then fell back behind it
-            shutil.rmtree(final)
         temporary.rename(final)
         fsync_folder(folder)
     except BaseException:
@@ -83,24 +83,32 @@ def save_tensors(named: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest sound checkpoint under ``folder``, and a line about each newer one that was passed over. ``None`` if
-    there is none at all. Raises :class:`AlexNetError` if there are some and none is sound."""
-    steps = sorted(_steps(folder), reverse=True)
-    pointed = _pointed_step(folder / "last")
-    if pointed is None and steps:  # killed between the rename and the first pointer: the folder is complete
-        pointed = steps[0]
-    faults: list[str] = []
-    for step in [s for s in steps if pointed is None or s <= pointed]:
+    """The newest sound checkpoint under ``folder``, and a line about each newer one that was passed over; those are
+    renamed ``damaged-step-N``, so that they do not count among the two that are kept. ``None`` if there is no checkpoint
+    at all. Raises :class:`AlexNetError` if there are some and none is sound."""
+    found = sorted(_checkpoints(folder), key=_age)
+    pointed = folder / _pointed(folder / "last")
+    if pointed in found:  # what is newer was never pointed at: the process was killed in between
+        found = found[found.index(pointed) :]
+    faults: dict[Path, str] = {}
+    for path in found:
         try:
-            return _load(folder / f"step-{step}", step), faults
+            checkpoint = _load(path)
         except (AlexNetError, OSError, SafetensorError) as error:
-            faults.append(f"checkpoint step-{step} is damaged and passed over: {printable(error)}")
+            faults[path] = f"checkpoint {path.name} is damaged and passed over: {printable(error)}"
+        else:
+            if faults:
+                _set_aside(list(faults), folder, path)
+            return checkpoint, list(faults.values())
     if faults:
-        raise AlexNetError(f"{printable(folder)}: no sound checkpoint ({faults[0]}); start again with --fresh")
+        raise AlexNetError(
+            f"{printable(folder)}: no sound checkpoint ({next(iter(faults.values()))}); start again with --fresh"
+        )
     return None, []
 
 
-def _load(folder: Path, step: int) -> Checkpoint:
+def _load(folder: Path) -> Checkpoint:
+    step = -_age(folder)[0]
     manifest = read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION or manifest.get("step") != step:
         raise AlexNetError("manifest.json is not of this version and step")
@@ -116,22 +124,47 @@ def _point(pointer: Path, target: Path) -> None:
     write_atomic(pointer, lambda file: file.write(f"{target.name}\n".encode()))
 
 
-def _steps(folder: Path) -> Iterable[int]:
-    matches = [re.fullmatch(r"step-(\d+)", p.name) for p in folder.glob("step-*") if p.is_dir()]
-    return [int(m[1]) for m in matches if m]
+_NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
 
 
-def _pointed_step(pointer: Path) -> int | None:
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+
+
+def _age(path: Path) -> tuple[int, int]:
+    """Sorts checkpoints from the newest to the oldest."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return -int(match[1]), -int(match[2] or 0)
+
+
+def _free_name(folder: Path, step: int) -> Path:
+    """``step-N``, or ``step-N.K`` if there are K of this step."""
+    same = [path for path in _checkpoints(folder) if _age(path)[0] == -step]
+    return folder / (f"step-{step}.{1 - min(_age(path)[1] for path in same)}" if same else f"step-{step}")
+
+
+def _pointed(pointer: Path) -> str:
+    """The name in a pointer file; none of a checkpoint if it is missing or damaged."""
     try:
-        match = re.fullmatch(r"step-(\d+)\n", pointer.read_text())
+        return pointer.read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return None
-    return int(match[1]) if match else None
+        return ""
+
+
+def _set_aside(damaged: list[Path], folder: Path, sound: Path) -> None:
+    _point(folder / "last", sound)
+    for path in damaged:
+        aside = folder / f"damaged-{path.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    fsync_folder(folder)
 
 
 def _delete_old(folder: Path) -> None:
-    last, best = _pointed_step(folder / "last"), _pointed_step(folder / "best")
-    newest = sorted((s for s in _steps(folder) if last is None or s <= last), reverse=True)[:KEEP]
-    for step in _steps(folder):
-        if step not in newest and step != best:
-            shutil.rmtree(folder / f"step-{step}")
+    """Keep the newest up to ``last``, and the best. What is newer than ``last`` was left by a kill."""
+    found, last = sorted(_checkpoints(folder), key=_age), folder / _pointed(folder / "last")
+    kept = [*found[found.index(last) :][:KEEP], folder / _pointed(folder / "best")]
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path)

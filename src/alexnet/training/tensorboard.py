@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+Write = Callable[[int, Mapping[str, float]], None]
 
-def scalar_writer(folder: Path, first_step: int) -> Callable[[int, Mapping[str, float]], None]:
-    """A function that writes named scalars at a step, or does nothing if TensorBoard is missing. Events of steps after
-    ``first_step``, left by a killed process, are hidden."""
+
+@contextmanager
+def scalar_writer(folder: Path, first_step: int) -> Iterator[Write]:
+    """Gives a function that writes named scalars at a step, or does nothing if TensorBoard is missing. Events of steps
+    after ``first_step``, left by a killed process, are hidden."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        return lambda step, scalars: None
+        yield lambda step, scalars: None
+        return
     writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def write(step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():
             writer.add_scalar(name, value, step)
 
-    return write
+    try:
+        yield write
+    finally:
+        writer.close()

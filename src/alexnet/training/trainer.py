@@ -125,15 +125,8 @@ class _Trainer:
         stop: StopRequest,
     ) -> None:
         torch.use_deterministic_algorithms(deterministic)
-        self.config, self.data, self.run, self.device, self.workers, self.quiet = (
-            config,
-            data,
-            run,
-            device,
-            workers,
-            quiet,
-        )
-        self.stop = stop
+        self.config, self.data, self.run = config, data, run
+        self.device, self.workers, self.quiet, self.stop = device, workers, quiet, stop
         self.split, self.val = data.split("train"), data.split(data.held_out)
         self.image_N = training_images(len(self.split), config)
         model = network(config, len(data.classes))
@@ -148,13 +141,14 @@ class _Trainer:
             self._restore(checkpoint)
         config, progress = self.config, self.progress
         _require_space(self.run, CHECKPOINTS * self._checkpoint_bytes())
-        self.log = _Log(self.run / "log.jsonl", progress.log_bytes)
-        self.scalars = scalar_writer(self.run / "tensorboard", progress.step)
-        if progress.step == 0:
-            self._check_signal()
-        total = config.epochs * len(self.image_N)
-        bar = Bar("train", total, done=progress.epoch * len(self.image_N) + progress.position, quiet=self.quiet)
-        with bar, self.log:
+        num, total = len(self.image_N), config.epochs * len(self.image_N)
+        with (
+            _Log(self.run / "log.jsonl", progress.log_bytes) as self.log,
+            scalar_writer(self.run / "tensorboard", progress.step) as self.scalars,
+            Bar("train", total, done=progress.epoch * num + progress.position, quiet=self.quiet) as bar,
+        ):
+            if progress.step == 0:
+                self._check_signal()
             self.started = time.monotonic() - progress.seconds
             while progress.epoch < config.epochs:
                 self._train_epoch(bar)
@@ -331,8 +325,7 @@ class _Trainer:
         for key, value in checkpoint.tensors.get("optimizer", {}).items():
             name, _, slot = key.rpartition("/")
             parameter = by_name[name]
-            like = parameter if value.shape == parameter.shape else value  # AdamW's step count is a scalar on the CPU
-            self.optimizer.state[parameter][slot] = value.to(like.device).to(
+            self.optimizer.state[parameter][slot] = value.to(parameter.device).to(
                 memory_format=torch.channels_last if value.dim() == 4 else torch.contiguous_format
             )
         say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
