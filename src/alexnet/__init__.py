@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
     from alexnet.recipes import recipe as recipe
-    from alexnet.recipes.run import evaluate_model as evaluate  # noqa: F401
+    from alexnet.recipes.run import evaluate as evaluate
     from alexnet.recipes.run import run as train  # noqa: F401
-    from alexnet.report.page import write_report as report  # noqa: F401
+    from alexnet.report.page import write_report as write_report
 
 _HOMES = {
     "check": ("alexnet.data.check", "check"),
     "create_model": ("alexnet.models", "create_model"),
-    "evaluate": ("alexnet.recipes.run", "evaluate_model"),
+    "evaluate": ("alexnet.recipes.run", "evaluate"),
     "list_models": ("alexnet.models", "list_models"),
     "load": ("alexnet.evaluation.predict", "load"),
     "prepare": ("alexnet.data.prepare", "prepare"),
     "recipe": ("alexnet.recipes", "recipe"),
-    "report": ("alexnet.report.page", "write_report"),
+    "write_report": ("alexnet.report.page", "write_report"),
     "train": ("alexnet.recipes.run", "run"),
 }
 

@@ -321,8 +321,8 @@ class EvaluateOptions(DeviceOptions):
     """1 (center), 10 (the paper's ten views) or random:K."""
     seed: int = 0
     """Of random views, and of the split that is held out where the source does not say."""
-    precision: str = "float32"
-    """float32, bfloat16 or float64."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Of the arithmetic."""
     batch_size: int = 128
     weights: tuple[float, ...] | None = None
     """Of the ensemble's members; by default equal."""
@@ -337,32 +337,22 @@ def _evaluate(arguments: list[str]) -> int:
     if not options.models:
         raise UsageError("evaluate needs models: run directories, model folders or saved probabilities")
     from alexnet.core.runs import write_json
-    from alexnet.evaluation.ensemble import combine
-    from alexnet.evaluation.error_rate import count
-    from alexnet.evaluation.probabilities import load_probabilities
-    from alexnet.recipes.run import evaluate_model
+    from alexnet.recipes.run import evaluate
 
-    machine = _machine(options)
-    members = [
-        load_probabilities(Path(model))
-        if model.endswith(".npz")
-        else evaluate_model(
-            model,
-            options.data,
-            machine,
-            split=options.split,
-            views=options.views,
-            seed=options.seed,
-            precision=_precision(options.precision),
-            batch_size=options.batch_size,
-            data_root=options.data_root,
-        )
-        for model in options.models
-    ]
-    together = combine(members, options.weights) if len(members) > 1 else members[0]
-    if options.save:
-        together.save(Path(options.save))
-    evaluation = count(together)
+    evaluation = evaluate(
+        options.models,
+        options.data,
+        _machine(options),
+        split=options.split,
+        views=options.views,
+        weights=options.weights,
+        seed=options.seed,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        data_root=options.data_root,
+    )
+    if options.save and evaluation.probabilities is not None:
+        evaluation.probabilities.save(Path(options.save))
     result = evaluation.to_json()
     if options.out:
         write_json(Path(options.out), result)
@@ -393,8 +383,8 @@ class PredictOptions(DeviceOptions):
     """Classes to show."""
     csv: bool = False
     """Rows path,rank,class,probability on stdout."""
-    precision: str = "float32"
-    """float32, bfloat16 or float64."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Of the arithmetic."""
 
 
 def _predict(arguments: list[str]) -> int:
@@ -406,7 +396,7 @@ def _predict(arguments: list[str]) -> int:
     from alexnet.evaluation.predict import load
 
     machine = _machine(options)
-    predictor = load(options.model, machine.device, _precision(options.precision))
+    predictor = load(options.model, machine.device, options.precision)
     faults, documents = 0, []
     if options.csv:
         import csv
@@ -528,12 +518,6 @@ def _machine(options: DeviceOptions, deterministic: bool = False) -> "Machine":
     return Machine(
         device=choose_device(options.device), workers=options.workers, deterministic=deterministic, quiet=options.json
     )
-
-
-def _precision(name: str) -> Any:
-    if name not in ("float32", "bfloat16", "float64"):
-        raise UsageError(f"--precision is {printable(name)!r}; it must be float32, bfloat16 or float64")
-    return name
 
 
 def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:

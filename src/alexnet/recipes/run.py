@@ -6,6 +6,8 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,23 +19,24 @@ from torch import nn
 
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
-from alexnet.core.device import Precision, autocast
+from alexnet.core.device import Precision, autocast, choose_device
 from alexnet.core.errors import StoppedError, UsageError, printable
 from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import read_json, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
-from alexnet.evaluation.error_rate import evaluate_split
+from alexnet.evaluation.ensemble import combine
+from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split
 from alexnet.evaluation.predict import load
-from alexnet.evaluation.probabilities import Probabilities
-from alexnet.evaluation.views import parse_views
+from alexnet.evaluation.probabilities import Probabilities, load_probabilities
+from alexnet.evaluation.views import Views, parse_views
 from alexnet.models.folder import save_model_folder
 from alexnet.probes.kernels import save_kernels
 from alexnet.report.page import write_report
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.trainer import CHECKPOINTS, network, train
+from alexnet.training.trainer import CHECKPOINTS, network, require_same_run, train
 
 RUN_FILES = ("config.json", "environment.json", "log.jsonl", "summary.csv", "signal.json", "report.html", ".lock")
 VIEW_NAMES = {"1": "center", "10": "ten"}
@@ -50,42 +53,48 @@ class Machine:
     quiet: bool = False
 
 
-def open_data(config: TrainConfig, data_root: str | Path | None, *, quiet: bool = False) -> PackedSet:
-    """The training data, prepared into the cache first if need be."""
-    with PreparationBar(config.data, quiet) as bar:
-        return resolve(config.data, data_root=data_root, size=config.size, progress=bar)
+def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False) -> PackedSet:
+    """The training data of a run, prepared into the cache first if need be."""
+    with _preparation(config.data, quiet) as progress:
+        return resolve(config.data, data_root=data_root, size=config.size, progress=progress)
 
 
-class PreparationBar:
+@contextmanager
+def _preparation(data: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar that appears when the first image is prepared: data in the cache needs none."""
+    with ExitStack() as stack:
+        bars: list[Bar] = []
 
-    def __init__(self, data: str, quiet: bool) -> None:
-        self.data, self.quiet, self.bar = data, quiet, None
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(Bar(f"prepare {printable(data)}", total, quiet=quiet)))
+            bars[0].update(done)
 
-    bar: Bar | None
-
-    def __enter__(self) -> PreparationBar:
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.bar is None:
-            self.bar = Bar(f"prepare {printable(self.data)}", total, quiet=self.quiet).__enter__()
-        self.bar.update(done)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.__exit__(None, None, None)
+        yield progress
 
 
 def run(
-    config: TrainConfig, out: Path, machine: Machine, *, data: PackedSet, resume: bool = False, fresh: bool = False
+    config: TrainConfig,
+    out: str | Path,
+    machine: Machine | None = None,
+    *,
+    data: PackedSet | None = None,
+    resume: bool = False,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """Train into the folder ``out``, evaluate the last state on all held-out images, save the model folder, write the
-    report. Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same
-    summary, nothing computed."""
+    report. ``data`` is by default what ``config.data`` names, ``machine`` the best device there is.
+
+    Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same summary,
+    nothing computed. Raises what :func:`~alexnet.training.trainer.train` raises.
+    """
+    out = Path(out)
+    machine = machine or Machine(device=choose_device())
+    data = data or open_data(config, quiet=machine.quiet)
     if fresh:
         clear(out)
     if resume and (summary := finished(config, out)) is not None:
+        require_same_run(config, data, out)
         say(f"{printable(out)} is finished; nothing to do")
         return summary
     with StopRequest() as stop:
@@ -145,19 +154,48 @@ def _evaluate(
         write_json(results / result_name(views), evaluation.to_json())
 
 
-def evaluate_model(
-    model: str | Path,
-    data: str | None,
-    machine: Machine,
+def evaluate(
+    models: Sequence[str | Path],
+    data: str | None = None,
+    machine: Machine | None = None,
     *,
     split: str | None = None,
     views: str = "1",
+    weights: Sequence[float] | None = None,
     seed: int = 0,
     precision: Precision = "float32",
     batch_size: int = 128,
     data_root: str | Path | None = None,
+) -> Evaluation:
+    """The exact errors of trained models on every image of a split: of one, or of several as an ensemble of averaged
+    probabilities.
+
+    ``models``: run directories, model folders, or ``.npz`` files of saved probabilities. ``data``: a packed directory,
+    anything that can be prepared, or a named set; by default what the run was trained with. ``split``: by default
+    ``val``, or ``test`` where there is no ``val``. ``seed`` is that of random views, and of held-out images where the
+    source names none. Raises :class:`UsageError` if model and data have other classes.
+    """
+    machine = machine or Machine(device=choose_device())
+    members = [
+        load_probabilities(Path(model))
+        if str(model).endswith(".npz")
+        else _answers(model, data, machine, split, parse_views(views, seed), seed, precision, batch_size, data_root)
+        for model in models
+    ]
+    return count(combine(members, weights) if len(members) > 1 else members[0])
+
+
+def _answers(
+    model: str | Path,
+    data: str | None,
+    machine: Machine,
+    split: str | None,
+    views: Views,
+    seed: int,
+    precision: Precision,
+    batch_size: int,
+    data_root: str | Path | None,
 ) -> Probabilities:
-    """The answers of a trained model for every image of a split: of ``data``, or of what its run was trained with."""
     predictor = load(model, machine.device, precision)
     size: int | None = predictor.preprocessing.resize
     if (Path(model) / "model").is_dir():
@@ -168,12 +206,13 @@ def evaluate_model(
         raise UsageError(f"{printable(model)}: a model folder does not say on what to evaluate; add --data")
     if is_packed(Path(data)):
         size = None  # as it is; what is not of the network's size is resized on the way
-    with PreparationBar(data, machine.quiet) as bar:
-        packed = resolve(data, data_root=data_root, size=size, seed=seed, progress=bar)
+    with _preparation(data, machine.quiet) as progress:
+        packed = resolve(data, data_root=data_root, size=size, seed=seed, progress=progress)
     if tuple(packed.classes) != predictor.classes:
+        ours, theirs = predictor.classes, packed.classes
         raise UsageError(
-            f"{printable(model)} knows {len(predictor.classes)} classes ({printable(predictor.classes[0])}, ...), "
-            f"{printable(data)} has {len(packed.classes)} ({printable(packed.classes[0])}, ...); they must be the same, in order"
+            f"{printable(model)} knows {len(ours)} classes ({printable(ours[0])}, ...), {printable(data)} has "
+            f"{len(theirs)} ({printable(theirs[0])}, ...); they must be the same, in order"
         )
     name = split or packed.held_out
     images = packed.split(name)
@@ -184,7 +223,7 @@ def evaluate_model(
             predictor.preprocessing,
             predictor.mean,
             classes=packed.classes,
-            views=parse_views(views, seed),
+            views=views,
             batch_size=batch_size,
             device=machine.device,
             precision=precision,

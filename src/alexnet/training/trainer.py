@@ -398,29 +398,34 @@ def network(config: TrainConfig, classes: int) -> nn.Module:
     return build_model(replace(config.model, num_classes=classes), name=config.network, seed=config.seed)
 
 
+def require_same_run(config: TrainConfig, data: PackedSet, run: Path) -> None:
+    """Raise :class:`UsageError`, naming the fields, if ``run`` was made with other settings or other data."""
+    stored = read_json(run / "config.json")
+    changed = [d for d in differences(stored.get("train"), to_json(config)) if d not in NOT_COMPUTED]
+    if stored.get("data", {}).get("fingerprint") != data.fingerprint:
+        changed.append("the content of the data")
+    if changed:
+        raise UsageError(
+            f"{printable(run)} was made with other settings ({', '.join(changed[:4])}); resume with the same, or take "
+            "another --out"
+        )
+
+
 def _open_run(config: TrainConfig, data: PackedSet, run: Path, *, resume: bool) -> Checkpoint | None:
     """Create the files of a new run, or check that an old one is the same and load its checkpoint."""
-    stored = run / "config.json"
-    now = {"train": to_json(config), "data": {"path": str(data.path), "fingerprint": data.fingerprint}}
     checkpoint: Checkpoint | None = None
     faults: list[str] = []
-    if stored.exists():
-        if not resume:
-            raise UsageError(
-                f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
-            )
-        before = read_json(stored)
-        changed = [d for d in differences(before.get("train"), now["train"]) if d not in NOT_COMPUTED]
-        if before.get("data", {}).get("fingerprint") != data.fingerprint:
-            changed.append("data")
-        if changed:
-            raise UsageError(
-                f"{printable(run)} was made with other settings ({', '.join(changed[:4])}); resume with the same, or "
-                "take another --out"
-            )
+    if not (run / "config.json").exists():
+        settings = to_json(config)
+        origin = {"path": str(data.path), "fingerprint": data.fingerprint}
+        write_json(run / "config.json", {"train": settings, "data": origin, "fingerprint": fingerprint(settings)})
+    elif resume:
+        require_same_run(config, data, run)
         checkpoint, faults = load_checkpoint(run / "checkpoint")
     else:
-        write_json(stored, now | {"fingerprint": fingerprint(now["train"])})
+        raise UsageError(
+            f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
+        )
     for fault in faults:
         say(f"warning: {fault}")
     if faults and checkpoint is not None:
