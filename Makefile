@@ -41,8 +41,7 @@ photos-model: $(VENV)/.dev
 
 fashion-mnist: $(VENV)/.dev
 	$(BIN)/alexnet train lenet --out runs/lenet --resume
-	$(BIN)/alexnet train d2l_fashion_mnist --train-images 12000 --epochs 3 --precision bfloat16 \
-	  --out runs/d2l_fashion_mnist --resume
+	$(BIN)/alexnet train d2l_fashion_mnist --epochs 1 --precision bfloat16 --out runs/d2l_fashion_mnist --resume
 	$(BIN)/python benchmarks/collect.py fashion-mnist runs/lenet runs/d2l_fashion_mnist
 
 $(BIN)/python:

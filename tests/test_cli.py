@@ -127,6 +127,23 @@ def test_prepare_and_check_say_what_they_found(photos, tmp_path, capsys):
     assert len(json.loads(out)["faults"]) >= 1
 
 
+def test_train_names_the_files_it_leaves_out_and_the_images_it_holds_out(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(15):
+            Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+                tmp_path / "photos" / name / f"{i}.png"
+            )
+    (tmp_path / "photos" / "a" / "cut.png").write_bytes((tmp_path / "photos" / "a" / "0.png").read_bytes()[:200])
+    code, _, err = alexnet(
+        capsys, "train", "quickstart", "--data", tmp_path / "photos", "--out", tmp_path / "run", *TINY
+    )
+    assert code == 0
+    assert "left out: a/cut.png: truncated" in err
+    assert "20% of each class held out as val" in err
+
+
 def test_info_prints_the_exact_totals(capsys):
     code, out, _ = alexnet(capsys, "info", "alexnet_2012", "--json")
     network = json.loads(out)

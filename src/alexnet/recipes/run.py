@@ -39,6 +39,8 @@ from alexnet.training.optimizer import build_optimizer
 from alexnet.training.trainer import CHECKPOINTS, network, require_same_run, train
 
 RUN_FILES = ("config.json", "environment.json", "log.jsonl", "summary.csv", "signal.json", "report.html", ".lock")
+TOLD = 5
+"""Files left out, and notes on the data, that are named on stderr."""
 VIEW_NAMES = {"1": "center", "10": "ten"}
 RUN_FOLDERS = ("checkpoint", "model", "results", "tensorboard")
 
@@ -56,7 +58,14 @@ class Machine:
 def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False) -> PackedSet:
     """The training data of a run, prepared into the cache first if need be."""
     with _preparation(config.data, quiet) as progress:
-        return resolve(config.data, data_root=data_root, size=config.size, progress=progress)
+        packed = resolve(config.data, data_root=data_root, size=config.size, progress=progress)
+    for fault in packed.meta["rejected"][:TOLD]:
+        say(f"left out: {fault['path']}: {fault['reason']}")
+    if (more := len(packed.meta["rejected"]) - TOLD) > 0:
+        say(f"left out: {more} more files; {packed.path / 'meta.json'} names them")
+    for note in packed.meta["notes"][:TOLD]:
+        say(f"note: {note}")
+    return packed
 
 
 @contextmanager
