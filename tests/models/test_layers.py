@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from alexnet.core.rng import DropoutDraw, dropout_keep
-from alexnet.models.layers import Dropout, LocalConv2d, TowerLinear, initialize
+from alexnet.models.layers import Dropout, LocalConv2d, StridedConv2d, TowerLinear, initialize
 
 DRAW = DropoutDraw(seed=3, epoch=1, image_B=np.array([5, 70]))
 
@@ -121,3 +122,31 @@ def test_fan_in_and_fan_out_of_a_grouped_convolution_are_those_of_one_kernel():
     for init, expected in (("he", math.sqrt(2 / 288)), ("xavier", math.sqrt(2 / (288 + 1152)))):
         initialize(layer, torch.Generator().manual_seed(0), init=init)
         assert layer.weight.std().item() == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "overhang", "height", "width"),
+    [
+        (11, 4, 0, 3, 224, 224),  # the paper's
+        (11, 4, 2, 0, 64, 60),  # 2014's
+        (11, 4, 0, 0, 67, 67),  # Caffe's
+        (3, 2, 1, 0, 13, 17),
+        (5, 3, 0, 1, 16, 19),
+        (2, 4, 0, 0, 13, 14),  # kernels smaller than the stride
+        (4, 4, 4, 0, 16, 16),
+        (5, 2, 0, 0, 9, 10),  # a last column that no kernel sees
+    ],
+)
+def test_strided_convolution_over_cells_is_a_strided_convolution(kernel, stride, padding, overhang, height, width):
+    conv = StridedConv2d(3, 6, kernel, stride, padding=padding, overhang=overhang).double()
+    x_BCHW = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = x_BCHW.clone().requires_grad_()
+    expected = F.conv2d(F.pad(plain, (0, overhang, 0, overhang)), conv.weight, conv.bias, stride, padding)
+    g_BCHW = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, (plain, conv.weight, conv.bias), g_BCHW)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = x_BCHW.clone(memory_format=memory_format).requires_grad_()
+        y_BCHW = conv(x)
+        torch.testing.assert_close(y_BCHW, expected, rtol=1e-11, atol=1e-12)
+        for ours, theirs in zip(torch.autograd.grad(y_BCHW, (x, conv.weight, conv.bias), g_BCHW), wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)

@@ -54,19 +54,23 @@ def test_a_rate_of_zero_freezes_weights_and_velocity():
     assert torch.equal(optimizer.state[w]["velocity"], velocity)
 
 
-def test_a_large_parameter_in_pieces_moves_as_a_small_one():
-    torch.manual_seed(0)
-    large = nn.Parameter(torch.randn(1500, 1500))
-    plain = large.detach().clone()
-    gradient = torch.randn_like(plain)
-    optimizer = PaperSGD([large], lr=0.1, momentum=0.9, weight_decay=0.0005)
-    velocity = torch.zeros_like(plain)
-    for _ in range(2):
-        large.grad = gradient
+@pytest.mark.parametrize("weight_last", [False, True])
+@pytest.mark.parametrize("gradient_last", [False, True])
+def test_the_written_rule_in_float64_whatever_the_memory_formats(weight_last, gradient_last):
+    formats = {False: torch.contiguous_format, True: torch.channels_last}
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(6, 24, 5, 3, 3, dtype=torch.float64, generator=generator)
+    w = nn.Parameter(start.clone(memory_format=formats[weight_last]))
+    optimizer = PaperSGD([w], momentum=0.9, weight_decay=0.0005)
+    plain, velocity = start, torch.zeros_like(start)
+    for lr, gradient in zip((0.1, 0.1, 0.01, 0.03, 0.001), gradients, strict=True):
+        optimizer.param_groups[0]["lr"] = lr
+        w.grad = gradient.contiguous(memory_format=formats[gradient_last])
         optimizer.step()
-        velocity = 0.9 * velocity - 0.0005 * 0.1 * plain - 0.1 * gradient
+        velocity = 0.9 * velocity - 0.0005 * lr * plain - lr * gradient
         plain = plain + velocity
-    torch.testing.assert_close(large.detach(), plain)
+    torch.testing.assert_close(w.detach(), plain, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(optimizer.state[w]["velocity"], velocity, rtol=1e-13, atol=1e-15)
 
 
 def test_weights_and_biases_have_their_own_rates_and_decay_and_layers_can_be_frozen():

@@ -60,6 +60,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """``cache``, ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``."""
+    return Path(cache or os.environ.get("ALEXNET_CACHE") or Path.home() / ".cache" / "alexnet")
+
+
 def sha256_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alexnet.core.errors import DataError, printable
+from alexnet.core.runs import cache_folder
 from alexnet.data.builtin import digits, shapes_folder
 from alexnet.data.cifar import cifar10, is_cifar10
 from alexnet.data.folder import image_folder, image_tar
@@ -105,8 +106,3 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
     if path.suffix.lower() == ".csv":
         return csv_list(path, seed)
     raise DataError(f"{printable(path)}: not a folder, .tar, .csv or IDX file; decompress archives first")
-
-
-def cache_folder(cache: str | Path | None = None) -> Path:
-    """``cache``, ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``."""
-    return Path(cache or os.environ.get("ALEXNET_CACHE") or Path.home() / ".cache" / "alexnet")

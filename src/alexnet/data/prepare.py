@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from PIL import features
 
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
-from alexnet.core.runs import fsync_folder, read_json, sha256_file, write_atomic, write_json
-from alexnet.data.named import cache_folder, find_source
+from alexnet.core.runs import cache_folder, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.data.named import find_source
 from alexnet.data.named import named_source as named_source
 from alexnet.data.packed import HEADER_BYTES, UNFINISHED, VERSION, PackedSet, is_packed, open_packed, seal
 from alexnet.data.pool import in_processes

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.rng import DropoutDraw
@@ -19,6 +20,7 @@ from alexnet.models.layers import (
     Activation,
     Dropout,
     Init,
+    StridedConv2d,
     TowerLinear,
     activation,
     check_input,
@@ -299,7 +301,6 @@ class AlexNet(nn.Module):
         super().__init__()
         self.config = config
         self.name = name
-        self.overhang = config.overhang_pixels()
 
         self.conv1, self.stage1 = self._conv(1), self._stage(1)
         self.conv2, self.stage2 = self._conv(2), self._stage(2)
@@ -322,9 +323,7 @@ class AlexNet(nn.Module):
         """Logits (B, K). In training mode dropout masks are those of `draw`, or come from torch's generator."""
         check_input(self.name, self.config, x_BCHW)
         # Sizes of the paper's network; `act` is ReLU (§3.1), `norm` is local response normalization (§3.3).
-        if self.overhang:
-            x_BCHW = F.pad(x_BCHW, (0, self.overhang, 0, self.overhang))  # 3 x 227 x 227: the last window overhangs
-        x_BCHW = self.stage1(self.conv1(x_BCHW))  # 96 x 27 x 27    act, norm, pool (§3.4)
+        x_BCHW = self.stage1(self.conv1(x_BCHW))  # 96 x 27 x 27    act, norm, pool (§3.4); the last windows overhang
         x_BCHW = self.stage2(self.conv2(x_BCHW))  # 256 x 13 x 13   act, norm, pool
         x_BCHW = self.stage3(self.conv3(x_BCHW))  # 384 x 13 x 13   act; reads both towers (§3.5)
         x_BCHW = self.stage4(self.conv4(x_BCHW))  # 384 x 13 x 13   act
@@ -347,19 +346,25 @@ class AlexNet(nn.Module):
         c = self.config
         if c.conv_channels[i - 1] == 0:
             return nn.Identity()
-        return nn.Conv2d(
+        groups = 1 if i == 1 else self._groups(f"conv{i}")  # both towers read the image
+        kind: Callable[..., nn.Conv2d] = nn.Conv2d
+        if c.conv_strides[i - 1] > 1 and groups == 1:
+            kind = partial(StridedConv2d, overhang=c.overhang_pixels() if i == 1 else 0)
+        return kind(
             in_channels=next((width for width in reversed(c.conv_channels[: i - 1]) if width), c.in_channels),
             out_channels=c.conv_channels[i - 1],
             kernel_size=c.conv_kernels[i - 1],
             stride=c.conv_strides[i - 1],
             padding=c.conv_padding[i - 1],
-            groups=1 if i == 1 else self._groups(f"conv{i}"),  # both towers read the image
+            groups=groups,
             device="meta",
         )
 
     def _stage(self, i: int) -> nn.Sequential:
         c, channels = self.config, self.config.conv_channels[i - 1]
         stage: OrderedDict[str, nn.Module] = OrderedDict()
+        # One pass does both; the module is then norm1 alone, and there is no act1.
+        relu_in_norm = c.activation == "relu" and c.normalization == "lrn" and "act norm" in c.stages[i - 1]
         for word in c.stages[i - 1].split():
             if word == "pool":
                 pool = nn.MaxPool2d if c.pooling == "max" else nn.AvgPool2d
@@ -367,9 +372,10 @@ class AlexNet(nn.Module):
             elif channels == 0:
                 continue  # the layer is left out, only its pooling stays
             elif word == "act":
-                stage[f"act{i}"] = activation(c.activation)
+                if not relu_in_norm:
+                    stage[f"act{i}"] = activation(c.activation)
             elif word == "norm" and c.normalization != "none":
-                stage[f"norm{i}"] = self._norm(channels)
+                stage[f"norm{i}"] = self._norm(channels, relu=relu_in_norm)
             elif word == "map_norm" and c.normalization == "lrn":
                 stage[f"map_norm{i}"] = MapResponseNorm(size=5, alpha=1e-3, beta=0.75, k=1.0)  # layer-params-145.cfg
         return nn.Sequential(stage)
@@ -387,7 +393,7 @@ class AlexNet(nn.Module):
         )
         return fc, activation(c.activation), Dropout(layer, kind=c.dropout, rate=c.dropout_rate)
 
-    def _norm(self, channels: int) -> nn.Module:
+    def _norm(self, channels: int, *, relu: bool) -> nn.Module:
         c = self.config
         if c.normalization == "batch":
             return nn.BatchNorm2d(channels)
@@ -402,4 +408,5 @@ class AlexNet(nn.Module):
             beta=c.lrn_beta,
             k=c.lrn_k,
             towers=1 if c.lrn_crosses_towers else c.towers,
+            relu=relu,
         )

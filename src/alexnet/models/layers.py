@@ -6,7 +6,7 @@ Shape suffixes: B images, C channels, H rows, W columns, D units, L positions, O
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,45 @@ class TowerLinear(nn.Module):
             x_BD.chunk(self.towers, 1), self.weight.chunk(self.towers), self.bias.chunk(self.towers), strict=True
         )
         return torch.cat([F.linear(x, weight, bias) for x, weight, bias in towers], dim=1)
+
+
+class StridedConv2d(nn.Conv2d):
+    """`nn.Conv2d` with a stride s, and with `overhang` more zeros at the right and at the bottom.
+
+    A channels-last batch is read as cells of s x s pixels: 3 x 227 x 227 under 11 x 11 kernels with stride 4 is 48 x 57 x 57
+    under 3 x 3 kernels with stride 1. Products and sums are the same; but three channels fill no vector unit, and on a CPU
+    in float32 the gradient of the weights takes half the time (docs/benchmarks.md)."""
+
+    def __init__(self, *args: Any, overhang: int = 0, **fields: Any) -> None:
+        super().__init__(*args, **fields)
+        self.overhang = overhang
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        channels_last = x_BCHW.is_contiguous(memory_format=torch.channels_last) and not x_BCHW.is_contiguous()
+        if not channels_last or torch.compiler.is_exporting():
+            if self.overhang:
+                x_BCHW = F.pad(x_BCHW, (0, self.overhang, 0, self.overhang))
+            return super().forward(x_BCHW)
+        s, k, pad = self.stride[0], self.kernel_size[0], int(self.padding[0])
+        span = -(-k // s)  # of a kernel, in cells
+        B, C, H, W = x_BCHW.shape
+        rows, columns = ((side + self.overhang + 2 * pad - k) // s + span for side in (H, W))
+        if pad % s or H % s or W % s:
+            x_BCHW = F.pad(x_BCHW, (pad, s * columns - W - pad, pad, s * rows - H - pad))
+            pad, H, W = 0, s * rows, s * columns
+        device = x_BCHW.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BCHW.dtype
+        cells_BHWssC = x_BCHW.new_zeros((B, rows, columns, s, s, C), dtype=dtype)
+        pixels_BHsWsC = x_BCHW.permute(0, 2, 3, 1).reshape(B, H // s, s, W // s, s, C)
+        top, bottom, right = pad // s, min(rows, (pad + H) // s), min(columns, (pad + W) // s)
+        cells_BHWssC[:, top:bottom, top:right] = pixels_BHsWsC.transpose(2, 3)[:, : bottom - top, : right - top]
+        weight_OCkk = F.pad(self.weight, (0, s * span - k) * 2).view(-1, C, span, s, span, s)
+        weight_OCkk = weight_OCkk.permute(0, 3, 5, 1, 2, 4).reshape(self.out_channels, -1, span, span)
+        return F.conv2d(
+            cells_BHWssC.view(B, rows, columns, -1).permute(0, 3, 1, 2),
+            weight_OCkk.contiguous(memory_format=torch.channels_last),
+            self.bias,
+        )
 
 
 class LocalConv2d(nn.Module):

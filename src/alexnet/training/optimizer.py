@@ -53,8 +53,8 @@ class PaperSGD(torch.optim.Optimizer):
         w <- w + v
 
     A velocity keeps the rate it was made with, so a drop of the rate takes effect over some ten steps; torch.optim.SGD
-    keeps the rate outside and brakes at once. Parameters of a group whose ``lr`` is 0 are frozen: neither they nor their
-    velocity change.
+    keeps the rate outside and brakes at once. One pass over the memory, by torch's own fused kernel. Parameters of a
+    group whose ``lr`` is 0 are frozen: neither they nor their velocity change.
     """
 
     def __init__(
@@ -72,23 +72,32 @@ class PaperSGD(torch.optim.Optimizer):
             lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
             if lr == 0:
                 continue
-            for w in group["params"]:
-                if w.grad is None:
-                    continue
+            params = [w for w in group["params"] if w.grad is not None]
+            if not params:
+                continue
+            for w in params:
                 if not self.state[w]:
                     self.state[w]["velocity"] = torch.zeros_like(w)
-                for w_, g, v in _pieces(w, w.grad, self.state[w]["velocity"]):
-                    v.mul_(momentum).add_(w_, alpha=-weight_decay * lr).add_(g, alpha=-lr)
-                    w_.add_(v)
+            # torch's fused step is v <- momentum v + (1 - dampening) (g + weight_decay w), w <- w - lr v.
+            torch._fused_sgd_(
+                params,
+                [_laid_out_like(w, w.grad) for w in params],
+                [self.state[w]["velocity"] for w in params],
+                weight_decay=weight_decay,
+                momentum=momentum,
+                lr=-1.0,
+                dampening=1.0 + lr,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+            )
         return loss
 
 
-def _pieces(w: Tensor, g: Tensor, v: Tensor, size: int = 1 << 20) -> Iterable[tuple[Tensor, ...]]:
-    """The three tensors in pieces that stay in the CPU's cache between the four operations: 1.7 times as fast on fc6."""
-    alike = w.is_contiguous() and g.is_contiguous() and v.is_contiguous()
-    if w.device.type != "cpu" or w.numel() <= size or not alike:
-        return [(w, g, v)]
-    return zip(*(torch.split(flat.view(-1), size) for flat in (w, g, v)), strict=True)
+def _laid_out_like(w: Tensor, g: Tensor | None) -> Tensor:
+    """The gradient with the strides of its parameter: the kernel goes through both in the order of memory."""
+    assert g is not None
+    return g if g.stride() == w.stride() else torch.empty_like(w).copy_(g)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -39,6 +39,8 @@ from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model
+from alexnet.models.lrn import kernels_in_use
+from alexnet.models.lrn.compiled import failure
 from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import build_optimizer
@@ -134,6 +136,9 @@ class _Trainer:
         self.model: nn.Module = model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.mean_SSC = torch.from_numpy(data.mean).to(device)
+        self.kernels = kernels_in_use(device, build=True)
+        if self.kernels == "torch" and device.type == "cpu":
+            say(f"note: response normalization takes three times as long here ({failure()})")
         self.progress = Progress()
 
     def train(self, checkpoint: Checkpoint | None) -> nn.Module:
@@ -325,9 +330,9 @@ class _Trainer:
         for key, value in checkpoint.tensors.get("optimizer", {}).items():
             name, _, slot = key.rpartition("/")
             parameter = by_name[name]
-            self.optimizer.state[parameter][slot] = value.to(parameter.device).to(
-                memory_format=torch.channels_last if value.dim() == 4 else torch.contiguous_format
-            )
+            velocity = value.dim() > 0  # AdamW's count of steps is a number
+            kept = torch.empty_like(parameter).copy_(value) if velocity else value.to(parameter.device)
+            self.optimizer.state[parameter][slot] = kept
         say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
 
     def _checkpoint_bytes(self) -> int:
@@ -342,6 +347,7 @@ class _Trainer:
             "threads": torch.get_num_threads(),
             "device": self.device.type,
             "numpy": np.__version__,
+            "normalization kernels": self.kernels,
         }
 
     def _probe_input(self) -> Tensor:
