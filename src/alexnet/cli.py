@@ -22,7 +22,7 @@ import tyro
 from alexnet.core.errors import AlexNetError, UsageError, printable
 
 if TYPE_CHECKING:
-    from alexnet.recipes.run import Machine
+    from alexnet.core.device import Machine
 
 Options = TypeVar("Options")
 Words = Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -504,8 +504,7 @@ def _parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
 def _machine(options: DeviceOptions, deterministic: bool = False) -> "Machine":
     import torch
 
-    from alexnet.core.device import choose_device, keep_freed_memory
-    from alexnet.recipes.run import Machine
+    from alexnet.core.device import Machine, choose_device, keep_freed_memory
 
     keep_freed_memory()
 

@@ -12,8 +12,6 @@ from alexnet.models import create_model
 from alexnet.models.lrn import (
     LocalResponseNorm,
     MapResponseNorm,
-    _backward,
-    _forward,
     compiled,
     kernels_in_use,
     plain,
@@ -246,8 +244,10 @@ def test_result_does_not_depend_on_the_number_of_threads():
 @pytest.mark.parametrize("norm", [WINDOWS[1], WINDOWS[4]], ids=str)
 def test_operator_keeps_torchs_rules(norm):
     x_BCHW = maps(2, 8, 5, 4, channels_last=True, dtype=torch.float32).requires_grad_()
-    torch.library.opcheck(_forward, (x_BCHW, *norm.window))
-    torch.library.opcheck(_backward, (x_BCHW.detach(), x_BCHW.detach(), *norm.window))
+    operators = torch.ops.alexnet
+    torch.library.opcheck(operators.response_norm.default, (x_BCHW, *norm.window))
+    arguments = (x_BCHW.detach(), x_BCHW.detach(), *norm.window)
+    torch.library.opcheck(operators.response_norm_backward.default, arguments)
 
 
 @pytest.mark.parametrize("name", ["alexnet_2012", "alexnet_2012_code"])

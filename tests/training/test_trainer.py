@@ -51,11 +51,10 @@ def test_workers_change_nothing(workers, reference, tiny_config, tiny_set, tmp_p
 def test_a_stopped_and_resumed_run_equals_one_that_was_not(stop_at, reference, tiny_config, tiny_set, tmp_path):
     run, step = tmp_path / "run", trainer._Trainer._step
 
-    def stop_after(self, batch):
-        row = step(self, batch)
+    def stop_after(self, batch, data_seconds):
+        step(self, batch, data_seconds)
         if self.progress.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return row
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", stop_after)
@@ -72,10 +71,10 @@ def test_torch_optimizers_resume_exactly_too(kind, tiny_config, tiny_set, tmp_pa
     whole = train(config, tiny_set, tmp_path / "whole", device=CPU, quiet=True)
     step = trainer._Trainer._step
 
-    def fail_at_nine(self, batch):
+    def fail_at_nine(self, batch, data_seconds):
         if self.progress.step == 9:
             raise KeyboardInterrupt  # as hard as an exception gets: no save
-        return step(self, batch)
+        step(self, batch, data_seconds)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", fail_at_nine)
@@ -100,7 +99,18 @@ def test_two_newest_checkpoints_and_the_best_stay(reference, tiny_config, tiny_s
     assert steps == {"step-21", "step-18", best}
 
 
-def test_a_loss_that_is_not_finite_stops_at_that_step_and_saves_nothing_of_it(tiny_config, tiny_set, tmp_path):
+def test_losses_read_late_from_the_device_are_the_same(reference, tiny_config, tiny_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "STEPS_UNREAD", {"cpu": 4})  # as if the CPU worked by itself
+    model = train(tiny_config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    assert weights(model) == reference[0]
+    assert rows(tmp_path / "run") == reference[1]
+
+
+@pytest.mark.parametrize("unread", [{}, {"cpu": 4}], ids=["each step", "every fourth"])
+def test_a_loss_that_is_not_finite_stops_at_that_step_and_saves_nothing_of_it(
+    unread, tiny_config, tiny_set, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trainer, "STEPS_UNREAD", unread)
     config = replace(tiny_config, optimizer=OptimizerConfig(lr=1e20))
     with pytest.raises(AlexNetError, match=r"step \d+: the loss is (nan|inf).*lower optimizer.lr"):
         train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True)

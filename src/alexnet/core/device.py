@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,6 +13,16 @@ import torch
 from alexnet.core.errors import UsageError
 
 Precision = Literal["float32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a run is computed; none of this changes what it computes."""
+
+    device: torch.device
+    workers: int = 1
+    deterministic: bool = False
+    quiet: bool = False
 
 
 def choose_device(name: str = "auto") -> torch.device:

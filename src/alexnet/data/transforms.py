@@ -225,27 +225,27 @@ def _normalize(
 ) -> Tensor:
     """Mean, noise and scale. The result is (B, C, S, S) in channels-last memory, which is how the pixels came."""
     crop, device = preprocessing.crop, x_BSSC.device
-    x_BSSC = x_BSSC.float()  # a copy of the uint8 pixels; the steps below are in place where x is ours
+    x_BSSC = x_BSSC.float()  # crops are copies, so the steps below may be in place
     if preprocessing.mean == "image":
         assert mean_SSC is not None, "Preprocessing.mean is 'image' but no mean image was given"
         mean_SSC = fit(mean_SSC[None], preprocessing.resize)[0].to(device)
         if preprocessing.mean_at == "center":  # for every crop, mirrored or not
             start = (preprocessing.resize - crop) // 2
-            x_BSSC = x_BSSC - mean_SSC[start : start + crop, start : start + crop]
+            x_BSSC.sub_(mean_SSC[start : start + crop, start : start + crop])
         else:
             mean_BSSC = mean_SSC.expand(len(x_BSSC), *mean_SSC.shape)
-            x_BSSC = x_BSSC - _crops(mean_BSSC, top_B, left_B, mirror_B, crop)
+            x_BSSC.sub_(_crops(mean_BSSC, top_B, left_B, mirror_B, crop))
     elif preprocessing.mean == "channel":
-        x_BSSC = x_BSSC - torch.tensor(preprocessing.channel_mean, device=device)
+        x_BSSC.sub_(torch.tensor(preprocessing.channel_mean, device=device))
     if offset_BC is not None:
-        x_BSSC = x_BSSC + offset_BC.to(device)[:, None, None, :]
+        x_BSSC.add_(offset_BC.to(device)[:, None, None, :])
     if divisor != 1.0:
-        x_BSSC = x_BSSC / divisor
+        x_BSSC.div_(divisor)
     factor = torch.full((preprocessing.channels,), preprocessing.scale)
     if preprocessing.std:
         factor = factor / torch.tensor(preprocessing.std)
     if not torch.equal(factor, torch.ones_like(factor)):
-        x_BSSC = x_BSSC * factor.to(device)
+        x_BSSC.mul_(factor.to(device))
     if preprocessing.channel_order == "bgr":
         x_BSSC = x_BSSC.flip(3)
     return x_BSSC.permute(0, 3, 1, 2)

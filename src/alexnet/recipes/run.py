@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import nn
 
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
-from alexnet.core.device import Precision, autocast, choose_device
+from alexnet.core.device import Machine, Precision, autocast, choose_device
 from alexnet.core.errors import StoppedError, UsageError, printable
 from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import read_json, write_json
@@ -43,16 +42,6 @@ TOLD = 5
 """Files left out, and notes on the data, that are named on stderr."""
 VIEW_NAMES = {"1": "center", "10": "ten"}
 RUN_FOLDERS = ("checkpoint", "model", "results", "tensorboard")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where a run is computed; none of this changes what it computes."""
-
-    device: torch.device
-    workers: int = 1
-    deterministic: bool = False
-    quiet: bool = False
 
 
 def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False) -> PackedSet:

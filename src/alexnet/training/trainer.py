@@ -54,6 +54,10 @@ CHECKPOINTS = KEEP + 2
 NOT_COMPUTED = ("checkpoint_steps", "views")
 """Fields of a run that may change when it resumes: no number of the training depends on them."""
 
+STEPS_UNREAD = {"cuda": 20, "mps": 20}
+"""Steps whose losses stay on a device that works by itself: to read one is to wait for it. All are read before anything is
+saved, so a loss that is not finite is found a few steps late, but nothing of it is kept."""
+
 PROBE_IMAGES = 64
 """Images of the signal check and of the count of dead filters."""
 
@@ -79,6 +83,17 @@ class Progress:
     """Length of log.jsonl."""
     seconds: float = 0.0
     """Spent training, over all starts."""
+
+
+@dataclass(frozen=True)
+class _UnreadStep:
+    """A step whose results are still on the device."""
+
+    row: dict[str, Any]
+    loss: Tensor
+    errors: Tensor
+    """How many of its images were classified wrongly."""
+    images: int
 
 
 def train(
@@ -140,6 +155,8 @@ class _Trainer:
         if self.kernels == "torch" and device.type == "cpu":
             say(f"note: response normalization takes three times as long here ({failure()})")
         self.progress = Progress()
+        self.unread: list[_UnreadStep] = []
+        self.read_at = time.monotonic()
 
     def train(self, checkpoint: Checkpoint | None) -> nn.Module:
         if checkpoint is not None:
@@ -173,25 +190,23 @@ class _Trainer:
             pin=self.device.type == "cuda",
         )
         self.model.train()
-        asked = time.monotonic()
+        asked = self.read_at = time.monotonic()
         for batch in source:
-            waited = time.monotonic() - asked
-            row = self._step(batch)
-            now = time.monotonic()
-            row |= {"images_per_second": len(batch.image_B) / (now - asked), "data_seconds": waited}
-            self.log.write(row)
-            self.scalars(progress.step, {"train/loss": row["loss"], "lr": row["lr"]})
-            bar.update(
-                progress.epoch * len(order_N) + progress.position,
-                f"epoch {progress.epoch + 1}/{config.epochs} step {progress.step} loss {row['loss']:.3f} "
-                f"error {progress.top1_errors / progress.position:.1%} lr {row['lr']:.2g} data {waited:.2f} s",
-            )
+            self._step(batch, data_seconds=time.monotonic() - asked)
+            if len(self.unread) >= STEPS_UNREAD.get(self.device.type, 1):
+                row = self._read_losses()
+                bar.update(
+                    progress.epoch * len(order_N) + progress.position,
+                    f"epoch {progress.epoch + 1}/{config.epochs} step {progress.step} loss {row['loss']:.3f} "
+                    f"error {progress.top1_errors / progress.position:.1%} lr {row['lr']:.2g} "
+                    f"data {row['data_seconds']:.2f} s",
+                )
             self._stop_if_requested()
             if progress.step % config.checkpoint_steps == 0 and progress.position < len(order_N):
                 self._save(best=False)
             asked = time.monotonic()
 
-    def _step(self, batch: Batch) -> dict[str, Any]:
+    def _step(self, batch: Batch, data_seconds: float) -> None:
         config, progress = self.config, self.progress
         now = self._rates(progress.position)
         set_rates(self.optimizer, now)
@@ -203,23 +218,33 @@ class _Trainer:
         loss = F.cross_entropy(logits_BK, label_B, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        value = loss.item()
-        if not math.isfinite(value):
-            raise AlexNetError(self._not_finite(value, now.weight, x_BCHW))
+        if self.device.type not in STEPS_UNREAD:  # where it costs no waiting, before the weights change
+            self._require_finite(progress.step + 1, loss.item(), now.weight, x_BCHW)
         self.optimizer.step()
-        errors = int((logits_BK.argmax(dim=1) != label_B).sum())
         progress.step += 1
         progress.position += len(batch.image_B)
-        progress.loss_sum += value * len(batch.image_B)
-        progress.top1_errors += errors
-        return {
-            "event": "step",
-            "step": progress.step,
-            "epoch": progress.epoch + 1,
-            "loss": value,
-            "top1_error": errors / len(batch.image_B),
-            "lr": now.weight,
-        }
+        row = {"event": "step", "step": progress.step, "epoch": progress.epoch + 1}
+        row |= {"lr": now.weight, "data_seconds": data_seconds}
+        errors = (logits_BK.detach().argmax(dim=1) != label_B).sum()
+        self.unread.append(_UnreadStep(row, loss.detach(), errors, len(batch.image_B)))
+
+    def _read_losses(self) -> dict[str, Any]:
+        """Fetch the losses of the steps since the last time from the device, check and record them. The last row."""
+        progress, steps, row = self.progress, self.unread, {}
+        self.unread = []
+        losses = torch.stack([step.loss for step in steps]).tolist() if steps else []
+        errors = torch.stack([step.errors for step in steps]).tolist() if steps else []
+        now = time.monotonic()
+        rate = sum(step.images for step in steps) / (now - self.read_at)
+        self.read_at = now
+        for step, loss, wrong in zip(steps, losses, errors, strict=True):
+            self._require_finite(step.row["step"], loss, step.row["lr"])
+            progress.loss_sum += loss * step.images
+            progress.top1_errors += wrong
+            row = step.row | {"loss": loss, "top1_error": wrong / step.images, "images_per_second": rate}
+            self.log.write(row)
+            self.scalars(row["step"], {"train/loss": loss, "lr": row["lr"]})
+        return row
 
     def _rates(self, position: int) -> Rates:
         """The rates of the step that starts at ``position`` in the current epoch."""
@@ -251,6 +276,7 @@ class _Trainer:
     def _finish_epoch(self) -> None:
         """Validate, record, save."""
         config, progress = self.config, self.progress
+        self._read_losses()
         result = evaluate_split(
             self.model,
             self.val,
@@ -303,6 +329,7 @@ class _Trainer:
         _write_summary(self.run / "summary.csv", progress.history)
 
     def _save(self, *, best: bool) -> None:
+        self._read_losses()
         progress = self.progress
         progress.log_bytes = self.log.sync()
         progress.seconds = time.monotonic() - self.started
@@ -371,16 +398,18 @@ class _Trainer:
         say(f"warning: {message}")
         self.log.write({"event": "note", "step": self.progress.step, "message": message})
 
-    def _not_finite(self, loss: float, lr: float, x_BCHW: Tensor) -> str:
+    def _require_finite(self, step: int, loss: float, lr: float, x_BCHW: Tensor | None = None) -> None:
+        if math.isfinite(loss):
+            return
         found = "the loss alone"
-        if not bool(torch.isfinite(x_BCHW).all()):
+        if x_BCHW is not None and not bool(torch.isfinite(x_BCHW).all()):
             found = "the input"
         for name, p in self.model.named_parameters():
             if not bool(torch.isfinite(p).all()):
                 found = name
                 break
-        return (
-            f"step {self.progress.step + 1}: the loss is {loss} at learning rate {lr:g} (first non-finite: {found}); "
+        raise AlexNetError(
+            f"step {step}: the loss is {loss} at learning rate {lr:g} (first non-finite: {found}); "
             f"nothing of this step was saved; lower optimizer.lr and go on from the last checkpoint with --resume"
         )
 

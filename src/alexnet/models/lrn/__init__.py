@@ -113,7 +113,7 @@ def response_norm(x_BCHW: Tensor, window: Window) -> Tensor:
         return written_out(x_BCHW, window)
     if not torch.compiler.is_compiling() and x_BCHW.requires_grad and torch.is_grad_enabled():
         kernels_in_use(x_BCHW.device, build=True)
-    return _forward(x_BCHW, *window)  # type: ignore[no-any-return]
+    return torch.ops.alexnet.response_norm(x_BCHW, *window)  # type: ignore[no-any-return]
 
 
 def kernels_in_use(device: torch.device, *, build: bool = False) -> str:
@@ -133,33 +133,25 @@ def _kernels(x_BCHW: Tensor, window: Window) -> ModuleType:
 
 
 # One operator for torch: compilers see it as a whole, and autograd calls its gradient. It saves its input alone: to compute s
-# again costs less than to write it to memory and to read it back.
+# again costs less than to write it to memory and to read it back. (Not `torch.library.custom_op`: the first call of such an
+# operator imports torch's compiler, which takes a second.)
+
+_WINDOW = "int size, float coefficient, float beta, float k, int towers, bool relu"
+_LIBRARY = torch.library.Library("alexnet", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define(f"response_norm(Tensor x, {_WINDOW}) -> Tensor")  # type: ignore[no-untyped-call]
+_LIBRARY.define(f"response_norm_backward(Tensor g, Tensor x, {_WINDOW}) -> Tensor")  # type: ignore[no-untyped-call]
 
 
-@torch.library.custom_op("alexnet::response_norm", mutates_args=())
-def _forward(x_BCHW: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int, relu: bool) -> Tensor:
-    window, x_BCHW = Window(size, coefficient, beta, k, towers, relu), _dense(x_BCHW)
-    return _kernels(x_BCHW, window).forward(x_BCHW, window)  # type: ignore[no-any-return]
+def _forward(x_BCHW: Tensor, *window: Any) -> Tensor:
+    x_BCHW = _dense(x_BCHW)
+    return _kernels(x_BCHW, Window(*window)).forward(x_BCHW, Window(*window))  # type: ignore[no-any-return]
 
 
-@torch.library.custom_op("alexnet::response_norm_backward", mutates_args=())
-def _backward(
-    g_BCHW: Tensor, x_BCHW: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int, relu: bool
-) -> Tensor:
-    window, x_BCHW = Window(size, coefficient, beta, k, towers, relu), _dense(x_BCHW)
+def _backward(g_BCHW: Tensor, x_BCHW: Tensor, *window: Any) -> Tensor:
+    x_BCHW = _dense(x_BCHW)
     if g_BCHW.stride() != x_BCHW.stride() or g_BCHW.dtype != x_BCHW.dtype:
         g_BCHW = torch.empty_like(x_BCHW).copy_(g_BCHW)
-    return _kernels(x_BCHW, window).backward(g_BCHW, x_BCHW, window)  # type: ignore[no-any-return]
-
-
-@_forward.register_fake
-def _forward_shape(x_BCHW: Tensor, *_window: float) -> Tensor:
-    return torch.empty_like(_dense(x_BCHW))
-
-
-@_backward.register_fake
-def _backward_shape(_g_BCHW: Tensor, x_BCHW: Tensor, *_window: float) -> Tensor:
-    return torch.empty_like(_dense(x_BCHW))
+    return _kernels(x_BCHW, Window(*window)).backward(g_BCHW, x_BCHW, Window(*window))  # type: ignore[no-any-return]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -169,10 +161,18 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradient(ctx: Any, g_BCHW: Tensor) -> tuple[Tensor | None, ...]:
     (x_BCHW,) = ctx.saved_tensors
-    return _backward(g_BCHW, x_BCHW, *ctx.window), *(None for _ in ctx.window)
+    return torch.ops.alexnet.response_norm_backward(g_BCHW, x_BCHW, *ctx.window), *(None for _ in ctx.window)
 
 
-_forward.register_autograd(_gradient, setup_context=_save)
+_LIBRARY.impl("response_norm", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("response_norm_backward", _backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_fake(
+    "alexnet::response_norm", lambda x_BCHW, *_window: torch.empty_like(_dense(x_BCHW)), lib=_LIBRARY
+)
+torch.library.register_fake(
+    "alexnet::response_norm_backward", lambda _g, x_BCHW, *_window: torch.empty_like(_dense(x_BCHW)), lib=_LIBRARY
+)
+torch.library.register_autograd("alexnet::response_norm", _gradient, setup_context=_save, lib=_LIBRARY)
 
 
 def _dense(x_BCHW: Tensor) -> Tensor:
