@@ -43,6 +43,7 @@ AlexNet (2012), complete: from a folder of photographs to exact error rates.
   predict MODEL IMAGE...    the most probable classes of files, folders or - (standard input)
   info NAME|MODEL           stages, shapes, parameters, multiply-adds; --diff OTHER side by side
   report RUN                write RUN/report.html again
+  bench                     rates of this machine, what limits it, and a forecast of the paper's training
 
 examples:
   alexnet train quickstart --out runs/first
@@ -108,6 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "predict": _predict,
+        "bench": _bench,
         "info": _info,
         "report": _report,
     }
@@ -321,7 +323,7 @@ class EvaluateOptions(DeviceOptions):
     """1 (center), 10 (the paper's ten views) or random:K."""
     seed: int = 0
     """Of random views, and of the split that is held out where the source does not say."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     """Of the arithmetic."""
     batch_size: int = 128
     weights: tuple[float, ...] | None = None
@@ -383,7 +385,7 @@ class PredictOptions(DeviceOptions):
     """Classes to show."""
     csv: bool = False
     """Rows path,rank,class,probability on stdout."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     """Of the arithmetic."""
 
 
@@ -422,6 +424,71 @@ def _predict(arguments: list[str]) -> int:
     if options.json:
         _print_json(documents)
     return 4 if faults else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(DeviceOptions):
+    """Rates of this machine from a JPEG file to a training step, what limits it, and how long the paper's 90 passes over
+    1.28 million images would take. One to three minutes; nothing is kept.
+
+    alexnet bench --precision bfloat16 --plan
+    """
+
+    network: Word = "alexnet_2012"
+    """A network that reads 224 x 224 color images."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the training step."""
+    batch_size: int = 128
+    data: str | None = None
+    """Read these images instead of drawn ones; prepared first if need be."""
+    plan: bool = False
+    """Also what preparing and storing ImageNet would take here."""
+
+
+def _bench(arguments: list[str]) -> int:
+    options = _parse(BenchOptions, "bench", arguments)
+    if options.batch_size < 1:
+        raise UsageError(f"--batch-size is {options.batch_size}; it must be at least 1")
+    from alexnet.bench.forecast import PAPER_EPOCHS, measure
+    from alexnet.core.console import say
+
+    forecast = measure(
+        options.network,
+        _machine(options),
+        precision=options.precision,
+        batch_size=options.batch_size,
+        data=options.data,
+        data_root=options.data_root,
+        say=(lambda _stage: None) if options.json else (lambda stage: say(f"measuring: {stage}")),
+    )
+    if options.json:
+        _print_json(forecast.to_json())
+        return 0
+    document = forecast.to_json()
+    for name, rate in (
+        ("prepare (decode, resize, write)", forecast.prepare),
+        ("decode our JPEG records, one thread", forecast.decode_packed),
+        ("read packed pixels", forecast.read),
+        ("augment", forecast.augment),
+        (f"training step, batch {forecast.batch_size}, {forecast.precision}", forecast.step),
+        ("end to end", forecast.end_to_end),
+    ):
+        print(f"{name:<44} {rate:>12,.0f} images/s")
+    print(
+        f"{'matrix product':<44} {forecast.product_flops / 1e9:>12,.0f} GFLOP/s\n"
+        f"{'copy, read and written':<44} {forecast.copy_bytes / 1e9:>12,.1f} GB/s\n"
+        f"response normalization: {forecast.kernels}; the step computes {forecast.flops_per_image / 1e9:.2f} GFLOP an image, "
+        f"{forecast.arithmetic_share:.0%} of the matrix product's rate\n"
+        f"limited by: {forecast.bottleneck}\n"
+        f"{PAPER_EPOCHS} passes over ImageNet at this rate: {forecast.days_of_paper:,.1f} days (2012: 5 to 6 days on two GPUs)"
+    )
+    if options.plan:
+        print(
+            f"preparing ImageNet: {document['prepare_imagenet_hours']:.1f} hours; stored as pixels "
+            f"{document['imagenet_pixels_bytes'] / 1e9:.0f} GB, as JPEG records of such pictures "
+            f"{document['imagenet_jpeg_bytes'] / 1e9:.0f} GB"
+        )
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)

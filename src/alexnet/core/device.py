@@ -12,7 +12,7 @@ import torch
 
 from alexnet.core.errors import UsageError
 
-Precision = Literal["float32", "bfloat16", "float64"]
+Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,9 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """bfloat16: matrix products and convolutions in bfloat16, parameters and sums in float32 (torch.autocast)."""
+    """bfloat16: matrix products and convolutions in bfloat16, parameters and sums in float32 (torch.autocast). tf32: as
+    float32, with CUDA's products rounded to 10 bits, in this process from now on; float32 does without that."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if precision == "bfloat16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

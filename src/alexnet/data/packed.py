@@ -87,14 +87,18 @@ class PackedSplit:
         if self._jpeg:
             image_BSSC = np.empty((len(index_B), *self._shape_SSC), dtype=np.uint8)
             for b, i in enumerate(index_B.tolist()):
-                jpeg = self._stored[self._offset_N[i] : self._offset_N[i + 1]].tobytes()
-                self._verify(i, jpeg)
-                image_BSSC[b] = decode_record(jpeg, self._shape_SSC[2])
+                image_BSSC[b] = decode_record(self.record(i), self._shape_SSC[2])
             return image_BSSC
         images_BSSC: NDArray[np.uint8] = self._stored[index_B]
         for b in np.flatnonzero(~self._verified_N[index_B]).tolist():
             self._verify(int(index_B[b]), images_BSSC[b].data)
         return images_BSSC
+
+    def record(self, index: int) -> bytes:
+        """One JPEG record of a set that is stored so, checked like :meth:`read`."""
+        jpeg = self._stored[self._offset_N[index] : self._offset_N[index + 1]].tobytes()
+        self._verify(index, jpeg)
+        return jpeg
 
     def _verify(self, index: int, stored: bytes | memoryview) -> None:
         if self._verified_N[index]:

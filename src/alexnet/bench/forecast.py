@@ -1,0 +1,190 @@
+"""What this machine's rates mean for the paper's training run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.bench import rates
+from alexnet.core.device import Machine, Precision
+from alexnet.core.errors import UsageError
+from alexnet.data.packed import decode_record, open_packed
+from alexnet.data.prepare import prepare, resolve
+from alexnet.data.shards import Store
+from alexnet.models import create_model
+from alexnet.models.lrn import kernels_in_use
+
+IMAGENET_IMAGES = 1_281_167
+"""Training images of ILSVRC-2012 (§2)."""
+PAPER_EPOCHS = 90
+"""§5: "roughly 90 cycles", which "took five to six days on two NVIDIA GTX 580 3GB GPUs"."""
+DRAWN = 384
+"""Photographs drawn where no data is named."""
+BATCHES = 3
+"""Of one measurement."""
+ARITHMETIC_SHARE = 0.5
+"""From this share of the matrix-product rate on, a step is said to be bound by arithmetic, below it by memory traffic."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Rates in images per second, unless their names say otherwise; medians."""
+
+    network: str
+    precision: Precision
+    batch_size: int
+    data: str
+    product_flops: float
+    """Floating-point operations per second of torch's matrix product."""
+    copy_bytes: float
+    """Bytes per second of a copy, read and written."""
+    prepare: float
+    """JPEG files decoded, resized, cropped and written, on all cores."""
+    decode_packed: float
+    """Our own JPEG records decoded, one thread."""
+    read: float
+    """Packed pixels gathered into batches."""
+    augment: float
+    """Batches in memory cropped, mirrored, shifted in color."""
+    step: float
+    """Training steps on batches in memory."""
+    end_to_end: float
+    """Training steps fed from the packed set."""
+    flops_per_image: int
+    arithmetic_share: float
+    """Of the step, in the matrix-product rate. Convolutions may reach more than torch's matrix product does."""
+    bottleneck: str
+    kernels: str
+    """Of response normalization."""
+    jpeg_record_bytes: float
+    """Mean size of a 256 x 256 JPEG record of these pictures."""
+
+    @property
+    def days_of_paper(self) -> float:
+        """Days for 90 epochs of ImageNet, validation not counted."""
+        return PAPER_EPOCHS * IMAGENET_IMAGES / self.end_to_end / 86400
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "paper_days": self.days_of_paper,
+            "prepare_imagenet_hours": IMAGENET_IMAGES / self.prepare / 3600,
+            "imagenet_pixels_bytes": IMAGENET_IMAGES * 256 * 256 * 3,
+            "imagenet_jpeg_bytes": round(IMAGENET_IMAGES * self.jpeg_record_bytes),
+        }
+
+
+def measure(
+    network: str,
+    machine: Machine,
+    *,
+    precision: Precision,
+    batch_size: int = 128,
+    data: str | None = None,
+    data_root: str | None = None,
+    say: Callable[[str], None] = lambda _stage: None,
+) -> Forecast:
+    """Measure each stage on this machine with ``network``, on ``data`` or on drawn photographs; ``say`` is told what is
+    being measured. Takes one to three minutes on two cores."""
+    device = machine.device
+    model = create_model(network)
+    shape: Any = model.config
+    if (shape.in_channels, shape.input_size) != (3, 224):
+        raise UsageError(f"bench measures networks that read 224 x 224 color images; {network} reads others")
+    kernels = kernels_in_use(device, build=True)
+    with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+        say("decoding and resizing")
+        prepare_rate, jpeg_bytes, decode_rate = _prepared(Path(folder))
+        packed = resolve(data, data_root=data_root) if data else open_packed(Path(folder, "pixels"))
+        say("matrix products and copies")
+        product, copy = rates.matrix_product_rate(device, precision), rates.copy_rate(device)
+        say("reading and augmenting")
+        split = packed.split("train")
+        rows = np.arange(batch_size) % len(split)
+        held = _Held(split.read(rows), split.labels[rows])
+        stored, memory = (
+            rates.training_input(packed, source, batch_size=batch_size, device=device, workers=workers)
+            for source, workers in ((split, machine.workers), (held, 0))
+        )
+        stages = rates.seconds(
+            {
+                "read": lambda: [split.read(rows) for _ in range(BATCHES)],
+                "augment": lambda: [next(memory) for _ in range(BATCHES)],
+            }
+        )
+        say(f"training steps of {network}")
+        step = rates.training_step(model, device, precision)
+        x_BCHW, label_B = rates.random_batch(batch_size, 224, 3, 1000, device)
+        steps = rates.seconds(
+            {
+                "step": lambda: [step(x_BCHW, label_B) for _ in range(BATCHES)],
+                "end to end": lambda: [step(*next(stored)) for _ in range(BATCHES)],
+            },
+            repeats=3,
+        )
+    flops = rates.training_flops(create_model(network))
+    rate = {name: rates.median_rate(BATCHES * batch_size, times) for name, times in (stages | steps).items()}
+    share = rate["step"] * flops / product
+    return Forecast(
+        network=network,
+        precision=precision,
+        batch_size=batch_size,
+        data=data or "drawn photographs of 500 x 375 pixels",
+        product_flops=product,
+        copy_bytes=copy,
+        prepare=prepare_rate,
+        decode_packed=decode_rate,
+        read=rate["read"],
+        augment=rate["augment"],
+        step=rate["step"],
+        end_to_end=rate["end to end"],
+        flops_per_image=flops,
+        arithmetic_share=share,
+        bottleneck=bottleneck(rate, share),
+        kernels=kernels,
+        jpeg_record_bytes=jpeg_bytes,
+    )
+
+
+def bottleneck(rate: dict[str, float], share: float) -> str:
+    """The slowest of ``read``, ``augment`` and ``step`` (images per second); a step is named after what limits it."""
+    slowest = min(("read", "augment", "step"), key=lambda name: rate[name])
+    if slowest != "step":
+        return slowest
+    return "arithmetic" if share >= ARITHMETIC_SHARE else "memory traffic"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One batch in memory, as a split."""
+
+    pixels_BSSC: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels_BSSC
+
+
+def _prepared(folder: Path) -> tuple[float, float, float]:
+    """Drawn photographs per second of their preparation; mean bytes of a JPEG record, and records decoded per second."""
+    rates.drawn_photographs(folder / "photographs", DRAWN)
+
+    def again(store: Store) -> None:
+        shutil.rmtree(folder / store, ignore_errors=True)
+        prepare(folder / "photographs", folder / store, store=store)
+
+    times = rates.seconds({"prepare": lambda: again("pixels")}, repeats=3)["prepare"]
+    again("jpeg")
+    split = open_packed(folder / "jpeg").split("train")
+    jpegs = [split.record(i) for i in range(100)]
+    decoding = rates.seconds({"decode": lambda: [decode_record(jpeg, 3) for jpeg in jpegs]})["decode"]
+    return rates.median_rate(DRAWN, times), sum(map(len, jpegs)) / len(jpegs), rates.median_rate(len(jpegs), decoding)
