@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Torch's threads wait asleep, not spinning, when the machine is shared (docs/experiment-log.md).
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: demo test test-all check format photos-model fashion-mnist clean
+.PHONY: demo test test-all check format bench photos-model fashion-mnist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/alexnet train quickstart --out runs/quickstart --resume
@@ -32,6 +32,10 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
+
+# docs/benchmarks.md, measured again: some ten minutes on a quiet machine. Exit 3 if a figure misses its line.
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/cpu.py
 
 # The tables of the README on real photographs; both resume where they were stopped. $ALEXNET_DATA names the data.
 photos-model: $(VENV)/.dev

@@ -25,7 +25,7 @@ STEPS = 5
 STEP = f"""
 import json, time, torch
 import torch.nn.functional as F
-from alexnet.core.device import keep_freed_memory
+from alexnet.core.memory import keep_freed_memory
 from alexnet.models import create_model
 keep_freed_memory()
 model = create_model("alexnet_2012", num_classes=10).to(memory_format=torch.channels_last)

@@ -76,6 +76,8 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 
 def plain_batches(paths: list[Path], batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """A DataLoader over the files, in random order, for ever."""
-    loader = DataLoader(PlainImages(paths), batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True)
+    loader = DataLoader(
+        PlainImages(paths), batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
+    )
     while True:
         yield from loader

@@ -571,7 +571,8 @@ def _parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
 def _machine(options: DeviceOptions, deterministic: bool = False) -> "Machine":
     import torch
 
-    from alexnet.core.device import Machine, choose_device, keep_freed_memory
+    from alexnet.core.device import Machine, choose_device
+    from alexnet.core.memory import keep_freed_memory
 
     keep_freed_memory()
 

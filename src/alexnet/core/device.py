@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -47,15 +45,3 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "bfloat16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what torch frees for the next step instead of giving it back to the system: a CPU training
-    step otherwise spends a seventh of its time on page faults. For glibc; elsewhere nothing happens. Results do not
-    change."""
-    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018, raises AttributeError where the C library is another
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)

@@ -185,7 +185,7 @@ def _to_rgb(image: Image.Image, label: str) -> Image.Image:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        return image.convert("RGB")
+        return image if mode == "RGB" else image.convert("RGB")
     except ValueError as error:
         raise ImageError(label, "unsupported format", f"mode {mode}") from error
 

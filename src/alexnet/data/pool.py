@@ -14,6 +14,7 @@ from multiprocessing.connection import wait as wait_for_connection
 from typing import TypeVar
 
 from alexnet.core.errors import AlexNetError
+from alexnet.core.memory import keep_freed_memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -60,6 +61,7 @@ def in_processes(
 
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, and die with it."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()

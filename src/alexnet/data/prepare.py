@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import math
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -56,6 +57,8 @@ Progress = Callable[[int, int], None]
 SIZE = 256
 """Side of a packed photograph where nothing else is said (§2)."""
 SHARD_IMAGES = 256
+SHARDS = 32
+"""At least, of a large enough source: or else some workers wait at the end while others have a whole shard to do."""
 SHARD_BYTES = 128 << 20
 """Of pixels, at most: what a worker holds."""
 
@@ -91,8 +94,8 @@ def prepare(
         with _locked(folder):
             if not (folder / "meta.json").exists():
                 _begin(folder, plan)
-                _pack_shards(folder, plan, workers, progress)
-                _finish(folder, plan, max_bad)
+                digests = _pack_shards(folder, plan, workers, progress)
+                _finish(folder, plan, max_bad, digests)
             return _finished(folder, plan)
     except OSError as error:
         raise _storage_error(error, folder, plan) from error
@@ -168,7 +171,8 @@ def _plan(source: Source, size: int | None, store: Store) -> _Plan:
         raise UsageError(f"size is {side}; the side of a packed image is 1 to 4096 pixels")
     for fault in class_faults(source):
         raise DataError(f"{printable(fault.path)}: {fault.reason}")
-    shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // (side * side * source.channels)))
+    shard_images = min(SHARD_IMAGES, SHARD_BYTES // (side * side * source.channels), len(source.records) // SHARDS)
+    shard_images = max(1, shard_images)
     shards = []
     for split in SPLITS:
         records = [record for record in source.records if record.split == split]
@@ -255,23 +259,54 @@ def _storage_error(error: OSError, folder: Path, plan: _Plan) -> AlexNetError:
     return AlexNetError(f"{printable(error.filename or folder)}: {error.strerror or printable(error)}")
 
 
-def _pack_shards(folder: Path, plan: _Plan, workers: int | None, progress: Progress | None) -> None:
+def _pack_shards(folder: Path, plan: _Plan, workers: int | None, progress: Progress | None) -> dict[str, str]:
+    """Pack what is not packed yet. Meanwhile this process computes the SHA-256 of each file of pixels, by name: as it
+    will be if no image is rejected."""
     total = len(plan.source.records)
     todo = [shard for shard in plan.shards if not journal_path(folder, shard).exists()]
     done = total - sum(len(shard.records) for shard in todo)
     if progress:
         progress(done, total)
     pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store)
+    hashes = _RunningHashes(folder, plan, {shard.name for shard in plan.shards} - {shard.name for shard in todo})
     for shard, _ in in_processes(pack, todo, workers):
+        hashes.add(shard)
         done += len(shard.records)
         if progress:
             progress(done, total)
+    return hashes.digests()
+
+
+class _RunningHashes:
+    """SHA-256 of the files of pixels, from the front as far as shards are packed."""
+
+    def __init__(self, folder: Path, plan: _Plan, packed: set[str]) -> None:
+        self.folder, self.plan, self.packed = folder, plan, packed
+        self.waiting = deque(plan.shards if plan.store == "pixels" else ())
+        self.hashes = {
+            split: hashlib.sha256(_npy_header((len(records), plan.size, plan.size, plan.source.channels)))
+            for split, records in plan.splits.items()
+        }
+
+    def add(self, shard: Shard) -> None:
+        self.packed.add(shard.name)
+        while self.waiting and self.waiting[0].name in self.packed:
+            first = self.waiting.popleft()
+            with open(self.folder / f"{first.split}.images.npy", "rb") as file:
+                file.seek(HEADER_BYTES + first.first * self.plan.image_bytes)
+                self.hashes[first.split].update(file.read(len(first.records) * self.plan.image_bytes))
+
+    def digests(self) -> dict[str, str]:
+        """By file name; none if not everything was added."""
+        if self.waiting or self.plan.store != "pixels":
+            return {}
+        return {f"{split}.images.npy": sha256.hexdigest() for split, sha256 in self.hashes.items()}
 
 
 # --- the end: holes closed, statistics, meta.json -------------------------------------------------------------------
 
 
-def _finish(folder: Path, plan: _Plan, max_bad: float | None) -> None:
+def _finish(folder: Path, plan: _Plan, max_bad: float | None, digests: Mapping[str, str]) -> None:
     journals: list[Journal] = []
     sum_SSC = np.zeros((plan.size, plan.size, plan.source.channels), dtype=np.uint64)
     product_CC = np.zeros((plan.source.channels, plan.source.channels), dtype=np.uint64)
@@ -302,7 +337,8 @@ def _finish(folder: Path, plan: _Plan, max_bad: float | None) -> None:
         counts[split] = {"images": len(row_N), "per_class": per_class.tolist()}
     if "train" in counts:
         _save_statistics(folder, counts["train"]["images"], sum_SSC, product_CC)
-    _write_meta(folder, plan, counts, rejected, [remark for journal in journals for remark in journal.odd])
+    known = {} if rejected else digests  # holes that were closed changed the files
+    _write_meta(folder, plan, counts, rejected, [remark for journal in journals for remark in journal.odd], known)
 
 
 def _refuse_too_many(folder: Path, plan: _Plan, rejected: list[Rejected], max_bad: float | None) -> None:
@@ -415,7 +451,14 @@ def _save_statistics(folder: Path, n: int, sum_SSC: NDArray[np.uint64], product_
     write_json(folder / "color.json", color)
 
 
-def _write_meta(folder: Path, plan: _Plan, counts: dict[str, Any], rejected: list[Rejected], odd: list[str]) -> None:
+def _write_meta(
+    folder: Path,
+    plan: _Plan,
+    counts: dict[str, Any],
+    rejected: list[Rejected],
+    odd: list[str],
+    digests: Mapping[str, str],
+) -> None:
     source = plan.source
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     odd_note = [f"{len(odd)} odd files: {'; '.join(printable(remark) for remark in odd[:3])}"] if odd else []
@@ -439,7 +482,11 @@ def _write_meta(folder: Path, plan: _Plan, counts: dict[str, Any], rejected: lis
         "notes": [*plan.notes, *odd_note],
         "plan": plan.fingerprint,
         "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in names
+            name: {
+                "bytes": (folder / name).stat().st_size,
+                "sha256": digests.get(name) or sha256_file(folder / name),
+            }
+            for name in names
         },
     }
     fsync_folder(folder)

@@ -28,6 +28,7 @@ from alexnet.core.runs import environment
 from alexnet.data.loader import batches
 from alexnet.evaluation.probabilities import Probabilities
 from alexnet.evaluation.views import Views, views_of
+from alexnet.models.lrn import kernels_in_use
 
 NUM_MISTAKES = 20
 """Most confident mistakes kept in an :class:`Evaluation`."""
@@ -240,6 +241,7 @@ def evaluate_split(
     tally = Tally(classes, split.paths)
     kept_NK = np.empty((n, len(classes)), dtype=np.float32) if keep_probabilities else None
 
+    kernels_in_use(device, build=True)  # many images: worth a second of the compiler, the first time on a machine
     was_training = model.training
     model.to(device).eval()
     try:

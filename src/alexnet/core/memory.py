@@ -1,0 +1,18 @@
+"""What the C library does with memory that is freed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what torch or Pillow frees for the next step or image instead of giving it back to the
+    system: a CPU training step otherwise spends a seventh of its time on page faults, decoding a tenth. For glibc;
+    elsewhere nothing happens. Results do not change."""
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018, raises AttributeError where the C library is another
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
