@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,19 +80,17 @@ def _step(name: str, *, bfloat16: bool) -> list[Row]:
     """alexnet_2012 beside itself without normalization, and beside plain PyTorch in float32."""
     precision = "bfloat16" if bfloat16 else "float32"
     x_BCHW, label_B = rates.random_batch(BATCH, 224, 3, 1000, CPU)
-    x_plain = x_BCHW.contiguous()
     ours = rates.training_step(create_model("alexnet_2012"), CPU, precision)
     without = rates.training_step(create_model("alexnet_2012", normalization="none"), CPU, precision)
-    network = plain.PlainAlexNet()
-    optimizer = plain.plain_optimizer(network)
-    times = rates.seconds(
-        {
-            "ours": lambda: ours(x_BCHW, label_B),
-            "ours without normalization": lambda: without(x_BCHW, label_B),
-            "plain, float32": lambda: plain.plain_step(network, optimizer, x_plain, label_B),
-        },
-        REPEATS,
-    )
+    with _plain_program() as plain_step:
+        times = rates.seconds(
+            {
+                "ours": lambda: ours(x_BCHW, label_B),
+                "ours without normalization": lambda: without(x_BCHW, label_B),
+                "plain, float32": plain_step,
+            },
+            REPEATS,
+        )
     rate = {key: rates.median_rate(BATCH, value) for key, value in times.items()}
     ratio = rate["ours"] / rate["ours without normalization"]
     flops = rates.training_flops(create_model("alexnet_2012"))
@@ -102,6 +101,24 @@ def _step(name: str, *, bfloat16: bool) -> list[Row]:
     )
     what = f"training step of alexnet_2012, {precision}, of the rate without normalization"
     return [Row(name, what, ratio, 0.92, True, text, rates.as_json(times))]
+
+
+@contextmanager
+def _plain_program() -> Iterator[Callable[[], None]]:
+    """A step of benchmarks/plain.py, in a process of its own as a user would start it."""
+    variables = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    command = [sys.executable, plain.__file__, str(BATCH)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        pipes = child.stdin, child.stdout
+
+        def step() -> None:
+            print("step", file=pipes[0], flush=True)
+            assert pipes[1].readline(), "the plain program stopped"
+
+        yield step
+        pipes[0].close()
 
 
 def lrn() -> list[Row]:

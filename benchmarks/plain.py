@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,20 +56,22 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
     """Image files, decoded, resized to a short side of 256, cropped and mirrored at random with Pillow, one by one."""
 
     def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
+        from PIL import Image
+
+        self.paths, self.pillow = paths, Image
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = Image.open(self.paths[index]).convert("RGB")
+        image = self.pillow.open(self.paths[index]).convert("RGB")
         scale = 256 / min(image.size)
-        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), self.pillow.Resampling.BILINEAR)
         left = int(torch.randint(0, image.width - 223, ()))
         top = int(torch.randint(0, image.height - 223, ()))
         image = image.crop((left, top, left + 224, top + 224))
         if torch.rand(()) < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            image = image.transpose(self.pillow.Transpose.FLIP_LEFT_RIGHT)
         pixels_HWC = (np.asarray(image, dtype=np.float32) - MEAN) / STD
         return torch.from_numpy(pixels_HWC.astype(np.float32)).permute(2, 0, 1), 0
 
@@ -81,3 +83,17 @@ def plain_batches(paths: list[Path], batch_size: int, workers: int) -> Iterator[
     )
     while True:
         yield from loader
+
+
+def main() -> None:
+    """A training step for each line on standard input, on the CPU in float32, and a line when it is done: a process of its
+    own, so that what the benchmark does to its process does nothing for this one."""
+    model = PlainAlexNet()
+    optimizer = plain_optimizer(model)
+    x_BCHW, label_B = 60 * torch.randn(int(sys.argv[1]), 3, 224, 224), torch.randint(0, 1000, (int(sys.argv[1]),))
+    for _ in sys.stdin:
+        print(plain_step(model, optimizer, x_BCHW, label_B), flush=True)
+
+
+if __name__ == "__main__":
+    main()

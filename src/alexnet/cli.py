@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -271,6 +271,8 @@ def _train(arguments: list[str]) -> int:
         """Measure a few steps; say what the run would take in time, memory and disk."""
         deterministic: bool = False
         """On CUDA: deterministic algorithms only."""
+        resident: bool = False
+        """Keep all training images in the memory of the device, if they fit."""
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = base
 
     TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
@@ -278,7 +280,7 @@ def _train(arguments: list[str]) -> int:
     from alexnet.recipes.run import open_data, plan, run
 
     config, out = options.config, Path(options.out)
-    machine = _machine(options, options.deterministic)
+    machine = replace(_machine(options), deterministic=options.deterministic, resident=options.resident)
     if options.resume and options.fresh:
         raise UsageError("--resume goes on, --fresh starts over: give one of them")
     _check_out(out, resume=options.resume, fresh=options.fresh or options.dry_run)
@@ -568,7 +570,7 @@ def _parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
     raise UsageError(f"{text}; `alexnet {verb} --help` lists the options")
 
 
-def _machine(options: DeviceOptions, deterministic: bool = False) -> "Machine":
+def _machine(options: DeviceOptions) -> "Machine":
     import torch
 
     from alexnet.core.device import Machine, choose_device
@@ -582,9 +584,7 @@ def _machine(options: DeviceOptions, deterministic: bool = False) -> "Machine":
         torch.set_num_threads(options.threads)
     if options.workers < 0:
         raise UsageError(f"--workers is {options.workers}; it must be 0 or more")
-    return Machine(
-        device=choose_device(options.device), workers=options.workers, deterministic=deterministic, quiet=options.json
-    )
+    return Machine(device=choose_device(options.device), workers=options.workers, quiet=options.json)
 
 
 def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet.core.preprocessing import Preprocessing
-from alexnet.data.packed import ColorStatistics
+from alexnet.core.preprocessing import ColorStatistics, Preprocessing
 from alexnet.data.transforms import Augmentation, Draws, apply_crops, augment, draw, fit
 
 SMALL = Preprocessing(resize=6, crop=4)

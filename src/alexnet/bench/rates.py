@@ -10,19 +10,18 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.core.device import Precision, autocast
-from alexnet.core.preprocessing import Preprocessing
+from alexnet.core.preprocessing import ColorStatistics, Preprocessing
 from alexnet.core.rng import DropoutDraw
 from alexnet.data.loader import Split, batches, epoch_order
-from alexnet.data.packed import PackedSet
 from alexnet.data.transforms import Augmentation, augment, draw
 from alexnet.models.summary import summarize
 from alexnet.training.optimizer import OptimizerConfig, build_optimizer
@@ -109,8 +108,17 @@ def random_batch(
     return x_BCHW.to(device).contiguous(memory_format=torch.channels_last), label_B.to(device)
 
 
+class Statistics(Protocol):
+    """What training input needs to know of a packed set as a whole."""
+
+    @property
+    def mean(self) -> NDArray[np.float32]: ...
+    @property
+    def color(self) -> ColorStatistics: ...
+
+
 def training_input(
-    data: PackedSet, split: Split, *, batch_size: int, device: torch.device, workers: int = 1
+    data: Statistics, split: Split, *, batch_size: int, device: torch.device, workers: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Network input and labels of ``split``, epoch after epoch, as the trainer computes them at the paper's sizes: crops,
     mirror, mean and color noise, the last two those of ``data``."""
@@ -129,6 +137,8 @@ def training_input(
 def drawn_photographs(folder: Path, num: int) -> None:
     """``num`` JPEG files in two class folders, of the size, quality and weight of ImageNet's (500 x 375 pixels, some 100
     KB): soft shapes under noise."""
+    from PIL import Image
+
     for i in range(num):
         path = folder / f"class {i % 2}" / f"{i:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

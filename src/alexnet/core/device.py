@@ -20,6 +20,8 @@ class Machine:
     device: torch.device
     workers: int = 1
     deterministic: bool = False
+    resident: bool = False
+    """Keep all training images in the memory of the device."""
     quiet: bool = False
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -43,3 +46,18 @@ class Preprocessing:
             raise ValueError(f"Preprocessing.std is {self.std}; it needs {c} positive numbers, or none")
         if not self.scale > 0:
             raise ValueError(f"Preprocessing.scale is {self.scale}; it must be positive")
+
+
+@dataclass(frozen=True)
+class ColorStatistics:
+    """Covariance of the color of the training pixels, on 0..255, and its principal axes (§4.1, second form).
+    Grey sets have one channel."""
+
+    mean_C: NDArray[np.float64]
+    covariance_CC: NDArray[np.float64]
+    eigenvalues_C: NDArray[np.float64]
+    """Variances along the axes, ascending."""
+    eigenvectors_CC: NDArray[np.float64]
+    """Column i is the unit vector of eigenvalue i; its largest component is positive."""
+    standard_deviations_C: NDArray[np.float64]
+    """Square roots of the eigenvalues: what the 2012 program multiplied its noise by."""

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,7 +74,6 @@ def sha256_file(path: Path) -> str:
 def environment() -> dict[str, Any]:
     """Machine and versions, for result files: numbers are compared only with what they were measured on."""
     import numpy
-    import PIL
     import torch
 
     from alexnet import __version__
@@ -83,13 +83,20 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
-        "pillow": PIL.__version__,
+        "pillow": _version("pillow"),
         "platform": f"{sys.platform}-{platform.machine()}",
         "processor": _processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _processor_name() -> str:

@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.core import rng
-from alexnet.core.errors import AlexNetError
+from alexnet.core.errors import AlexNetError, UsageError
+
+RESIDENT_RESERVE = 24 << 30
+"""Bytes of a device that are left to training when a set is made resident."""
+RESIDENT_PIECE = 1024
+"""Images copied to the device at a time."""
 
 READ_TIMEOUT = 120.0
 """Seconds after which a batch that has not arrived is given up."""
@@ -32,7 +37,33 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8] | Tensor: ...
+
+
+class ResidentSplit:
+    """A split whose pixels were all copied into the memory of a device; each image was checked on the way.
+    :class:`UsageError` if they do not fit beside what training needs."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self.labels, num = split.labels, len(split)
+        first = torch.as_tensor(split.read(np.arange(1)))
+        needed = num * first.numel()
+        if device.type == "cuda" and needed > (free := torch.cuda.mem_get_info(device)[0]) - RESIDENT_RESERVE:
+            raise UsageError(
+                f"--resident: {num:,} images are {needed / 1e9:,.0f} GB, {free / 1e9:,.0f} GB of the device are free and "
+                f"training needs {RESIDENT_RESERVE / 1e9:.0f}; leave it out, and images are read as they are needed"
+            )
+        self.pixels_NSSC = torch.empty((num, *first.shape[1:]), dtype=torch.uint8, device=device)
+        for start in range(0, num, RESIDENT_PIECE):
+            rows = np.arange(start, min(start + RESIDENT_PIECE, num))
+            self.pixels_NSSC[start : start + len(rows)] = torch.as_tensor(split.read(rows))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index_B: NDArray[np.int64]) -> Tensor:
+        """The images of these numbers, on the device: (B, S, S, C) uint8, a copy."""
+        return self.pixels_NSSC[torch.from_numpy(index_B).to(self.pixels_NSSC.device)]
 
 
 @dataclass(frozen=True)
@@ -70,10 +101,11 @@ def batches(
     def load(first: int) -> Batch:
         position_B = np.arange(first, min(first + batch_size, len(order_N)))
         image_B = order_N[position_B]
-        pixels_BSSC = torch.from_numpy(split.read(image_B))
+        pixels_BSSC = torch.as_tensor(split.read(image_B))
         label_B = torch.from_numpy(np.asarray(split.labels[image_B], dtype=np.int64))
         if pin:
-            pixels_BSSC, label_B = pixels_BSSC.pin_memory(), label_B.pin_memory()
+            pixels_BSSC = pixels_BSSC if pixels_BSSC.is_cuda else pixels_BSSC.pin_memory()
+            label_B = label_B.pin_memory()
         return Batch(image_B, position_B, pixels_BSSC, label_B)
 
     firsts = range(start, len(order_N), batch_size)

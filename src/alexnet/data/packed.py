@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.core.errors import AlexNetError, DataError, printable
+from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import read_json, sha256_file
 from alexnet.data.sources import SPLITS
 
@@ -32,21 +33,6 @@ HEADER_BYTES = 128
 """Of a .npy file with four dimensions; the pixels follow."""
 UNFINISHED = ".unfinished"
 """Folder inside a packed directory that exists until its preparation is complete."""
-
-
-@dataclass(frozen=True)
-class ColorStatistics:
-    """Covariance of the color of the training pixels, on 0..255, and its principal axes (§4.1, second form).
-    Grey sets have one channel."""
-
-    mean_C: NDArray[np.float64]
-    covariance_CC: NDArray[np.float64]
-    eigenvalues_C: NDArray[np.float64]
-    """Variances along the axes, ascending."""
-    eigenvectors_CC: NDArray[np.float64]
-    """Column i is the unit vector of eigenvalue i; its largest component is positive."""
-    standard_deviations_C: NDArray[np.float64]
-    """Square roots of the eigenvalues: what the 2012 program multiplied its noise by."""
 
 
 class PackedSplit:

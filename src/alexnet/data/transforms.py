@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.core import rng
-from alexnet.core.preprocessing import Preprocessing
-from alexnet.data.packed import ColorStatistics
+from alexnet.core.preprocessing import ColorStatistics, Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)

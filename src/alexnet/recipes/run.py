@@ -105,6 +105,7 @@ def run(
                 workers=machine.workers,
                 resume=resume,
                 deterministic=machine.deterministic,
+                resident=machine.resident,
                 quiet=machine.quiet,
                 stop=stop,
             )

@@ -34,7 +34,7 @@ from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printabl
 from alexnet.core.runs import environment, read_json, write_atomic, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
-from alexnet.data.loader import Batch, batches, epoch_order
+from alexnet.data.loader import Batch, ResidentSplit, Split, batches, epoch_order
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
@@ -105,6 +105,7 @@ def train(
     workers: int = 1,
     resume: bool = False,
     deterministic: bool = False,
+    resident: bool = False,
     quiet: bool = False,
     stop: StopRequest | None = None,
 ) -> nn.Module:
@@ -112,6 +113,7 @@ def train(
 
     ``run`` receives config.json, environment.json, log.jsonl, summary.csv and checkpoint/. With ``resume`` the run goes on
     from its last sound checkpoint, bit for bit as if it had never stopped (same threads and versions on the CPU).
+    ``resident`` keeps the training images in the memory of the device.
     Raises :class:`StoppedError` after a ``stop`` was requested (by default: by SIGINT or SIGTERM), with a checkpoint;
     :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
     :class:`AlexNetError` on a loss that is not finite.
@@ -124,7 +126,7 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     with nullcontext(stop) if stop else StopRequest() as stop, _sole_trainer(run), _explained_faults(run):
         checkpoint = _open_run(config, data, run, resume=resume)
-        return _Trainer(config, data, run, device, workers, deterministic, quiet, stop).train(checkpoint)
+        return _Trainer(config, data, run, device, workers, deterministic, resident, quiet, stop).train(checkpoint)
 
 
 class _Trainer:
@@ -138,13 +140,20 @@ class _Trainer:
         device: torch.device,
         workers: int,
         deterministic: bool,
+        resident: bool,
         quiet: bool,
         stop: StopRequest,
     ) -> None:
         torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = (
+            not deterministic
+        )  # shapes do not change, so the fastest algorithms are found once
         self.config, self.data, self.run = config, data, run
         self.device, self.workers, self.quiet, self.stop = device, workers, quiet, stop
-        self.split, self.val = data.split("train"), data.split(data.held_out)
+        self.split: Split = data.split("train")
+        self.val = data.split(data.held_out)
+        if resident:
+            self.split = ResidentSplit(self.split, device)
         self.image_N = training_images(len(self.split), config)
         model = network(config, len(data.classes))
         dtype = torch.float64 if config.precision == "float64" else torch.float32
@@ -380,7 +389,7 @@ class _Trainer:
     def _probe_input(self) -> Tensor:
         """The centers of the first training images, as network input."""
         image_B = self.image_N[: min(PROBE_IMAGES, len(self.image_N))]
-        pixels_BSSC = torch.from_numpy(self.split.read(image_B)).to(self.device)
+        pixels_BSSC = torch.as_tensor(self.split.read(image_B)).to(self.device)
         none = replace(self.config.augmentation, crop="center", mirror=False, color_noise=0.0)
         preprocessing = self.config.preprocessing
         draws = transforms.draw(none, preprocessing, seed=0, epoch=0, image_B=image_B, position_B=image_B)
