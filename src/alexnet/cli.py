@@ -235,8 +235,8 @@ class DeviceOptions:
     """auto, cpu, cuda, cuda:N or mps."""
     threads: int | None = None
     """CPU threads of torch; part of what makes two runs equal bit for bit."""
-    workers: int = 1
-    """Threads that read images ahead; never changes a result."""
+    workers: int | None = None
+    """Threads that read images ahead; by default as many as turn out to be needed. Never changes a result."""
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False
@@ -582,7 +582,7 @@ def _machine(options: DeviceOptions) -> "Machine":
         if options.threads < 1:
             raise UsageError(f"--threads is {options.threads}; it must be at least 1")
         torch.set_num_threads(options.threads)
-    if options.workers < 0:
+    if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers is {options.workers}; it must be 0 or more")
     return Machine(device=choose_device(options.device), workers=options.workers, quiet=options.json)
 

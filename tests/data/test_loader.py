@@ -7,9 +7,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
-from alexnet.core.errors import AlexNetError, DataError
-from alexnet.data.loader import batches, epoch_order
+from alexnet.core.errors import AlexNetError, DataError, UsageError
+from alexnet.data import loader
+from alexnet.data.loader import ResidentSplit, batches, epoch_order
 
 
 class Split:
@@ -25,7 +27,7 @@ class Split:
         return np.tile(index_B.astype(np.uint8)[:, None, None, None], (1, 2, 2, 3))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [None, 0, 1, 3])
 @pytest.mark.parametrize("start", [0, 8, 20, 23])
 def test_images_come_in_order_from_any_position(workers, start):
     order = epoch_order(23, seed=0, epoch=1)
@@ -61,3 +63,49 @@ def test_a_batch_that_does_not_come_is_given_up():
     with pytest.raises(AlexNetError, match=r"position 0 took longer than 0\.2 s"):
         next(batches(Slow(8), np.arange(8), 8, workers=1, timeout=0.2))
     release.set()
+
+
+def test_readers_are_added_only_when_batches_are_waited_for(monkeypatch):
+    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _pid: range(4))
+    reading, most = [], []
+
+    class Counted(Split):
+        def __init__(self, seconds: float) -> None:
+            super().__init__(40)
+            self.seconds = seconds
+
+        def read(self, index_B):
+            reading.append(1)
+            most.append(len(reading))
+            time.sleep(self.seconds)
+            reading.pop()
+            return super().read(index_B)
+
+    for _batch in batches(Counted(0.02), np.arange(40), 1):
+        pass  # a reader much slower than its consumer
+    assert max(most) == 4
+    most.clear()
+    for _batch in batches(Counted(0.0), np.arange(40), 1):
+        time.sleep(0.01)
+    assert max(most) <= 3
+
+
+def test_a_resident_split_holds_the_same_images(monkeypatch):
+    monkeypatch.setattr(loader, "RESIDENT_PIECE", 3)
+    split = Split(11)
+    resident = ResidentSplit(split, torch.device("cpu"))
+    assert len(resident) == 11
+    index = np.array([7, 0, 10, 7])
+    assert np.array_equal(resident.read(index).numpy(), split.read(index))
+    (batch,) = batches(resident, index, 4, workers=0)
+    assert batch.label_B.tolist() == index.tolist()
+
+
+def test_a_resident_split_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (25 << 30, 80 << 30))
+    huge = Split(10**9)
+    monkeypatch.setattr(huge, "read", lambda index_B: np.zeros((len(index_B), 256, 256, 3), np.uint8))
+    with pytest.raises(
+        UsageError, match="--resident: 1,000,000,000 images are 196,608 GB, 27 GB of the device are free"
+    ):
+        ResidentSplit(huge, torch.device("cuda"))

@@ -40,11 +40,41 @@ def reference(tiny_config, tiny_set, tmp_path):
     return weights(model), rows(tmp_path / "reference")
 
 
-@pytest.mark.parametrize("workers", [0, 2, 4])
+@pytest.mark.parametrize("workers", [None, 0, 2, 4])
 def test_workers_change_nothing(workers, reference, tiny_config, tiny_set, tmp_path):
     model = train(tiny_config, tiny_set, tmp_path / "run", device=CPU, workers=workers, quiet=True)
     assert weights(model) == reference[0]
     assert rows(tmp_path / "run") == reference[1]
+
+
+def test_images_in_the_devices_memory_change_nothing(reference, tiny_config, tiny_set, tmp_path):
+    model = train(tiny_config, tiny_set, tmp_path / "run", device=CPU, resident=True, quiet=True)
+    assert weights(model) == reference[0]
+    assert rows(tmp_path / "run") == reference[1]
+
+
+def test_bfloat16_follows_float32(reference, tiny_config, tiny_set, tmp_path):
+    """21 steps of the same run: the loss of each epoch within 2 %. Weights stay float32."""
+    model = train(replace(tiny_config, precision="bfloat16"), tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    losses = [
+        [row["train_loss"] for row in found if row["event"] == "epoch"]
+        for found in (rows(tmp_path / "run"), reference[1])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+
+
+def test_normalization_kernels_are_a_condition_of_exact_resumption(
+    reference, tiny_config, tiny_set, tmp_path, monkeypatch, capsys
+):
+    """Without a compiler the same run is as good, but not equal to the bit, and says so."""
+    run = tmp_path / "reference"
+    if "compiled" not in (run / "checkpoint" / "step-21" / "state.json").read_text():
+        pytest.skip("the kernels cannot be compiled here")
+    monkeypatch.setattr(trainer, "kernels_in_use", lambda *_, **__: "torch")
+    train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    assert "normalization kernels compiled -> torch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7, 8, 14, 20])

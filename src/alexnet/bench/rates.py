@@ -118,7 +118,7 @@ class Statistics(Protocol):
 
 
 def training_input(
-    data: Statistics, split: Split, *, batch_size: int, device: torch.device, workers: int = 1
+    data: Statistics, split: Split, *, batch_size: int, device: torch.device, workers: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Network input and labels of ``split``, epoch after epoch, as the trainer computes them at the paper's sizes: crops,
     mirror, mean and color noise, the last two those of ``data``."""

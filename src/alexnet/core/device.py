@@ -18,7 +18,7 @@ class Machine:
     """Where a run is computed; none of this changes what it computes."""
 
     device: torch.device
-    workers: int = 1
+    workers: int | None = None
     deterministic: bool = False
     resident: bool = False
     """Keep all training images in the memory of the device."""

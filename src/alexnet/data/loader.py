@@ -6,6 +6,7 @@ to lose. Which images a batch holds depends on (seed, epoch, position) alone.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,12 +92,12 @@ def batches(
     batch_size: int,
     *,
     start: int = 0,
-    workers: int = 1,
+    workers: int | None = None,
     pin: bool = False,
     timeout: float = READ_TIMEOUT,
 ) -> Iterator[Batch]:
     """The batches of ``order_N`` from position ``start`` on; the last may be smaller. ``workers`` threads read ahead, 0
-    reads when asked. Raises what reading raises, and :class:`AlexNetError` if a batch takes longer than ``timeout``."""
+    reads when asked; None: as many as are needed, one more whenever a batch had to be waited for, up to one a core. Raises what reading raises, and :class:`AlexNetError` if a batch takes longer than ``timeout``."""
 
     def load(first: int) -> Batch:
         position_B = np.arange(first, min(first + batch_size, len(order_N)))
@@ -112,12 +113,16 @@ def batches(
     if workers == 0:
         yield from map(load, firsts)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="alexnet-reader")
+    most = workers or len(os.sched_getaffinity(0))
+    ahead = 2 * workers if workers else 2
+    pool = ThreadPoolExecutor(most, thread_name_prefix="alexnet-reader")
     try:
         pending: deque[tuple[int, Future[Batch]]] = deque()
         for first in firsts:
             pending.append((first, pool.submit(load, first)))
-            if len(pending) > 2 * workers:
+            if len(pending) > ahead:
+                if workers is None and not pending[0][1].done():
+                    ahead = min(ahead + 1, 2 * most)
                 yield _wait(pending, timeout)
         while pending:
             yield _wait(pending, timeout)

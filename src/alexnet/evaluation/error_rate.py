@@ -217,7 +217,7 @@ def evaluate_split(
     batch_size: int = 128,
     device: torch.device | None = None,
     precision: Precision = "float32",
-    workers: int = 1,
+    workers: int | None = None,
     data: Mapping[str, Any] | None = None,
     keep_probabilities: bool = False,
     progress: Callable[[int, int], object] | None = None,

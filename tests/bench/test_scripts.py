@@ -1,0 +1,52 @@
+"""The scripts of benchmarks/ run; their figures are for quiet machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+
+# Only torch, numpy and the standard library beside this package, as on a bare GPU machine.
+WITHOUT_OTHERS = """
+import runpy, sys
+for name in ("PIL", "tyro", "rich", "safetensors", "simplejpeg", "matplotlib", "jinja2", "torchvision", "sklearn"):
+    sys.modules[name] = None
+sys.path.insert(0, sys.argv[1])
+script, sys.argv = sys.argv[1] + "/gpu.py", ["gpu.py", *sys.argv[2:]]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_gpu_script_runs_at_a_tiny_size_on_the_cpu_with_torch_and_numpy_alone(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_OTHERS, str(SCRIPTS), "--tiny", "--out", str(tmp_path / "gpu.json")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    assert all(error <= 1 for error in document["errors_in_units_of_what_is_allowed"].values())
+    assert {"alexnet_2012", "alexnet_owt", "plain"} <= {row["network"] for row in document["steps"]}
+    assert {row["from"] for row in document["end_to_end"]} == {"packed file", "device memory"}
+    assert all(row["images_per_second"] > 0 for row in document["steps"] + document["end_to_end"])
+
+
+def test_gpu_script_without_a_gpu_measures_nothing_and_says_so(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "gpu.py"), "--out", str(tmp_path / "gpu.json")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("no CUDA device: nothing measured")
+    assert not (tmp_path / "gpu.json").exists()
+
+
+def test_cpu_script_names_its_parts():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "cpu.py"), "no-such"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "there is step-float32" in done.stderr
