@@ -97,7 +97,8 @@ def batches(
     timeout: float = READ_TIMEOUT,
 ) -> Iterator[Batch]:
     """The batches of ``order_N`` from position ``start`` on; the last may be smaller. ``workers`` threads read ahead, 0
-    reads when asked; None: as many as are needed, one more whenever a batch had to be waited for, up to one a core. Raises what reading raises, and :class:`AlexNetError` if a batch takes longer than ``timeout``."""
+    reads when asked; None: as many as are needed, one more whenever a batch had to be waited for, up to one a core.
+    Raises what reading raises, and :class:`AlexNetError` if a batch takes longer than ``timeout``."""
 
     def load(first: int) -> Batch:
         position_B = np.arange(first, min(first + batch_size, len(order_N)))
