@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -62,6 +63,7 @@ def in_processes(
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, and die with it."""
     keep_freed_memory()
+    gc.freeze()  # what the parent made is not searched for garbage again and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
