@@ -4,7 +4,6 @@ import io
 import os
 import struct
 import threading
-import time
 import warnings
 import zlib
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image
 
 from alexnet.core.errors import ImageError
 from alexnet.data import decode
-from alexnet.data.decode import decode_image, resize_and_crop, resize_short_side
+from alexnet.data.decode import decode_image
 
 
 def encoded(image: Image.Image, fmt: str, **options: object) -> bytes:
@@ -300,44 +299,3 @@ def test_a_fault_of_our_own_does_not_hide_among_damaged_files(monkeypatch: pytes
     monkeypatch.setattr(decode, "_check_size", broken)
     with pytest.raises(KeyError):
         decode_image(JPEG)
-
-
-# --- resizing -------------------------------------------------------------------------------------------------------
-
-
-def test_short_side_256_and_center_square():
-    image = Image.fromarray(random_rgb(300, 501))
-    expected = image.resize((501 * 256 // 300, 256), Image.Resampling.BILINEAR)  # 427 x 256
-    assert np.array_equal(np.asarray(resize_short_side(image, 256)), np.asarray(expected))
-    left = (427 - 256) // 2  # 85, rounded down from 85.5
-    assert np.array_equal(resize_and_crop(image, 256), np.asarray(expected)[:, left : left + 256])
-
-
-def test_shrinking_averages_over_all_source_pixels():
-    # A fine checkerboard of 0 and 255 becomes flat grey only if every pixel takes part; plain bilinear interpolation
-    # would return 0s and 255s.
-    board = np.indices((512, 512)).sum(axis=0) % 2 * 255
-    grey = resize_and_crop(Image.fromarray(np.dstack([board] * 3).astype(np.uint8)), 64)[4:-4, 4:-4]
-    assert grey.min() >= 126
-    assert grey.max() <= 129
-
-
-def test_an_image_of_the_right_size_is_kept_as_it_is():
-    stored = random_rgb(32, 32)
-    assert np.array_equal(resize_and_crop(Image.fromarray(stored), 32), stored)
-
-
-@pytest.mark.parametrize("shape", [(20000, 1), (1, 20000), (1, 1), (3, 50)])
-def test_extreme_strips_cost_little(shape: tuple[int, int]):
-    start = time.perf_counter()
-    image = Image.fromarray(random_rgb(*shape))
-    assert resize_and_crop(image, 256).shape == (256, 256, 3)
-    assert max(resize_short_side(image, 256).size) <= 50 * 256
-    assert time.perf_counter() - start < 2
-
-
-def test_of_a_strip_the_middle_is_kept():
-    strip = np.zeros((2, 1000, 3), dtype=np.uint8)
-    strip[:, 450:550] = 200  # the middle 50:1
-    assert resize_and_crop(Image.fromarray(strip), 16).min() == 200
-    assert np.asarray(resize_short_side(Image.fromarray(strip), 16)).min() == 200

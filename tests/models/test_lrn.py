@@ -24,9 +24,9 @@ from alexnet.models.lrn import (
 def path(request, monkeypatch) -> str:
     """Every test here runs with the compiled kernels and with torch's operations. (Float64 is torch's in both.)"""
     if request.param == "torch":
-        monkeypatch.setattr(compiled, "available", lambda **_: False)
+        monkeypatch.setattr(compiled.KERNELS, "available", lambda **_: False)
     elif kernels_in_use(torch.device("cpu"), build=True) != "compiled":
-        pytest.skip(f"the kernels cannot be compiled here: {compiled.failure()}")
+        pytest.skip(f"the kernels cannot be compiled here: {compiled.KERNELS.failure}")
     return request.param
 
 
@@ -285,7 +285,7 @@ norm, x = LocalResponseNorm(), torch.ones(1, 8, 2, 2)
 norm(x)
 before = kernels_in_use(x.device)
 norm(x.requires_grad_()).sum().backward()
-print(before, kernels_in_use(x.device), compiled.failure())
+print(before, kernels_in_use(x.device), compiled.KERNELS.failure)
 """
 
 

@@ -13,7 +13,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from alexnet.core.errors import ImageError, Reason, printable
@@ -39,8 +38,6 @@ MAX_SIDE = 65_500
 MAX_SCANS = 500
 """Of a progressive JPEG. Each scan is a pass over all coefficients: 8000 of them in 128 KB would take 17 s."""
 MAX_SECONDS = 10.0
-MAX_ASPECT = 50
-"""Of what is resized; longer strips are cropped first. A 1 x 20000 image would otherwise grow to 256 x 5,120,000."""
 
 _SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
@@ -82,27 +79,6 @@ def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     file_format = "JPEG" if image.format == "MPO" else image.format
     rgb.info = {"format": file_format, "warnings": [str(warning.message) for warning in caught]}
     return rgb
-
-
-def resize_and_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The center square of an RGB image whose short side was resized to ``size`` (§2): (size, size, 3) uint8, or
-    (size, size) of a grey one. Offsets of the crop are rounded down."""
-    resized = resize_short_side(image, size)
-    left, top = (resized.width - size) // 2, (resized.height - size) // 2
-    return np.array(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
-
-
-def resize_short_side(image: Image.Image, size: int) -> Image.Image:
-    """The whole image, short side ``size``, long side in proportion and rounded down, by Pillow's bilinear filter,
-    which averages over all source pixels when it shrinks. Of strips longer than 50:1 the middle is kept."""
-    short = min(image.size)
-    width, height = (min(side, MAX_ASPECT * short) for side in image.size)
-    if (width, height) != image.size:
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    if short == size:
-        return image
-    return image.resize((width * size // short, height * size // short), Image.Resampling.BILINEAR)
 
 
 def read_image_file(path: Path, name: str | None = None) -> bytes:

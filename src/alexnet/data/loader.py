@@ -21,7 +21,7 @@ from torch import Tensor
 from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, UsageError
 
-RESIDENT_RESERVE = 24 << 30
+RESIDENT_RESERVE = 12 << 30
 """Bytes of a device that are left to training when a set is made resident."""
 RESIDENT_PIECE = 1024
 """Images copied to the device at a time."""

@@ -20,8 +20,9 @@ from PIL import Image
 
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.runs import write_atomic
-from alexnet.data.decode import SUFFIXES, decode_image, resize_and_crop
+from alexnet.data.decode import SUFFIXES, decode_image
 from alexnet.data.packed import HEADER_BYTES, UNFINISHED, decode_record
+from alexnet.data.resize import resize_and_crop
 from alexnet.data.sources import Record, Split
 
 Store = Literal["pixels", "jpeg"]

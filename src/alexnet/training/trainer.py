@@ -40,7 +40,7 @@ from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model
 from alexnet.models.lrn import kernels_in_use
-from alexnet.models.lrn.compiled import failure
+from alexnet.models.lrn.compiled import KERNELS
 from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import build_optimizer
@@ -162,7 +162,7 @@ class _Trainer:
         self.mean_SSC = torch.from_numpy(data.mean).to(device)
         self.kernels = kernels_in_use(device, build=True)
         if self.kernels == "torch" and device.type == "cpu":
-            say(f"note: response normalization takes three times as long here ({failure()})")
+            say(f"note: response normalization takes three times as long here ({KERNELS.failure})")
         self.progress = Progress()
         self.unread: list[_UnreadStep] = []
         self.read_at = time.monotonic()

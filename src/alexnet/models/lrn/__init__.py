@@ -121,7 +121,7 @@ def kernels_in_use(device: torch.device, *, build: bool = False) -> str:
     CPU's kernels are compiled if they are not there yet."""
     if device.type == "cuda":
         return "triton" if find_spec("triton") else "torch"
-    return "compiled" if device.type == "cpu" and compiled.available(build=build) else "torch"
+    return "compiled" if device.type == "cpu" and compiled.KERNELS.available(build=build) else "torch"
 
 
 def _kernels(x_BCHW: Tensor, window: Window) -> ModuleType:
@@ -129,7 +129,7 @@ def _kernels(x_BCHW: Tensor, window: Window) -> ModuleType:
         from alexnet.models.lrn import gpu
 
         return gpu if gpu.supports(x_BCHW) else plain
-    return compiled if compiled.supports(x_BCHW, window) and compiled.available() else plain
+    return compiled if compiled.supports(x_BCHW, window) and compiled.KERNELS.available() else plain
 
 
 # One operator for torch: compilers see it as a whole, and autograd calls its gradient. It saves its input alone: to compute s

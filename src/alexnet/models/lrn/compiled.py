@@ -1,68 +1,33 @@
-"""Response normalization on a CPU by the kernels of compiled.c: built by the system's C compiler once on a machine, kept in
-the cache folder."""
+"""Response normalization on a CPU by the kernels of lrn.c."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
-import threading
 from ctypes import c_float, c_int64, c_void_p
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from alexnet.core.runs import cache_folder
+from alexnet.core.native import NativeSource
 from alexnet.models.lrn.layout import Layout, Window
 
-SOURCE = Path(__file__).with_name("compiled.c")
-FLAGS = (
-    *("-O3", "-march=native", "-fPIC", "-fopenmp"),
-    *("-fno-math-errno", "-fno-trapping-math"),  # comparisons become vector instructions; results do not change
-    "-fno-tree-loop-distribute-patterns",  # short loops stay loops, not calls of memset
-)
-TIMEOUT = 60.0
-"""Seconds that the compiler is given; it takes one or two."""
-
-TILE = 16  # as in compiled.c
+TILE = 16  # as in lrn.c
 BUFFERS = 5
 BLOCK_FLOATS = 256
 """Least size of a block's buffer, where rows allow: five of them in the first-level cache. 512 and 1024 are slower."""
 MAX_ROOM = 1 << 22
 """Floats of a buffer; larger maps than that are left to torch's operations."""
 
-_lock = threading.Lock()
-_library: ctypes.CDLL | None = None
-_failure: str | None = None
-
-
-def available(*, build: bool = False) -> bool:
-    """Whether the kernels can be called. With ``build`` the compiler is started if they were never built here; a
-    failure is kept for :func:`failure` and not tried again by this process."""
-    global _library, _failure
-    if _library is not None:
-        return True
-    with _lock:
-        if _library is None and _failure is None:
-            try:
-                file = _built_file()
-                if build and not file.exists():
-                    _build(file)
-                if file.exists():
-                    _library = _load(file)
-            except (OSError, subprocess.SubprocessError, _BuildError) as error:
-                _failure = " ".join(str(error).split())[:200]
-    return _library is not None
-
-
-def failure() -> str:
-    """Why the kernels could not be built or loaded; empty if that has not happened."""
-    return _failure or ""
+KERNELS = NativeSource(
+    Path(__file__).with_name("lrn.c"),
+    {"forward": [c_void_p] * 3, "backward": [c_void_p] * 4},
+    (
+        "-fopenmp",  # its calls go to the library that torch has loaded, and use torch's threads
+        *("-fno-math-errno", "-fno-trapping-math"),  # comparisons become vector instructions; results do not change
+        "-fno-tree-loop-distribute-patterns",  # short loops stay loops, not calls of memset
+    ),
+)
 
 
 def supports(x_BCHW: Tensor, window: Window) -> bool:
@@ -80,7 +45,7 @@ def forward(x_BCHW: Tensor, window: Window) -> Tensor:
     """y, in the type and memory format of x."""
     y_BCHW = torch.empty_like(x_BCHW)
     plan, _scratch = _plan(x_BCHW, window)
-    _loaded().forward(ctypes.byref(plan), x_BCHW.data_ptr(), y_BCHW.data_ptr())
+    KERNELS.library.forward(ctypes.byref(plan), x_BCHW.data_ptr(), y_BCHW.data_ptr())
     return y_BCHW
 
 
@@ -88,12 +53,12 @@ def backward(g_BCHW: Tensor, x_BCHW: Tensor, window: Window) -> Tensor:
     """The gradient with respect to x, whose type and memory format ``g_BCHW`` has."""
     dx_BCHW = torch.empty_like(x_BCHW)
     plan, _scratch = _plan(x_BCHW, window)
-    _loaded().backward(ctypes.byref(plan), x_BCHW.data_ptr(), g_BCHW.data_ptr(), dx_BCHW.data_ptr())
+    KERNELS.library.backward(ctypes.byref(plan), x_BCHW.data_ptr(), g_BCHW.data_ptr(), dx_BCHW.data_ptr())
     return dx_BCHW
 
 
 class _CPlan(ctypes.Structure):
-    """`Plan` of compiled.c."""
+    """`Plan` of lrn.c."""
 
     _fields_ = [
         *((name, c_int64) for name in ("rows", "groups", "length", "step", "size", "square", "relu", "bfloat16")),
@@ -135,51 +100,3 @@ def _plan(x_BCHW: Tensor, window: Window) -> tuple[_CPlan, Tensor]:
         scratch=scratch.data_ptr(),
     )
     return plan, scratch
-
-
-def _loaded() -> ctypes.CDLL:
-    assert _library is not None, "the kernels were called before available() was asked"
-    return _library
-
-
-class _BuildError(Exception):
-    """Why there is no library."""
-
-
-@lru_cache(maxsize=1)
-def _built_file() -> Path:
-    """Named after everything the machine code depends on: a home folder may be shared by unlike machines."""
-    digest = hashlib.sha256(SOURCE.read_bytes())
-    digest.update(repr((FLAGS, os.environ.get("CC"), os.uname().machine)).encode())
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith(("model name", "flags", "Features", "CPU part")):
-            digest.update(line.encode())
-        if not line:
-            break  # the first processor stands for all
-    return cache_folder() / "kernels" / f"lrn-{digest.hexdigest()[:16]}.so"
-
-
-def _build(file: Path) -> None:
-    compiler = os.environ.get("CC") or "cc"
-    if shutil.which(compiler) is None:
-        raise _BuildError(f"no C compiler: {compiler} is not installed")
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        # Linked without OpenMP of its own: its calls go to the one that torch has loaded, and use torch's threads.
-        run = [compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{folder}/lrn.o"], [compiler, "-shared", f"{folder}/lrn.o"]
-        for command in (run[0], [*run[1], "-o", f"{folder}/lrn.so"]):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-            if done.returncode:
-                raise _BuildError(f"{compiler} failed: {(done.stderr.strip() or 'no message').splitlines()[0]}")
-        Path(folder, "lrn.so").replace(file)
-
-
-def _load(file: Path) -> ctypes.CDLL:
-    status = file.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise _BuildError(f"{file} may be written by others; remove it")
-    library = ctypes.CDLL(str(file))
-    library.forward.argtypes = [c_void_p, c_void_p, c_void_p]
-    library.backward.argtypes = [c_void_p, c_void_p, c_void_p, c_void_p]
-    library.forward.restype = library.backward.restype = None
-    return library

@@ -1,0 +1,95 @@
+"""The short side of a photograph to 256 pixels, and the center square of that (§2)."""
+
+from __future__ import annotations
+
+from ctypes import c_int64, c_void_p
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet.core.native import NativeSource
+
+MAX_ASPECT = 50
+"""Of what is resized; longer strips are cropped first. A 1 x 20000 image would otherwise grow to 256 x 5,120,000."""
+
+KERNELS = NativeSource(
+    Path(__file__).with_name("resize.c"),
+    {"weigh": [c_int64] * 5 + [c_void_p] * 3, "resize": [c_void_p] * 2 + [c_int64] * 7 + [c_void_p] * 4},
+    ("-ffp-contract=off",),  # weights are rounded as Pillow's are
+)
+MAX_PIXELS = 1 << 24
+"""Of images given to the kernels. (So an output has less than 2^14 taps, which its arithmetic needs.)"""
+
+
+def resize_and_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The center square of an RGB image whose short side was resized to ``size`` (§2): (size, size, 3) uint8, or
+    (size, size) of a grey one (mode L). Offsets of the crop are rounded down. The same values with the compiled kernels
+    and with Pillow, which takes five times as long."""
+    image = _crop_strip(image)
+    width, height = _resized(image.size, size)
+    left, top = (width - size) // 2, (height - size) // 2
+    if _is_usual(image, size) and KERNELS.available():
+        return _resize_native(image, (width, height), (left, top), size)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
+
+
+def resize_short_side(image: Image.Image, size: int) -> Image.Image:
+    """The whole image, short side ``size``, long side in proportion and rounded down, by Pillow's bilinear filter,
+    which averages over all source pixels when it shrinks. Of strips longer than 50:1 the middle is kept."""
+    image = _crop_strip(image)
+    return image.resize(_resized(image.size, size), Image.Resampling.BILINEAR)
+
+
+def _is_usual(image: Image.Image, size: int) -> bool:
+    """Not for the kernels: what needs no resizing, large images, which would be copied for them, and upright strips, whose
+    columns some versions of Pillow resize first, which is rounded otherwise."""
+    pixels = image.width * image.height
+    return min(image.size) != size and pixels <= MAX_PIXELS and image.height <= 2 * image.width
+
+
+def _resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    width, height = sides
+    short = min(sides)
+    return width * size // short, height * size // short
+
+
+def _crop_strip(image: Image.Image) -> Image.Image:
+    longest = MAX_ASPECT * min(image.size)
+    width, height = (min(side, longest) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _resize_native(image: Image.Image, whole: tuple[int, int], corner: tuple[int, int], size: int) -> NDArray[np.uint8]:
+    """The square of ``size`` pixels at ``corner`` (left, top) of ``image`` resized to ``whole`` (width, height)."""
+    library, channels = KERNELS.library, len(image.getbands())
+    stride = _taps(image.size, whole)
+    start_2S, weight_2ST = np.empty((2, size), dtype=np.int32), np.empty((2, size, stride), dtype=np.int32)
+    most_2 = np.empty(2, dtype=np.int64)
+    for i in (0, 1):
+        place = start_2S[i].ctypes.data, weight_2ST[i].ctypes.data, most_2[i:].ctypes.data
+        library.weigh(image.size[i], whole[i], corner[i], size, stride, *place)
+    first, end = int(start_2S[1, 0]), min(int(start_2S[1, -1] + most_2[1]), image.height)  # the rows that are needed
+    start_2S[1] -= first
+    row_bytes = image.width * channels
+    pixels = image.tobytes()[first * row_bytes : end * row_bytes]
+    out_SSC = np.empty((size, size, channels), dtype=np.uint8)
+    across_HSC = np.empty((end - first, size, channels), dtype=np.uint8)
+    wide = np.empty((image.width + stride + size) * channels + 8, dtype=np.int32)
+    library.resize(
+        pixels,
+        out_SSC.ctypes.data,
+        *(end - first, image.width, channels, size, stride, *most_2.tolist()),
+        *(array.ctypes.data for array in (start_2S, weight_2ST, across_HSC, wide)),
+    )
+    return out_SSC if channels == 3 else out_SSC[:, :, 0]
+
+
+def _taps(sides: tuple[int, int], whole: tuple[int, int]) -> int:
+    """Source pixels below the triangle of one output, at most."""
+    return max(2 * -(-before // after) + 1 for before, after in zip(sides, whole, strict=True))
