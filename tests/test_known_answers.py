@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import decode_image
 from alexnet.data.imagenet import imagenet, read_meta_mat
-from alexnet.data.resize import resize_and_crop
+from alexnet.data.pixels import resize_and_crop
 from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.interop.deep_compression import CompressedLayer, read_deep_compression

@@ -19,7 +19,7 @@ from torch import nn
 from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import decode_image
-from alexnet.data.resize import resize_and_crop
+from alexnet.data.pixels import resize_and_crop
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.predict import Prediction, Predictor, load
 from alexnet.evaluation.views import TEN

@@ -34,7 +34,7 @@ from PIL import features
 
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.runs import cache_folder, fsync_folder, read_json, sha256_file, write_atomic, write_json
-from alexnet.data import resize
+from alexnet.data import pixels
 from alexnet.data.named import find_source
 from alexnet.data.named import named_source as named_source
 from alexnet.data.packed import HEADER_BYTES, UNFINISHED, VERSION, PackedSet, is_packed, open_packed, seal
@@ -272,7 +272,7 @@ def _pack_shards(folder: Path, plan: _Plan, workers: int | None, progress: Progr
         progress(done, total)
     pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store)
     if total - done >= COMPILE_FROM:
-        resize.KERNELS.available(build=True)
+        pixels.KERNELS.available(build=True)
     hashes = _RunningHashes(folder, plan, {shard.name for shard in plan.shards} - {shard.name for shard in todo})
     for shard, _ in in_processes(pack, todo, workers):
         hashes.add(shard)

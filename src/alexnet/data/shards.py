@@ -22,7 +22,7 @@ from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.runs import write_atomic
 from alexnet.data.decode import SUFFIXES, decode_image
 from alexnet.data.packed import HEADER_BYTES, UNFINISHED, decode_record
-from alexnet.data.resize import resize_and_crop
+from alexnet.data.pixels import color_moments, resize_and_crop
 from alexnet.data.sources import Record, Split
 
 Store = Literal["pixels", "jpeg"]
@@ -98,13 +98,14 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, shard: Shar
             file.write(image_NSSC.data)
             file.flush()
             os.fsync(file.fileno())
-    training = shard.split == "train"
+    nothing = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
+    sum_SSC, product_CC = color_moments(image_NSSC) if shard.split == "train" else nothing
     arrays = {
         "good_N": good_N,
         "crc32_N": crc32_N,
         "length_N": np.array([len(jpeg) for jpeg in jpegs], dtype=np.int64),
-        "sum_SSC": image_NSSC.sum(axis=0, dtype=np.uint32) if training else np.zeros(0, np.uint32),
-        "product_CC": _products(image_NSSC) if training else np.zeros(0, np.uint64),
+        "sum_SSC": sum_SSC,
+        "product_CC": product_CC,
         "report": np.array(json.dumps({"rejected": [asdict(item) for item in rejected], "odd": odd})),
     }
     write_atomic(journal_path(folder, shard), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
@@ -138,18 +139,6 @@ def _encode(image_SSC: NDArray[np.uint8]) -> bytes:
         buffer, "JPEG", quality=JPEG_QUALITY
     )
     return buffer.getvalue()
-
-
-def _products(image_NSSC: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Sums over all pixels of the products of two channels, in integers: (C, C)."""
-    channels = image_NSSC.shape[-1]
-    sum_CC = np.zeros((channels, channels), dtype=np.uint64)
-    for image_SSC in image_NSSC:
-        plane_CP = np.ascontiguousarray(image_SSC.reshape(-1, channels).T).astype(np.uint16)  # 255 * 255 < 2^16
-        for c in range(channels):
-            for d in range(c + 1):
-                sum_CC[c, d] += (plane_CP[c] * plane_CP[d]).sum(dtype=np.uint64)
-    return np.tril(sum_CC) + np.tril(sum_CC, -1).T
 
 
 def journal_path(folder: Path, shard: Shard) -> Path:

@@ -21,7 +21,7 @@ from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import MAX_FILE_BYTES, decode_image
 from alexnet.data.folder import is_image, walk
-from alexnet.data.resize import resize_and_crop, resize_short_side
+from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.views import Views, parse_views, random_views_of, views_of
 from alexnet.models.folder import load_model_folder

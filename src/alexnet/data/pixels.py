@@ -1,4 +1,8 @@
-"""The short side of a photograph to 256 pixels, and the center square of that (§2)."""
+"""What `prepare` computes of pixels: the short side of a photograph to 256, the center square of that (§2), and the sums
+behind the mean image and the covariance of color. By the kernels of pixels.c, or to the same values without a C compiler.
+
+Shape suffixes: N images, S rows and columns, H rows, T taps, P pixels, C channels.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,12 @@ MAX_ASPECT = 50
 """Of what is resized; longer strips are cropped first. A 1 x 20000 image would otherwise grow to 256 x 5,120,000."""
 
 KERNELS = NativeSource(
-    Path(__file__).with_name("resize.c"),
-    {"weigh": [c_int64] * 5 + [c_void_p] * 3, "resize": [c_void_p] * 2 + [c_int64] * 7 + [c_void_p] * 4},
+    Path(__file__).with_name("pixels.c"),
+    {
+        "weigh": [c_int64] * 5 + [c_void_p] * 3,
+        "resize": [c_void_p] * 2 + [c_int64] * 7 + [c_void_p] * 4,
+        "add_moments": [c_void_p] + [c_int64] * 3 + [c_void_p] * 2,
+    },
     ("-ffp-contract=off",),  # weights are rounded as Pillow's are
 )
 MAX_PIXELS = 1 << 24
@@ -41,6 +49,25 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     which averages over all source pixels when it shrinks. Of strips longer than 50:1 the middle is kept."""
     image = _crop_strip(image)
     return image.resize(_resized(image.size, size), Image.Resampling.BILINEAR)
+
+
+def color_moments(image_NSSC: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+    """Sums over the images, (S, S, C), and sums over all their pixels of the products of two channels, (C, C): integers,
+    exact for up to 16 million images."""
+    n, size, _, channels = image_NSSC.shape
+    sum_SSC = np.zeros((size, size, channels), dtype=np.uint32)
+    product_CC = np.zeros((channels, channels), dtype=np.uint64)
+    if KERNELS.available() and image_NSSC.flags.c_contiguous:
+        place = sum_SSC.ctypes.data, product_CC.ctypes.data
+        KERNELS.library.add_moments(image_NSSC.ctypes.data, n, size * size, channels, *place)
+    else:
+        for image_SSC in image_NSSC:
+            sum_SSC += image_SSC
+            plane_CP = np.ascontiguousarray(image_SSC.reshape(-1, channels).T).astype(np.uint16)  # 255 * 255 < 2^16
+            for c in range(channels):
+                for d in range(c + 1):
+                    product_CC[c, d] += (plane_CP[c] * plane_CP[d]).sum(dtype=np.uint64)
+    return sum_SSC, np.tril(product_CC) + np.tril(product_CC, -1).T
 
 
 def _is_usual(image: Image.Image, size: int) -> bool:

@@ -1,5 +1,7 @@
-/* Antialiased bilinear resizing of 8-bit images, of which only a square is kept: the integer arithmetic of Pillow's
-   Resample.c, so that every value is the same, on vectors and without what the square does not need. */
+/* Arithmetic on 8-bit pixels; see pixels.py.
+
+   Resizing is antialiased and bilinear, and only a square is kept: the integer arithmetic of Pillow's Resample.c, so that
+   every value is the same, on vectors and without what the square does not need. */
 
 #include <math.h>
 #include <stdint.h>
@@ -94,5 +96,28 @@ void resize(const uint8_t *from, uint8_t *to, int64_t rows, int64_t width, int64
       for (int64_t j = 0; j < length; j++) narrow[j] += row[j] * weight;
     }
     for (int64_t j = 0; j < length; j++) to[j] = narrow[j] >> BITS;
+  }
+}
+
+/* Of images of `pixels` x channels, adds to `sums` (pixels, channels) their values and to `products` (channels, channels)
+   those of two channels multiplied, over all pixels; of three channels only the lower triangle. */
+void add_moments(const uint8_t *images, int64_t n, int64_t pixels, int64_t channels, uint32_t *sums, uint64_t *products) {
+  enum { BLOCK = 1 << 15 }; /* 2^15 255^2 < 2^32 */
+  for (int64_t i = 0; i < n; i++, images += pixels * channels) {
+    for (int64_t j = 0; j < pixels * channels; j++) sums[j] += images[j];
+    for (int64_t first = 0; first < pixels; first += BLOCK) {
+      const int64_t end = first + BLOCK < pixels ? first + BLOCK : pixels;
+      uint32_t rr = 0, gr = 0, gg = 0, br = 0, bg = 0, bb = 0;
+      if (channels == 1) {
+        for (int64_t p = first; p < end; p++) rr += (uint32_t)images[p] * images[p];
+      } else {
+        for (int64_t p = first; p < end; p++) {
+          const uint32_t r = images[3 * p], g = images[3 * p + 1], b = images[3 * p + 2];
+          rr += r * r, gr += g * r, gg += g * g, br += b * r, bg += b * g, bb += b * b;
+        }
+        products[3] += gr, products[4] += gg, products[6] += br, products[7] += bg, products[8] += bb;
+      }
+      products[0] += rr;
+    }
   }
 }

@@ -1,4 +1,4 @@
-"""Resizing: the same values by the compiled kernels and by Pillow."""
+"""Resizing and sums: the same values by the compiled kernels and by Pillow and NumPy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data.resize import KERNELS, resize_and_crop, resize_short_side
+from alexnet.data.pixels import KERNELS, color_moments, resize_and_crop, resize_short_side
 
 
 @pytest.fixture(params=["compiled", "Pillow"], autouse=True)
@@ -86,3 +86,26 @@ def test_of_a_strip_the_middle_is_kept():
     strip[:, 450:550] = 200  # the middle 50:1
     assert resize_and_crop(Image.fromarray(strip), 16).min() == 200
     assert np.asarray(resize_short_side(Image.fromarray(strip), 16)).min() == 200
+
+
+# --- sums -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bright", [False, True])
+def test_sums_are_exact(channels: int, bright: bool):
+    image_NSSC = np.random.default_rng(0).integers(0, 256, (3, 250, 250, channels), dtype=np.uint8)
+    if bright:
+        image_NSSC[:] = 255
+    sum_SSC, product_CC = color_moments(image_NSSC)
+    exact_NPC = image_NSSC.reshape(3, -1, channels).astype(object)
+    assert np.array_equal(sum_SSC, image_NSSC.astype(np.int64).sum(axis=0))
+    expected = sum(image_PC.T @ image_PC for image_PC in exact_NPC)
+    assert product_CC.tolist() == expected.tolist()
+
+
+def test_sums_of_nothing_are_zero():
+    sum_SSC, product_CC = color_moments(np.zeros((0, 4, 4, 3), dtype=np.uint8))
+    assert sum_SSC.shape == (4, 4, 3)
+    assert not sum_SSC.any()
+    assert not product_CC.any()
