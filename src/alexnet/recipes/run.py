@@ -27,7 +27,7 @@ from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
 from alexnet.evaluation.ensemble import combine
 from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split
-from alexnet.evaluation.predict import load
+from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.evaluation.views import Views, parse_views
 from alexnet.models.folder import save_model_folder
@@ -196,17 +196,7 @@ def _answers(
     data_root: str | Path | None,
 ) -> Probabilities:
     predictor = load(model, machine.device, precision)
-    size: int | None = predictor.preprocessing.resize
-    if (Path(model) / "model").is_dir():
-        trained = read_json(Path(model) / "config.json")
-        size = trained["train"]["size"]
-        data = data or trained["data"]["path"]
-    if data is None:
-        raise UsageError(f"{printable(model)}: a model folder does not say on what to evaluate; add --data")
-    if is_packed(Path(data)):
-        size = None  # as it is; what is not of the network's size is resized on the way
-    with _preparation(data, machine.quiet) as progress:
-        packed = resolve(data, data_root=data_root, size=size, seed=seed, progress=progress)
+    data, packed = data_of(model, predictor, data, seed=seed, data_root=data_root, quiet=machine.quiet)
     if tuple(packed.classes) != predictor.classes:
         ours, theirs = predictor.classes, packed.classes
         raise UsageError(
@@ -233,6 +223,30 @@ def _answers(
         )
     assert evaluation.probabilities is not None
     return evaluation.probabilities
+
+
+def data_of(
+    model: str | Path,
+    predictor: Predictor,
+    data: str | None = None,
+    *,
+    seed: int = 0,
+    data_root: str | Path | None = None,
+    quiet: bool = False,
+) -> tuple[str, PackedSet]:
+    """The name of ``data``, by default what the run ``model`` was trained with, and its images at the size that the network
+    takes, prepared into the cache first if need be. A model folder does not know its data: :class:`UsageError`."""
+    size: int | None = predictor.preprocessing.resize
+    if (Path(model) / "model").is_dir():
+        trained = read_json(Path(model) / "config.json")
+        size = trained["train"]["size"]
+        data = data or trained["data"]["path"]
+    if data is None:
+        raise UsageError(f"{printable(model)}: a model folder does not say what it was trained on; add --data")
+    if is_packed(Path(data)):
+        size = None  # as it is; what is not of the network's size is resized on the way
+    with _preparation(data, quiet) as progress:
+        return data, resolve(data, data_root=data_root, size=size, seed=seed, progress=progress)
 
 
 def provenance(name: str, packed: PackedSet, split: str) -> dict[str, Any]:

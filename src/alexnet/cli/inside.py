@@ -1,0 +1,82 @@
+"""The verbs that look inside: features, probe."""
+
+# No `from __future__ import annotations`: tyro must see the types of options.
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json
+from alexnet.core.errors import UsageError, printable
+
+PROBES: dict[str, str] = {}
+"""Each kind of probe, and what it shows. The module alexnet.cli.probe_KIND has a function `run`."""
+
+
+def probe(arguments: list[str]) -> int:
+    """`alexnet probe KIND MODEL ...`: each kind is a module with options of its own."""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: alexnet probe KIND MODEL ...\n\nkinds (alexnet probe KIND --help lists the options):")
+        for kind, sentence in PROBES.items():
+            print(f"  {kind:<10} {sentence}")
+        return 0 if set(arguments) & {"-h", "--help"} else 2
+    if arguments[0] not in PROBES:
+        raise UsageError(f"no probe is called {printable(arguments[0])!r}; the probes are {', '.join(PROBES)}")
+    return int(import_module(f"alexnet.cli.probe_{arguments[0]}").run(arguments[1:]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesOptions(DeviceOptions):
+    """The activations of named layers for every image of a split, as NumPy files: a row an image, once each.
+
+    alexnet features runs/mine --data photos/ --layers fc6 fc7 --out features/
+    """
+
+    model: Word
+    """Run directory or model folder."""
+    out: str
+    """Folder to write."""
+    layers: tuple[str, ...] = ("fc7",)
+    """Their names; a wrong one lists all. fc7 is read after its ReLU and before the test-time halving, dropout7 after it."""
+    data: str | None = None
+    """Packed directory, folder, CSV or named set; by default that of the run."""
+    split: str | None = None
+    """train, val or test; by default val, or test where there is no val."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Of the files; float16 takes half the room."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Of the arithmetic."""
+    batch_size: int = 128
+
+
+def features(arguments: list[str]) -> int:
+    options = parse(FeaturesOptions, "features", arguments)
+    from alexnet.core.console import Bar
+    from alexnet.evaluation.predict import load
+    from alexnet.probes.features import extract
+    from alexnet.recipes.run import data_of, provenance
+
+    machine = machine_of(options)
+    predictor = load(options.model, machine.device, options.precision)
+    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    split = packed.split(options.split or packed.held_out)
+    with Bar("features", len(split), quiet=options.json) as bar:
+        found = extract(
+            predictor,
+            split,
+            options.layers,
+            Path(options.out),
+            classes=packed.classes,
+            dtype=options.dtype,
+            batch_size=options.batch_size,
+            workers=machine.workers,
+            data=provenance(name, packed, split.name),
+            progress=lambda done, _total: bar.update(done),
+        )
+    if options.json:
+        print_json({"features": options.out, **found.meta})
+        return 0
+    for layer, shape in found.meta["layers"].items():
+        print(f"{layer}: {len(found):,} x {' x '.join(map(str, shape))} {options.dtype}")
+    print(f"in {printable(options.out)}")
+    return 0

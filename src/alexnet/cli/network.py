@@ -1,0 +1,337 @@
+"""The verbs that train and use a network: train, evaluate, predict, info, report, bench."""
+
+# No `from __future__ import annotations`: tyro must see the types of options.
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from alexnet.cli.shared import (
+    DeviceOptions,
+    Word,
+    Words,
+    complain,
+    describe,
+    errors_line,
+    inert,
+    machine_of,
+    parse,
+    print_classes,
+    print_json,
+)
+from alexnet.core.errors import UsageError, printable
+
+
+def train(arguments: list[str]) -> int:
+    from alexnet.recipes import RECIPES, recipe
+
+    if not arguments or arguments[0].startswith("-"):
+        if not arguments or set(arguments) & {"-h", "--help"}:
+            print(
+                "usage: alexnet train RECIPE --out RUN [options]\n\nrecipes (alexnet train RECIPE --help lists the options):"
+            )
+            for name, function in RECIPES.items():
+                sentence = re.split(r"[.:](?=\s)", " ".join((function.__doc__ or "").split()))[0]
+                print(f"  {name:<18} {sentence}")
+            return 0 if arguments else 2
+        raise UsageError(f"train needs the name of a recipe first: {', '.join(RECIPES)}")
+    base = recipe(arguments[0])
+    from alexnet.training.config import TrainConfig
+
+    @dataclass(frozen=True, kw_only=True)
+    class TrainOptions(DeviceOptions):
+        out: str
+        """Folder of the run."""
+        resume: bool = False
+        """Go on from the last checkpoint."""
+        fresh: bool = False
+        """Delete an earlier run in this folder first."""
+        dry_run: bool = False
+        """Measure a few steps; say what the run would take in time, memory and disk."""
+        deterministic: bool = False
+        """On CUDA: deterministic algorithms only."""
+        resident: bool = False
+        """Keep all training images in the memory of the device, if they fit."""
+        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = base
+
+    TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
+    options = parse(TrainOptions, f"train {arguments[0]}", arguments[1:])
+    from alexnet.recipes.run import open_data, plan, run
+
+    config, out = options.config, Path(options.out)
+    machine = replace(machine_of(options), deterministic=options.deterministic, resident=options.resident)
+    if options.resume and options.fresh:
+        raise UsageError("--resume goes on, --fresh starts over: give one of them")
+    _check_out(out, resume=options.resume, fresh=options.fresh or options.dry_run)
+    data = open_data(config, options.data_root, quiet=options.json)
+    if options.dry_run:
+        forecast = plan(config, out, machine, data=data)
+        if options.json:
+            print_json(forecast)
+        else:
+            print(
+                f"{forecast['network']}, {forecast['parameters']:,} parameters; {forecast['training_images']:,} images, "
+                f"{forecast['steps']:,} steps\ntime: {forecast['training_seconds']:,.0f} s of training at "
+                f"{forecast['images_per_second']:.0f} images/s\nmemory: {forecast['peak_memory_bytes'] / 1e9:.1f} GB\n"
+                f"disk: {forecast['disk_bytes'] / 1e9:.2f} GB of {forecast['disk_free_bytes'] / 1e9:.0f} GB free"
+            )
+        return 0
+    summary = run(config, out, machine, data=data, resume=options.resume, fresh=options.fresh)
+    if options.json:
+        print_json(summary)
+        return 0
+    for views, errors in summary["views"].items():
+        print(errors_line(views, errors))
+    print(f"model: {printable(summary['model'])}\nreport: {printable(summary['report'])}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(DeviceOptions):
+    """Exact top-1 and top-5 errors on every image of a split. Several models are an ensemble of averaged probabilities; a
+    model may also be a file that --save wrote.
+
+    alexnet evaluate runs/a runs/b --data photos/ --views 10
+    """
+
+    models: Words
+    """Run directories, model folders, or .npz files of saved probabilities."""
+    data: str | None = None
+    """Packed directory, folder, CSV or named set; by default that of the run."""
+    split: str | None = None
+    """train, val or test; by default val, or test where there is no val."""
+    views: str = "1"
+    """1 (center), 10 (the paper's ten views) or random:K."""
+    seed: int = 0
+    """Of random views, and of the split that is held out where the source does not say."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Of the arithmetic."""
+    batch_size: int = 128
+    weights: tuple[float, ...] | None = None
+    """Of the ensemble's members; by default equal."""
+    save: str | None = None
+    """Write the probabilities to this .npz file, to be combined later."""
+    out: str | None = None
+    """Write the result to this JSON file."""
+
+
+def evaluate(arguments: list[str]) -> int:
+    options = parse(EvaluateOptions, "evaluate", arguments)
+    if not options.models:
+        raise UsageError("evaluate needs models: run directories, model folders or saved probabilities")
+    from alexnet.core.runs import write_json
+    from alexnet.recipes.run import evaluate
+
+    evaluation = evaluate(
+        options.models,
+        options.data,
+        machine_of(options),
+        split=options.split,
+        views=options.views,
+        weights=options.weights,
+        seed=options.seed,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        data_root=options.data_root,
+    )
+    if options.save and evaluation.probabilities is not None:
+        evaluation.probabilities.save(Path(options.save))
+    result = evaluation.to_json()
+    if options.out:
+        write_json(Path(options.out), result)
+    if options.json:
+        print_json(result)
+        return 0
+    print(errors_line(evaluation.views, result))
+    print(f"loss {evaluation.loss_nats:.4f} nats")
+    print_classes(evaluation)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(DeviceOptions):
+    """The most probable classes of images of any size. A file that cannot be read is reported, the others are answered
+    (exit 4).
+
+    alexnet predict runs/mine cat.jpg holiday/ --views 10
+    """
+
+    model: Word
+    """Run directory or model folder."""
+    images: Words
+    """Files, folders, or - for standard input."""
+    views: str = "1"
+    """1 (center), 10 (the paper's ten views) or random:K crops of the whole image, averaged."""
+    top: int = 5
+    """Classes to show."""
+    csv: bool = False
+    """Rows path,rank,class,probability on stdout."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Of the arithmetic."""
+
+
+def predict(arguments: list[str]) -> int:
+    options = parse(PredictOptions, "predict", arguments)
+    if not options.images:
+        raise UsageError("predict needs images after the model: files, folders, or - for standard input")
+    if options.top < 1:
+        raise UsageError(f"--top is {options.top}; it must be at least 1")
+    from alexnet.evaluation.predict import load
+
+    machine = machine_of(options)
+    predictor = load(options.model, machine.device, options.precision)
+    faults, documents = 0, []
+    if options.csv:
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["path", "rank", "class", "probability"])
+    for prediction in predictor.predict(options.images, options.views, options.top):
+        if prediction.error is not None:
+            faults += 1
+            complain(describe(prediction.error))
+        if options.json:
+            answers = [{"class": a.name, "label": a.label, "probability": a.probability} for a in prediction.answers]
+            error = {"reason": prediction.error.reason, "detail": prediction.error.detail} if prediction.error else None
+            documents.append({"path": prediction.path, "predictions": answers, "error": error})
+        elif options.csv:
+            for rank, a in enumerate(prediction.answers, start=1):
+                writer.writerow([inert(prediction.path), rank, inert(a.name), f"{a.probability:.6f}"])
+        elif prediction.error is None:
+            print(printable(prediction.path))
+            width = max(len(printable(a.name)) for a in prediction.answers)
+            for a in prediction.answers:
+                print(f"  {printable(a.name):<{width}} {a.probability:6.1%} {'█' * round(30 * a.probability)}")
+    if options.json:
+        print_json(documents)
+    return 4 if faults else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(DeviceOptions):
+    """Rates of this machine from a JPEG file to a training step, what limits it, and how long the paper's 90 passes over
+    1.28 million images would take. One to three minutes; nothing is kept.
+
+    alexnet bench --precision bfloat16 --plan
+    """
+
+    network: Word = "alexnet_2012"
+    """A network that reads 224 x 224 color images."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the training step."""
+    batch_size: int = 128
+    data: str | None = None
+    """Read these images instead of drawn ones; prepared first if need be."""
+    plan: bool = False
+    """Also what preparing and storing ImageNet would take here."""
+
+
+def bench(arguments: list[str]) -> int:
+    options = parse(BenchOptions, "bench", arguments)
+    if options.batch_size < 1:
+        raise UsageError(f"--batch-size is {options.batch_size}; it must be at least 1")
+    from alexnet.bench.forecast import PAPER_EPOCHS, measure
+    from alexnet.core.console import say
+
+    forecast = measure(
+        options.network,
+        machine_of(options),
+        precision=options.precision,
+        batch_size=options.batch_size,
+        data=options.data,
+        data_root=options.data_root,
+        say=(lambda _stage: None) if options.json else (lambda stage: say(f"measuring: {stage}")),
+    )
+    if options.json:
+        print_json(forecast.to_json())
+        return 0
+    document = forecast.to_json()
+    for name, rate in (
+        ("prepare (decode, resize, write)", forecast.prepare),
+        ("decode our JPEG records, one thread", forecast.decode_packed),
+        ("read packed pixels", forecast.read),
+        ("augment", forecast.augment),
+        (f"training step, batch {forecast.batch_size}, {forecast.precision}", forecast.step),
+        ("end to end", forecast.end_to_end),
+    ):
+        print(f"{name:<44} {rate:>12,.0f} images/s")
+    print(
+        f"{'matrix product':<44} {forecast.product_flops / 1e9:>12,.0f} GFLOP/s\n"
+        f"{'copy, read and written':<44} {forecast.copy_bytes / 1e9:>12,.1f} GB/s\n"
+        f"response normalization: {forecast.kernels}; the step computes {forecast.flops_per_image / 1e9:.2f} GFLOP an image, "
+        f"{forecast.arithmetic_share:.0%} of the matrix product's rate\n"
+        f"limited by: {forecast.bottleneck}\n"
+        f"{PAPER_EPOCHS} passes over ImageNet at this rate: {forecast.days_of_paper:,.1f} days (2012: 5 to 6 days on two GPUs)"
+    )
+    if options.plan:
+        print(
+            f"preparing ImageNet: {document['prepare_imagenet_hours']:.1f} hours; stored as pixels "
+            f"{document['imagenet_pixels_bytes'] / 1e9:.0f} GB, as JPEG records of such pictures "
+            f"{document['imagenet_jpeg_bytes'] / 1e9:.0f} GB"
+        )
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Stages, shapes, parameters and multiply-adds of a network.
+
+    alexnet info alexnet_2012 --diff alexnet_owt
+    """
+
+    model: Annotated[str, tyro.conf.Positional] = ""
+    """Name of a network, run directory or model folder; without one, the names."""
+    diff: str | None = None
+    """Another one, side by side."""
+    json: bool = False
+    """One JSON document on stdout."""
+
+
+def info(arguments: list[str]) -> int:
+    options = parse(InfoOptions, "info", arguments)
+    from alexnet.evaluation.describe import describe, side_by_side, table
+    from alexnet.models import list_models
+
+    if not options.model:
+        print_json(list_models()) if options.json else print("\n".join(list_models()))
+        return 0
+    networks = [describe(name) for name in (options.model, options.diff) if name]
+    if options.json:
+        print_json(networks if options.diff else networks[0])
+    else:
+        print(side_by_side(*networks) if options.diff else table(networks[0]))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write RUN/report.html again, from the files of the run.
+
+    alexnet report runs/mine
+    """
+
+    run: Word
+
+
+def report(arguments: list[str]) -> int:
+    options = parse(ReportOptions, "report", arguments)
+    from alexnet.report.page import write_report
+
+    run = Path(options.run)
+    if not (run / "config.json").is_file():
+        raise UsageError(f"{printable(run)}: not a run (no config.json); a run is the --out of `alexnet train`")
+    print(printable(write_report(run)))
+    return 0
+
+
+def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:
+    """Refuse a folder that is in use before anything long begins."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{printable(out)} is a file; --out names the folder of the run")
+    if out.is_dir() and any(out.iterdir()) and not (resume or fresh):
+        raise UsageError(
+            f"{printable(out)} is not empty; add --resume to go on, --fresh to start over, or take another --out"
+        )

@@ -1,0 +1,185 @@
+"""The layers of a network by name: their activations for a batch, and what part of the image each unit sees.
+
+Shape suffixes: B images, C channels, H rows, W columns, D units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.core.errors import UsageError, printable
+from alexnet.models.layers import WEIGHT_LAYERS, Dropout, LocalConv2d
+from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
+
+_NONLINEARITIES = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.PReLU, nn.GELU)
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The square of input pixels that a unit sees. Unit (y, x) of a map sees rows ``offset + y * stride`` to
+    ``offset + y * stride + size - 1``, columns likewise; pixels outside the image are padding, which is zero."""
+
+    size: int
+    stride: int
+    offset: int
+
+    def box(self, y: int, x: int, image_size: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of unit (y, x), the last two excluded, cut at the borders of the image."""
+        top, left = self.offset + y * self.stride, self.offset + x * self.stride
+        top, bottom = max(top, 0), min(top + self.size, image_size)
+        left, right = max(left, 0), min(left + self.size, image_size)
+        return top, left, bottom, right
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer in forward order. A layer with weights is read after the nonlinearity that directly follows it; so `fc7`
+    is what the paper calls the last hidden layer, before the test-time halving, and `dropout7` is after it."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one image: (C, H, W) or (D,)."""
+    field: ReceptiveField | None
+    """None from the first layer on that sees the whole image."""
+    path: str
+    """The submodule whose output it is."""
+    relu: bool = False
+    """Whether a ReLU is still to be applied to that output, because the module that follows has it built in."""
+
+    @property
+    def num_units(self) -> int:
+        return int(torch.Size(self.shape).numel())
+
+
+PIXELS = "pixels"
+"""The name under which the network's input is read like a layer."""
+
+
+def network_layers(model: nn.Module) -> list[Layer]:
+    """The layers of a network in forward order, its input first, found by one forward pass of one image."""
+    config: Any = model.config
+    size = config.input_size
+    layers = [Layer(PIXELS, (config.in_channels, size, size), ReceptiveField(1, 1, 0), "")]
+    may_take_nonlinearity = False
+    for path, module, shape in _leaves(model, layers[0].shape):
+        name, last = path.rpartition(".")[2], layers[-1]
+        if isinstance(module, _NONLINEARITIES) and may_take_nonlinearity:
+            layers[-1] = replace(last, path=path)
+            may_take_nonlinearity = False
+            continue
+        if isinstance(module, LocalResponseNorm) and module.window.relu and may_take_nonlinearity:
+            layers[-1] = replace(last, relu=True)
+        layers.append(Layer(name, shape, _field(module, last.field, shape), path))
+        may_take_nonlinearity = isinstance(module, WEIGHT_LAYERS)
+    return layers
+
+
+def find_layers(model: nn.Module, names: Sequence[str]) -> list[Layer]:
+    """The layers of these names, in this order. An unknown name: :class:`UsageError` that lists all."""
+    known = {layer.name: layer for layer in network_layers(model)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no layer is called {printable(name)!r}; the layers are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+@contextmanager
+def recorded(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
+    """While open, each forward pass of ``model`` puts the activations of these layers into the dictionary, (B, C, H, W) or
+    (B, D). They keep their place in the graph, so gradients with respect to them can be taken."""
+    outputs: dict[str, Tensor] = {}
+
+    def record(layer: Layer) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            outputs[layer.name] = output.relu() if layer.relu else output
+
+        return hook
+
+    def record_pixels(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        outputs[PIXELS] = inputs[0]
+
+    handles = [
+        model.register_forward_pre_hook(record_pixels)
+        if layer.name == PIXELS
+        else model.get_submodule(layer.path).register_forward_hook(record(layer))
+        for layer in layers
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def activations(model: nn.Module, x_BCHW: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """The activations of the named layers for a batch of inputs, (B, C, H, W) or (B, D), without gradients. The network is
+    read in evaluation mode, and put back into the mode it was in."""
+    layers = find_layers(model, names)
+    training = model.training
+    try:
+        with torch.no_grad(), recorded(model, layers) as outputs:
+            model.eval()(x_BCHW)
+    finally:
+        model.train(training)
+    return {name: outputs[name] for name in names}
+
+
+def _leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    """Path, module and shape of output of all modules that do something, in forward order."""
+    found: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+
+    def record(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            idle = isinstance(module, nn.Identity) or (isinstance(module, Dropout) and _does_nothing(module))
+            if not idle:
+                found.append((path, module, tuple(output.shape[1:])))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(record(path))
+        for path, module in model.named_modules()
+        if path and not any(module.children())
+    ]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(next(model.parameters()).new_zeros(1, *shape))
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _does_nothing(dropout: Dropout) -> bool:
+    return dropout.keep == 1.0 or dropout.kind == "inverted"
+
+
+def _field(module: nn.Module, before: ReceptiveField | None, shape: tuple[int, ...]) -> ReceptiveField | None:
+    """What a unit sees after ``module``, from what one sees before it. The zeros that complete conv1's last window are at
+    the right and at the bottom, and move nothing."""
+    if before is None or len(shape) != 3 or isinstance(module, nn.GroupNorm):
+        return None  # layer normalization looks at all of the map
+    kernel, stride, padding = 1, 1, 0
+    if isinstance(module, nn.Conv2d):
+        kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
+    elif isinstance(module, LocalConv2d):
+        kernel, padding = module.kernel, module.kernel // 2
+    elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        kernel, stride, padding = (_side(v) for v in (module.kernel_size, module.stride, module.padding))
+    elif isinstance(module, MapResponseNorm):
+        kernel, padding = module.window.size, module.window.half
+    return ReceptiveField(
+        before.size + (kernel - 1) * before.stride, before.stride * stride, before.offset - padding * before.stride
+    )
+
+
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple) else value)
