@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
@@ -125,3 +126,12 @@ def silence_stdout() -> None:
     """Let the interpreter's last flush go nowhere instead of into a closed pipe."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def probe_folder(model: str, out: str | None) -> Path:
+    """Where a probe writes: ``out``, or the folder ``probes`` of a run."""
+    if out is not None:
+        return Path(out)
+    if not (Path(model) / "model").is_dir():
+        raise UsageError(f"{printable(model)}: not a run; say with --out where to write")
+    return Path(model) / "probes"

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import autocast
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
-from alexnet.core.runs import environment, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import cache_folder, environment, fsync_folder, read_json, sha256_file, write_atomic, write_json
 from alexnet.data.loader import batches
+from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.views import CENTER, views_of
@@ -159,6 +160,39 @@ def extract(
     write_json(new / "meta.json", meta)
     _replace(folder, new)
     return Features(folder, meta)
+
+
+def cached_features(
+    predictor: Predictor,
+    packed: PackedSet,
+    split: str,
+    layers: Sequence[str],
+    *,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, Features]:
+    """Features of a split of a packed set, for each layer a folder of its own in the cache, computed if they are not there.
+    They are found again by network, weights, preprocessing, precision, data and split."""
+    found: dict[str, Features] = {}
+    for layer in layers:
+        find_layers(predictor.model, [layer])
+        key = fingerprint([model_fingerprint(predictor), predictor.precision, packed.fingerprint, split, layer])[:16]
+        folder = cache_folder(cache) / "features" / f"{layer}-{split}-{key}"
+        if (folder / "meta.json").is_file():
+            found[layer] = open_features(folder, verify=False)
+            continue
+        found[layer] = extract(
+            predictor,
+            packed.split(split),
+            [layer],
+            folder,
+            classes=packed.classes,
+            workers=workers,
+            data={"split": split, "fingerprint": packed.fingerprint},
+            progress=progress,
+        )
+    return found
 
 
 def open_features(folder: Path, *, verify: bool = True) -> Features:
