@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.core.config import fingerprint
-from alexnet.core.runs import read_json, write_json
+from alexnet.core.runs import read_json, sha256_file, write_json
 
 RESULT_KEYS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "views", "loss_nats", "protocol")
 
@@ -33,6 +33,7 @@ def collect(run: Path) -> dict[str, Any]:
         "train_images": train["train_images"],
         "data_fingerprint": config["data"]["fingerprint"],
         "config_fingerprint": fingerprint(train),
+        "weights_sha256": sha256_file(run / "model" / "model.safetensors"),
         "environment": {k: v for k, v in read_json(run / "environment.json").items() if k != "command"},
         "epochs_finished": len(epochs),
         "results": {name: {key: result[key] for key in RESULT_KEYS} for name, result in results.items()},
