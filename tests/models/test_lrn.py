@@ -260,7 +260,7 @@ def test_network_compiles_as_a_whole(name):
         with torch.autocast("cpu", torch.bfloat16):
             network(x_BCHW).float().square().sum().backward()
         grads.append(model.conv1.weight.grad.clone())
-    assert torch.equal(*grads)
+    assert (grads[0] - grads[1]).norm() < 1e-2 * grads[0].norm()  # torch 2.11 fuses, and rounds, otherwise
 
 
 def test_network_exports_in_torchs_own_operations(path):
