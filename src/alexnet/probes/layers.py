@@ -28,13 +28,15 @@ class ReceptiveField:
     size: int
     stride: int
     offset: int
+    end: int | None = None
+    """Where the pixels end that the layers before see, if not with the image: a convolution or a pooling whose windows do
+    not fill its input leaves out the last rows and columns, and no unit that reads it has them back."""
 
     def box(self, y: int, x: int, image_size: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of unit (y, x), the last two excluded, cut at the borders of the image."""
+        """(top, left, bottom, right) of unit (y, x), the last two excluded, cut at the borders of what is there to see."""
+        end = image_size if self.end is None else min(self.end, image_size)
         top, left = self.offset + y * self.stride, self.offset + x * self.stride
-        top, bottom = max(top, 0), min(top + self.size, image_size)
-        left, right = max(left, 0), min(left + self.size, image_size)
-        return top, left, bottom, right
+        return max(top, 0), max(left, 0), min(top + self.size, end), min(left + self.size, end)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def network_layers(model: nn.Module) -> list[Layer]:
     """The layers of a network in forward order, its input first, found by one forward pass of one image."""
     config: Any = model.config
     size = config.input_size
-    layers = [Layer(PIXELS, (config.in_channels, size, size), ReceptiveField(1, 1, 0), "")]
+    layers = [Layer(PIXELS, (config.in_channels, size, size), ReceptiveField(1, 1, 0, size), "")]
     may_take_nonlinearity = False
     for path, module, shape in _leaves(model, layers[0].shape):
         name, last = path.rpartition(".")[2], layers[-1]
@@ -75,7 +77,7 @@ def network_layers(model: nn.Module) -> list[Layer]:
             continue
         if isinstance(module, LocalResponseNorm) and module.window.relu and may_take_nonlinearity:
             layers[-1] = replace(last, relu=True)
-        layers.append(Layer(name, shape, _field(module, last.field, shape), path))
+        layers.append(Layer(name, shape, _field(module, last, shape, size), path))
         may_take_nonlinearity = isinstance(module, WEIGHT_LAYERS)
     return layers
 
@@ -120,14 +122,21 @@ def recorded(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Te
 def activations(model: nn.Module, x_BCHW: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """The activations of the named layers for a batch of inputs, (B, C, H, W) or (B, D), without gradients. The network is
     read in evaluation mode, and put back into the mode it was in."""
-    layers = find_layers(model, names)
-    training = model.training
-    try:
-        with torch.no_grad(), recorded(model, layers) as outputs:
-            model.eval()(x_BCHW)
-    finally:
-        model.train(training)
+    with torch.no_grad(), _evaluating(model), recorded(model, find_layers(model, names)) as outputs:
+        model(x_BCHW)
     return {name: outputs[name] for name in names}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode while open; then each module is back in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
@@ -136,8 +145,7 @@ def _leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Modu
 
     def record(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            idle = isinstance(module, nn.Identity) or (isinstance(module, Dropout) and _does_nothing(module))
-            if not idle:
+            if not _does_nothing(module):
                 found.append((path, module, tuple(output.shape[1:])))
 
         return hook
@@ -147,26 +155,29 @@ def _leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Modu
         for path, module in model.named_modules()
         if path and not any(module.children())
     ]
-    training = model.training
     try:
-        with torch.no_grad():
-            model.eval()(next(model.parameters()).new_zeros(1, *shape))
+        with torch.no_grad(), _evaluating(model):
+            model(next(model.parameters()).new_zeros(1, *shape))
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     return found
 
 
-def _does_nothing(dropout: Dropout) -> bool:
-    return dropout.keep == 1.0 or dropout.kind == "inverted"
+def _does_nothing(module: nn.Module) -> bool:
+    """In evaluation mode. The stage of a layer that is left out is empty."""
+    if isinstance(module, Dropout):
+        return module.keep == 1.0 or module.kind == "inverted"
+    return isinstance(module, nn.Identity | nn.Sequential)
 
 
-def _field(module: nn.Module, before: ReceptiveField | None, shape: tuple[int, ...]) -> ReceptiveField | None:
-    """What a unit sees after ``module``, from what one sees before it. The zeros that complete conv1's last window are at
-    the right and at the bottom, and move nothing."""
+def _field(module: nn.Module, last: Layer, shape: tuple[int, ...], image_size: int) -> ReceptiveField | None:
+    """What a unit sees after ``module``, from what one sees in the layer before it. The zeros that complete conv1's last
+    window are at the right and at the bottom, and move nothing."""
+    before = last.field
     if before is None or len(shape) != 3 or isinstance(module, nn.GroupNorm):
         return None  # layer normalization looks at all of the map
+    end = before.box(0, last.shape[2] - 1, image_size)[3]
     kernel, stride, padding = 1, 1, 0
     if isinstance(module, nn.Conv2d):
         kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
@@ -177,7 +188,7 @@ def _field(module: nn.Module, before: ReceptiveField | None, shape: tuple[int, .
     elif isinstance(module, MapResponseNorm):
         kernel, padding = module.window.size, module.window.half
     return ReceptiveField(
-        before.size + (kernel - 1) * before.stride, before.stride * stride, before.offset - padding * before.stride
+        before.size + (kernel - 1) * before.stride, before.stride * stride, before.offset - padding * before.stride, end
     )
 
 
