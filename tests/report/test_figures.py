@@ -6,13 +6,22 @@ import base64
 import io
 import re
 from array import array
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.report.figures import MAX_POINTS, confusion_picture, kernel_picture, training_curves
+from alexnet.report import figures
+from alexnet.report.figures import (
+    MAX_POINTS,
+    comparison_curves,
+    confusion_picture,
+    kernel_picture,
+    swatch,
+    training_curves,
+)
 from alexnet.report.tables import Log
 
 
@@ -33,8 +42,9 @@ def make_log(epochs: list[dict[str, Any]], **steps: list[float]) -> Log:
 
 def curves(svg: str, color: str) -> list[list[tuple[float, float]]]:
     """The points of the lines drawn in one color of the page."""
-    paths = re.findall(rf'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; stroke: var\(--{color}\)', svg)
-    return [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.e]+) ([-\d.e]+)", path)] for path in paths]
+    paths = re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="(fill: none; [^"]*)"', svg)
+    drawn = [path for path, style in paths if f"stroke: var(--{color})" in style]
+    return [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.e]+) ([-\d.e]+)", path)] for path in drawn]
 
 
 def test_a_kernel_is_scaled_so_that_zero_is_mid_grey_and_its_largest_weight_an_end() -> None:
@@ -85,9 +95,9 @@ def test_any_number_of_kernels_is_drawn_completely(num: int, towers: int) -> Non
 
 
 def test_confusion_rows_are_true_classes() -> None:
-    # Class 0: 3 right, 1 taken for class 2 -> opacity 255 * sqrt(1/4) = 127.5 at row 0, column 2.
+    # Class 0: 3 right, 1 taken for class 2 -> opacity 127.5 + 127.5 * sqrt(1/4) = 191.25 at row 0, column 2.
     image = pixels(confusion_picture([(0, 0, 3), (0, 2, 1), (1, 1, 5)], 3))
-    assert image[0, 2, 3] == 128
+    assert image[0, 2, 3] == 191
     assert image[1, 1, 3] == 255
     assert image[2, 0, 3] == 0
     assert image[0, 2, :3].tolist() != image[1, 1, :3].tolist()  # wrong and right differ in color
@@ -144,6 +154,70 @@ def test_curves_take_the_colors_of_the_page_and_load_nothing() -> None:
     svg = training_curves(make_log([{"epoch": 1, "train_loss": 1.0, "val_loss": 2.0}]))
     assert svg.startswith("<svg ")
     assert svg.endswith("</svg>")
-    assert not re.search(r"#0[1-6]0[1-6]0[1-6]", svg)  # every stand-in color was replaced
+    assert not re.search(r"#0[1-9]0[1-9]0[1-9]", svg)  # every stand-in color was replaced
     assert "http" not in svg
     assert "var(--blue)" in svg
+
+
+def test_a_figure_says_in_words_where_its_lines_begin_and_end() -> None:
+    epochs = [{"epoch": e, "train_loss": 3.0 / e, "val_top1_error": 0.5 / e} for e in (1, 2, 3)]
+    svg = training_curves(make_log(epochs))
+    labels = re.findall(r'aria-label="([^"]*)"', svg)
+    assert labels == [
+        "Loss, nats, against epochs: training 3 to 1",
+        "Error, %, against epochs: val top-1 50 to 16.7",
+        "Learning rate, against epochs",
+        "Images a second, against epochs",
+    ]
+
+
+def test_no_two_figures_of_a_page_have_an_identifier_in_common() -> None:
+    log = make_log([{"epoch": e, "train_loss": 1.0 / e, "val_loss": 2.0, "val_top1_error": 0.1} for e in (1, 2)])
+    page = training_curves(log) + comparison_curves([log, log]) + swatch(0) + swatch(1)
+    named = re.findall(r' id="([^"]*)"', page)
+    assert len(named) == len(set(named)) > 0
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', page)) == set(named)
+
+
+def test_every_run_of_a_comparison_has_a_line_of_its_own() -> None:
+    logs = [make_log([{"epoch": e, "val_loss": r + e, "train_loss": 1.0} for e in (1, 2)]) for r in range(26)]
+    svg = comparison_curves(logs)
+    (loss,) = re.findall(r'aria-label="Validation loss, nats, against epochs: ([^"]*)"', svg)
+    assert loss.startswith("A 1 to 2; B 2 to 3; ")
+    assert loss.endswith("; Z 26 to 27")
+    styles = set()
+    for run in range(26):
+        (line,) = re.findall(r'style="(fill: none; [^"]*stroke-width: 1.8[^"]*)"', swatch(run))
+        styles.add(line)
+        assert svg.count(f'style="{line}"') >= 2  # the line of the legend is the line of the figures
+    assert len(styles) == 26
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1: what is left of linear red, green and blue.
+PROTANOPE = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+DEUTERANOPE = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+TRITANOPE = [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+
+
+def lab(color: str, seen: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* of a color as an eye sees it."""
+    srgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(seen @ linear, 0, 1) / np.array([0.9505, 1.0, 1.089])
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "eye", [np.eye(3), PROTANOPE, DEUTERANOPE, TRITANOPE], ids=["all", "protan", "deutan", "tritan"]
+)
+def test_the_colors_of_a_figure_are_told_apart_by_every_eye(scheme: int, eye: Any) -> None:
+    style = (Path(figures.__file__).parent / "style.css").read_text()
+    # Right and wrong; training, validation and top-5; the first three runs: where no text and no order tells them apart.
+    for names in (("blue", "orange", "green"), ("right", "wrong")):
+        seen = [lab(re.findall(rf"--{name}: (#[0-9a-f]{{6}});", style)[scheme], np.array(eye)) for name in names]
+        for i, one in enumerate(seen):
+            for other in seen[:i]:
+                assert np.linalg.norm(one - other) > 20  # a just noticeable difference is 2.3

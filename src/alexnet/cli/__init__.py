@@ -29,9 +29,11 @@ AlexNet (2012), complete: from a folder of photographs to exact error rates.
   evaluate MODEL... --data D    exact top-1 and top-5 errors; several models are an ensemble
   predict MODEL IMAGE...    the most probable classes of files, folders or - (standard input)
   features MODEL --out F    activations of named layers for every image of a split, as NumPy files
+  index MODEL FOLDER --out I    an index of the pictures in your folders
+  search I IMAGE...         the pictures of an index that are most like these
   probe KIND MODEL          what the network has learned: pictures and figures (alexnet probe --help)
   info NAME|MODEL           stages, shapes, parameters, multiply-adds; --diff OTHER side by side
-  report RUN                write RUN/report.html again
+  report RUN...             write RUN/report.html again; several runs are compared on one page
   bench                     rates of this machine, what limits it, and a forecast of the paper's training
 
 examples:
@@ -48,6 +50,7 @@ path,label, a .tar, IDX or CIFAR-10 files, or a name: shapes, digits, fashion-mn
 VERBS = {
     **dict.fromkeys(("prepare", "check"), "data"),
     **dict.fromkeys(("features", "probe"), "inside"),
+    **dict.fromkeys(("index", "search"), "search"),
     **dict.fromkeys(("train", "evaluate", "predict", "info", "report", "bench"), "network"),
 }
 """Each verb, and the module with the function of its name."""

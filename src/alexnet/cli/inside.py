@@ -9,7 +9,17 @@ from typing import Literal
 from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json
 from alexnet.core.errors import UsageError, printable
 
-PROBES: dict[str, str] = {}
+PROBES = {
+    "kernels": "the kernels of the first layer, tower below tower (Figure 3)",
+    "towers": "is one half of the kernels color-agnostic and the other color-specific (§6.1)?",
+    "maps": "what a layer answers to an image, and the crops of a data set that excite a channel most",
+    "neighbors": "the training images nearest to an image in fc7 and in pixels (Figure 4), and their error as a classifier",
+    "codes": "short binary codes of fc7: an autoencoder (§6.1), ITQ and random hyperplanes",
+    "tsne": "a map of fc7 and of pixels, as points and as thumbnails",
+    "saliency": "which pixels an answer rests on, by five methods, with scores and a sanity check",
+    "linear": "a linear classifier on each layer: what depth adds, with few labels too",
+    "inputs": "which images are wrong: error by class and property, calibration, mirror and shifts",
+}
 """Each kind of probe, and what it shows. The module alexnet.cli.probe_KIND has a function `run`."""
 
 

@@ -308,22 +308,36 @@ def info(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """Write RUN/report.html again, from the files of the run.
+    """Write RUN/report.html again, from the files of the run. Several runs are compared on one page.
 
     alexnet report runs/mine
+    alexnet report runs/a runs/b --out comparison.html
     """
 
-    run: Word
+    runs: Words
+    """Run directories."""
+    out: str | None = None
+    """File of the comparison; by default comparison.html in this folder."""
 
 
 def report(arguments: list[str]) -> int:
     options = parse(ReportOptions, "report", arguments)
-    from alexnet.report.page import write_report
+    runs = [Path(run) for run in options.runs]
+    if not runs:
+        raise UsageError("report needs a run: the --out of `alexnet train`")
+    if options.out is not None and len(runs) == 1:
+        raise UsageError("--out is of a comparison of several runs; the report of one is its report.html")
+    for run in runs:
+        if not (run / "config.json").is_file():
+            raise UsageError(f"{printable(run)}: not a run (no config.json); a run is the --out of `alexnet train`")
+    if len(runs) == 1:
+        from alexnet.report.page import write_report
 
-    run = Path(options.run)
-    if not (run / "config.json").is_file():
-        raise UsageError(f"{printable(run)}: not a run (no config.json); a run is the --out of `alexnet train`")
-    print(printable(write_report(run)))
+        print(printable(write_report(runs[0])))
+        return 0
+    from alexnet.report.comparison import write_comparison
+
+    print(printable(write_comparison(runs, Path(options.out or "comparison.html"))))
     return 0
 
 

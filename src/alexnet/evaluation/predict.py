@@ -72,7 +72,7 @@ class Predictor:
         The short side is resized to ``preprocessing.resize``; the center view and the ten views come from the center
         square, ``random:K`` crops from the whole image."""
         views = parse_views(views) if isinstance(views, str) else views
-        files = _files(sources)
+        files = image_files(sources)
         while group := list(islice(files, batch_size)):
             yield from self._predict_group(group, views, top_k)
 
@@ -82,7 +82,7 @@ class Predictor:
         predictions: list[Prediction] = []
         for i, path in enumerate(group):
             try:
-                images[i] = self._pixels(path, whole=views.kind == "random")
+                images[i] = self.pixels(path, whole=views.kind == "random")
                 predictions.append(Prediction(path, ()))
             except ImageError as error:
                 predictions.append(Prediction(path, (), error))
@@ -102,8 +102,9 @@ class Predictor:
             predictions[i] = Prediction(group[i], answers)
         return predictions
 
-    def _pixels(self, path: str, *, whole: bool) -> NDArray[np.uint8]:
-        """The center square (S, S, C), or the whole image (H, W, C) with its short side at S."""
+    def pixels(self, path: str, *, whole: bool = False) -> NDArray[np.uint8]:
+        """The center square (S, S, C) of an image file or of standard input, or with ``whole`` all of it (H, W, C) with its
+        short side at S. A file that cannot be read: :class:`ImageError`."""
         stdin = path == STDIN
         image = decode_image(sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path), path)
         if self.preprocessing.channels == 1:
@@ -123,7 +124,9 @@ def load(model: str | Path, device: torch.device | str = "cpu", precision: Preci
     return Predictor(folder.name, network, folder.preprocessing, tuple(folder.classes), folder.mean, device, precision)
 
 
-def _files(sources: Iterable[str | Path]) -> Iterator[str]:
+def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
+    """Files and ``-`` as they are, folders as their images, recursively, in the order of their names. A folder without
+    images: :class:`DataError`."""
     for source in map(str, sources):
         if source == STDIN or not Path(source).is_dir():
             yield source

@@ -12,10 +12,14 @@ Shape suffixes: N images, B images of a batch, S rows and columns, C channels, D
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import math
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,45 +124,46 @@ def extract(
         raise UsageError("features need at least one layer")
     if n == 0:
         raise UsageError("the split has no images: there is nothing to compute")
-    new = _new_folder(folder)
-    matrices = {layer.name: _empty(new / f"{layer.name}.npy", (n, layer.num_units), dtype) for layer in found}
-    batch_size = min(batch_size, n)
-    order_N = np.minimum(np.arange(math.ceil(n / batch_size) * batch_size), n - 1)  # every pass has the same shape
-    kernels_in_use(predictor.device, build=True)
-    for batch in batches(split, order_N, batch_size, workers=workers):
-        outputs = embed(predictor, batch.pixels_BSSC, found)
-        keep_B = batch.position_B < n
-        for name, rows_BD in outputs.items():
-            matrices[name][batch.image_B[keep_B]] = _as(rows_BD[keep_B], name, dtype)
-        if progress:
-            progress(min(int(batch.position_B[-1]) + 1, n), n)
-    for matrix_ND in matrices.values():
-        matrix_ND.flush()
-    matrices.clear()
-    label_N = np.asarray(split.labels, dtype=np.int64)
-    write_atomic(new / "labels.npy", lambda file: np.save(file, label_N, allow_pickle=False))
-    lines = "".join(json.dumps(path) + "\n" for path in split.paths).encode()
-    write_atomic(new / "paths.jsonl", lambda file: file.write(lines))
-    meta = {
-        "format": FORMAT,
-        "n": n,
-        "layers": {layer.name: list(layer.shape) for layer in found},
-        "dtype": dtype,
-        "classes": list(classes),
-        "model": model_fingerprint(predictor),
-        "network": predictor.name,
-        "protocol": {
-            "view": "center",
-            "positions": POSITIONS,
-            "precision": predictor.precision,
-            "preprocessing": to_json(predictor.preprocessing),
-            **(data or {}),
-        },
-        "environment": environment(),
-        "sha256": {file.name: sha256_file(file) for file in sorted(new.iterdir())},
-    }
-    write_json(new / "meta.json", meta)
-    _replace(folder, new)
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+    with _new_folder(folder) as new:
+        matrices = {layer.name: _empty(new / f"{layer.name}.npy", (n, layer.num_units), dtype) for layer in found}
+        batch_size = min(batch_size, n)
+        order_N = np.minimum(np.arange(math.ceil(n / batch_size) * batch_size), n - 1)  # every pass has the same shape
+        kernels_in_use(predictor.device, build=True)
+        for batch in batches(split, order_N, batch_size, workers=workers):
+            outputs = embed(predictor, batch.pixels_BSSC, found)
+            keep_B = batch.position_B < n
+            for name, rows_BD in outputs.items():
+                matrices[name][batch.image_B[keep_B]] = _as(rows_BD[keep_B], name, dtype)
+            if progress:
+                progress(min(int(batch.position_B[-1]) + 1, n), n)
+        for matrix_ND in matrices.values():
+            matrix_ND.flush()
+        matrices.clear()
+        label_N = np.asarray(split.labels, dtype=np.int64)
+        write_atomic(new / "labels.npy", lambda file: np.save(file, label_N, allow_pickle=False))
+        lines = "".join(json.dumps(path) + "\n" for path in split.paths).encode()
+        write_atomic(new / "paths.jsonl", lambda file: file.write(lines))
+        meta = {
+            "format": FORMAT,
+            "n": n,
+            "layers": {layer.name: list(layer.shape) for layer in found},
+            "dtype": dtype,
+            "classes": list(classes),
+            "model": model_fingerprint(predictor),
+            "network": predictor.name,
+            "protocol": {
+                "view": "center",
+                "positions": POSITIONS,
+                "precision": predictor.precision,
+                "preprocessing": to_json(predictor.preprocessing),
+                **(data or {}),
+            },
+            "environment": environment(),
+            "sha256": {file.name: sha256_file(file) for file in sorted(new.iterdir())},
+        }
+        write_json(new / "meta.json", meta)
     return Features(folder, meta)
 
 
@@ -175,23 +180,26 @@ def cached_features(
     """Features of a split of a packed set, for each layer a folder of its own in the cache, computed if they are not there.
     They are found again by network, weights, preprocessing, precision, data and split."""
     found: dict[str, Features] = {}
+    model, parent = model_fingerprint(predictor), cache_folder(cache) / "features"
+    parent.mkdir(parents=True, exist_ok=True)
     for layer in layers:
         find_layers(predictor.model, [layer])
-        key = fingerprint([model_fingerprint(predictor), predictor.precision, packed.fingerprint, split, layer])[:16]
-        folder = cache_folder(cache) / "features" / f"{layer}-{split}-{key}"
-        if (folder / "meta.json").is_file():
-            found[layer] = open_features(folder, verify=False)
-            continue
-        found[layer] = extract(
-            predictor,
-            packed.split(split),
-            [layer],
-            folder,
-            classes=packed.classes,
-            workers=workers,
-            data={"split": split, "fingerprint": packed.fingerprint},
-            progress=progress,
-        )
+        key = fingerprint([model, predictor.precision, packed.fingerprint, split, layer])[:16]
+        folder = parent / f"{layer}-{split}-{key}"
+        if not (folder / "meta.json").is_file():
+            with _locked(parent, wait=True):  # a process that waited here finds the work done
+                if not (folder / "meta.json").is_file():
+                    extract(
+                        predictor,
+                        packed.split(split),
+                        [layer],
+                        folder,
+                        classes=packed.classes,
+                        workers=workers,
+                        data={"split": split, "fingerprint": packed.fingerprint},
+                        progress=progress,
+                    )
+        found[layer] = open_features(folder, verify=False)
     return found
 
 
@@ -201,7 +209,10 @@ def open_features(folder: Path, *, verify: bool = True) -> Features:
     where = printable(folder)
     if not (folder / "meta.json").is_file():
         raise DataError(f"{where}: holds no features; write some with `alexnet features MODEL --out {where}`")
-    meta = read_json(folder / "meta.json")
+    try:
+        meta = read_json(folder / "meta.json")
+    except AlexNetError as error:
+        raise DataError(f"{error}; write the features again") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise DataError(f"{where}/meta.json: not that of features this program reads; write them again")
     for name, digest in meta["sha256"].items():
@@ -212,14 +223,23 @@ def open_features(folder: Path, *, verify: bool = True) -> Features:
 
 
 def model_fingerprint(predictor: Predictor) -> str:
-    """Of the network's configuration, preprocessing and weights: two models give the same features if it is the same."""
-    state = predictor.model.state_dict()
-    sums = {name: [float(t.double().sum()), float(t.double().square().sum())] for name, t in state.items()}
-    return fingerprint([predictor.name, to_json(predictor.model.config), to_json(predictor.preprocessing), sums])
+    """Of the network's configuration, preprocessing, mean image and weights, bit for bit: two models give the same features if
+    it is the same. It does not depend on the device, the number of threads or the precision that is computed with."""
+    digest = hashlib.sha256()
+    for name, tensor in predictor.model.state_dict().items():
+        value = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy())
+    if predictor.mean is not None:
+        digest.update(predictor.mean.tobytes())
+    return fingerprint(
+        [predictor.name, to_json(predictor.model.config), to_json(predictor.preprocessing), digest.hexdigest()]
+    )
 
 
 def _as(rows_BD: NDArray[np.float32], name: str, dtype: Dtype) -> NDArray[Any]:
-    converted_BD: NDArray[Any] = rows_BD.astype(dtype)
+    with np.errstate(over="ignore"):  # seen by the check that follows
+        converted_BD: NDArray[Any] = rows_BD.astype(dtype)
     if not np.isfinite(converted_BD).all():
         raise AlexNetError(
             f"{name}: activations are not finite as {dtype}; take float32, or an earlier checkpoint of the network"
@@ -236,17 +256,40 @@ def _empty(path: Path, shape: tuple[int, int], dtype: Dtype) -> np.memmap[Any, A
     return np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
 
 
-def _new_folder(folder: Path) -> Path:
-    """An empty folder beside ``folder``, to be filled and renamed."""
-    if folder.exists() and not (folder / "meta.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside ``folder`` to be filled; it takes the place of ``folder`` at the end, or goes away."""
+    if folder.exists() and not _holds_features(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{printable(folder)}: exists and holds no features; take another --out")
     new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)  # left by a command that was killed
-    new.mkdir(parents=True)
-    return new
-
-
-def _replace(folder: Path, new: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    new.mkdir(parents=True, exist_ok=True)
+    with _locked(new, wait=False):
+        for leftover in new.iterdir():  # of a command that was killed
+            leftover.unlink()
+        try:
+            yield new
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
     fsync_folder(folder.parent)
+
+
+def _holds_features(folder: Path) -> bool:
+    meta = read_json(folder / "meta.json") if (folder / "meta.json").is_file() else None
+    return isinstance(meta, dict) and str(meta.get("format")).startswith("alexnet features")
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """One process at a time. Without ``wait``, the second gets an :class:`AlexNetError`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlexNetError(f"{printable(folder)}: another process is writing it; wait until that is done") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -27,6 +27,7 @@ from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
 from alexnet.evaluation.ensemble import combine
 from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split
+from alexnet.evaluation.mistakes import save_mistakes
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.evaluation.views import Views, parse_views
@@ -41,7 +42,7 @@ RUN_FILES = ("config.json", "environment.json", "log.jsonl", "summary.csv", "sig
 TOLD = 5
 """Files left out, and notes on the data, that are named on stderr."""
 VIEW_NAMES = {"1": "center", "10": "ten"}
-RUN_FOLDERS = ("checkpoint", "model", "results", "tensorboard")
+RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard")
 
 
 def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False) -> PackedSet:
@@ -129,6 +130,7 @@ def _evaluate(
     mean = data.mean if config.preprocessing.mean == "image" else None
     save_model_folder(out / "model", model, config.network, config.preprocessing, data.classes, mean)
     split = data.split(data.held_out)
+    evaluations: list[Evaluation] = []
     for views in config.views:
         with Bar(f"evaluate with views {views}", len(split), quiet=machine.quiet) as bar:
 
@@ -150,6 +152,8 @@ def _evaluate(
                 data=provenance(config.data, data, data.held_out),
                 progress=progress,
             )
+        evaluations.append(evaluation)
+        save_mistakes(results, evaluations, split)  # before the result: a run is finished when that is there
         write_json(results / result_name(views), evaluation.to_json())
 
 

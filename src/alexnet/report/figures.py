@@ -8,10 +8,12 @@ Shape suffixes: K kernels, C channels, R rows, S columns.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -24,52 +26,121 @@ from PIL import Image
 
 from alexnet.report.tables import Log, Row, number
 
-# Drawn in these stand-in colors, which the page replaces by its own, light or dark.
+# Drawn in these stand-in colors, which the page replaces by its own, light or dark. Those of lines are told apart by the
+# color-blind too (Okabe and Ito); besides, no two lines of a figure have the same dashes or markers.
 _COLORS = {
-    "#010101": "var(--ink)",
-    "#020202": "var(--soft)",
-    "#030303": "var(--line)",
-    "#040404": "var(--blue)",
-    "#050505": "var(--orange)",
-    "#060606": "var(--green)",
+    f"#0{i}0{i}0{i}": f"var(--{name})"
+    for i, name in enumerate(("ink", "soft", "line", "blue", "orange", "green", "purple", "gold", "sky"), start=1)
 }
-INK, SOFT, LINE, BLUE, ORANGE, GREEN = _COLORS
+INK, SOFT, LINE, BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY = _COLORS
+RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
 
+RUN_COLORS = (BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY, INK)
+RUN_DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)))
+RUN_MARKERS = "os^Dv"
+"""Of which 7, 4 and 5 together make 140 styles."""
+
+DASHED, DOTTED = RUN_DASHES[1:3]
 MAX_POINTS = 600
 """A longer curve is drawn by means of neighboring points."""
 
 
+@dataclass(frozen=True)
+class Line:
+    """A curve; one without a label is not in the legend and not in the description."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    color: str
+    label: str = ""
+    marker: str = ""
+    dash: Any = "solid"
+    width: float = 1.8
+    alpha: float = 1.0
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.x) & np.isfinite(self.y)
+
+
 def training_curves(log: Log) -> str:
-    """Loss, error, learning rate and speed against epochs, as an ``<svg>`` element. Values that are absent or not finite
+    """Loss, error, learning rate and speed against epochs, as four ``<svg>`` elements. Values that are absent or not finite
     leave a gap. Empty if there is nothing to draw."""
     epochs, steps = log.epochs, {name: np.array(values) for name, values in log.steps.items()}
     at_epochs, at_steps = column(epochs, "epoch"), _epochs_of_steps(steps["step"], epochs)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9.6, 4.9), layout="constrained")
-        grid = figure.add_gridspec(2, 2, height_ratios=[3.2, 1])
-        loss, error = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
-        rate, speed = figure.add_subplot(grid[1, 0], sharex=loss), figure.add_subplot(grid[1, 1], sharex=error)
 
-        drawn = [
-            _line(loss, at_steps, steps["loss"], BLUE, alpha=0.35, width=0.9),
-            _line(loss, at_epochs, column(epochs, "train_loss"), BLUE, "training", marker="o"),
-            _line(loss, at_epochs, column(epochs, "val_loss"), ORANGE, "validation", marker="o"),
-            _line(error, at_epochs, 100 * column(epochs, "train_top1_error"), BLUE, "train top-1", marker="o"),
-            _line(error, at_epochs, 100 * column(epochs, "val_top1_error"), ORANGE, "val top-1", marker="o"),
-            _line(error, at_epochs, 100 * column(epochs, "val_top5_error"), GREEN, "val top-5", marker="o"),
-            _line(rate, at_steps, steps["lr"], INK, width=1.2)
-            or _line(rate, at_epochs, column(epochs, "lr"), INK, width=1.2),
-            _line(speed, at_steps, steps["images_per_second"], INK, width=1.2),
+    def of_epochs(name: str, scale: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return at_epochs, scale * column(epochs, name)
+
+    loss = [
+        Line(at_steps, steps["loss"], BLUE, alpha=0.35, width=0.9),
+        Line(*of_epochs("train_loss"), BLUE, "training", "o"),
+        Line(*of_epochs("val_loss"), ORANGE, "validation", "s", DASHED),
+    ]
+    error = [
+        Line(*of_epochs("train_top1_error", 100), BLUE, "train top-1", "o"),
+        Line(*of_epochs("val_top1_error", 100), ORANGE, "val top-1", "s", DASHED),
+        Line(*of_epochs("val_top5_error", 100), GREEN, "val top-5", "^", DOTTED),
+    ]
+    speed = Line(at_steps, steps["images_per_second"], INK, width=1.2)
+    panels = [
+        _panel("Loss, nats", loss),
+        _panel("Error, %", error, floor=0),
+        _panel("Learning rate", [_rate(log, Line(at_steps, steps["lr"], INK, width=1.2))], low=True, log=True),
+        _panel("Images a second", [speed], low=True, floor=0),
+    ]
+    return "\n".join(svg for svg, drawn in panels) if any(drawn for _, drawn in panels) else ""
+
+
+def comparison_curves(logs: Sequence[Log]) -> str:
+    """Losses, validation error and learning rate of several runs against epochs, as four ``<svg>`` elements; the styles of the
+    lines are those of :func:`swatch`. Empty if there is nothing to draw."""
+
+    def lines(field: str, scale: float = 1.0) -> list[Line]:
+        return [
+            Line(column(log.epochs, "epoch"), scale * column(log.epochs, field), label=letter(i), **_run_style(i))
+            for i, log in enumerate(logs)
         ]
-        if not any(drawn):
-            return ""
-        _dress(loss, "Loss, nats")
-        _dress(error, "Error, %", floor=0)
-        _dress(rate, "Learning rate", log=True)
-        _dress(speed, "Images a second", floor=0)
-        for axes in (rate, speed):
-            axes.set_xlabel("epoch")
-        return _svg(figure, "Training curves: loss, error, learning rate and speed against epochs")
+
+    panels = [
+        _panel("Validation top-1 error, %", lines("val_top1_error", 100), floor=0, legend=False),
+        _panel("Validation loss, nats", lines("val_loss"), legend=False),
+        _panel("Training loss, nats", lines("train_loss"), legend=False),
+        _panel("Learning rate", lines("lr"), log=True, legend=False),
+    ]
+    return "\n".join(svg for svg, drawn in panels) if any(drawn for _, drawn in panels) else ""
+
+
+def letter(run: int) -> str:
+    """What the runs of a comparison are called in its figures and tables: A, B, C."""
+    return chr(ord("A") + run)
+
+
+def swatch(run: int) -> str:
+    """The line that stands for a run in :func:`comparison_curves`, as an ``<svg>`` element."""
+    style = _run_style(run)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(0.6, 0.2))
+        axes = figure.add_axes((0.02, 0, 0.96, 1))
+        axes.set_axis_off()
+        axes.plot([0, 2], [0, 0], color=style["color"], linestyle=style["dash"], linewidth=1.8)
+        axes.plot(1, 0, color=style["color"], marker=style["marker"], markersize=5)
+        return _svg(figure, f"line of run {letter(run)}")
+
+
+def _run_style(run: int) -> dict[str, Any]:
+    return {
+        "color": RUN_COLORS[run % len(RUN_COLORS)],
+        "dash": RUN_DASHES[run % len(RUN_DASHES)],
+        "marker": RUN_MARKERS[run % len(RUN_MARKERS)],
+    }
+
+
+def _rate(log: Log, of_steps: Line) -> Line:
+    """The learning rate of the steps, or of the epochs where only they are there."""
+    if np.isfinite(of_steps.y).any():
+        return of_steps
+    return replace(of_steps, x=column(log.epochs, "epoch"), y=column(log.epochs, "lr"))
 
 
 def column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
@@ -114,34 +185,63 @@ _STYLE: Any = {
 }
 
 
-def _line(
-    axes: Axes,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    color: str,
-    label: str = "",
+def _panel(
+    title: str,
+    lines: Sequence[Line],
     *,
-    marker: str = "",
-    width: float = 1.8,
-    alpha: float = 1.0,
-) -> bool:
-    """Draw a curve, thinned to ``MAX_POINTS``; whether there was any point to draw."""
-    finite = np.isfinite(x) & np.isfinite(y)
-    if not finite.any():
-        return False
+    low: bool = False,
+    floor: float | None = None,
+    log: bool = False,
+    legend: bool = True,
+) -> tuple[str, bool]:
+    """A small figure against epochs, as an ``<svg>`` element that says in words where its lines begin and end; and whether
+    there was anything to draw. It is of a size that can be read on a phone."""
+    with matplotlib.rc_context(_STYLE):
+        width, height = 4.8, 1.8 if low else 3.2
+        figure = Figure(figsize=(width, height))
+        left, bottom, right, top = (
+            0.55 / width,
+            0.5 / height,
+            1 - 0.08 / width,
+            1 - 0.32 / height,
+        )  # inches: axes of panels align
+        axes = figure.add_axes((left, bottom, right - left, top - bottom))
+        drawn = [line for line in lines if line.finite.any()]
+        for line in drawn:
+            _draw(axes, line)
+        _dress(axes, title, floor=floor, log=log, legend=legend)
+        axes.set_xlabel("epoch")
+        ends = [
+            f"{line.label} {line.y[line.finite][0]:.3g} to {line.y[line.finite][-1]:.3g}"
+            for line in drawn
+            if line.label
+        ]
+        return _svg(figure, f"{title}, against epochs" + (f": {'; '.join(ends)}" if ends else "")), bool(drawn)
+
+
+def _draw(axes: Axes, line: Line) -> None:
+    """A curve, thinned to ``MAX_POINTS``."""
+    x, y, finite = line.x, line.y, line.finite
     if len(x) > MAX_POINTS:
         parts = np.array_split(np.flatnonzero(finite), min(MAX_POINTS, int(finite.sum())))
         x, y = np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
     else:
         y = np.where(finite, y, np.nan)
-    marker = marker if len(x) <= 40 else ""
     axes.plot(
-        x, y, color=color, label=label or "_", marker=marker, markersize=3.5, linewidth=width, alpha=alpha, zorder=3
+        x,
+        y,
+        color=line.color,
+        label=line.label or "_",
+        marker=line.marker if len(x) <= 40 else "",
+        markersize=3.5,
+        linestyle=line.dash,
+        linewidth=line.width,
+        alpha=line.alpha,
+        zorder=3,
     )
-    return True
 
 
-def _dress(axes: Axes, title: str, *, floor: float | None = None, log: bool = False) -> None:
+def _dress(axes: Axes, title: str, *, floor: float | None, log: bool, legend: bool) -> None:
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if not axes.lines:
@@ -155,9 +255,9 @@ def _dress(axes: Axes, title: str, *, floor: float | None = None, log: bool = Fa
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     elif floor is not None:
         axes.set_ylim(bottom=floor)
-    if any(not str(line.get_label()).startswith("_") for line in axes.lines):
+    if legend and any(not str(line.get_label()).startswith("_") for line in axes.lines):
         above: Any = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.0}  # no curve is there
-        axes.legend(**above, ncols=3, labelcolor=SOFT, fontsize=9, handlelength=1.4, columnspacing=1.2)
+        axes.legend(**above, ncols=3, labelcolor=SOFT, fontsize=9, handlelength=1.8, columnspacing=1.2)
 
 
 def _svg(figure: Figure, title: str) -> str:
@@ -167,10 +267,23 @@ def _svg(figure: Figure, title: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
-    svg = svg.replace("xlink:href", "href").replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    svg = _own_ids(svg.replace("xlink:href", "href"))
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     for stand_in, color in _COLORS.items():
         svg = svg.replace(stand_in, color)
     return svg
+
+
+def _own_ids(svg: str) -> str:
+    """No identifier that nothing refers to, and the others made this figure's own: a page holds several figures."""
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
+
+    def own(match: re.Match[str]) -> str:
+        return f"{match[1]}{match[2]}-{mark}{match[3]}" if match[2] in used else ""
+
+    svg = re.sub(r'( id=")([^"]+)(")', own, svg)
+    return re.sub(r'(href="#|url\(#)([^")]+)', rf"\1\2-{mark}", svg)
 
 
 def kernel_picture(kernels_KCRS: NDArray[np.float32], num_towers: int = 1) -> str:
@@ -201,24 +314,25 @@ def kernel_picture(kernels_KCRS: NDArray[np.float32], num_towers: int = 1) -> st
             canvas[y : y + rows, x : x + cols, :3] = kernel_RSC
             canvas[y : y + rows, x : x + cols, 3] = 255
         top += num_lines * (rows + gap) - gap + tower_gap
-    return _png(canvas)
+    return data_uri(canvas)
 
 
 def confusion_picture(confusion: Sequence[tuple[int, int, int]], num_classes: int) -> str:
-    """Rows: classes; columns: predicted classes; opacity: square root of the share of the row's images. One pixel a
-    cell, as a PNG data URI."""
+    """Rows: classes; columns: predicted classes; opacity: half, so that a single image can be seen among a thousand classes,
+    to full with the square root of the share of the row's images. One pixel a cell, as a PNG data URI."""
     count = np.zeros((num_classes, num_classes))
     for label, predicted, num in confusion:
         count[label, predicted] += num
     share = count / np.maximum(count.sum(axis=1, keepdims=True), 1)
     canvas = np.zeros((num_classes, num_classes, 4), dtype=np.uint8)
-    canvas[..., :3] = (214, 96, 30)
-    np.einsum("iic->ic", canvas)[:, :3] = (60, 120, 200)  # right answers, on the diagonal, in another color
-    canvas[..., 3] = np.round(255 * np.sqrt(share))
-    return _png(canvas)
+    canvas[..., :3] = WRONG
+    np.einsum("iic->ic", canvas)[:, :3] = RIGHT
+    canvas[..., 3] = np.where(count > 0, np.round(127.5 + 127.5 * np.sqrt(share)), 0)
+    return data_uri(canvas)
 
 
-def _png(pixels: NDArray[np.uint8]) -> str:
+def data_uri(pixels: NDArray[np.uint8]) -> str:
+    """(H, W, 3) or (H, W, 4) uint8 as a PNG data URI."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

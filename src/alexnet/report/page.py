@@ -1,141 +1,66 @@
 """One page that says what a run did: ``RUN/report.html``, from the files of the run and from nothing else.
 
-It is one file without scripts, fonts or pictures from elsewhere; it reads in light and dark, and prints. A run that is
-unfinished or damaged gets a page too, which names what is missing.
+It is one file that loads nothing, with one script, which sorts tables and which nothing on the page needs; it reads in light
+and dark and on a phone, and prints. A run that is unfinished or damaged gets a page too, which names what is missing.
 """
 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from alexnet.core.errors import AlexNetError, UsageError, printable
-from alexnet.core.runs import read_json, write_atomic
+from alexnet.core.errors import AlexNetError
 from alexnet.report import figures, tables
-from alexnet.report.tables import Log, Result
+from alexnet.report.files import RunFiles, read_object, read_run
+from alexnet.report.inside import PROBES, read_sections
+from alexnet.report.render import write_page
+from alexnet.report.tables import Result
 
 MATRIX_CLASSES = 32
-"""Up to so many classes the confusion matrix is a table with names; above, a picture."""
-SHOWN_CLASSES = 20
-"""Classes listed before the rest is folded away, where there are more than ``MATRIX_CLASSES``."""
-SHOWN_CONFUSIONS = 12
+"""Up to so many classes the confusion matrix is a table with names; above, a table of blocks of classes, and a picture."""
+BLOCKS = 20
+"""At most so many blocks."""
+SHOWN_CONFUSIONS = 60
+"""For many classes; 12 where the matrix names them all."""
 
 
 def write_report(run: Path) -> Path:
     """Write ``RUN/report.html`` and return its path. :class:`UsageError` if ``run`` is no folder."""
-    if not run.is_dir():
-        raise UsageError(f"{printable(run)}: no such run; name the folder given to `alexnet train --out`")
-    page = _template().render(_content(run)).encode("utf-8", "replace")
-    write_atomic(run / "report.html", lambda file: file.write(page))
+    write_page(run / "report.html", "page.html", _content(read_run(run)))
     return run / "report.html"
 
 
-def _content(run: Path) -> dict[str, Any]:
+def _content(run: RunFiles) -> dict[str, Any]:
     """What the page shows, by the names the template uses."""
-    faults: list[str] = []
-    config = _read_object(run / "config.json", faults)
-    environment = _read_object(run / "environment.json", faults)
-    log = _read_log(run, faults)
-    results = _read_results(run / "results", faults)
-    best = next(iter(results.values()), None)
-    settings = config.get("train") if isinstance(config.get("train"), Mapping) else config
-    last = log.epochs[-1] if log.epochs else {}
-    finished = any(name.startswith("final") for name in results)
+    best, faults = run.best, [*run.faults]
+    last = run.log.epochs[-1] if run.log.epochs else {}
+    sections = read_sections(run.folder / "probes", faults)
+    kernels = _read_kernels(run.folder / "results", faults)
     return {
-        "network": _text(settings, "network") or run.name,
-        "data": Path(_text(settings, "data") or _text(config, "data", "path") or "").name,
-        "recipe": _text(settings, "recipe"),
-        "finished": finished,
-        "facts": _facts(settings, log, best),
+        "title": f"{run.network} on {run.data}" if run.data else run.network,
+        "origin": "the run",
+        "run": run,
+        "facts": _facts(run),
         "best": best,
         "last": last,
-        "results": results,
-        "faults": faults,
-        "notes": log.notes,
-        "curves": Markup(figures.training_curves(log)),
-        "epochs": log.epochs,
+        "measured": _measured(best.protocol) if best else "",
+        "notes": run.log.notes,
+        "curves": Markup(figures.training_curves(run.log)),
         "dead_filters": _dead_filters(last),
-        "kernels": _read_kernels(run / "results", faults),
+        "kernels": None if any(section.name == "kernels" and section.pictures for section in sections) else kernels,
         "classes": sorted(best.classes, key=lambda row: (-row.top1_error, row.index)) if best else [],
-        "shown_classes": SHOWN_CLASSES if best and len(best.classes) > MATRIX_CLASSES else MATRIX_CLASSES,
-        "matrix": _matrix(best) if best and len(best.classes) <= MATRIX_CLASSES else [],
-        "picture": figures.confusion_picture(best.confusion, len(best.classes)) if best and best.confusion else "",
-        "confusions": _confusions(best) if best else [],
-        "command": _command(environment.get("command") or config.get("command")),
-        "config": tables.flatten(config),
-        "environment": tables.flatten(environment),
+        "confusion": _confusion(best) if best and best.confusion else None,
+        "mistakes": _mistakes(run.folder / "results", best, faults) if best else [],
+        "sections": sections,
+        "not_made": [name for name in PROBES if name not in {section.name for section in sections}],
+        "versions": _versions(run.environment),
+        "faults": faults,
     }
-
-
-def _template() -> jinja2.Template:
-    engine = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_safe, trim_blocks=True, lstrip_blocks=True
-    )
-    engine.filters |= {
-        "percent": tables.percent,
-        "duration": tables.duration,
-        "figure": tables.figure,
-        "flatten": tables.flatten,
-        "count": tables.count,
-    }
-    return engine.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
-
-
-def _safe(value: object) -> object:
-    """Foreign strings without control characters, direction marks and lone surrogates; the template escapes them."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _read_object(path: Path, faults: list[str]) -> Mapping[str, Any]:
-    if not path.exists():
-        faults.append(f"{path.name} is missing")
-        return {}
-    try:
-        value = read_json(path)
-        if not isinstance(value, dict):
-            raise AlexNetError("not a JSON object")
-        return value
-    except (AlexNetError, OSError) as error:
-        faults.append(f"{path.name} is not readable: {error}")
-        return {}
-
-
-def _read_log(run: Path, faults: list[str]) -> Log:
-    try:
-        log = tables.read_log(run / "log.jsonl")
-    except OSError as error:
-        faults.append(f"log.jsonl is not readable: {error}")
-        log = Log()
-    if not log.steps["step"] and not log.epochs:
-        log.epochs = tables.read_summary(run / "summary.csv")
-        faults.append(
-            "log.jsonl has no rows: " + ("the curves are those of summary.csv" if log.epochs else "no curves")
-        )
-    if log.dropped:
-        faults.append(f"log.jsonl: {log.dropped} cut or damaged line{'s' * (log.dropped > 1)} left out")
-    return log
-
-
-def _read_results(folder: Path, faults: list[str]) -> dict[str, Result]:
-    """The sound results by file name, the one to headline first: ten views, then the center, then any other."""
-    results: dict[str, Result] = {}
-    for path in sorted(folder.glob("*.json")):
-        if path.name != "kernels.json":
-            try:
-                results[path.stem] = tables.read_result(path)
-            except (AlexNetError, OSError) as error:
-                faults.append(f"results/{path.name} is not readable: {error}")
-    if not results:
-        faults.append("results: there is no final evaluation")
-    order = ["final-ten", "final-center"]
-    return dict(sorted(results.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 
 
 def _read_kernels(folder: Path, faults: list[str]) -> dict[str, Any] | None:
@@ -146,7 +71,7 @@ def _read_kernels(folder: Path, faults: list[str]) -> dict[str, Any] | None:
         kernels_KCRS = np.load(path, allow_pickle=False)
         if kernels_KCRS.ndim != 4 or kernels_KCRS.shape[1] not in (1, 3) or kernels_KCRS.dtype.kind != "f":
             raise ValueError(f"{kernels_KCRS.dtype} {kernels_KCRS.shape} is not a set of grey or color kernels")
-        about = _read_object(folder / "kernels.json", faults) if (folder / "kernels.json").exists() else {}
+        about = read_object(folder / "kernels.json", faults) if (folder / "kernels.json").exists() else {}
         towers = 2 if about.get("towers") == 2 else 1
         picture = figures.kernel_picture(kernels_KCRS, towers)
         return {"picture": picture, "towers": towers, "num": len(kernels_KCRS), "side": kernels_KCRS.shape[2]}
@@ -155,27 +80,41 @@ def _read_kernels(folder: Path, faults: list[str]) -> dict[str, Any] | None:
         return None
 
 
-def _text(value: object, *keys: str) -> str:
-    """The string, if there is one, that ``keys`` lead to."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value if isinstance(value, str) else ""
-
-
-def _facts(settings: object, log: Log, best: Result | None) -> list[tuple[str, str]]:
-    """Label and value of what a reader asks next: how long, how much, how fast."""
-    planned = settings.get("epochs") if isinstance(settings, Mapping) else None
+def _facts(run: RunFiles) -> list[tuple[str, str]]:
+    """Label and value of what a reader asks next: which data and seed, how long, how much, how fast."""
+    settings, log = run.settings, run.log
+    planned = settings.get("epochs")
     done = tables.number(log.epochs[-1].get("epoch")) if log.epochs else 0
     seconds = tables.number(log.epochs[-1].get("seconds")) if log.epochs else math.nan
     speed, steps = np.array(log.steps["images_per_second"]), np.array(log.steps["step"])
     facts = [
+        ("Recipe", run.recipe),
+        ("Seed", tables.count(settings["seed"]) if "seed" in settings else ""),
         ("Epochs", f"{done:g} of {planned}" if planned and planned != done else f"{done:g}"),
         ("Steps", f"{np.nanmax(steps):,.0f}" if np.isfinite(steps).any() else ""),
         ("Training time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("Speed", f"{np.nanmedian(speed):,.0f} images/s" if np.isfinite(speed).any() else ""),
-        ("Classes", f"{len(best.classes):,}" if best and best.classes else ""),
+        ("Classes", f"{len(run.best.classes):,}" if run.best and run.best.classes else ""),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _measured(protocol: Mapping[str, Any]) -> str:
+    """How the errors were measured, in one line: what a comparison asks first."""
+    said = [
+        (f"{protocol.get('split', '')} images of {protocol['data']}, each once" if "data" in protocol else "").strip(),
+        str(protocol.get("averaging", "")),
+        f"{protocol['precision']} arithmetic" if "precision" in protocol else "",
+    ]
+    return "; ".join(filter(None, said))
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    """Versions and threads that a repetition needs."""
+    named = [
+        (name, environment.get(name)) for name in ("alexnet", "python", "torch", "numpy", "threads", "accelerator")
+    ]
+    return ", ".join(f"{name} {tables.plain(value)}" for name, value in named if value is not None)
 
 
 def _dead_filters(row: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -189,27 +128,61 @@ def _dead_filters(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _matrix(best: Result) -> list[dict[str, Any]]:
-    """The confusion matrix, a row a class: counts, and how strongly each cell is colored."""
-    size = len(best.classes)
-    count = np.zeros((size, size), dtype=np.int64)
-    for label, predicted, num in best.confusion:
-        count[label, predicted] += num
-    shade = np.sqrt(count / np.maximum(count.sum(axis=1, keepdims=True), 1))
-    return [
-        {"name": row.name, "cells": list(zip(count[i].tolist(), shade[i].tolist(), strict=True))}
-        for i, row in enumerate(best.classes)
-    ]
-
-
-def _confusions(best: Result) -> list[tuple[str, str, int, int]]:
-    """(class, what it was taken for, how often, of how many), the most frequent first."""
+def _confusion(best: Result) -> dict[str, Any]:
+    """The confusion matrix: a table with names for few classes, blocks and a picture for many, and the most frequent
+    confusions."""
+    names = [row.name for row in best.classes]
     wrong = sorted((entry for entry in best.confusion if entry[0] != entry[1]), key=lambda entry: -entry[2])
-    classes = best.classes
-    return [(classes[i].name, classes[j].name, num, classes[i].n) for i, j, num in wrong[:SHOWN_CONFUSIONS]]
+    few = len(names) <= MATRIX_CLASSES
+    size = 1 if few else math.ceil(len(names) / BLOCKS)
+    starts = range(0, len(names), size)
+    return {
+        "few": few,
+        "block": size,
+        "rows": _matrix(best, size, best.confusion if few else wrong),
+        "picture": "" if few else figures.confusion_picture(best.confusion, len(names)),
+        "num_classes": len(names),
+        "ticks": [(100 * start / len(names), start, names[start]) for start in starts],
+        "step": 100 * size / len(names),
+        "most": [
+            (names[i], names[j], num, best.classes[i].n) for i, j, num in wrong[: 12 if few else SHOWN_CONFUSIONS]
+        ],
+        "right": best.n - best.top1_errors,
+    }
 
 
-def _command(command: object) -> str:
-    if isinstance(command, list):
-        return shlex.join(map(str, command))
-    return command if isinstance(command, str) else ""
+def _matrix(best: Result, size: int, entries: Any) -> list[dict[str, Any]]:
+    """A row for each block of ``size`` classes: its name, its classes, and for each block that its images were taken for how many
+    and how strongly the cell is colored."""
+    names = [row.name for row in best.classes]
+    starts = range(0, len(names), size)
+    count, images = np.zeros((len(starts), len(starts)), dtype=np.int64), np.zeros(len(starts), dtype=np.int64)
+    for label, predicted, num in entries:
+        count[label // size, predicted // size] += num
+    for row in best.classes:
+        images[row.index // size] += row.n
+    share = count / np.maximum(images[:, None], 1)
+    shade = np.sqrt(np.minimum(share if size == 1 else share / max(share.max(), 1e-9), 1))
+    rows = []
+    for i, start in enumerate(starts):
+        last = min(start + size, len(names)) - 1
+        label = f"{start}–{last}" if last > start else str(start)
+        rows.append(
+            {
+                "name": names[start] if size == 1 else label,
+                "about": names[start] if size == 1 else f"{names[start]} … {names[last]}",
+                "first": names[start],
+                "cells": list(zip(count[i].tolist(), shade[i].tolist(), strict=True)),
+            }
+        )
+    return rows
+
+
+def _mistakes(folder: Path, best: Result, faults: list[str]) -> list[tuple[tables.MistakeRow, str]]:
+    """The most confident mistakes, each with its picture as a data URI where there is one."""
+    try:
+        thumbnails = tables.read_thumbnails(folder / "mistakes.npz")
+    except AlexNetError as error:
+        faults.append(f"results/mistakes.npz is not readable: {error}")
+        thumbnails = {}
+    return [(m, figures.data_uri(thumbnails[m.path]) if m.path in thumbnails else "") for m in best.mistakes]

@@ -9,11 +9,18 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, printable
 from alexnet.core.runs import read_json
+
+# Shape suffixes: N images, S rows and columns of a square, C channels.
 
 Row = Mapping[str, Any]
 
@@ -21,7 +28,7 @@ MAX_DEPTH = 8
 MAX_ITEMS = 64
 """Of settings, what is shown."""
 MAX_NUMBER = 1e30
-
+MAX_THUMBNAIL_BYTES = 1 << 26
 
 STEP_COLUMNS = ("step", "loss", "lr", "images_per_second")
 
@@ -203,12 +210,73 @@ def _count(value: object, names: Sequence[str] | None = None) -> int:
     raise ValueError(f"{value!r} is not a {'count' if names is None else 'class number'}")
 
 
-def flatten(value: Any, prefix: str = "", depth: int = 0) -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, text) pairs."""
+def read_thumbnails(path: Path) -> dict[str, NDArray[np.uint8]]:
+    """The pictures in a ``mistakes.npz``, (S, S, 3) uint8, by the name of the image; none if there is no such file.
+    :class:`AlexNetError` if it is damaged or not what it should be."""
+    try:
+        if path.stat().st_size > MAX_THUMBNAIL_BYTES:
+            raise ValueError(f"larger than {MAX_THUMBNAIL_BYTES >> 20} MiB")
+        with ZipFile(path) as archive:
+            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+                raise ValueError("compressed members, which this program does not write")
+        with np.load(path, allow_pickle=False) as arrays:
+            pixels_NSSC, paths = arrays["pixels"], arrays["paths"]
+        if (
+            pixels_NSSC.dtype != np.uint8
+            or pixels_NSSC.ndim != 4
+            or pixels_NSSC.shape[3] != 3
+            or not pixels_NSSC.shape[1]
+        ):
+            raise ValueError(f"pixels are {pixels_NSSC.dtype} {pixels_NSSC.shape}, not uint8 (N, S, S, 3)")
+        if paths.dtype.kind != "U" or paths.shape != pixels_NSSC.shape[:1]:
+            raise ValueError(f"{paths.dtype} {paths.shape} names of {len(pixels_NSSC)} pictures")
+        return dict(zip(paths.tolist(), pixels_NSSC, strict=True))
+    except FileNotFoundError:
+        return {}
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        BadZipFile,
+    ) as error:
+        raise AlexNetError(f"not a sound file of thumbnails ({printable(error)})") from error
+
+
+def leaves(value: Any, prefix: str = "", depth: int = 0) -> list[tuple[str, Any]]:
+    """Nested settings as (dotted name, value) pairs."""
     if isinstance(value, Mapping) and depth < MAX_DEPTH:
         prefix = prefix + "." if prefix else ""
-        return [pair for key, item in value.items() for pair in flatten(item, f"{prefix}{key}", depth + 1)]
-    return [(prefix, plain(value))]
+        return [pair for key, item in value.items() for pair in leaves(item, f"{prefix}{key}", depth + 1)]
+    return [(prefix, value)]
+
+
+def flatten(value: Any) -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text) pairs."""
+    return [(name, plain(item)) for name, item in leaves(value)]
+
+
+def differing(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Dotted name, and the text for each of ``values``, of the settings in which they are not all equal; a dash where one does
+    not have it."""
+    flat = [dict(leaves(value)) for value in values]
+    names = dict.fromkeys(name for fields in flat for name in fields)
+    return [
+        (name, [plain(fields[name]) if name in fields else "–" for fields in flat])
+        for name in names
+        if any((name in a) != (name in b) or not _same(a.get(name), b.get(name)) for a, b in pairwise(flat))
+    ]
+
+
+def _same(a: object, b: object) -> bool:
+    """Equal as written: 1 is not true, and NaN is itself."""
+    try:
+        return repr(a) == repr(b)
+    except RecursionError:  # nested as deeply as no settings are
+        return False
 
 
 def plain(value: object, depth: int = 0) -> str:

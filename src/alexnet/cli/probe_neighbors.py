@@ -1,0 +1,117 @@
+"""The probe neighbors: the training images nearest to held-out ones."""
+
+# No `from __future__ import annotations`: tyro must see the types of options.
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.core.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from alexnet.data.packed import PackedSet
+    from alexnet.report.pictures.neighbors import Tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DeviceOptions):
+    """Figure 4, right: held-out images beside the six training images nearest to them by the features of a layer, and by
+    pixels; and the error of the k nearest neighbors in both spaces.
+
+    alexnet probe neighbors runs/mine --queries 5
+    """
+
+    model: Word
+    """Run directory or model folder."""
+    data: str | None = None
+    """Packed directory, folder, CSV or named set; by default that of the run."""
+    out: str | None = None
+    """Folder to write; by default RUN/probes."""
+    layer: str = "fc7"
+    """A wrong name lists all."""
+    split: str | None = None
+    """Where the queries are from; by default val, or test where there is no val."""
+    queries: int = 10
+    """Images to show, drawn by the seed, each of another class while there are."""
+    images: tuple[int, ...] = ()
+    """Show the images of these numbers instead."""
+    ks: tuple[int, ...] = (1, 5, 20)
+    """Numbers of neighbors that vote."""
+    limit: int | None = None
+    """Count the errors on so many images of the split, drawn; by default on all."""
+    seed: int = 0
+    """Of what is drawn."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Of the arithmetic of the network."""
+
+
+def run(arguments: list[str]) -> int:
+    options = parse(Options, "probe neighbors", arguments)
+    for name, value in (("queries", options.queries), ("limit", options.limit)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; it must be at least 1")
+    from alexnet.core.console import Bar
+    from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.predict import load
+    from alexnet.probes.neighbors import neighbors
+    from alexnet.recipes.run import data_of, provenance
+    from alexnet.report.pictures.neighbors import draw_errors, draw_neighbors
+
+    machine, folder = machine_of(options), probe_folder(options.model, options.out)
+    predictor = load(options.model, machine.device, options.precision)
+    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    with Bar("neighbors", len(packed.split("train")), quiet=options.json) as bar:
+        found = neighbors(
+            predictor,
+            packed,
+            layer=options.layer,
+            split=options.split,
+            images=options.images,
+            queries=options.queries,
+            ks=options.ks,
+            limit=options.limit,
+            seed=options.seed,
+            workers=machine.workers,
+            progress=lambda what, done, total: bar.update(done, what, total=total),
+        )
+    document = found.to_json()
+    document["protocol"] |= provenance(name, packed, found.split)
+    document["environment"] = environment()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"neighbors{end}" for end in (".json", ".png", "_error.png")]
+    write_json(files[0], document)
+    titles = [f"nearest of {document['train_images']:,} training images by {options.layer}", "nearest by pixels"]
+    draw_neighbors(_rows(document, packed, found.split), titles, files[1], legend=True)
+    draw_errors(document, files[2])
+    if options.json:
+        print_json(document)
+        return 0
+    print(f"{'error of the k nearest':<24}" + "".join(f"{f'k = {k}':>10}" for k in options.ks))
+    for space, errors in found.knn.items():
+        print(f"{printable(space):<24}" + "".join(f"{e.error:>10.2%}" for e in errors))
+    six = document["six_nearest"]
+    for space, same in six["same_class"].items():
+        print(f"of the six nearest by {printable(space)}, {same['fraction']:.1%} are of the query's class")
+    print(
+        f"{six['in_both']['fraction']:.1%} of the six nearest by {printable(options.layer)} are among the six nearest by "
+        f"pixels; their median rank by pixels is {found.pixel_rank:.0%} of the way down (50% is chance)"
+    )
+    print("\n".join(f"in {printable(file)}" for file in files))
+    return 0
+
+
+def _rows(document: dict[str, Any], packed: "PackedSet", split: str) -> "list[tuple[Tile, list[list[Tile]]]]":
+    import numpy as np
+
+    from alexnet.report.pictures.neighbors import Tile
+
+    def tile(split: str, image: dict[str, Any], caption: str, is_right: bool | None = None) -> Tile:
+        return Tile(packed.split(split).read(np.array([image["image"]]))[0], caption, is_right)
+
+    rows = []
+    for query in document["queries"]:
+        blocks = [
+            [tile("train", near, near["class"], near["class"] == query["class"]) for near in query[space]]
+            for space in document["knn"]
+        ]
+        rows.append((tile(split, query, query["class"]), blocks))
+    return rows

@@ -1,0 +1,455 @@
+"""An index of the images in one's own folders by the features of a layer: build, add, search.
+
+```
+meta.json          model, layer, precision, kind; rows, bytes and SHA-256 of the other files; replaced last
+vectors-I.npy      (rows, D) float16: part I of the vectors
+images-I.jsonl     path, bytes and time (ns) of the image of each of these rows, a JSON list a line
+faiss-N.index      of the kinds ivf and hnsw: the first N vectors
+```
+
+A file is written whole before meta.json names it: whatever happens while images are added, what was there before stays.
+
+Shape suffixes: Q queries, N vectors, B vectors of a part or block, D dimensions, k neighbors, m candidates.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.core import rng
+from alexnet.core.config import to_json
+from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
+from alexnet.core.runs import read_json, sha256_file, write_atomic, write_json
+from alexnet.evaluation.predict import STDIN, Predictor, image_files
+from alexnet.models.lrn import kernels_in_use
+from alexnet.probes.features import embed, model_fingerprint
+from alexnet.probes.layers import find_layers
+from alexnet.probes.neighbors import Nearest, nearest, squared_distances
+
+FORMAT = "alexnet index 1"
+Kind = Literal["exact", "ivf", "hnsw"]
+PART = 8192
+"""Vectors of a part, at most: what a killed command loses, and what is held in memory."""
+BATCH = 32
+OWN_FILES = ("vectors-*.npy", "images-*.jsonl", "faiss-*.index", ".*.tmp-*")
+TRAIN_PER_LIST = 50
+"""Vectors for each list of ivf that k-means learns from; faiss wants 39."""
+RECALL_QUERIES, RECALL_AT = 100, 10
+
+Image = tuple[str, int, int]
+"""Absolute path, bytes, time of the last change in ns."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An opened index. Vectors are read when they are searched."""
+
+    folder: Path
+    meta: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return sum(part["rows"] for part in self.meta["parts"])
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        return Vectors([self.folder / part["vectors"] for part in self.meta["parts"]], int(self.meta["dimension"]))
+
+    @cached_property
+    def images(self) -> list[Image]:
+        """Of each vector."""
+        images: list[Image] = []
+        for part in self.meta["parts"]:
+            with open(self.folder / part["images"], encoding="ascii") as file:
+                images += [tuple(json.loads(line)) for line in file]
+        return images
+
+    @cached_property
+    def paths(self) -> list[str]:
+        return [path for path, _, _ in self.images]
+
+    @cached_property
+    def _replaced(self) -> set[int]:
+        """Rows of files that have changed since, and have another row."""
+        last = {path: row for row, path in enumerate(self.paths)}
+        return set(range(len(self))) - set(last.values())
+
+    def search(self, query_QD: NDArray[Any], k: int) -> Nearest:
+        """The ``k`` images nearest to each query, of features of the same model and layer. Exact by the kind ``exact``, a
+        scan; by the others what faiss found, with exact distances. -1 and infinity where fewer were found."""
+        dim = int(self.meta["dimension"])
+        if query_QD.ndim != 2 or query_QD.shape[1] != dim or not np.isfinite(query_QD).all():
+            raise UsageError(f"queries are {query_QD.shape}; they must be (Q, {dim}), finite")
+        if k < 1:
+            raise UsageError(f"k is {k}; it must be at least 1")
+        query_QD = _as_stored(query_QD).astype(np.float32)
+        num = min(k + len(self._replaced), len(self))
+        candidates = [nearest(query_QD, self.vectors, num)] if self._faiss is None else self._candidates(query_QD, num)
+        index_Qk, distance_Qk = np.full((len(query_QD), k), -1), np.full((len(query_QD), k), math.inf)
+        replaced = np.fromiter(self._replaced, np.int64, len(self._replaced))
+        for i in range(len(query_QD)):
+            index_m = np.concatenate([found.index_Qk[i] for found in candidates])
+            distance_m = np.concatenate([found.distance_Qk[i] for found in candidates])
+            live_m = (index_m >= 0) & ~np.isin(index_m, replaced)
+            index_m, distance_m = index_m[live_m], distance_m[live_m]
+            order_k = np.lexsort([index_m, distance_m])[:k]
+            index_Qk[i, : len(order_k)], distance_Qk[i, : len(order_k)] = index_m[order_k], distance_m[order_k]
+        return Nearest(index_Qk, distance_Qk)
+
+    @cached_property
+    def _faiss(self) -> Any:
+        if self.meta["faiss"] is None:
+            return None
+        faiss = _import_faiss()
+        flags = faiss.IO_FLAG_MMAP if self.meta["kind"] == "ivf" else 0
+        return faiss.read_index(str(self.folder / self.meta["faiss"]["file"]), flags)
+
+    def _candidates(self, query_QD: NDArray[np.float32], k: int) -> list[Nearest]:
+        """What faiss finds among its vectors, and the nearest of those that were added and are not yet in it."""
+        rows, n = int(self.meta["faiss"]["rows"]), len(self)
+        _, index_Qk = self._faiss.search(query_QD, min(k, rows))
+        distance_Qk = np.full(index_Qk.shape, math.inf)
+        for i, index_k in enumerate(index_Qk):
+            found_k = index_k >= 0
+            distance_Qk[i, found_k] = np.sqrt(squared_distances(query_QD[i], self.vectors[index_k[found_k]]))
+        found = [Nearest(index_Qk, distance_Qk)]
+        if rows < n:
+            rest = nearest(query_QD, self.vectors[rows:n], k)
+            found.append(Nearest(rest.index_Qk + rows, rest.distance_Qk))
+        return found
+
+
+class Vectors:
+    """The parts of an index as one matrix (N, D) float16, memory-mapped."""
+
+    def __init__(self, files: Sequence[Path], dim: int) -> None:
+        self._parts = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        self._ends = np.cumsum([len(part) for part in self._parts], dtype=np.int64)
+        self.shape = (int(self._ends[-1]) if files else 0, dim)
+
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]:
+        """A slice of the rows, or those of these numbers."""
+        index_B = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else np.asarray(rows)
+        vector_BD = np.empty((len(index_B), self.shape[1]), np.float16)
+        part_B = np.searchsorted(self._ends, index_B, side="right")
+        for p in np.unique(part_B).tolist():
+            here_B = np.flatnonzero(part_B == p)
+            start = int(self._ends[p]) - len(self._parts[p])
+            vector_BD[here_B] = self._parts[p][index_B[here_B] - start]
+        return vector_BD
+
+
+def build_index(
+    predictor: Predictor,
+    sources: Iterable[str | Path],
+    folder: Path,
+    *,
+    model: str | Path,
+    layer: str = "fc7",
+    kind: Kind = "exact",
+    on_fault: Callable[[ImageError], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Index:
+    """An index of the images of files and folders in the new folder ``folder``. ``model`` is where the predictor was loaded
+    from, for the searches to come. A file that cannot be read is given to ``on_fault`` and left out. Raises
+    :class:`UsageError` for a folder that is not empty, and :class:`DataError` if no image could be read."""
+    (found,) = find_layers(predictor.model, [layer])
+    if kind != "exact":
+        _import_faiss()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"{printable(folder)}: exists and is not empty; add to an index with --add, or take another --out"
+        )
+    sources = list(sources)
+    folder.mkdir(parents=True, exist_ok=True)
+    meta = {
+        "format": FORMAT,
+        "model": str(Path(model).absolute()),
+        "model_fingerprint": model_fingerprint(predictor),
+        "network": predictor.name,
+        "layer": layer,
+        "dimension": found.num_units,
+        "dtype": "float16",
+        "precision": predictor.precision,
+        "preprocessing": to_json(predictor.preprocessing),
+        "kind": kind,
+        "parts": [],
+        "faiss": None,
+        "files": {},
+    }
+    _write_meta(folder, meta)
+    try:
+        return add_to_index(Index(folder, meta), predictor, sources, on_fault=on_fault, progress=progress)
+    except AlexNetError:
+        if not open_index(folder).meta["parts"]:
+            shutil.rmtree(folder)
+        raise
+
+
+def add_to_index(
+    index: Index,
+    predictor: Predictor,
+    sources: Iterable[str | Path],
+    *,
+    on_fault: Callable[[ImageError], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Index:
+    """The index with the images of files and folders that are not yet in it, by path, size and time; a file that has changed
+    takes the place of what it was. Raises :class:`UsageError` for another model than the index was built with."""
+    require_model(index, predictor)
+    with _locked(index.folder):
+        index = open_index(index.folder)
+        _sweep(index)
+        known = set(index.images)
+        images = [image for image in dict.fromkeys(map(_image, image_files(sources))) if image not in known]
+        kernels_in_use(predictor.device, build=bool(images))
+        rows: list[NDArray[np.float16]] = []
+        kept: list[Image] = []
+        for start in range(0, len(images), BATCH):
+            for image, row_D in _features(index, predictor, images[start : start + BATCH], on_fault):
+                kept.append(image)
+                rows.append(row_D)
+            if len(rows) >= PART:
+                index, rows, kept = _with_part(index, rows, kept), [], []
+            if progress:
+                progress(min(start + BATCH, len(images)), len(images))
+        if rows:
+            index = _with_part(index, rows, kept)
+        if len(index) == 0:
+            raise DataError("none of the images could be read; an index needs at least one")
+        return index if index.meta["kind"] == "exact" else _with_faiss(index)
+
+
+def open_index(folder: str | Path) -> Index:
+    """Open an index. Size and SHA-256 of every file are compared with meta.json before anything is read from them; what faiss
+    reads is nevertheless as trustworthy as who wrote the folder. Raises :class:`DataError` for a folder that is no index, or
+    is damaged."""
+    folder = Path(folder)
+    where = printable(folder)
+    if not (folder / "meta.json").is_file():
+        raise DataError(f"{where}: holds no index; make one with `alexnet index MODEL FOLDER --out {where}`")
+    try:
+        meta = read_json(folder / "meta.json")
+    except AlexNetError as error:
+        raise DataError(f"{error}; build the index again") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise DataError(f"{where}/meta.json: not that of an index this program reads; build it again")
+    if meta.pop("check", None) != _check(meta):
+        raise DataError(f"{where}/meta.json: damaged or edited; build the index again")
+    for name, stored in meta["files"].items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file() or file.stat().st_size != stored["bytes"]:
+            raise DataError(f"{printable(file)}: missing or cut short, not what meta.json says; build the index again")
+        if sha256_file(file) != stored["sha256"]:
+            raise DataError(
+                f"{printable(file)}: damaged, its bytes are not those that were written; build the index again"
+            )
+    return Index(folder, meta)
+
+
+def require_model(index: Index, predictor: Predictor) -> None:
+    """Raises :class:`UsageError` unless the predictor computes the features that the index holds."""
+    if model_fingerprint(predictor) != index.meta["model_fingerprint"]:
+        raise UsageError(
+            f"{printable(index.folder)}: holds features of another model ({printable(index.meta['network'])} from "
+            f"{printable(index.meta['model'])}); distances to those of this one mean nothing: name that model, or build anew"
+        )
+    if predictor.precision != index.meta["precision"]:
+        raise UsageError(
+            f"{printable(index.folder)}: computed in {printable(index.meta['precision'])}, not in {predictor.precision}; "
+            "load the model so"
+        )
+
+
+def query_vectors(
+    index: Index,
+    predictor: Predictor,
+    sources: Iterable[str | Path],
+    *,
+    on_fault: Callable[[ImageError], object] | None = None,
+) -> tuple[list[str], NDArray[np.float16]]:
+    """The paths and the features (Q, D) of query images. A file that cannot be read is given to ``on_fault`` and left out."""
+    require_model(index, predictor)
+    images: list[Image] = [(path, 0, 0) for path in image_files(sources)]
+    found: list[tuple[Image, NDArray[np.float16]]] = []
+    for start in range(0, len(images), BATCH):
+        found += _features(index, predictor, images[start : start + BATCH], on_fault)
+    vector_QD = np.array([row_D for _, row_D in found], np.float16).reshape(len(found), int(index.meta["dimension"]))
+    return [path for (path, _, _), _ in found], vector_QD
+
+
+def _features(
+    index: Index, predictor: Predictor, images: Sequence[Image], on_fault: Callable[[ImageError], object] | None
+) -> list[tuple[Image, NDArray[np.float16]]]:
+    good, pixels = [], []
+    for image in images:
+        try:
+            pixels.append(predictor.pixels(image[0]))
+            good.append(image)
+        except ImageError as error:
+            if on_fault:
+                on_fault(error)
+    if not good:
+        return []
+    layers = find_layers(predictor.model, [index.meta["layer"]])
+    pixels += pixels[-1:] * (BATCH - len(pixels))  # every pass has the same shape, so equal files have equal features
+    row_BD = embed(predictor, torch.from_numpy(np.stack(pixels)), layers)[index.meta["layer"]]
+    return list(zip(good, _as_stored(row_BD), strict=False))
+
+
+def _image(path: str) -> Image:
+    if path == STDIN:
+        raise UsageError("an index is of files; standard input can only be searched for")
+    absolute = os.path.abspath(path)  # noqa: PTH100, which keeps links
+    try:
+        status = os.stat(absolute)  # noqa: PTH116
+    except (OSError, ValueError):  # reading will say why
+        return absolute, 0, 0
+    return absolute, status.st_size, status.st_mtime_ns
+
+
+def _as_stored(vector_BD: NDArray[Any]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        half_BD = vector_BD.astype(np.float16)
+    if not np.isfinite(half_BD).all():
+        raise AlexNetError("features are not finite as float16, which an index holds; take another layer")
+    return half_BD
+
+
+# --- the files ------------------------------------------------------------------------------------------------------
+
+
+def _with_part(index: Index, rows: Sequence[NDArray[np.float16]], images: Sequence[Image]) -> Index:
+    vector_BD, number = np.stack(rows), len(index.meta["parts"])
+    lines = "".join(json.dumps(image) + "\n" for image in images).encode()
+    part = {"vectors": f"vectors-{number}.npy", "images": f"images-{number}.jsonl", "rows": len(images)}
+    write_atomic(index.folder / str(part["vectors"]), lambda file: np.save(file, vector_BD, allow_pickle=False))
+    write_atomic(index.folder / str(part["images"]), lambda file: file.write(lines))
+    parts = [*index.meta["parts"], part]
+    return _rewritten(index, parts=parts, files=_described(index, str(part["vectors"]), str(part["images"])))
+
+
+def _rewritten(index: Index, **changes: Any) -> Index:
+    meta = {**index.meta, **changes}
+    _write_meta(index.folder, meta)
+    return Index(index.folder, meta)
+
+
+def _described(index: Index, *names: str) -> dict[str, Any]:
+    new = {
+        name: {"bytes": (index.folder / name).stat().st_size, "sha256": sha256_file(index.folder / name)}
+        for name in names
+    }
+    return {**index.meta["files"], **new}
+
+
+def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    write_json(folder / "meta.json", {**meta, "check": _check(meta)})
+
+
+def _check(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def _sweep(index: Index) -> None:
+    """Delete what a killed command wrote and did not come to name."""
+    for pattern in OWN_FILES:
+        for file in index.folder.glob(pattern):
+            if file.name not in index.meta["files"]:
+                file.unlink()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{printable(folder)}: another process is adding to it; wait until that is done") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# --- faiss ----------------------------------------------------------------------------------------------------------
+
+
+def _import_faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise AlexNetError('the kinds ivf and hnsw need faiss: pip install "alexnet[probe]"') from None
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    return faiss
+
+
+def _with_faiss(index: Index) -> Index:
+    """All vectors put into what faiss searches, learned anew where they have become twice as many, and what part of the true
+    neighbors it finds."""
+    faiss, old, n = _import_faiss(), index.meta["faiss"], len(index)
+    if old and old["rows"] == n:
+        return index
+    if old and n < 2 * old["learned_from"]:
+        searched, rows, learned = faiss.read_index(str(index.folder / old["file"])), old["rows"], old["learned_from"]
+    else:
+        searched, rows, learned = _empty_faiss(faiss, index), 0, n
+    for start in range(rows, n, PART):
+        searched.add(index.vectors[start : min(start + PART, n)].astype(np.float32))
+    name = f"faiss-{n}.index"
+    faiss.write_index(searched, str(index.folder / name))
+    with open(index.folder / name, "rb") as file:
+        os.fsync(file.fileno())
+    about = {"file": name, "rows": n, "learned_from": learned, "version": faiss.__version__}
+    files = _described(index, name)
+    if old:
+        del files[old["file"]]
+    found = Index(index.folder, {**index.meta, "faiss": about, "files": files})
+    index = _rewritten(found, faiss={**about, "recall": recall(found)})
+    _sweep(index)
+    return index
+
+
+def _empty_faiss(faiss: Any, index: Index) -> Any:
+    """Vectors as float16, which they are: only the choice of which to compare is approximate."""
+    n, dim = index.vectors.shape
+    half = faiss.ScalarQuantizer.QT_fp16
+    if index.meta["kind"] == "hnsw":
+        searched = faiss.IndexHNSWSQ(dim, half, 32)
+        searched.hnsw.efConstruction, searched.hnsw.efSearch = 80, 64
+        searched.train(index.vectors[:1].astype(np.float32))
+        return searched
+    num_lists = max(1, min(math.isqrt(n), n // TRAIN_PER_LIST))
+    searched = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(dim), dim, num_lists, half, faiss.METRIC_L2, False)
+    searched.nprobe = max(1, num_lists // 8)
+    sample = np.sort(rng.permutation(0, "search/lists", 0, n)[: TRAIN_PER_LIST * num_lists])
+    searched.train(index.vectors[sample].astype(np.float32))
+    return searched
+
+
+def recall(index: Index, k: int = RECALL_AT) -> dict[str, Any]:
+    """How many of the ``k`` true neighbors of some of its own images, themselves left out, an index finds."""
+    own_Q = np.sort(rng.permutation(0, "search/recall", 0, len(index))[:RECALL_QUERIES])
+    query_QD = index.vectors[own_Q].astype(np.float32)
+    exact_Qk = nearest(query_QD, index.vectors, k + 1).index_Qk
+    found = index._candidates(query_QD, min(k + 1, len(index)))[0]
+    hits = total = 0
+    for own, exact_k, found_k in zip(own_Q.tolist(), exact_Qk.tolist(), found.index_Qk.tolist(), strict=True):
+        true = [row for row in exact_k if row != own][:k]
+        hits += len(set(true) & set([row for row in found_k if row != own][:k]))
+        total += len(true)
+    return {"at": k, "found": hits, "of": total, "queries": len(own_Q), "recall": hits / total if total else 1.0}

@@ -1,0 +1,113 @@
+"""Queries and the images nearest to them (the right half of Figure 4), and what the neighbors' majority gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from alexnet.report.pictures import COLORS, save_figure
+
+TILE = 1.02
+"""Inches."""
+CAPTION = 0.26
+TITLE = 0.45
+GAP = 0.22
+LETTERS = 15
+"""Of a caption, that fit below a picture."""
+RIGHT, WRONG = COLORS[2], COLORS[1]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture and what stands below it."""
+
+    pixels_HWC: NDArray[np.uint8] | None
+    """None for one that could not be read."""
+    caption: str
+    is_right: bool | None = None
+    """Framed in one color or another, or not at all."""
+
+
+def draw_neighbors(
+    rows: Sequence[tuple[Tile, Sequence[Sequence[Tile]]]], titles: Sequence[str], path: Path, *, legend: bool
+) -> None:
+    """A row for each query: its picture, then one block of pictures for each of ``titles``. ``legend`` explains the frames."""
+    widths = [1] + [max((len(blocks[b]) for _, blocks in rows), default=0) for b in range(len(titles))]
+    offsets = [TILE * sum(widths[:i]) + GAP * i for i in range(len(widths))]
+    width = TILE * sum(widths) + GAP * len(widths)
+    step, foot = TILE + CAPTION, 0.3 if legend else 0.0
+    height = TITLE + step * len(rows) + foot
+    figure = Figure(figsize=(width, height))
+
+    def write(x: float, y: float, text: str, **options: Any) -> None:
+        figure.text((x + GAP / 2) / width, y / height, _plain(text), parse_math=False, **options)
+
+    def place(tile: Tile, x: float, top: float) -> None:
+        side = TILE - 0.08
+        axes = figure.add_axes(
+            ((x + GAP / 2 + 0.04) / width, (height - top - side) / height, side / width, side / height)
+        )
+        _show(axes, tile)
+        caption = tile.caption if len(tile.caption) <= LETTERS else tile.caption[: LETTERS - 2] + ".."
+        write(x + TILE / 2, height - top - side - 0.04, caption, ha="center", va="top", fontsize=7.5)
+
+    for offset, title in zip(offsets, ["query", *titles], strict=True):
+        write(offset + 0.04, height - TITLE + 0.12, title, ha="left", va="bottom", fontsize=10)
+    for r, (query, blocks) in enumerate(rows):
+        top = TITLE + r * step
+        place(query, offsets[0], top)
+        for offset, block in zip(offsets[1:], blocks, strict=True):
+            for c, tile in enumerate(block):
+                place(tile, offset + c * TILE, top)
+    if legend:
+        write(0.04, 0.1, "frame: the class of the query", color=RIGHT, fontsize=8.5, va="bottom")
+        write(2.1, 0.1, "another class", color=WRONG, fontsize=8.5, va="bottom")
+    save_figure(figure, path)
+
+
+def draw_errors(document: Mapping[str, Any], path: Path) -> None:
+    """The k-nearest-neighbor errors of ``neighbors.json``, a bar for each space and k."""
+    knn: Mapping[str, Sequence[Mapping[str, Any]]] = document["knn"]
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    ks = [row["k"] for row in next(iter(knn.values()))]
+    bar_width = 0.8 / len(knn)
+    for s, (space, rows) in enumerate(knn.items()):
+        x = np.arange(len(ks)) + (s - (len(knn) - 1) / 2) * bar_width
+        bars = axes.bar(x, [100 * row["error"] for row in rows], bar_width * 0.92, color=COLORS[s], label=_plain(space))
+        axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=1)
+    axes.set_xticks(range(len(ks)), [str(k) for k in ks])
+    axes.set(xlabel="neighbors k that vote", ylabel="error, %", ylim=(0, 100))
+    axes.set_title(
+        f"Nearest neighbors among {document['train_images']:,} training images,\n{document['n']:,} held-out images counted",
+        fontsize=10,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=len(knn), loc="upper left", fontsize=9)
+    save_figure(figure, path)
+
+
+def _show(axes: Axes, tile: Tile) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if tile.pixels_HWC is None:
+        axes.text(0.5, 0.5, "not readable", ha="center", va="center", fontsize=7.5, transform=axes.transAxes)
+    else:
+        grey = tile.pixels_HWC.ndim == 2 or tile.pixels_HWC.shape[2] == 1
+        pixels = tile.pixels_HWC.reshape(tile.pixels_HWC.shape[:2]) if grey else tile.pixels_HWC
+        axes.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=255, aspect="auto")
+    color = "#B0B0B0" if tile.is_right is None else RIGHT if tile.is_right else WRONG
+    for spine in axes.spines.values():
+        spine.set(color=color, linewidth=0.6 if tile.is_right is None else 2.2)
+
+
+def _plain(text: str) -> str:
+    """What the font has signs for."""
+    return text.encode("ascii", "replace").decode()
