@@ -1,0 +1,123 @@
+"""alexnet probe codes: search by a few bytes an image, beside search by floats."""
+
+# No `from __future__ import annotations`: tyro must see the types of options.
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.core.errors import UsageError, printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DeviceOptions):
+    """Short binary codes for image retrieval (§6.1): random hyperplanes, ITQ and an autoencoder, and an autoencoder on pixels.
+    The training images are the database, the held-out ones the queries.
+
+    alexnet probe codes runs/mine --bits 32 64
+    """
+
+    model: Word
+    """Run directory or model folder."""
+    data: str | None = None
+    """Packed directory, folder, CSV or named set; by default that of the run."""
+    layer: str = "fc7"
+    """Whose activations are coded; a wrong name lists all."""
+    bits: tuple[int, ...] = (16, 32, 64, 128, 256)
+    """Lengths of the codes, multiples of 8."""
+    seeds: int = 3
+    """How many times everything is fitted, with seeds 0, 1, ..."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Of the network's arithmetic."""
+    out: str | None = None
+    """Folder to write; by default the folder probes of the run."""
+
+
+def run(arguments: list[str]) -> int:
+    options = parse(Options, "probe codes", arguments)
+    if options.seeds < 1:
+        raise UsageError(f"--seeds is {options.seeds}; it must be at least 1")
+    if not options.bits:
+        raise UsageError("--bits names no length; take some of 16 32 64 128 256")
+    bits = tuple(sorted(set(options.bits)))
+    folder = probe_folder(options.model, options.out)
+    machine = machine_of(options)
+
+    from alexnet.core.console import Bar
+    from alexnet.core.runs import environment, write_json
+    from alexnet.data.packed import PackedSplit
+    from alexnet.evaluation.predict import load
+    from alexnet.probes.codes import Vectors, compare, describe_protocol, load_faiss, require_bits, thumbnails
+    from alexnet.probes.features import cached_features, model_fingerprint
+    from alexnet.probes.layers import find_layers
+    from alexnet.recipes.run import data_of, provenance
+    from alexnet.report.pictures.codes import draw_codes
+
+    load_faiss()
+    predictor = load(options.model, machine.device, options.precision)
+    (layer,) = find_layers(predictor.model, [options.layer])
+    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    database, queries = packed.split("train"), packed.split(packed.held_out)
+    require_bits(bits, len(database), layer.num_units)
+
+    def features_of(split: PackedSplit) -> Any:
+        with Bar(f"{layer.name} of {split.name}", len(split), quiet=options.json) as bar:
+            found = cached_features(
+                predictor,
+                packed,
+                split.name,
+                [layer.name],
+                workers=machine.workers,
+                progress=lambda done, _total: bar.update(done),
+            )
+        return found[layer.name].matrix(layer.name)
+
+    def pixels_of(split: PackedSplit) -> Any:
+        with Bar(f"pixels of {split.name}", len(split), quiet=options.json) as bar:
+            return thumbnails(split, progress=lambda done, _total: bar.update(done))
+
+    features = Vectors(layer.name, features_of(database), features_of(queries))
+    pixels = Vectors("raw pixels", pixels_of(database), pixels_of(queries))
+    with Bar("codes", 4 * len(bits) * options.seeds, "coders", quiet=options.json) as bar:
+        result = compare(
+            features,
+            pixels,
+            database.labels,
+            queries.labels,
+            bits,
+            range(options.seeds),
+            progress=lambda done, total: bar.update(done, total=total),
+        )
+    document = {
+        "probe": "codes",
+        "layer": layer.name,
+        "n": {"database": len(database), "queries": len(queries), "classes": len(packed.classes)},
+        "bits": list(bits),
+        "seeds": list(range(options.seeds)),
+        **result,
+        "protocol": describe_protocol(predictor, layer.name),
+        "model": model_fingerprint(predictor),
+        "data": {"database": provenance(name, packed, "train"), "queries": provenance(name, packed, queries.name)},
+        "environment": environment(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "codes.json", document)
+    draw_codes(document, folder / "codes.png")
+    if options.json:
+        print_json(document)
+        return 0
+    _print_table(document)
+    print(f"in {printable(folder)}: codes.json, codes.png")
+    return 0
+
+
+def _print_table(document: dict[str, Any]) -> None:
+    print(f"{'':<24} {'bits':>6} {'bytes':>6}    mAP  precision@100  recall@100  ms a query")
+    lines = [(f"{row['input']}, floats", "", row["bytes"], row, row["search_ms"]) for row in document["float"]]
+    for row in document["curves"]:
+        mean = {key: value["mean"] for key, value in row.items() if isinstance(value, dict)}
+        lines.append((f"{row['input']}, {row['coder']}", row["bits"], row["bytes"], mean, mean["search_ms"]))
+    for what, bits, size, row, search_ms in lines:
+        print(
+            f"{what:<24} {bits:>6} {size:>6,} {row['mean_average_precision']:>6.3f} {row['precision_100']:>14.3f} "
+            f"{row['recall_100']:>11.3f} {search_ms:>11.3f}"
+        )
