@@ -89,6 +89,7 @@ def run(arguments: list[str]) -> int:
         )
     document = {
         "probe": "codes",
+        "summary": _summary(result),
         "layer": layer.name,
         "n": {"database": len(database), "queries": len(queries), "classes": len(packed.classes)},
         "bits": list(bits),
@@ -108,6 +109,14 @@ def run(arguments: list[str]) -> int:
     _print_table(document)
     print(f"in {printable(folder)}: codes.json, codes.png")
     return 0
+
+
+def _summary(result: dict[str, Any]) -> dict[str, float]:
+    """The figures of the report: mean average precisions."""
+    summary = {f"mAP, {row['input']}, floats": row["mean_average_precision"] for row in result["float"]}
+    for row in result["curves"]:
+        summary[f"mAP, {row['input']}, {row['coder']}, {row['bits']} bits"] = row["mean_average_precision"]["mean"]
+    return summary
 
 
 def _print_table(document: dict[str, Any]) -> None:

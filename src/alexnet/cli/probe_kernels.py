@@ -53,6 +53,12 @@ def run(arguments: list[str]) -> int:
     num, channels, rows, columns = kernels.kernels_KCRS.shape
     document = {
         "probe": "kernels",
+        "summary": {
+            "layer": kernels.layer,
+            "kernels": num,
+            "towers": kernels.num_towers,
+            "scale": SCALES[options.scale],
+        },
         **source,
         "layer": kernels.layer,
         "n": num,

@@ -62,6 +62,10 @@ def run(arguments: list[str]) -> int:
     field = layer.field
     document: dict[str, Any] = {
         "probe": "maps",
+        "summary": {
+            "layer": layer.name,
+            "a unit sees": "the whole image" if field is None else f"{field.size} x {field.size} pixels",
+        },
         "of": predictor.name,
         "model": model_fingerprint(predictor),
         "layer": layer.name,

@@ -2,10 +2,14 @@
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from alexnet.cli.probe_kernels import KernelOptions, read_kernels
 from alexnet.cli.shared import parse, print_json, probe_folder
 from alexnet.core.errors import printable
+
+if TYPE_CHECKING:
+    from alexnet.probes.towers import TowerMeter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ def run(arguments: list[str]) -> int:
         **source,
         "layer": kernels.layer,
         "n": len(kernels.kernels_KCRS),
+        "summary": _summary(meter),
         "chance": CHANCE,
         **meter.to_json(),
         "data": None,
@@ -75,3 +80,14 @@ def run(arguments: list[str]) -> int:
         print("the network has one tower: there is nothing to compare")
     print(f"{printable(folder / 'towers.png')}\n{printable(folder / 'towers.json')}")
     return 0
+
+
+def _summary(meter: "TowerMeter") -> dict[str, float | str]:
+    """The figures of the report."""
+    summary: dict[str, float | str] = {
+        f"color selectivity, median, tower {tower['tower']}": tower["color_selectivity"]["median"]
+        for tower in meter.towers
+    }
+    for name, test in meter.tests.items():
+        summary[f"{name.replace('_', ' ')}, difference of means"] = f"{test.difference:+.3f}, p = {test.p:.2g}"
+    return summary

@@ -1,0 +1,195 @@
+"""`alexnet probe tsne`: a layer and the pixels as maps."""
+
+# No `from __future__ import annotations`: tyro must see the types of options.
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.core.errors import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from alexnet.data.packed import PackedSplit
+
+SHEET = 2000
+"""Side of a map of thumbnails, in pixels, about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DeviceOptions):
+    """A layer as a map on which similar images are neighbors (t-SNE), beside the same of the pixels: as points by class and as
+    thumbnails, with neighbor purity and silhouette as numbers.
+
+    alexnet probe tsne runs/mine
+    """
+
+    model: Word
+    """Run directory or model folder."""
+    layer: str = "fc7"
+    """A wrong name lists all; fc7 is read after its ReLU and before the test-time halving."""
+    data: str | None = None
+    """Packed directory, folder, CSV or named set; by default that of the run."""
+    split: str | None = None
+    """train, val or test; by default val, or test where there is no val."""
+    points: int = 2500
+    """Images on the map: of a larger split a sample, as many of each class. Above 20,000, 20,000 are taken."""
+    perplexity: float = 30.0
+    """About how many neighbors each image has."""
+    seed: int = 0
+    """Of the sample and of t-SNE."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Of the network's arithmetic."""
+    out: str | None = None
+    """Folder to write; by default RUN/probes."""
+
+
+def run(arguments: list[str]) -> int:
+    options = parse(Options, "probe tsne", arguments)
+    import numpy as np
+
+    from alexnet.core.console import Bar, say
+    from alexnet.core.errors import UsageError
+    from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.predict import load
+    from alexnet.probes.features import cached_features, model_fingerprint
+    from alexnet.probes.layers import PIXELS, find_layers
+    from alexnet.probes.linear import MAX_SIDE, MAX_UNITS, balanced_sample, pooled, pooled_shape, require_scikit_learn
+    from alexnet.probes.tsne import (
+        COMPONENTS,
+        MAX_POINTS,
+        MAX_THUMBNAILS,
+        NEIGHBORS,
+        TRUSTED,
+        center_pixels,
+        grid_cells,
+        require_mappable,
+        tsne_map,
+    )
+    from alexnet.recipes.run import data_of, provenance
+    from alexnet.report.pictures import save_figure, save_image
+    from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_map
+
+    require_scikit_learn()
+    if options.points < 2:
+        raise UsageError(f"--points is {options.points}; a map needs at least 2")
+    folder = probe_folder(options.model, options.out)
+    machine = machine_of(options)
+    predictor = load(options.model, machine.device, options.precision)
+    (layer,) = find_layers(predictor.model, [options.layer])
+    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    split = packed.split(options.split or packed.held_out)
+    if options.points > MAX_POINTS and len(split) > MAX_POINTS:
+        say(
+            f"t-SNE takes at most {MAX_POINTS:,} points: a sample of so many of the {len(split):,} images, even by class"
+        )
+    image_N = balanced_sample(split.labels, min(options.points, MAX_POINTS), options.seed, "tsne")
+    label_N = split.labels[image_N]
+    require_mappable(label_N, options.perplexity)
+
+    rows: dict[str, NDArray[np.float32]] = {}
+    if layer.name != PIXELS:
+        with Bar(layer.name, len(split), quiet=options.json) as bar:
+            features = cached_features(
+                predictor,
+                packed,
+                split.name,
+                [layer.name],
+                workers=machine.workers,
+                progress=lambda done, _total: bar.update(done),
+            )[layer.name].matrix(layer.name)
+        rows[layer.name] = np.concatenate(
+            [pooled(features[image_N[i : i + 256]], layer.shape) for i in range(0, len(image_N), 256)]
+        )
+    with Bar(PIXELS, len(image_N), quiet=options.json) as bar:
+        rows[PIXELS] = center_pixels(
+            predictor, split, image_N, workers=machine.workers, progress=lambda done, _total: bar.update(done)
+        )
+    maps = {}
+    with Bar("t-SNE", len(rows), "maps", quiet=options.json) as bar:
+        for i, (what, rows_ND) in enumerate(rows.items()):
+            maps[what] = tsne_map(rows_ND, label_N, perplexity=options.perplexity, seed=options.seed)
+            bar.update(i + 1)
+
+    shown = balanced_sample(label_N, MAX_THUMBNAILS, options.seed, "tsne/thumbnails")
+    document: dict[str, Any] = {
+        "probe": "tsne",
+        "layer": layer.name,
+        "n": len(image_N),
+        "seed": options.seed,
+        "maps": {what: {"units": rows[what].shape[1], **found.to_json()} for what, found in maps.items()},
+        "protocol": {
+            "images": "the whole split"
+            if len(image_N) == len(split)
+            else f"a sample of {len(image_N):,} of {len(split):,}, as many of each class",
+            "points_asked": options.points,
+            "points_most": MAX_POINTS,
+            "view": "center",
+            "position": "after the ReLU and before the test-time halving; layers called dropoutN are after it",
+            "averaging": f"maps over a grid of windows, to at most {MAX_SIDE} x {MAX_SIDE} and {MAX_UNITS:,} numbers",
+            "pixels": "the network's input as "
+            + " x ".join(map(str, pooled_shape(_input_shape(predictor))))
+            + " means",
+            "components": f"t-SNE reads the first {COMPONENTS} principal components, not standardized",
+            "perplexity": options.perplexity,
+            "start": "the first two principal components",
+            "neighbors": NEIGHBORS,
+            "figures": "purity: Euclidean neighbors that have the point's class; silhouette: by class, Euclidean; in_space: "
+            "before the principal components",
+            "trustworthiness_points": min(len(image_N), TRUSTED),
+            "thumbnails": f"{len(shown):,}, each in a cell of its own by the least sum of squared distances",
+            "precision": predictor.precision,
+        },
+        "model": model_fingerprint(predictor),
+        "data": provenance(name, packed, split.name),
+        "environment": environment(),
+        "classes": packed.classes,
+        "points": {
+            "path": [split.paths[i] for i in image_N],
+            "label": label_N.tolist(),
+            "maps": {what: np.round(found.xy_N2.astype(float), 4).tolist() for what, found in maps.items()},
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    files = ["tsne.json", "tsne.png"]
+    write_json(folder / "tsne.json", document)
+    save_figure(point_maps(document), folder / "tsne.png")
+    place_N = np.unique(label_N, return_inverse=True)[1]
+    for what, found in maps.items():
+        cell_N, side = grid_cells(found.xy_N2[shown])
+        size = max(24, min(96, SHEET // side - 2 * BORDER))
+        thumbnails_NSSC = _thumbnails(split, image_N[shown], size)
+        files.append(f"tsne-thumbnails-{what}.png")
+        save_image(thumbnail_map(thumbnails_NSSC, cell_N, side, place_N[shown]), folder / files[-1])
+
+    if options.json:
+        print_json(document)
+        return 0
+    print(f"{len(image_N):,} images of {split.name}: {document['protocol']['images']}")
+    for what, found in maps.items():
+        figures = found.to_json()
+        print(
+            f"{what}: neighbor purity {figures['neighbor_purity']:.1%} (chance {found.chance_purity:.1%}, before t-SNE "
+            f"{figures['neighbor_purity_in_space']:.1%}), silhouette {found.map_silhouette:+.3f}, "
+            f"trustworthiness {found.trustworthiness:.3f}"
+        )
+    print(f"in {printable(folder)}: {', '.join(files)}")
+    return 0
+
+
+def _input_shape(predictor: Any) -> tuple[int, int, int]:
+    preprocessing = predictor.preprocessing
+    return preprocessing.channels, preprocessing.crop, preprocessing.crop
+
+
+def _thumbnails(split: "PackedSplit", image_N: "NDArray[np.int64]", size: int) -> "NDArray[np.uint8]":
+    """The stored images, whole, at this size: (N, size, size, 3) uint8."""
+    import numpy as np
+
+    from alexnet.report.pictures import contact_sheet
+
+    sheets = [
+        contact_sheet(list(split.read(image_N[i : i + 64])), 1, size=size, gap=0) for i in range(0, len(image_N), 64)
+    ]
+    return np.concatenate(sheets).reshape(-1, size, size, 3)
