@@ -1,0 +1,386 @@
+"""Which pixels a network's answer rests on, by five methods, and two tests that keep their pictures from being believed on
+sight: do the marked pixels matter to the answer, and does the map change when the weights do?
+
+Every method explains the logit of one class for one image.
+
+Shape suffixes: B images, C channels, H rows, W columns, P pixels (H times W), S steps of a curve, h rows and w columns of a
+layer's maps.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from alexnet.core import rng
+from alexnet.core.device import autocast
+from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.transforms import fit
+from alexnet.evaluation.error_rate import mean_log_probability
+from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.views import CENTER, views_of
+from alexnet.models import build_model
+from alexnet.models.layers import WEIGHT_LAYERS, LocalConv2d
+from alexnet.models.lrn import LocalResponseNorm
+from alexnet.probes.layers import Layer, ReceptiveField, network_layers
+
+Method = Literal["gradient", "integrated_gradients", "guided_backprop", "grad_cam", "occlusion"]
+METHODS: tuple[Method, ...] = get_args(Method)
+RANDOM, CENTER_PRIOR = "random", "center_prior"
+"""Orders of the pixels that do not look at the network: what a method has to be better than."""
+
+PATH_STEPS = 16
+"""Points on the path of integrated gradients, placed by Gauss and Legendre."""
+WINDOW, STRIDE = 1 / 4, 1 / 8
+"""Of occlusion, as shares of the side: 56 and 28 pixels of 224, 49 places."""
+CURVE_STEPS = 16
+"""Equal steps in which the pixels are removed or inserted."""
+BLUR = 0.05
+"""Standard deviation of the blur that insertion starts from, as a share of the side: 11 pixels of 224."""
+SAME_RANKS = math.sqrt(0.5)
+"""Rank correlation above which two maps have more than half of the variance of their ranks in common."""
+BATCH = 32
+"""Inputs in one forward pass, whatever the number of images."""
+
+
+def explained(preprocessing: Preprocessing, model: nn.Module) -> dict[str, str]:
+    """What each method and each test computes for this network, in words."""
+    baseline = "the mean image" if preprocessing.mean == "image" else "the mean color"
+    if preprocessing.mean == "none":
+        baseline = "black"
+    side = preprocessing.crop
+    window, stride = window_and_stride(side)
+    layer = _last_convolution(with_relu_modules(model))
+    relu = any(isinstance(module, nn.ReLU) for module in with_relu_modules(model).modules())
+    return {
+        "explained": "logit of the predicted class, center view",
+        "baseline": f"input 0, which is {baseline}",
+        "gradient": "largest absolute gradient of the channels (Simonyan et al. 2014)",
+        "integrated_gradients": f"summed over channels, signed; from the baseline, {PATH_STEPS} Gauss-Legendre points "
+        "(Sundararajan et al. 2017)",
+        "guided_backprop": "largest absolute value of the channels (Springenberg et al. 2015)"
+        + ("" if relu else "; this network has no ReLU, so it is the gradient"),
+        "grad_cam": f"{layer.name} after its nonlinearity if that follows directly, {' x '.join(map(str, layer.shape))}, "
+        "rectified; each unit stands at the middle of what it sees, bilinear between (Selvaraju et al. 2017)",
+        "occlusion": f"fall of the logit when a window of {window} x {window} pixels is set to the baseline, stride {stride}, "
+        "averaged over the windows that cover a pixel (Zeiler and Fergus 2014)",
+        "deletion": f"pixels set to the baseline in {CURVE_STEPS} equal steps, the most salient first; area under the "
+        "probability of the class predicted for the whole image (Petsiuk et al. 2018)",
+        "insertion": f"pixels put back into the image blurred by {BLUR:.0%} of its side, likewise",
+        "orders": "random: a random order; center_prior: from the center outwards; equal pixels in random order",
+        "sanity": "fresh initial weights from the last layer down, one layer more at a time; Spearman's correlation of the "
+        "absolute maps with those of the trained network (Adebayo et al. 2018); `fail`: with the last half of the layers "
+        "random, the interval of the mean is above 0.71, so that more than half of the variance of the ranks is the same",
+        "intervals": "95 %, of the mean over images, Student's t",
+    }
+
+
+def saliency(predictor: Predictor, x_BCHW: Tensor, target_B: Tensor, method: Method) -> NDArray[np.float32]:
+    """How much each pixel of each input matters to the logit of its target class: (B, H, W), larger is more.
+
+    Gradient and guided backpropagation are the largest absolute value of the channels, Grad-CAM is rectified; integrated
+    gradients (summed over channels) and occlusion have a sign: a negative pixel speaks against the class. Raises
+    :class:`UsageError` for an unknown method and :class:`AlexNetError` for a map that is not finite."""
+    if method not in METHODS:
+        raise UsageError(f"no method is called {printable(method)!r}; the methods are {', '.join(METHODS)}")
+    attr, model = _captum(), with_relu_modules(predictor.model)
+    x_BCHW = x_BCHW.detach().double() if predictor.precision == "float64" else x_BCHW.detach()
+    target_B = target_B.to(x_BCHW.device)
+
+    def logits(x_BCHW: Tensor) -> Tensor:
+        output_BK: Tensor = model(x_BCHW)
+        return output_BK.double() if predictor.precision == "float64" else output_BK.float()
+
+    with autocast(predictor.device, predictor.precision), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # captum announces its hooks
+        if method == "gradient":
+            map_BHW = attr.Saliency(logits).attribute(x_BCHW, target_B, abs=True).amax(1)
+        elif method == "integrated_gradients":
+            map_BHW = (
+                attr.IntegratedGradients(logits)
+                .attribute(x_BCHW, 0.0, target_B, n_steps=PATH_STEPS, internal_batch_size=max(BATCH, len(x_BCHW)))
+                .sum(1)
+            )
+        elif method == "guided_backprop":
+            map_BHW = attr.GuidedBackprop(model).attribute(x_BCHW, target_B).abs().amax(1)
+        elif method == "grad_cam":
+            layer = _last_convolution(model)
+            cam = attr.LayerGradCam(logits, model.get_submodule(layer.path))
+            map_B1hw = cam.attribute(x_BCHW, target_B, relu_attributions=True)
+            map_BHW = place(map_B1hw[:, 0], layer.field, x_BCHW.shape[2])
+        else:
+            num, (window, stride) = x_BCHW.shape[1], window_and_stride(x_BCHW.shape[2])
+            map_BHW = attr.Occlusion(logits).attribute(
+                x_BCHW,
+                sliding_window_shapes=(num, window, window),
+                strides=(num, stride, stride),
+                baselines=0.0,
+                target=target_B,
+                perturbations_per_eval=max(1, BATCH // len(x_BCHW)),
+            )[:, 0]
+    if not torch.isfinite(map_BHW).all():
+        raise AlexNetError(f"{method}: the map is not finite; take --precision float32, or an earlier checkpoint")
+    found_BHW: NDArray[np.float32] = map_BHW.detach().float().cpu().numpy()
+    return found_BHW
+
+
+def window_and_stride(side: int) -> tuple[int, int]:
+    """Of occlusion, in pixels, for inputs of this side."""
+    return max(1, round(side * WINDOW)), max(1, round(side * STRIDE))
+
+
+def with_relu_modules(model: nn.Module) -> nn.Module:
+    """The same function on the same weights (they are shared, not copied), in evaluation mode, in which every ReLU is a
+    module: one that a normalization has built in stands before it. Guided backpropagation changes the gradient of those
+    modules, and Grad-CAM reads what they give."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    unfolded: nn.Module = copy.deepcopy(model, dict(shared))
+    for path, module in list(unfolded.named_modules()):
+        if isinstance(module, LocalResponseNorm) and module.window.relu:
+            module.window = module.window._replace(relu=False)
+            unfolded.set_submodule(path, nn.Sequential(nn.ReLU(), module))
+    return unfolded.eval()
+
+
+def place(map_Bhw: Tensor, field: ReceptiveField | None, side: int) -> Tensor:
+    """Maps of a layer brought to the size of the input, (B, side, side): each unit has its value at the middle of the pixels
+    that it sees, between them it is bilinear, and constant beyond the outermost. Without a ``field`` the units are taken to
+    divide the input evenly."""
+    h = map_Bhw.shape[1]
+    stride = field.stride if field else side / h
+    first = field.offset + (field.size - 1) / 2 if field else (stride - 1) / 2
+    position_S = ((torch.arange(side, dtype=torch.float64) - first) / stride).clamp(0, h - 1)
+    weight_Sh = (1 - (position_S[:, None] - torch.arange(h)).abs()).clamp(min=0).to(map_Bhw)
+    return weight_Sh @ map_Bhw @ weight_Sh.T
+
+
+def center_inputs(predictor: Predictor, pixels_BSSC: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
+    """The center view of stored images, as the network reads it, (B, C, H, W), and as it looks, (B, H, W, C) uint8."""
+    pixels = torch.from_numpy(pixels_BSSC)
+    mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean).to(predictor.device)
+    image_B = np.arange(len(pixels_BSSC))
+    (x_BCHW,) = views_of(pixels.to(predictor.device), image_B, CENTER, predictor.preprocessing, mean_SSC)
+    size, crop = predictor.preprocessing.resize, predictor.preprocessing.crop
+    inner = slice((size - crop) // 2, (size - crop) // 2 + crop)
+    seen_BHWC = fit(pixels, size)[:, inner, inner].round().clamp(0, 255).byte().numpy()
+    return x_BCHW, seen_BHWC
+
+
+@torch.no_grad()
+def answers(predictor: Predictor, x_BCHW: Tensor) -> Tensor:
+    """Probabilities of the classes, (B, K) float64."""
+    inputs = (x_BCHW[start : start + BATCH] for start in range(0, len(x_BCHW), BATCH))
+    parts = [mean_log_probability(predictor.model.eval(), [part], predictor.precision) for part in inputs]
+    return torch.cat(parts).double().exp()
+
+
+@torch.no_grad()
+def incompleteness(
+    predictor: Predictor, x_BCHW: Tensor, target_B: Tensor, integrated_BHW: NDArray[np.float32]
+) -> dict[str, float]:
+    """How far the sums of integrated gradients are from what they should be, the logit less that of the baseline: mean
+    absolute difference, and the mean absolute value of what they should be. It is the error of the finite number of points."""
+    with autocast(predictor.device, predictor.precision):
+        x_BCHW = x_BCHW.double() if predictor.precision == "float64" else x_BCHW
+        rise_BK = predictor.model.eval()(x_BCHW).double() - predictor.model(torch.zeros_like(x_BCHW[:1])).double()
+    rise_B = rise_BK.cpu().gather(1, target_B.cpu()[:, None])[:, 0].numpy()
+    off_B = integrated_BHW.sum((1, 2), dtype=np.float64) - rise_B
+    return {"mean_absolute": float(np.abs(off_B).mean()), "of_mean_absolute": float(np.abs(rise_B).mean())}
+
+
+# Do the pixels that a map marks matter? ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Probability of the target class while pixels are removed, or inserted, in the order of a map."""
+
+    deletion_BS: NDArray[np.float64]
+    """From the whole image (first) to the baseline (last): the faster it falls, the better the map."""
+    insertion_BS: NDArray[np.float64]
+    """From the blurred image to the whole: the faster it rises, the better."""
+
+
+def deletion_insertion(
+    predictor: Predictor,
+    x_BCHW: Tensor,
+    target_B: Tensor,
+    map_of: Mapping[str, NDArray[np.float32]],
+    *,
+    seed: int,
+    image_B: NDArray[np.int64],
+    steps: int = CURVE_STEPS,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, Curves]:
+    """Deletion and insertion (Petsiuk et al. 2018) for each map, and for a random order and one from the center outwards,
+    ``steps`` equal shares of the pixels at a time. Equal pixels of a map come in a random order, which depends on ``seed``
+    and on the number of the image, ``image_B``, alone."""
+    num, _, height, width = x_BCHW.shape
+    random_BP = np.stack([rng.uniform(seed, "saliency/order", 0, i, height * width)[0] for i in image_B[:, None]])
+    y_H, x_W = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+    center_HW = -np.hypot(y_H[:, None], x_W[None, :])  # orders the pixels as a Gaussian of any width does
+    all_maps: dict[str, NDArray[Any]] = {
+        **map_of,
+        RANDOM: np.zeros((num, height, width)),
+        CENTER_PRIOR: np.broadcast_to(center_HW, (num, height, width)),
+    }
+    curves = {name: Curves(np.empty((num, steps + 1)), np.empty((num, steps + 1))) for name in all_maps}
+    removed_S = np.round(np.linspace(0, height * width, steps + 1)).astype(np.int64)[1:-1]
+    for b in range(num):
+        blurred_CHW, k = blur(x_BCHW[b]), int(target_B[b])
+        ends = torch.stack([x_BCHW[b], torch.zeros_like(blurred_CHW), blurred_CHW])  # of every order
+        whole, nothing, start = answers(predictor, ends)[:, k].tolist()
+        for name, map_BHW in all_maps.items():
+            rank_P = np.empty(height * width, dtype=np.int64)
+            rank_P[np.lexsort((random_BP[b], -map_BHW[b].ravel()))] = np.arange(height * width)
+            first_S1HW = torch.from_numpy(rank_P.reshape(1, 1, height, width) < removed_S[:, None, None, None])
+            first_S1HW = first_S1HW.to(x_BCHW.device)
+            without_SCHW = torch.where(first_S1HW, torch.zeros_like(blurred_CHW), x_BCHW[b])
+            with_SCHW = torch.where(first_S1HW, x_BCHW[b], blurred_CHW)
+            inputs = torch.cat([without_SCHW, with_SCHW]).contiguous(memory_format=torch.channels_last)
+            removed, inserted = np.split(answers(predictor, inputs)[:, k].numpy(), 2)
+            curves[name].deletion_BS[b] = [whole, *removed, nothing]
+            curves[name].insertion_BS[b] = [start, *inserted, whole]
+        if progress:
+            progress(b + 1, num)
+    return curves
+
+
+def blur(x_CHW: Tensor) -> Tensor:
+    """A Gaussian blur of :data:`BLUR` of the side, the border repeated."""
+    from scipy.ndimage import gaussian_filter
+
+    sigma = BLUR * x_CHW.shape[1]
+    blurred_CHW = gaussian_filter(x_CHW.double().cpu().numpy(), (0, sigma, sigma), mode="nearest")
+    return torch.from_numpy(blurred_CHW).to(x_CHW)
+
+
+def area(curve_BS: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Under each curve, the horizontal axis going from 0 to 1: (B,)."""
+    return np.asarray((curve_BS[:, 1:] + curve_BS[:, :-1]).mean(1) / 2)
+
+
+def scores(curves: Mapping[str, Curves]) -> dict[str, Any]:
+    """Areas under the curves of each order, as means over the images with 95 % intervals, and their differences, image by
+    image, from the random order and from the center prior."""
+    table: dict[str, Any] = {}
+    for name, own in curves.items():
+        table[name] = {}
+        for kind in ("deletion", "insertion"):
+            area_B = area(getattr(own, f"{kind}_BS"))
+            table[name][kind] = {
+                "area": mean_interval(area_B),
+                "curve": getattr(own, f"{kind}_BS").mean(0).tolist(),
+                **{
+                    f"minus_{other}": mean_interval(area_B - area(getattr(curves[other], f"{kind}_BS")))
+                    for other in (RANDOM, CENTER_PRIOR)
+                    if other in curves and other != name
+                },
+            }
+    return table
+
+
+def mean_interval(value_N: NDArray[np.float64]) -> dict[str, float]:
+    """The mean and its 95 % interval by Student's t; of a single value, no wider than itself."""
+    from scipy.stats import t
+
+    n, mean = len(value_N), float(value_N.mean())
+    half = float(t.ppf(0.975, n - 1) * value_N.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+# Does a map change when the weights do? ----------------------------------------------------------------------------------
+
+
+def cascade(predictor: Predictor, seed: int) -> Iterator[tuple[str, Predictor]]:
+    """The network with fresh weights in its last layer, then in its last two, down to the first (Adebayo et al. 2018): the name
+    of the layer that was added, and the network, which the next step changes. Fresh weights are drawn as the
+    network's own initial weights are, from a seed of their own: with that of its training they would be its first weights.
+    Gains of batch, layer and group normalization stay."""
+    own_seed = int(rng.keys(seed, "saliency/weights", 0, np.zeros(1, dtype=np.int64))[0] >> np.uint64(1))
+    config: Any = predictor.model.config
+    fresh = build_model(config, name=predictor.name, seed=own_seed).to(next(predictor.model.parameters()))
+    model = with_relu_modules(predictor.model)
+    paths = [path for path, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)]
+    for path in reversed(paths):
+        model.set_submodule(path, fresh.get_submodule(path))
+        yield path.rpartition(".")[2], replace(predictor, model=model)
+
+
+def rank_correlation(one_HW: NDArray[Any], other_HW: NDArray[Any]) -> float:
+    """Spearman's, of the absolute values of two maps; 0 if one of them is the same everywhere and so orders nothing."""
+    from scipy.stats import rankdata
+
+    one_P, other_P = rankdata(np.abs(one_HW)), rankdata(np.abs(other_HW))
+    if one_P.std() == 0 or other_P.std() == 0:
+        return 0.0
+    return float(np.corrcoef(one_P, other_P)[0, 1])
+
+
+def sanity(
+    predictor: Predictor,
+    x_BCHW: Tensor,
+    target_B: Tensor,
+    map_of: Mapping[Method, NDArray[np.float32]],
+    *,
+    seed: int,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]:
+    """How alike each method's maps stay, by :func:`rank_correlation`, while :func:`cascade` replaces the weights: for each
+    layer the mean over the images with its 95 % interval. ``other_image`` is the correlation of each image's map with that
+    of the next image: what maps share without having anything to do with each other. ``fail`` names the methods whose maps
+    do not tell what the network has learned: with the last half of the layers random, the interval of the mean still lies
+    above :data:`SAME_RANKS`."""
+    layers: list[str] = []
+    found: dict[str, list[dict[str, float]]] = {method: [] for method in map_of}
+    constant: dict[str, int] = {}
+    total = sum(isinstance(module, WEIGHT_LAYERS) for module in predictor.model.modules())
+    half = math.ceil(total / 2)
+    for layer, random in cascade(predictor, seed):
+        layers.append(layer)
+        for method, map_BHW in map_of.items():
+            new_BHW = saliency(random, x_BCHW, target_B, method)
+            rows = [rank_correlation(old, new) for old, new in zip(map_BHW, new_BHW, strict=True)]
+            found[method].append(mean_interval(np.array(rows)))
+            constant[method] = int((np.ptp(new_BHW, axis=(1, 2)) == 0).sum())
+        if progress:
+            progress(len(layers), total)
+    other = {
+        method: mean_interval(np.array([rank_correlation(a, b) for a, b in zip(m, np.roll(m, 1, 0), strict=True)]))
+        for method, m in map_of.items()
+    }
+    return {
+        "n": len(x_BCHW),
+        "layers": layers,
+        "correlation": found,
+        "other_image": other if len(x_BCHW) > 1 else {},
+        "constant_maps_at_the_end": constant,
+        "layers_of_the_verdict": half,
+        "fail": [method for method, rows in found.items() if rows[half - 1]["low"] > SAME_RANKS],
+    }
+
+
+def _last_convolution(model: nn.Module) -> Layer:
+    kinds = (nn.Conv2d, LocalConv2d)
+    names = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, kinds)}
+    return [layer for layer in network_layers(model) if layer.name in names][-1]
+
+
+def _captum() -> ModuleType:
+    try:
+        import captum.attr
+    except ImportError:
+        raise AlexNetError('saliency maps need captum; install it with pip install "alexnet[probe]"') from None
+    module: ModuleType = captum.attr
+    return module

@@ -1,0 +1,181 @@
+"""A layer as a map: images whose activations are neighbors become neighbors on a plane (van der Maaten and Hinton 2008).
+
+Shape suffixes: N images, D units, K neighbors, G cells of a grid, B images of a batch, S rows and columns, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.data.loader import batches
+from alexnet.evaluation.error_rate import Split
+from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.views import CENTER, views_of
+from alexnet.probes.features import BATCH
+from alexnet.probes.linear import balanced_sample, pooled, pooled_shape, require_scikit_learn
+
+MAX_POINTS = 20_000
+"""Of a map; time and memory grow faster than the number of points."""
+MAX_THUMBNAILS = 2_500
+"""Of a picture; finding their places takes the third power of their number."""
+COMPONENTS = 50
+"""Principal components that t-SNE reads."""
+NEIGHBORS = 10
+TRUSTED = 5_000
+"""Points that trustworthiness, which compares all pairs, is measured on at most."""
+
+Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TsneMap:
+    """A map, and how well it keeps the classes apart: on the plane, and in the space it was made from."""
+
+    xy_N2: Array
+    variance_kept: float
+    """Share of the variance in the principal components."""
+    kl_divergence: float
+    """What t-SNE minimizes, in nats."""
+    map_neighbors: int
+    """Neighbors on the plane that have the class of their point."""
+    space_neighbors: int
+    """The same in the space."""
+    num_neighbors: int
+    """Of all points together."""
+    chance_purity: float
+    """The share of neighbors of the same class if they were drawn at random."""
+    map_silhouette: float
+    """From -1 to 1; 0 is what classes without any structure have (Rousseeuw 1987)."""
+    space_silhouette: float
+    trustworthiness: float
+    """1 if all neighbors on the plane are neighbors in the space, about 0.5 for a random map (Venna and Kaski 2001)."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "neighbor_purity": self.map_neighbors / self.num_neighbors,
+            "neighbor_purity_in_space": self.space_neighbors / self.num_neighbors,
+            "neighbor_purity_chance": self.chance_purity,
+            "neighbors": {"map": self.map_neighbors, "space": self.space_neighbors, "n": self.num_neighbors},
+            "silhouette": self.map_silhouette,
+            "silhouette_in_space": self.space_silhouette,
+            "trustworthiness": self.trustworthiness,
+            "variance_kept": self.variance_kept,
+            "kl_divergence_nats": self.kl_divergence,
+        }
+
+
+def tsne_map(rows_ND: Array, label_N: Labels, *, perplexity: float = 30.0, seed: int = 0) -> TsneMap:
+    """The map of these rows by scikit-learn: principal components first, t-SNE after, on one thread, so that the number of
+    cores does not change it. Raises what :func:`require_mappable` raises, and :class:`AlexNetError` if all rows are equal."""
+    require_scikit_learn()
+    require_mappable(label_N, perplexity)
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    if (rows_ND == rows_ND[0]).all():
+        raise AlexNetError("the features of all images are the same: there is nothing to map")
+    pca = PCA(min(COMPONENTS, *rows_ND.shape), svd_solver="randomized", random_state=seed)
+    tsne = TSNE(2, init="pca", perplexity=perplexity, random_state=seed)
+    with threadpool_limits(1):  # else the order of sums, and in the end the whole map, depends on the number of threads
+        xy_N2: Array = tsne.fit_transform(pca.fit_transform(rows_ND)).astype(np.float32)
+    return TsneMap(
+        xy_N2=xy_N2,
+        variance_kept=float(pca.explained_variance_ratio_.sum()),
+        kl_divergence=float(tsne.kl_divergence_),
+        map_neighbors=neighbors_of_own_class(xy_N2, label_N),
+        space_neighbors=neighbors_of_own_class(rows_ND, label_N),
+        num_neighbors=len(rows_ND) * NEIGHBORS,
+        chance_purity=chance_purity(label_N),
+        map_silhouette=float(silhouette_score(xy_N2, label_N)),
+        space_silhouette=float(silhouette_score(rows_ND, label_N)),
+        trustworthiness=_trustworthiness(rows_ND, xy_N2, label_N, seed),
+    )
+
+
+def require_mappable(label_N: Labels, perplexity: float) -> None:
+    """Raise :class:`UsageError` for more than :data:`MAX_POINTS` images, for a perplexity that does not fit their number, and
+    for labels that allow no figures."""
+    n, num_classes = len(label_N), len(np.unique(label_N))
+    if n > MAX_POINTS:
+        raise UsageError(f"t-SNE of {n:,} points; at most {MAX_POINTS:,}, take a sample")
+    if not 1 <= perplexity < n:
+        raise UsageError(
+            f"--perplexity is {perplexity:g} for {n:,} points; it must be from 1 to less than their number"
+        )
+    if n <= NEIGHBORS or not 2 <= num_classes < n:
+        raise UsageError(
+            f"{n} images of {num_classes} classes make no map: it takes more than {NEIGHBORS} images, two classes and a "
+            "class of two; take another --split or more --points"
+        )
+
+
+def neighbors_of_own_class(rows_ND: Array, label_N: Labels, num: int = NEIGHBORS) -> int:
+    """How many of the ``num`` nearest of each row (Euclidean, itself left out) have its class, over all rows."""
+    from sklearn.neighbors import NearestNeighbors
+
+    neighbor_NK = NearestNeighbors(n_neighbors=num).fit(rows_ND).kneighbors(return_distance=False)
+    return int((label_N[neighbor_NK] == label_N[:, None]).sum())
+
+
+def chance_purity(label_N: Labels) -> float:
+    """The probability that another row, drawn at random, has the class of a row drawn at random."""
+    counts_K = np.unique(label_N, return_counts=True)[1]
+    return float((counts_K * (counts_K - 1)).sum() / (len(label_N) * (len(label_N) - 1)))
+
+
+def center_pixels(
+    predictor: Predictor,
+    split: Split,
+    image_N: NDArray[np.int64],
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Array:
+    """The network's input for the center views of the images of these numbers, averaged down as :func:`pooled` does: (N, D).
+    No layer is computed."""
+    preprocessing = predictor.preprocessing
+    shape = (preprocessing.channels, preprocessing.crop, preprocessing.crop)
+    mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean)
+    rows_ND = np.empty((len(image_N), math.prod(pooled_shape(shape))), np.float32)
+    for batch in batches(split, image_N, BATCH, workers=workers):
+        (x_BCHW,) = views_of(batch.pixels_BSSC, batch.image_B, CENTER, preprocessing, mean_SSC)
+        rows_ND[batch.position_B] = pooled(x_BCHW.flatten(1).numpy(), shape)
+        if progress:
+            progress(int(batch.position_B[-1]) + 1, len(image_N))
+    return rows_ND
+
+
+def grid_cells(xy_N2: Array) -> tuple[Labels, int]:
+    """A cell of its own for each point, and the side of the square grid: (N,) cell numbers, row by row from the top left.
+
+    Of all ways to fill the smallest grid that has room, the one with the least sum of squared distances between the points,
+    brought to the unit square, and the centers of their cells (a linear assignment)."""
+    from scipy.optimize import linear_sum_assignment
+
+    side = math.isqrt(len(xy_N2) - 1) + 1
+    low_2, high_2 = xy_N2.min(axis=0), xy_N2.max(axis=0)
+    unit_N2 = (xy_N2 - low_2) / np.where(high_2 > low_2, high_2 - low_2, 1)
+    centers = (np.arange(side) + 0.5) / side
+    square_GG = [(column, 1 - row) for row in centers for column in centers]  # y points up, rows count down
+    cost_NG = ((unit_N2[:, None, :] - np.array(square_GG)[None]) ** 2).sum(axis=-1)
+    _, cell_N = linear_sum_assignment(cost_NG)
+    return cell_N.astype(np.int64), side
+
+
+def _trustworthiness(rows_ND: Array, xy_N2: Array, label_N: Labels, seed: int) -> float:
+    from sklearn.manifold import trustworthiness
+
+    part = balanced_sample(label_N, TRUSTED, seed, "tsne/trustworthiness")
+    num = min(NEIGHBORS, (len(part) - 1) // 2)  # it is defined for less than half of the points
+    return float(trustworthiness(rows_ND[part], xy_N2[part], n_neighbors=num))

@@ -1,0 +1,91 @@
+"""t-SNE maps: points colored by class side by side, and the images themselves, each in a cell of its own.
+
+Shape suffixes: N images, S rows and columns of a thumbnail, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from alexnet.core.errors import printable
+from alexnet.report.pictures import COLORS
+
+CLASS_COLORS = (*COLORS, "#999999", "#882255")
+MARKERS = "osD^vP"
+LEGEND_CLASSES = 20
+"""More are not told apart; the picture says so and has no legend."""
+LABEL_CHARACTERS = 28
+TURNS = 10
+"""A tenth of each class is drawn at a time, so that none covers all others."""
+BORDER = 2
+"""Pixels of a thumbnail, at each side, in the color of its class."""
+
+
+def point_maps(document: Mapping[str, Any]) -> Figure:
+    """The maps of ``tsne.json``, a panel each. With up to :data:`LEGEND_CLASSES` classes each has a color and marker."""
+    maps, points, classes = document["maps"], document["points"], document["classes"]
+    label_N = np.array(points["label"])
+    present = np.unique(label_N)
+    few = len(present) <= LEGEND_CLASSES
+    figure = Figure(figsize=(6.2 * len(maps), 7.0), layout="constrained")
+    for axes, (name, figures) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        xy_N2 = np.array(points["maps"][name])
+        for turn, (place, label) in product(range(TURNS), enumerate(present)):
+            own_M2 = xy_N2[label_N == label][turn::TURNS]
+            axes.plot(own_M2[:, 0], own_M2[:, 1], **_style(place, 4.0 if len(xy_N2) <= 5000 else 2.0))
+        axes.set_title(
+            f"{printable(name)}: neighbor purity {figures['neighbor_purity']:.1%} "
+            f"(chance {figures['neighbor_purity_chance']:.1%}),\nsilhouette {figures['silhouette']:+.3f}, "
+            f"trustworthiness {figures['trustworthiness']:.3f}",
+            fontsize=11,
+        )
+        axes.set(xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
+        axes.set_aspect("equal", adjustable="datalim")
+    title = f"{len(label_N):,} images of {document['data']['split']}, {len(present)} classes"
+    figure.suptitle(title if few else f"{title}: too many for a legend, colors repeat", fontsize=12)
+    if few:
+        handles = [Line2D([], [], **_style(place, 7.0)) for place in range(len(present))]
+        names = [" " + printable(classes[label])[:LABEL_CHARACTERS] for label in present]
+        legend = figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a class may be called $x
+    return figure
+
+
+def thumbnail_map(
+    thumbnails_NSSC: NDArray[np.uint8], cell_N: NDArray[np.int64], side: int, place_N: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Thumbnails in the cells of a ``side`` x ``side`` grid, counted row by row, each framed in the color of its class in the
+    point maps, of which ``place_N`` is the place among those present: (H, W, 3) uint8. Two in one cell: :class:`ValueError`."""
+    if len(np.unique(cell_N)) < len(cell_N):
+        raise ValueError("two thumbnails share a cell")
+    size = thumbnails_NSSC.shape[1]
+    step = size + 2 * BORDER
+    sheet_HWC = np.full((side * step, side * step, 3), 255, dtype=np.uint8)
+    for thumbnail_SSC, cell, place in zip(thumbnails_NSSC, cell_N.tolist(), place_N.tolist(), strict=True):
+        top, left = cell // side * step, cell % side * step
+        color = np.rint(255 * np.array(to_rgb(CLASS_COLORS[place % len(CLASS_COLORS)])))
+        sheet_HWC[top : top + step, left : left + step] = color
+        sheet_HWC[top + BORDER : top + BORDER + size, left + BORDER : left + BORDER + size] = thumbnail_SSC
+    return sheet_HWC
+
+
+def _style(place: int, size: float) -> dict[str, Any]:
+    """Ten colors, and another marker each ten classes and for neighbors in the palette: no two of twenty look the same."""
+    tens, color = divmod(place, len(CLASS_COLORS))
+    return {
+        "linestyle": "none",
+        "marker": MARKERS[(color + tens) % len(MARKERS)],
+        "color": CLASS_COLORS[color],
+        "markersize": size,
+        "markeredgecolor": "#333333",
+        "markeredgewidth": 0.2,
+    }
