@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from alexnet.cli import main
+from alexnet.cli.inside import PROBES
 
 TINY = (
     "--size 36 --preprocessing.resize 36 --preprocessing.crop 32 --model.input-size 32 --model.fc-units 16 16 "
@@ -231,3 +232,38 @@ def test_a_closed_or_full_stdout_is_no_traceback():
         done = subprocess.run(python, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_features_are_files_that_numpy_reads(run, tmp_path, capsys):
+    out_folder = tmp_path / "features"
+    code, out, _ = alexnet(capsys, "features", run, "--layers", "fc6", "fc7", "--out", out_folder, "--device", "cpu")
+    assert code == 0
+    assert "fc7: 8 x 16 float32" in out
+    matrix = np.load(out_folder / "fc7.npy")
+    assert matrix.shape == (8, 16)
+    assert matrix.min() >= 0
+    code, _, err = alexnet(capsys, "features", run, "--layers", "fc9", "--out", tmp_path / "other", "--device", "cpu")
+    assert code == 2
+    assert "no layer is called 'fc9'; the layers are pixels, conv1, " in err
+    assert not (tmp_path / "other").exists()
+
+
+def test_probe_lists_its_kinds(capsys):
+    code, out, _ = alexnet(capsys, "probe", "--help")
+    assert code == 0
+    code, _, err = alexnet(capsys, "probe", "minds")
+    assert code == 2
+    for kind in PROBES:
+        assert kind in out
+        assert kind in err
+
+
+@pytest.mark.parametrize("kind", list(PROBES))
+def test_each_probe_has_help_with_an_example_and_refuses_what_is_no_model(kind, tmp_path, capsys):
+    code, out, _ = alexnet(capsys, "probe", kind, "--help")
+    assert code == 0
+    assert f"alexnet probe {kind}" in out
+    code, _, err = alexnet(capsys, "probe", kind, tmp_path / "nothing", "--out", tmp_path / "out", "--device", "cpu")
+    assert code in (1, 2)
+    assert err.startswith("alexnet: ")
+    assert err.count("\n") == 1

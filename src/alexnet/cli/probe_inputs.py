@@ -150,6 +150,7 @@ def run(arguments: list[str]) -> int:
         "data": {"name": Path(name).name, "split": split.name, "fingerprint": packed.fingerprint},
         "environment": environment(),
     }
+    document["summary"] = _summary(document)
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {
         "inputs-properties.png": draw_properties(document),
@@ -183,6 +184,19 @@ def _original_sizes(name: str, split: Any, data_root: str | None) -> tuple[dict[
         return {}, printable(error)
 
 
+def _summary(document: dict[str, Any]) -> dict[str, float | str]:
+    """The figures of the report."""
+    worst = max(document["classes"], key=lambda c: c["rate"])
+    summary = {
+        "top-1 error, center view": document["error"]["rate"],
+        f"error of the hardest class, {printable(worst['name'])}": worst["rate"],
+        "expected calibration error": document["calibration"]["ece"],
+        "the same of a calibrated network": document["calibration"]["ece_if_calibrated"],
+        "answers that a mirror changes": document["mirror"]["changed"]["rate"],
+    }
+    return summary | {f"answers that a shift by {s['pixels']} changes": s["changed"]["rate"] for s in document["shift"]}
+
+
 def _print(document: dict[str, Any]) -> None:
     error, calibration, temperature, mirror = (document[k] for k in ("error", "calibration", "temperature", "mirror"))
     print(f"top-1 error {error['rate']:.2%} ({error['count']} of {error['n']})\n")
@@ -208,7 +222,7 @@ def _print(document: dict[str, Any]) -> None:
         f"\nECE {calibration['ece']:.2%} (a calibrated network: {calibration['ece_if_calibrated']:.2%}), equal mass "
         f"{calibration['ece_equal_mass']:.2%}, Brier score {calibration['brier']:.4f}\n"
         f"temperature {temperature['temperature']:.3f}: ECE {temperature['ece_before']:.2%} to {temperature['ece_after']:.2%} on "
-        f"the other half, {temperature['tested_on']} images"
+        f"the other half, {temperature['tested_on']} images (a calibrated network: {temperature['ece_if_calibrated']:.2%})"
     )
     print("\n            predictions that change   error before, after   total variation")
     rows = [("mirror", mirror), *((f"{s['pixels']} pixels", s) for s in document["shift"])]

@@ -112,6 +112,7 @@ def run(arguments: list[str]) -> int:
 
     document = {
         "probe": "linear",
+        "summary": {f"error, linear on {row['layer']}": row["error"] for row in rows},
         "n": len(label_M),
         "n_train": len(label_N),
         "seed": options.seed,

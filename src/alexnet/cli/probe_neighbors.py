@@ -76,6 +76,10 @@ def run(arguments: list[str]) -> int:
     document = found.to_json()
     document["protocol"] |= provenance(name, packed, found.split)
     document["environment"] = environment()
+    document["summary"] = {
+        **{f"error, {errors[0].k} nearest by {space}": errors[0].error for space, errors in found.knn.items()},
+        **{f"error, {errors[-1].k} nearest by {space}": errors[-1].error for space, errors in found.knn.items()},
+    }
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"neighbors{end}" for end in (".json", ".png", "_error.png")]
     write_json(files[0], document)

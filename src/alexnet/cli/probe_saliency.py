@@ -131,6 +131,7 @@ def run(arguments: list[str]) -> int:
         "network": predictor.name,
         "environment": environment(),
     }
+    document["summary"] = _summary(document)
     folder.mkdir(parents=True, exist_ok=True)
     answers = [
         f"{image['predicted']}, {image['probability']:.0%}"
@@ -191,6 +192,21 @@ def _explain(predictor: Any, pixels_BSSC: Any, what: str, quiet: bool) -> Explai
             bar.update(min(start + 8, len(x_BCHW)))
     maps = {method: np.concatenate(found) for method, found in parts.items()}
     return Explained(x_BCHW, seen_BHWC, target_B, probability_B, maps)
+
+
+def _summary(document: dict[str, Any]) -> dict[str, float | str]:
+    """The figures of the report: what the tests say of each method."""
+    from alexnet.report.pictures.saliency import TITLES
+
+    summary: dict[str, float | str] = {}
+    for method, score in document.get("scores", {}).get("orders", {}).items():
+        areas = (score[kind]["area"]["mean"] for kind in ("deletion", "insertion"))
+        summary[f"deletion and insertion area, {TITLES[method]}"] = " and ".join(f"{area:.3f}" for area in areas)
+    for method, rows in document.get("sanity", {}).get("correlation", {}).items():
+        at = document["sanity"]["layers_of_the_verdict"] - 1
+        verdict = ", not to be trusted" if method in document["sanity"]["fail"] else ""
+        summary[f"rank correlation with half the layers random, {TITLES[method]}"] = f"{rows[at]['mean']:.2f}{verdict}"
+    return summary
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -115,6 +115,11 @@ def run(arguments: list[str]) -> int:
     shown = balanced_sample(label_N, MAX_THUMBNAILS, options.seed, "tsne/thumbnails")
     document: dict[str, Any] = {
         "probe": "tsne",
+        "summary": {
+            f"{figure.replace('_', ' ')}, {what}": value
+            for figure in ("neighbor_purity", "silhouette", "trustworthiness")
+            for what, value in ((what, found.to_json()[figure]) for what, found in maps.items())
+        },
         "layer": layer.name,
         "n": len(image_N),
         "seed": options.seed,

@@ -245,23 +245,28 @@ def expected_calibration_error(c: Confidence, bins: int = BINS, *, equal_mass: b
     return sum(gaps) / len(c.value_N)
 
 
+def error_if_calibrated(value_N: Floats, *, seed: int, draws: int = 200) -> float:
+    """The mean calibration error of networks of these confidences that are right exactly as often as they say, over seeded
+    draws: what an error has to exceed to mean anything."""
+    generator = np.random.Generator(np.random.PCG64(int(rng.keys(seed, "inputs/calibrated", 0, np.zeros(1, int))[0])))
+    drawn = [Confidence(value_N, generator.random(len(value_N)) < value_N) for _ in range(draws)]
+    return float(np.mean([expected_calibration_error(c) for c in drawn]))
+
+
 def calibration(log_probability_NK: NDArray[Any], label_N: NDArray[np.int64], *, seed: int) -> dict[str, Any]:
     """Expected calibration error, Brier score (mean over images of the squared distance of the probabilities from the answer,
     0 to 2), loss, and the bins of a reliability diagram.
 
-    An ECE is positive for any finite number of images: ``ece_if_calibrated`` is the mean ECE, over 200 seeded draws, of
-    a network of the same confidences that is right exactly as often as it says."""
+    An ECE is positive for any finite number of images: compare it with ``ece_if_calibrated``."""
     c = confidence(log_probability_NK, label_N)
     probability_NK = np.exp(log_probability_NK.astype(np.float64))
     answer_NK = np.eye(probability_NK.shape[1])[label_N]
-    generator = np.random.Generator(np.random.PCG64(int(rng.keys(seed, "inputs/calibrated", 0, np.zeros(1, int))[0])))
-    drawn = [Confidence(c.value_N, generator.random(len(c.value_N)) < c.value_N) for _ in range(200)]
     return {
         "n": len(label_N),
         "bins": BINS,
         "ece": expected_calibration_error(c),
         "ece_equal_mass": expected_calibration_error(c, equal_mass=True),
-        "ece_if_calibrated": float(np.mean([expected_calibration_error(d) for d in drawn])),
+        "ece_if_calibrated": error_if_calibrated(c.value_N, seed=seed),
         "mean_confidence": float(c.value_N.mean()),
         "accuracy": float(c.right_N.mean()),
         "brier": float(np.square(probability_NK - answer_NK).sum(1).mean()),
@@ -292,6 +297,7 @@ def temperature(log_probability_NK: NDArray[Any], label_N: NDArray[np.int64], *,
         "tested_on": len(tested),
         "ece_before": expected_calibration_error(confidence(before, label_N[tested])),
         "ece_after": expected_calibration_error(confidence(after, label_N[tested])),
+        "ece_if_calibrated": error_if_calibrated(confidence(after, label_N[tested]).value_N, seed=seed),
         "loss_before": loss(0.0, tested),
         "loss_after": loss(best, tested),
     }

@@ -70,11 +70,12 @@ def draw_reliability(calibration: Mapping[str, Any], temperature: Mapping[str, A
     rate = [b["rate"] for b in bins]
     axes.errorbar(confidence, rate, yerr=[low, high], fmt="o", color=BLUE, capsize=2, markersize=5, label="network")
     axes.set_ylabel("share of right answers (95 % interval)")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.02)
     axes.set_title(
         f"Calibration: ECE {100 * calibration['ece']:.1f} % ({100 * calibration['ece_if_calibrated']:.1f} % expected of a "
         f"calibrated one)\nbest temperature {temperature['temperature']:.2f}: ECE "
-        f"{100 * temperature['ece_before']:.1f} to {100 * temperature['ece_after']:.1f} % on the other half",
+        f"{100 * temperature['ece_before']:.1f} to {100 * temperature['ece_after']:.1f} % on the other half "
+        f"({100 * temperature['ece_if_calibrated']:.1f} % expected)",
         fontsize=9.5,
     )
     axes.legend(loc="upper left", fontsize=8.5)
@@ -119,9 +120,10 @@ def draw_shift(mirror: Mapping[str, Any], shift: Sequence[Mapping[str, Any]]) ->
         label="not mirrored, all images",
     )
     changed.plot([], [], color=BLUE, marker="o", label="predicted class changes (95 % interval)")
-    changed.set_ylabel("%")
+    changed.set_ylabel("images, or probability mass, %")
     changed.set_ylim(bottom=0)
     error.set_ylabel("top-1 error, %")
+    error.set_ylim(0, 1.3 * error.get_ylim()[1])
     many = f"{shift[0]['n']:,} images" if shift else "no room to shift"
     changed.set_title(f"What a shift ({many}) and a mirror ({mirror['n']:,}) change", fontsize=10)
     error.set_title("Error of the shifted and the mirrored view", fontsize=10)

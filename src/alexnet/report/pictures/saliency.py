@@ -62,7 +62,7 @@ def draw_maps(
 
 def caption(document: Mapping[str, Any]) -> str:
     """What the tests say of the methods, for below the maps."""
-    lines = ["Bright: what speaks for the predicted class; in each map its largest 1 % look alike."]
+    lines = ["Bright: what the predicted class depends on most; in each map its largest 1 % look alike."]
     sanity, scores = document.get("sanity"), document.get("scores")
     if sanity:
         at = sanity["layers_of_the_verdict"] - 1

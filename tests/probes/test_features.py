@@ -1,0 +1,345 @@
+"""Features: every image exactly once, equal to the forward pass written out, whole or not there."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from alexnet.core.errors import AlexNetError, DataError, UsageError
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.packed import PackedSet
+from alexnet.evaluation.predict import Predictor
+from alexnet.models import create_model
+from alexnet.probes.features import cached_features, embed, extract, model_fingerprint, open_features
+from alexnet.probes.layers import find_layers
+
+SIZE, CROP = 72, 64
+MEAN = np.random.default_rng(1).uniform(90, 150, (SIZE, SIZE, 3)).astype(np.float32)
+INPUT = Preprocessing(resize=SIZE, crop=CROP, mean="image")
+CLASSES = tuple("abcd")
+
+
+def make_predictor(seed: int = 0, **fields: Any) -> Predictor:
+    """A narrow network with the layers of the paper, on pictures of 64 pixels."""
+    narrow: dict[str, Any] = {"conv_channels": (8, 8, 8, 8, 8), "fc_units": (16, 12), "num_classes": 4}
+    model = create_model("alexnet_2012", seed=seed, input_size=CROP, **(narrow | fields)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # the paper's start is so small that all features would be nearly equal
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return Predictor("alexnet_2012", model, INPUT, CLASSES, MEAN, torch.device("cpu"))
+
+
+@dataclass
+class Squares:
+    """A split in memory."""
+
+    pixels: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        self.labels = np.arange(len(self.pixels), dtype=np.int64) % len(CLASSES)
+        self.paths = [f"photo\n{i}.png" for i in range(len(self.pixels))]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[index_B]
+
+
+def squares(n: int) -> Squares:
+    return Squares(np.random.default_rng(n).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return make_predictor()
+
+
+def local_response_norm(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """§3.3 within each tower; torch divides alpha by the size of the window, the paper does not."""
+    return torch.cat([F.local_response_norm(half, 5, alpha=5e-4, beta=0.75, k=2) for half in x_BCHW.chunk(2, 1)], 1)
+
+
+@torch.no_grad()
+def written_out(predictor: Predictor, pixels_NSSC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """pool5, fc6 and fc7 after their nonlinearity and before the halving of §4.2, and what is halved, one image at a time."""
+    weights = predictor.model.state_dict()
+
+    def conv(number: int, x_BCHW: torch.Tensor, **options: int) -> torch.Tensor:
+        name = f"conv{number}"
+        return F.relu(F.conv2d(x_BCHW, weights[f"{name}.weight"], weights[f"{name}.bias"], **options))
+
+    rows: dict[str, list[NDArray[np.float32]]] = {"pool5": [], "fc6": [], "fc7": [], "dropout7": []}
+    border = (SIZE - CROP) // 2
+    for pixels_SSC in pixels_NSSC:
+        crop_SSC = (pixels_SSC.astype(np.float32) - MEAN)[border : border + CROP, border : border + CROP]
+        x_BCHW = F.pad(torch.from_numpy(crop_SSC.transpose(2, 0, 1).copy())[None], (0, 3, 0, 3))
+        x_BCHW = F.max_pool2d(local_response_norm(conv(1, x_BCHW, stride=4)), 3, 2)
+        x_BCHW = F.max_pool2d(local_response_norm(conv(2, x_BCHW, padding=2, groups=2)), 3, 2)
+        x_BCHW = conv(3, x_BCHW, padding=1)
+        x_BCHW = conv(4, x_BCHW, padding=1, groups=2)
+        pool5 = F.max_pool2d(conv(5, x_BCHW, padding=1, groups=2), 3, 2)
+        fc6 = F.relu(F.linear(pool5.flatten(1), weights["fc6.weight"], weights["fc6.bias"]))
+        fc7 = F.relu(F.linear(0.5 * fc6, weights["fc7.weight"], weights["fc7.bias"]))
+        for name, row in [("pool5", pool5), ("fc6", fc6), ("fc7", fc7), ("dropout7", 0.5 * fc7)]:
+            rows[name].append(row.flatten().numpy())
+    return {name: np.stack(found) for name, found in rows.items()}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_every_image_is_there_once_and_in_its_place_whatever_the_batch(
+    predictor: Predictor, tmp_path: Path, batch_size: int
+) -> None:
+    # 1 to 70 images: full and partial last batches, fewer images than a batch holds
+    everything = squares(70)
+    expected_ND = extract(predictor, everything, ["fc7"], tmp_path / "all", classes=CLASSES).matrix("fc7")
+    assert len(np.unique(np.asarray(expected_ND), axis=0)) == 70  # so that a row in the wrong place is seen
+    for n in [*range(1, 18), 23, 24, 25, 69, 70]:
+        done: list[tuple[int, int]] = []
+        found = extract(
+            predictor,
+            Squares(everything.pixels[:n]),
+            ["fc7"],
+            tmp_path / "some",
+            classes=CLASSES,
+            batch_size=batch_size,
+            workers=0,
+            progress=lambda images, total, done=done: done.append((images, total)),  # type: ignore[misc]
+        )
+        assert len(found) == n == len(found.labels) == len(found.paths)
+        np.testing.assert_allclose(found.matrix("fc7"), expected_ND[:n], rtol=1e-4, atol=1e-5 * expected_ND.max())
+        assert found.labels.tolist() == everything.labels[:n].tolist()
+        assert found.paths == everything.paths[:n]
+        assert done[-1] == (n, n)
+        assert all(earlier < later for earlier, later in itertools.pairwise(done))
+
+
+def test_rows_are_those_of_the_forward_pass_written_out(predictor: Predictor, tmp_path: Path) -> None:
+    split = squares(7)
+    layers = ["pool5", "fc6", "fc7", "dropout7"]
+    found = extract(predictor, split, layers, tmp_path / "f", classes=CLASSES, batch_size=3)
+    for layer, expected_ND in written_out(predictor, split.pixels).items():
+        assert expected_ND.max() > 0
+        np.testing.assert_allclose(found.matrix(layer), expected_ND, rtol=1e-4, atol=1e-5 * expected_ND.max())
+
+
+def test_fc7_is_before_the_halving_and_dropout7_after_it(predictor: Predictor, tmp_path: Path) -> None:
+    found = extract(predictor, squares(5), ["fc7", "dropout7"], tmp_path / "f", classes=CLASSES)
+    assert found.matrix("fc7").max() > 0
+    assert np.array_equal(found.matrix("dropout7"), 0.5 * np.asarray(found.matrix("fc7")))
+
+
+def test_the_layer_pixels_is_the_input_of_the_network(predictor: Predictor, tmp_path: Path) -> None:
+    split = squares(2)
+    found = extract(predictor, split, ["pixels"], tmp_path / "f", classes=CLASSES)
+    border = (SIZE - CROP) // 2
+    inner = slice(border, border + CROP)
+    expected_NSSC = (split.pixels.astype(np.float32) - MEAN)[:, inner, inner]
+    assert np.array_equal(found.matrix("pixels"), expected_NSSC.transpose(0, 3, 1, 2).reshape(2, -1))
+
+
+def test_half_precision_files_are_the_rounded_values(predictor: Predictor, tmp_path: Path) -> None:
+    wide = extract(predictor, squares(5), ["fc7"], tmp_path / "wide", classes=CLASSES)
+    half = extract(predictor, squares(5), ["fc7"], tmp_path / "half", classes=CLASSES, dtype="float16")
+    assert half.matrix("fc7").dtype == np.float16
+    assert np.array_equal(half.matrix("fc7"), wide.matrix("fc7").astype(np.float16))
+
+
+def test_values_beyond_half_precision_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    predictor = make_predictor()
+    with torch.no_grad():
+        predictor.model.get_submodule("fc7").bias.fill_(1e5)  # type: ignore[operator, union-attr]
+    assert np.isfinite(extract(predictor, squares(2), ["fc7"], tmp_path / "f", classes=CLASSES).matrix("fc7")).all()
+    with pytest.raises(AlexNetError, match=r"fc7: activations are not finite as float16"):
+        extract(predictor, squares(2), ["fc7"], tmp_path / "half", classes=CLASSES, dtype="float16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f"]
+
+
+def test_an_unknown_layer_lists_the_names(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"no layer is called 'fc9'; the layers are pixels, conv1, .*fc7, dropout7, fc8"
+    ):
+        extract(predictor, squares(2), ["fc9"], tmp_path / "f", classes=CLASSES)
+    found = extract(predictor, squares(2), ["fc6", "fc7"], tmp_path / "f", classes=CLASSES)
+    with pytest.raises(UsageError, match=r"holds no layer 'fc8', only fc6, fc7"):
+        found.matrix("fc8")
+
+
+@pytest.mark.parametrize(
+    ("n", "layers", "batch_size", "message"),
+    [(0, ["fc7"], 4, "no images"), (2, [], 4, "at least one layer"), (2, ["fc7"], 0, "batch_size is 0")],
+)
+def test_nothing_to_compute_is_said(
+    predictor: Predictor, tmp_path: Path, n: int, layers: list[str], batch_size: int, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        extract(predictor, squares(n), layers, tmp_path / "f", classes=CLASSES, batch_size=batch_size)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["fc7.npy", "labels.npy", "paths.jsonl"])
+def test_one_flipped_bit_is_found(predictor: Predictor, tmp_path: Path, name: str) -> None:
+    folder = extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES).folder
+    assert len(open_features(folder)) == 3
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: missing or damaged"):
+        open_features(folder)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        (None, "holds no features"),
+        ("{", "not valid JSON"),
+        ('{"format": "alexnet packed set"}', "not that of features"),
+    ],
+)
+def test_other_folders_are_no_features(tmp_path: Path, meta: str | None, message: str) -> None:
+    if meta is not None:
+        (tmp_path / "meta.json").write_text(meta)
+    with pytest.raises(DataError, match=message):
+        open_features(tmp_path)
+
+
+def test_a_file_that_is_missing_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    folder = extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES).folder
+    (folder / "labels.npy").unlink()
+    with pytest.raises(DataError, match=r"labels.npy: missing"):
+        open_features(folder, verify=False)
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "meta.json"])
+def test_a_folder_with_other_files_is_left_alone(predictor: Predictor, tmp_path: Path, name: str) -> None:
+    # a packed set has a meta.json too
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"format": "alexnet packed set"}')
+    with pytest.raises(UsageError, match="exists and holds no features"):
+        extract(predictor, squares(2), ["fc7"], tmp_path / "mine", classes=CLASSES)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+
+
+def test_features_are_replaced_by_new_ones(predictor: Predictor, tmp_path: Path) -> None:
+    extract(predictor, squares(3), ["fc6", "fc7"], tmp_path / "f", classes=CLASSES)
+    extract(predictor, squares(5), ["fc7"], tmp_path / "f", classes=CLASSES)
+    found = open_features(tmp_path / "f")
+    assert (len(found), found.layers) == (5, ["fc7"])
+    assert not (tmp_path / "f" / "fc6.npy").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interruption_leaves_nothing_half_and_the_old_as_it_was(
+    predictor: Predictor, tmp_path: Path, error: type[BaseException]
+) -> None:
+    def stop(images: int, _total: int) -> None:
+        if images >= 4:
+            raise error
+
+    for before in (0, 1):
+        if before:
+            extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES)
+        with pytest.raises(error):
+            extract(predictor, squares(8), ["fc7"], tmp_path / "f", classes=CLASSES, batch_size=2, progress=stop)
+        assert len(list(tmp_path.iterdir())) == before
+    assert len(open_features(tmp_path / "f")) == 3
+
+
+def test_what_a_killed_command_left_is_no_obstacle(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / ".f.new").mkdir()
+    (tmp_path / ".f.new" / "fc6.npy").write_bytes(b"half of a matrix")
+    folder = extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES).folder
+    assert sorted(file.name for file in folder.iterdir()) == ["fc7.npy", "labels.npy", "meta.json", "paths.jsonl"]
+    assert len(open_features(folder)) == 3
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / ".f.new").mkdir()
+    descriptor = os.open(tmp_path / ".f.new", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(AlexNetError, match="another process is writing it"):
+            extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES)
+    finally:
+        os.close(descriptor)
+
+
+def test_meta_says_what_was_computed_with_what(predictor: Predictor, tmp_path: Path) -> None:
+    data = {"split": "val", "fingerprint": "1234"}
+    folder = extract(predictor, squares(3), ["pool5"], tmp_path / "f", classes=CLASSES, data=data).folder
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["layers"] == {"pool5": list(find_layers(predictor.model, ["pool5"])[0].shape)}
+    assert meta["model"] == model_fingerprint(predictor)
+    assert meta["protocol"]["split"] == "val"
+    assert "before the test-time halving" in meta["protocol"]["positions"]
+
+
+def packed_set(split: Squares, fingerprint: str = "f00d") -> PackedSet:
+    return PackedSet(Path("nowhere"), {"fingerprint": fingerprint}, list(CLASSES), {"val": split})  # type: ignore[dict-item]
+
+
+def test_the_cache_computes_once_for_each_network_precision_and_data(predictor: Predictor, tmp_path: Path) -> None:
+    passes: list[str] = []
+
+    def compute(predictor: Predictor, data: PackedSet) -> NDArray[Any]:
+        found = cached_features(
+            predictor, data, "val", ["fc7"], cache=tmp_path, progress=lambda *_: passes.append("pass")
+        )
+        return np.asarray(found["fc7"].matrix("fc7"))
+
+    data = packed_set(squares(4))
+    first_ND = compute(predictor, data)
+    assert len(passes) == 1
+    assert np.array_equal(compute(predictor, data), first_ND)
+    assert np.array_equal(compute(make_predictor(), data), first_ND)  # the same weights, loaded again
+    assert len(passes) == 1
+    others = [
+        (make_predictor(seed=1), data),
+        (replace(predictor, precision="bfloat16"), data),
+        (predictor, packed_set(squares(5), "beef")),
+    ]
+    for number, (other, other_data) in enumerate(others, start=2):
+        compute(other, other_data)
+        assert len(passes) == number
+
+
+def test_the_fingerprint_is_of_all_that_decides_a_feature_and_of_nothing_else(predictor: Predictor) -> None:
+    same = model_fingerprint(predictor)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert model_fingerprint(make_predictor()) == same
+    finally:
+        torch.set_num_threads(threads)
+    doubled = make_predictor()
+    assert model_fingerprint(replace(doubled, model=doubled.model.double(), precision="float64")) == same
+    swapped = make_predictor()  # the same sums of the weights and of their squares
+    with torch.no_grad():
+        weight = swapped.model.get_submodule("fc7").weight
+        weight.copy_(weight.flip(0))  # type: ignore[operator, arg-type, union-attr]
+    others = [
+        swapped,
+        make_predictor(lrn_k=1.0),
+        replace(predictor, mean=MEAN + 1),
+        replace(predictor, preprocessing=replace(INPUT, scale=0.5)),
+    ]
+    assert len({same, *map(model_fingerprint, others)}) == 5
+
+
+def test_embed_is_a_row_of_extract(predictor: Predictor, tmp_path: Path) -> None:
+    split = squares(3)
+    found = extract(predictor, split, ["fc7"], tmp_path / "f", classes=CLASSES)
+    rows_BD = embed(predictor, torch.from_numpy(split.pixels[1:2]), find_layers(predictor.model, ["fc7"]))["fc7"]
+    np.testing.assert_allclose(rows_BD[0], found.matrix("fc7")[1], rtol=1e-5)

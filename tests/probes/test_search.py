@@ -1,0 +1,411 @@
+"""The index: what is found is what is nearest, whatever was added when, and nothing damaged or foreign is searched."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet.cli import search as cli
+from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.evaluation.predict import Predictor, load
+from alexnet.models import create_model
+from alexnet.models.folder import save_model_folder
+from alexnet.probes import search as module
+from alexnet.probes.search import Index, Kind, Vectors, add_to_index, build_index, open_index, query_vectors
+
+INPUT = Preprocessing(resize=28, crop=28, mean="none", scale=1 / 255)
+LAYER = "c1"
+
+
+def save_model(folder: Path, seed: int) -> Path:
+    save_model_folder(
+        folder, create_model("lenet", seed=seed, num_classes=3, in_channels=3), "lenet", INPUT, list("abc")
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("search") / "model", 0)
+
+
+@pytest.fixture(scope="module")
+def predictor(model: Path) -> Predictor:
+    return load(model)
+
+
+def draw(folder: Path, first: int, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(first, first + count):
+        pixels = np.random.default_rng(i).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:04d}.png", compress_level=0)
+
+
+def vectors_of(predictor: Predictor, numbers: list[int]) -> NDArray[np.float16]:
+    """The features of drawn pictures by a forward pass of their own."""
+    pixels = np.stack([np.random.default_rng(i).integers(0, 256, (28, 28, 3), dtype=np.uint8) for i in numbers])
+    x_BCHW = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        c1_BCHW = torch.sigmoid(predictor.model.get_submodule("c1")(x_BCHW))
+    return c1_BCHW.flatten(1).numpy().astype(np.float16)
+
+
+def build(predictor: Predictor, model: Path, sources: Path, folder: Path, **options: Any) -> Index:
+    return build_index(predictor, [sources], folder, model=model, layer=LAYER, **options)
+
+
+def brute_force(query_QD: NDArray[Any], base_ND: NDArray[Any], k: int) -> NDArray[np.float64]:
+    difference_QND = query_QD[:, None].astype(np.float64) - base_ND[None].astype(np.float64)
+    return np.sort(np.sqrt((difference_QND**2).sum(axis=2)), axis=1)[:, :k]
+
+
+def test_an_index_holds_each_image_once_with_its_features(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 37)  # more than a batch
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    assert [Path(path).name for path in index.paths] == [f"{i:04d}.png" for i in range(37)]
+    assert index.vectors[:].dtype == np.float16
+    np.testing.assert_allclose(
+        index.vectors[:].astype(float), vectors_of(predictor, list(range(37))).astype(float), atol=1e-3
+    )
+    assert index.meta["faiss"] is None
+    assert open_index(tmp_path / "index").meta == index.meta
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_what_is_found_is_what_is_nearest(predictor: Predictor, model: Path, tmp_path: Path, kind: Kind) -> None:
+    if kind != "exact":
+        pytest.importorskip("faiss")
+    draw(tmp_path / "a", 0, 60)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind=kind)
+    draw(tmp_path / "queries", 55, 7)  # five that are in it, two that are not
+    paths, query_QD = query_vectors(index, predictor, [tmp_path / "queries"])
+    found = open_index(tmp_path / "index").search(query_QD, 4)
+    np.testing.assert_allclose(found.distance_Qk, brute_force(query_QD, index.vectors[:], 4), rtol=1e-12)
+    assert [Path(path).name for path in paths] == [f"{i:04d}.png" for i in range(55, 62)]
+    assert found.index_Qk[:5, 0].tolist() == [55, 56, 57, 58, 59]
+    assert (found.distance_Qk[:5, 0] == 0).all()
+    assert (found.distance_Qk[5:, 0] > 0).all()
+    if kind != "exact":
+        recall = index.meta["faiss"]["recall"]
+        assert (recall["at"], recall["of"], recall["queries"]) == (10, 600, 60)
+        assert recall["recall"] == recall["found"] / recall["of"] == 1.0  # so few that all are compared
+
+
+def test_recall_is_counted_against_exact(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    draw(tmp_path / "a", 0, 130)
+    folder = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="ivf").folder
+    index = open_index(folder)
+    searched = index._faiss
+    assert searched.nlist == 2
+    searched.nprobe = 1
+    recall = module.recall(index, 5)
+    # by hand, with the lists that faiss says each vector is in
+    base_ND = index.vectors[:].astype(np.float32)
+    _, list_N1 = searched.quantizer.search(base_ND, 1)
+    distance_NN = ((base_ND[:, None].astype(float) - base_ND[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distance_NN, np.inf)
+    true_N5 = np.argsort(distance_NN, axis=1, kind="stable")[:, :5]
+    rows = np.sort(module.rng.permutation(0, "search/recall", 0, 130)[: module.RECALL_QUERIES])
+    same = (list_N1[true_N5[rows], 0] == list_N1[rows]).sum()
+    assert 0 < same < 500
+    assert (recall["found"], recall["of"]) == (same, 500)
+    assert faiss.__version__ == index.meta["faiss"]["version"]
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_adding_gives_what_building_at_once_gives(
+    predictor: Predictor, model: Path, tmp_path: Path, kind: Kind
+) -> None:
+    if kind != "exact":
+        pytest.importorskip("faiss")
+    for name, first, count in (("a", 0, 20), ("b", 20, 5), ("c", 25, 30)):
+        draw(tmp_path / "all" / name, first, count)
+    whole = build(predictor, model, tmp_path / "all", tmp_path / "whole", kind=kind)
+    index = build(predictor, model, tmp_path / "all" / "a", tmp_path / "grown", kind=kind)
+    for name, total in (("b", 25), ("c", 55), ("c", 55)):  # the last is already there
+        index = add_to_index(index, predictor, [tmp_path / "all" / name])
+        assert len(index) == total
+        assert len(list(index.folder.glob("faiss-*"))) == (kind != "exact")
+    assert np.array_equal(index.vectors[:], whole.vectors[:])
+    query_QD = vectors_of(predictor, [3, 22, 50, 99])
+    ours, theirs = index.search(query_QD, 6), open_index(tmp_path / "whole").search(query_QD, 6)
+    assert np.array_equal(ours.index_Qk, theirs.index_Qk)
+    assert np.array_equal(ours.distance_Qk, theirs.distance_Qk)
+
+
+def test_many_parts_are_one_matrix(
+    predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "a", 0, 40)
+    monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(module, "PART", 8)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    assert [part["rows"] for part in index.meta["parts"]] == [8] * 5
+    matrix_ND = np.concatenate([np.load(tmp_path / "index" / f"vectors-{i}.npy") for i in range(5)])
+    for rows in (slice(None), slice(5, 19), slice(39, 99), np.array([33, 0, 33, 8]), np.empty(0, np.int64)):
+        assert np.array_equal(index.vectors[rows], matrix_ND[rows])
+    assert Vectors([], 7)[:].shape == (0, 7)
+
+
+def test_a_changed_file_takes_the_place_of_what_it_was(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 6)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    draw(tmp_path / "other", 50, 1)
+    (tmp_path / "other" / "0050.png").replace(tmp_path / "a" / "0002.png")
+    index = add_to_index(index, predictor, [tmp_path / "a"])
+    assert len(index) == 7
+    found = index.search(vectors_of(predictor, [2, 50]), 10)
+    names = [[Path(index.paths[row]).name for row in row_k if row >= 0] for row_k in found.index_Qk.tolist()]
+    assert all(sorted(row) == [f"{i:04d}.png" for i in range(6)] for row in names)  # each file once
+    assert found.distance_Qk[0, 0] > 1  # the old picture is not there any more
+    assert (names[1][0], found.distance_Qk[1, 0] < 0.1) == ("0002.png", True)
+    assert (found.index_Qk[:, 6:] == -1).all()
+    assert np.isinf(found.distance_Qk[:, 6:]).all()
+
+
+def test_files_that_cannot_be_read_are_named_and_left_out(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 3)
+    (tmp_path / "a" / "0001.png").write_bytes(b"")
+    (tmp_path / "a" / "x\n.jpg").write_bytes(b"no image")
+    faults: list[ImageError] = []
+    sources = [tmp_path / "a", tmp_path / "absent.png"]
+    index = build_index(predictor, sources, tmp_path / "index", model=model, layer=LAYER, on_fault=faults.append)
+    assert [Path(path).name for path in index.paths] == ["0000.png", "0002.png"]
+    assert {Path(fault.path).name: fault.reason for fault in faults} == {
+        "0001.png": "empty",
+        "x\n.jpg": "not an image",
+        "absent.png": "missing",
+    }
+    draw(tmp_path / "a", 1, 1)  # repaired: found when added again
+    assert len(add_to_index(index, predictor, [tmp_path / "a"])) == 3
+
+
+def test_an_index_of_nothing_is_refused_and_not_left_behind(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "bad.png").write_bytes(b"")
+    for source, message in ((tmp_path / "a", "none of the images"), (Path("-"), "standard input")):
+        with pytest.raises(AlexNetError, match=message):
+            build(predictor, model, source, tmp_path / "index")
+        assert not (tmp_path / "index").exists()
+    with pytest.raises(UsageError, match="no layer is called 'fc9'; the layers are pixels, c1"):
+        build_index(predictor, [tmp_path / "a"], tmp_path / "index", model=model, layer="fc9")
+    with pytest.raises(UsageError, match="not empty"):
+        build(predictor, model, tmp_path / "a", tmp_path / "a")
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["bad.png"]
+
+
+def test_another_model_or_precision_is_refused(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 3)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    other = load(save_model(tmp_path / "other", 1))
+    for act in (
+        lambda: add_to_index(index, other, [tmp_path / "a"]),
+        lambda: query_vectors(index, other, [tmp_path / "a"]),
+    ):
+        with pytest.raises(UsageError, match="features of another model"):
+            act()
+    with pytest.raises(UsageError, match="computed in float32, not in bfloat16"):
+        query_vectors(index, load(model, precision="bfloat16"), [tmp_path / "a"])
+    assert len(query_vectors(index, load(model), [tmp_path / "a"])[0]) == 3
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_damage_is_found_before_anything_is_read(predictor: Predictor, model: Path, tmp_path: Path, kind: Kind) -> None:
+    if kind == "hnsw":
+        pytest.importorskip("faiss")
+    draw(tmp_path / "a", 0, 5)
+    folder = build(predictor, model, tmp_path / "a", tmp_path / "index", kind=kind).folder
+    names = sorted(file.name for file in folder.iterdir())
+    assert names == sorted(["images-0.jsonl", "meta.json", "vectors-0.npy"] + ["faiss-5.index"] * (kind == "hnsw"))
+    for name in names:
+        content = (folder / name).read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        for damaged in (content[:-2], flipped):
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(DataError, match=name):
+                open_index(folder)
+        (folder / name).unlink()
+        with pytest.raises(DataError, match="missing" if name != "meta.json" else "holds no index"):
+            open_index(folder)
+        (folder / name).write_bytes(content)
+    assert len(open_index(folder)) == 5
+
+
+def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
+    for content in ('{"format": "alexnet packed set"}', "[]"):
+        (tmp_path / "meta.json").write_text(content)
+        with pytest.raises(DataError, match="not that of an index"):
+            open_index(tmp_path)
+
+
+def test_meta_cannot_point_outside_the_folder(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 2)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x")
+    files = {**index.meta["files"], "../secret": {"bytes": 1, "sha256": module.sha256_file(secret)}}
+    module._write_meta(index.folder, {**index.meta, "files": files})
+    with pytest.raises(DataError, match="secret"):
+        open_index(index.folder)
+
+
+def test_queries_of_another_shape_are_refused(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 2)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    dim = index.meta["dimension"]
+    for query_QD in (np.zeros((1, dim + 1)), np.zeros(dim), np.full((1, dim), np.nan)):
+        with pytest.raises(UsageError, match="queries are"):
+            index.search(query_QD, 1)
+    with pytest.raises(UsageError, match="k is 0"):
+        index.search(np.zeros((1, dim)), 0)
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from alexnet.evaluation.predict import load
+from alexnet.probes import search
+torch.set_num_threads(1)
+search.BATCH, search.PART = 4, 8
+model, source, folder, what = sys.argv[1:]
+original = search._write_meta
+def stop(*given):
+    if what == "before meta.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(*given)
+    os.kill(os.getpid(), signal.SIGKILL)
+search._write_meta = stop
+search.add_to_index(search.open_index(folder), load(model), [source])
+"""
+
+
+@pytest.mark.parametrize(("when", "rows"), [("before meta.json", 3), ("after meta.json", 11)])
+def test_killed_while_adding_the_index_is_whole_and_adding_goes_on(
+    predictor: Predictor, model: Path, tmp_path: Path, when: str, rows: int
+) -> None:
+    draw(tmp_path / "a", 0, 3)
+    before = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    draw(tmp_path / "a", 3, 20)
+    given = [str(model), str(tmp_path / "a"), str(before.folder), when]
+    done = subprocess.run([sys.executable, "-c", KILLED, *given], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    index = open_index(before.folder)
+    assert len(index) == rows
+    assert np.array_equal(index.vectors[:3], before.vectors[:])
+    assert index.search(vectors_of(predictor, [1]), 1).index_Qk.tolist() == [[1]]
+    assert (before.folder / "vectors-1.npy").exists()  # named by meta.json or not
+    index = add_to_index(index, predictor, [tmp_path / "a"])
+    assert [Path(path).name for path in index.paths] == [f"{i:04d}.png" for i in range(23)]
+    assert open_index(before.folder).meta == index.meta
+    assert {file.name for file in before.folder.iterdir()} == {"meta.json", *index.meta["files"]}
+
+
+def test_vectors_that_faiss_does_not_yet_hold_are_found(
+    predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    draw(tmp_path / "a", 0, 20)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="hnsw")
+    draw(tmp_path / "b", 20, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_with_faiss", lambda index: index)  # killed just before
+        add_to_index(index, predictor, [tmp_path / "b"])
+    index = open_index(index.folder)
+    assert (index.meta["faiss"]["rows"], len(index)) == (20, 25)
+    query_QD = vectors_of(predictor, [3, 22])
+    found = index.search(query_QD, 8)
+    assert found.index_Qk[:, 0].tolist() == [3, 22]
+    np.testing.assert_allclose(found.distance_Qk, brute_force(query_QD, index.vectors[:], 8), rtol=1e-12)
+
+
+def test_one_process_adds_at_a_time(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 2)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    with module._locked(index.folder), pytest.raises(UsageError, match="another process is adding"):
+        add_to_index(index, predictor, [tmp_path / "a"])
+
+
+def test_without_faiss_the_extra_is_named(
+    predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    draw(tmp_path / "a", 0, 2)
+    with pytest.raises(AlexNetError, match=r'pip install "alexnet\[probe\]"'):
+        build(predictor, model, tmp_path / "a", tmp_path / "index", kind="ivf")
+    assert not (tmp_path / "index").exists()
+    assert len(build(predictor, model, tmp_path / "a", tmp_path / "index")) == 2
+
+
+def test_the_commands(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path / "a", 0, 5)
+    (tmp_path / "a" / "bad.png").write_bytes(b"")
+    out = str(tmp_path / "index")
+    assert cli.index([str(model), str(tmp_path / "a"), "--out", out, "--layer", LAYER, "--json"]) == 4
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["images"], document["added"], document["left_out"]) == (5, 5, [str(tmp_path / "a" / "bad.png")])
+    assert captured.err.count("bad.png: empty") == 1
+    (tmp_path / "a" / "bad.png").unlink()
+    draw(tmp_path / "b", 5, 2)
+    assert cli.index([str(model), str(tmp_path / "a"), str(tmp_path / "b"), "--out", out, "--add"]) == 0
+    assert "2 images added, 0 left out; 7 in all" in capsys.readouterr().out
+
+    query = str(tmp_path / "b" / "0006.png")
+    picture = tmp_path / "found.png"
+    (tmp_path / "a" / "0001.png").unlink()  # shown as not readable
+    assert cli.search([out, query, str(tmp_path / "no.png"), "--top", "7", "--picture", str(picture), "--json"]) == 4
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    (answer,) = document["searches"]
+    assert (answer["query"], answer["results"][0]) == (query, {"path": query, "distance": 0.0})
+    assert len(answer["results"]) == 7
+    assert "no.png: missing" in captured.err
+    with Image.open(picture) as image:
+        assert image.width > 7 * 100
+    assert cli.search([out, query, "--top", "2", "--model", str(model)]) == 0
+    assert f"0.00  {query}" in capsys.readouterr().out
+
+
+def test_wrong_commands(model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 2)
+    out = str(tmp_path / "index")
+    cli.index([str(model), str(tmp_path / "a"), "--out", out, "--layer", LAYER, "--json"])
+    query = str(tmp_path / "a" / "0000.png")
+    for verb, given, message in (
+        (cli.index, [str(model), "--out", out], "needs folders"),
+        (cli.index, [str(model), str(tmp_path / "a"), "--out", out, "--layer", LAYER], "--add"),
+        (cli.search, [out], "needs images"),
+        (cli.search, [out, query, "--top", "0"], "--top is 0"),
+        (cli.search, [out, "-", "--picture", "p.png"], "standard input"),
+        (cli.search, [out, query, "--model", str(tmp_path / "gone")], "say with --model"),
+        (cli.search, [str(tmp_path / "a"), query], "holds no index"),
+    ):
+        with pytest.raises(AlexNetError, match=message):
+            verb(given)
+
+
+def test_the_benchmark_runs_at_a_small_size(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    script = Path(__file__).parents[2] / "benchmarks" / "search.py"
+    given = ["--n", "1500", "--folder", str(tmp_path), "--out", str(tmp_path / "search.json")]
+    done = subprocess.run([sys.executable, str(script), *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "search.json").read_text())
+    assert (document["n"], document["dimensions"]) == (1500, 4096)
+    recalls = [row["recall_at_10"] for row in document["recall"]]
+    assert recalls == sorted(recalls)
+    assert recalls[-1] > 0.9
+    assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
