@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Torch's threads wait asleep, not spinning, when the machine is shared (docs/experiment-log.md).
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: demo test test-all check format bench photos-model imagenette fashion-mnist clean
+.PHONY: demo test test-all check format bench photos-model inside imagenette fashion-mnist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/alexnet train quickstart --out runs/quickstart --resume
@@ -41,6 +41,16 @@ bench: $(VENV)/.dev
 photos-model: $(VENV)/.dev
 	$(BIN)/alexnet train paper2012_photos --out runs/paper2012_photos --resume
 	$(BIN)/python benchmarks/collect.py photos-model runs/paper2012_photos
+
+# Every figure of docs/inside.md but those of CaffeNet and of search: some 20 minutes after `make photos-model`.
+inside: photos-model
+	$(BIN)/alexnet probe kernels runs/paper2012_photos
+	$(BIN)/alexnet probe towers runs/paper2012_photos
+	$(BIN)/alexnet probe maps runs/paper2012_photos --channels 0 5 9 100 200 255 --precision bfloat16
+	for kind in neighbors codes tsne linear saliency inputs; do \
+	  $(BIN)/alexnet probe $$kind runs/paper2012_photos --data imagenette --precision bfloat16 || exit; done
+	$(BIN)/alexnet report runs/paper2012_photos
+	$(BIN)/python benchmarks/collect_probes.py runs/paper2012_photos
 
 # The tables of the README on real photographs; likewise.
 imagenette: photos-model

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from alexnet.cli import main
 from alexnet.cli.inside import PROBES
@@ -79,6 +81,32 @@ def test_a_finished_run_is_left_alone_and_an_existing_one_is_not_overwritten(run
     assert code == 2
     assert "add --resume to go on, --fresh to start over" in err
     assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_fine_tuning_takes_over_all_but_the_head_and_keeps_frozen_layers(run, photos, tmp_path, capsys):
+    """`photos` under other names: conv1 and conv2 as they were, the rest has moved on, the head is new."""
+    other = tmp_path / "other"
+    for split in ("train", "val"):
+        for old, new in (("cold", "blueish"), ("warm", "reddish")):
+            shutil.copytree(photos / split / old, other / split / new)
+    out_folder = tmp_path / "tuned"
+    arguments = ("train", "quickstart", "--data", other, "--out", out_folder, *TINY, "--init-from", run)
+    arguments += ("--optimizer.layer-lr", "conv1", 0, "conv2", 0, "conv3", 0.1)
+    code, out, _ = alexnet(capsys, *arguments, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["initial"]["new"] == {"fc8": "other classes"}
+    assert not out_folder.exists()
+    code, _, err = alexnet(capsys, *arguments)
+    assert code == 0
+    assert f"initial weights of {run}: taken over: conv1, conv2" in err
+    before, after = (load_file(folder / "model" / "model.safetensors") for folder in (run, out_folder))
+    same = {name for name in before if before[name].tobytes() == after[name].tobytes()}
+    assert same == {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
+    for again in (arguments, arguments[: arguments.index("--init-from")] + arguments[arguments.index(run) + 1 :]):
+        assert alexnet(capsys, *again, "--resume")[0] == 0
+    code, _, err = alexnet(capsys, *arguments, "--resume", "--init-from", out_folder)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "made with other settings (the initial weights)" in err
 
 
 def test_evaluate_counts_every_image_and_combines_saved_probabilities(run, photos, tmp_path, capsys):
@@ -176,6 +204,7 @@ WRONG = [
     (["train", "quickstart", "--out", "x", "--optimizer.rate", "1"], 2, "--optimizer.rate"),
     (["train", "quickstart", "--out", "x", "--data", "/nowhere"], 4, "/nowhere"),
     (["train", "quickstart", "--out", "x", "--device", "tpu"], 2, "--device tpu"),
+    (["train", "quickstart", "--out", "x", "--init-from", "/nowhere"], 1, "/nowhere: no such model folder"),
     (["train", "quickstart", "--out", "x", "--resume", "--fresh"], 2, "give one of them"),
     (["evaluate", "/nowhere"], 1, "/nowhere"),
     (["evaluate"], 2, "models"),

@@ -74,8 +74,8 @@ def draw_reliability(calibration: Mapping[str, Any], temperature: Mapping[str, A
     axes.set_title(
         f"Calibration: ECE {100 * calibration['ece']:.1f} % ({100 * calibration['ece_if_calibrated']:.1f} % expected of a "
         f"calibrated one)\nbest temperature {temperature['temperature']:.2f}: ECE "
-        f"{100 * temperature['ece_before']:.1f} to {100 * temperature['ece_after']:.1f} % on the other half "
-        f"({100 * temperature['ece_if_calibrated']:.1f} % expected)",
+        f"{100 * temperature['ece_before']:.1f} to {100 * temperature['ece_after']:.1f} % on the other half\n"
+        f"({100 * temperature['ece_if_calibrated']:.1f} % expected there of a calibrated one)",
         fontsize=9.5,
     )
     axes.legend(loc="upper left", fontsize=8.5)
