@@ -107,6 +107,26 @@ def test_color_noise_is_standard_normal_times_a_tenth_of_each_deviation_along_ea
     assert components.std(axis=0) == pytest.approx(0.1 * color.standard_deviations_C, rel=0.25)
 
 
+@pytest.mark.parametrize(
+    ("of", "size"),
+    [
+        ("eigenvalue", lambda color: color.standard_deviations_C**2),
+        ("constants", lambda color: 255 * np.array([0.0045, 0.0188, 0.2175])),
+    ],
+)
+def test_color_noise_as_the_formula_has_it_and_as_others_copied_it(of, size, color):
+    plain = Augmentation(crop="center", mirror=False)
+    noisy = replace(plain, color_noise_of=of)
+    pixels = torch.full((2, 10, 10, 3), 128, dtype=torch.uint8)
+    mean = torch.zeros(10, 10, 3)
+    drawn = draws_for(noisy, num=2)
+    added = augment(pixels, drawn, noisy, SMALL, mean, color) - 128
+    for i in range(2):
+        expected = sum(0.1 * drawn.noise_BC[i, c] * size(color)[c] * color.eigenvectors_CC[:, c] for c in range(3))
+        np.testing.assert_allclose(added[i, :, 3, 3], expected, rtol=2e-4, atol=2e-4)
+    assert (drawn.noise_BC == draws_for(plain, num=2).noise_BC).all()
+
+
 def test_the_program_divides_by_1_1_and_both_end_when_the_noise_is_switched_off(color):
     program = Augmentation(crop="center", mirror=False, divide_noise=True)
     paper = replace(program, divide_noise=False)

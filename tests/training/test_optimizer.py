@@ -29,6 +29,15 @@ def test_velocity_keeps_the_learning_rate_it_was_made_with():
     assert w.item() == pytest.approx(0.90290025025, rel=1e-12)
 
 
+def test_without_momentum_a_step_is_its_own_velocity():
+    # w <- w - 0.0005 lr w - lr g:  1 - 0.00005 - 0.05 = 0.94995;  0.94995 - 0.00000474975 - 0.002 = 0.94794525025
+    w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+    optimizer = PaperSGD([w], momentum=0.0, weight_decay=0.0005)
+    step(w, optimizer, 0.1, 0.5)
+    step(w, optimizer, 0.01, 0.2)
+    assert w.item() == pytest.approx(0.94794525025, rel=1e-12)
+
+
 def test_torch_sgd_agrees_at_a_constant_rate_and_not_after_a_drop():
     ours, theirs = (nn.Parameter(torch.tensor(1.0, dtype=torch.float64)) for _ in range(2))
     a = PaperSGD([ours], momentum=0.9, weight_decay=0.0005)

@@ -199,6 +199,18 @@ def test_training_on_a_subset_takes_the_same_images_every_epoch(tiny_config, tin
     assert [row["step"] for row in rows(tmp_path / "run") if row["event"] == "epoch"] == [2, 4]
 
 
+def test_it_ends_after_the_first_epoch_with_the_training_error_asked_for(reference, tiny_config, tiny_set, tmp_path):
+    errors = [row["train_top1_error"] for row in reference[1] if row["event"] == "epoch"]
+    first = min(i for i, error in enumerate(errors) if error <= errors[1])
+    assert first < len(errors) - 1
+    config = replace(tiny_config, until_train_error=errors[1])
+    for resume in (False, True):
+        train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True, resume=resume)
+        assert rows(tmp_path / "run") == [row for row in reference[1] if row.get("epoch", 1) <= first + 1]
+    with pytest.raises(ValueError, match=r"until_train_error is 1\.5; it is a share"):
+        replace(tiny_config, until_train_error=1.5)
+
+
 class Stop:
     """A stop that is requested at the n-th look."""
 

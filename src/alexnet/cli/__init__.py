@@ -32,6 +32,8 @@ AlexNet (2012), complete: from a folder of photographs to exact error rates.
   index MODEL FOLDER --out I    an index of the pictures in your folders
   search I IMAGE...         the pictures of an index that are most like these
   probe KIND MODEL          what the network has learned: pictures and figures (alexnet probe --help)
+  baseline KIND --data D    what came before AlexNet, on the same data: pixels, SIFT with Fisher vectors, kernel machines
+  claims list|run|report    the paper's claims, tried: what was printed, what was measured, the verdict
   info NAME|MODEL           stages, shapes, parameters, multiply-adds; --diff OTHER side by side
   report RUN...             write RUN/report.html again; several runs are compared on one page
   bench                     rates of this machine, what limits it, and a forecast of the paper's training
@@ -51,6 +53,8 @@ VERBS = {
     **dict.fromkeys(("prepare", "check"), "data"),
     **dict.fromkeys(("features", "probe"), "inside"),
     **dict.fromkeys(("index", "search"), "search"),
+    "baseline": "baseline",
+    "claims": "claims",
     **dict.fromkeys(("train", "evaluate", "predict", "info", "report", "bench"), "network"),
 }
 """Each verb, and the module with the function of its name."""

@@ -45,6 +45,10 @@ def train(arguments: list[str]) -> int:
     class TrainOptions(DeviceOptions):
         out: str
         """Folder of the run."""
+        init_from: str | None = None
+        """Fine-tune: start from the weights of this run or model folder. Layers are taken over by name; the last one is new
+        if the classes are others. Single layers can learn slower or, at 0, stay as they are:
+        --optimizer.layer-lr conv1 0 conv2 0 conv3 0.1"""
         resume: bool = False
         """Go on from the last checkpoint."""
         fresh: bool = False
@@ -60,15 +64,17 @@ def train(arguments: list[str]) -> int:
     TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
     options = parse(TrainOptions, f"train {arguments[0]}", arguments[1:])
     from alexnet.recipes.run import open_data, plan, run
+    from alexnet.training.initial import load_initial
 
     config, out = options.config, Path(options.out)
     machine = replace(machine_of(options), deterministic=options.deterministic, resident=options.resident)
     if options.resume and options.fresh:
         raise UsageError("--resume goes on, --fresh starts over: give one of them")
     _check_out(out, resume=options.resume, fresh=options.fresh or options.dry_run)
+    initial = None if options.init_from is None else load_initial(options.init_from)
     data = open_data(config, options.data_root, quiet=options.json)
     if options.dry_run:
-        forecast = plan(config, out, machine, data=data)
+        forecast = plan(config, out, machine, data=data, initial=initial)
         if options.json:
             print_json(forecast)
         else:
@@ -79,7 +85,7 @@ def train(arguments: list[str]) -> int:
                 f"disk: {forecast['disk_bytes'] / 1e9:.2f} GB of {forecast['disk_free_bytes'] / 1e9:.0f} GB free"
             )
         return 0
-    summary = run(config, out, machine, data=data, resume=options.resume, fresh=options.fresh)
+    summary = run(config, out, machine, data=data, initial=initial, resume=options.resume, fresh=options.fresh)
     if options.json:
         print_json(summary)
         return 0

@@ -35,6 +35,10 @@ class Augmentation:
     color_noise: float = 0.1
     """Standard deviation of the factors on the principal components of color, in units of each component's own standard
     deviation (§4.1; the 2012 program's reading of the formula). 0 switches the noise off."""
+    color_noise_of: Literal["deviation", "eigenvalue", "constants"] = "deviation"
+    """What the factors multiply: each component's standard deviation (2012 program), its variance, which is what the
+    formula of §4.1 says, or the deviations 55.5, 4.8 and 1.1 that came to be copied from program to program
+    (ImageNet's variances on a scale of 0 to 1, taken for deviations)."""
     divide_noise: bool = False
     """Divide the input by 1 + ``color_noise``, as the 2012 program did to keep the scale of the test images."""
     resized_area: tuple[float, float] = (0.08, 1.0)
@@ -52,6 +56,9 @@ class Augmentation:
         if self.resized_area[1] > 1:
             raise ValueError(f"Augmentation.resized_area is {self.resized_area}; a crop covers at most 1 of the image")
 
+
+POPULAR_DEVIATIONS = (255 * 0.0045, 255 * 0.0188, 255 * 0.2175)
+"""What became of ImageNet's color statistics elsewhere: its variances on a scale of 0 to 1, ascending, used as deviations."""
 
 CHUNK = 32
 """Images that share a crop in the 2012 program."""
@@ -139,10 +146,8 @@ def augment(
     mirror_B = torch.from_numpy(draws.mirror_B)
     offset_BC = None
     if draws.noise_BC is not None and noise_factor and color is not None:
-        std = augmentation.color_noise * noise_factor
-        offset_BC = torch.from_numpy(
-            (draws.noise_BC * std * color.standard_deviations_C) @ color.eigenvectors_CC.T
-        ).float()
+        std_C = augmentation.color_noise * noise_factor * _noise_size(augmentation, color)
+        offset_BC = torch.from_numpy((draws.noise_BC * std_C) @ color.eigenvectors_CC.T).float()
     divisor = 1.0 + augmentation.color_noise if augmentation.divide_noise and offset_BC is not None else 1.0
     if augmentation.crop == "resized":
         box_B4 = torch.from_numpy(np.stack([draws.top_B, draws.left_B, draws.height_B, draws.width_B], axis=1))
@@ -248,3 +253,12 @@ def _normalize(
     if preprocessing.channel_order == "bgr":
         x_BSSC = x_BSSC.flip(3)
     return x_BSSC.permute(0, 3, 1, 2)
+
+
+def _noise_size(augmentation: Augmentation, color: ColorStatistics) -> NDArray[np.float64]:
+    """What one unit of color noise is along each axis, in grey levels."""
+    if augmentation.color_noise_of == "eigenvalue":
+        return color.eigenvalues_C
+    if augmentation.color_noise_of == "constants":
+        return np.array(POPULAR_DEVIATIONS[-len(color.eigenvalues_C) :])
+    return color.standard_deviations_C

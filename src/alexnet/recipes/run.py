@@ -35,6 +35,7 @@ from alexnet.models.folder import save_model_folder
 from alexnet.probes.kernels import save_kernels
 from alexnet.report.page import write_report
 from alexnet.training.config import TrainConfig
+from alexnet.training.initial import Initial, transfer
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.trainer import CHECKPOINTS, network, require_same_run, train
 
@@ -78,11 +79,14 @@ def run(
     machine: Machine | None = None,
     *,
     data: PackedSet | None = None,
+    initial: Initial | None = None,
     resume: bool = False,
     fresh: bool = False,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Train into the folder ``out``, evaluate the last state on all held-out images, save the model folder, write the
-    report. ``data`` is by default what ``config.data`` names, ``machine`` the best device there is.
+    report (if ``report``). ``data`` is by default what ``config.data`` names, ``machine`` the best device there is.
+    ``initial``: weights to start from, instead of random ones in the layers that fit.
 
     Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same summary,
     nothing computed. Raises what :func:`~alexnet.training.trainer.train` raises.
@@ -93,7 +97,7 @@ def run(
     if fresh:
         clear(out)
     if resume and (summary := finished(config, out)) is not None:
-        require_same_run(config, data, out)
+        require_same_run(config, data, out, initial)
         say(f"{printable(out)} is finished; nothing to do")
         return summary
     with StopRequest() as stop:
@@ -103,6 +107,7 @@ def run(
                 data,
                 out,
                 device=machine.device,
+                initial=initial,
                 workers=machine.workers,
                 resume=resume,
                 deterministic=machine.deterministic,
@@ -112,12 +117,14 @@ def run(
             )
             _evaluate(model, config, out, machine, data, stop)
         except StoppedError:
-            write_report(out)
+            if report:
+                write_report(out)
             raise
-    report = write_report(out)
+    if report:
+        write_report(out)
     summary = finished(config, out)
     assert summary is not None
-    return summary | {"report": str(report)}
+    return summary
 
 
 def _evaluate(
@@ -290,8 +297,20 @@ def clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def plan(config: TrainConfig, out: Path, machine: Machine, *, data: PackedSet, steps: int = 3) -> dict[str, Any]:
-    """What a run would take, measured over a few steps on random pixels: time, memory, disk. Nothing is written."""
+def plan(
+    config: TrainConfig,
+    out: Path,
+    machine: Machine,
+    *,
+    data: PackedSet,
+    initial: Initial | None = None,
+    steps: int = 3,
+) -> dict[str, Any]:
+    """What a run would take, measured over a few steps on random pixels: time, memory, disk; and what it would take over
+    from ``initial``. Nothing is written."""
+    taken = None if initial is None else transfer(initial, config, data.classes)
+    if taken is not None:
+        say(taken)
     crop = config.preprocessing.crop
     model = network(config, len(data.classes)).to(machine.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.optimizer)
@@ -325,6 +344,7 @@ def plan(config: TrainConfig, out: Path, machine: Machine, *, data: PackedSet, s
         "peak_memory_bytes": _peak_memory(machine.device),
         "disk_bytes": CHECKPOINTS * checkpoint + parameters * 4,
         "disk_free_bytes": shutil.disk_usage(_existing_parent(out)).free,
+        **({} if taken is None else {"initial": taken.record()}),
         "config": to_json(config),
     }
 

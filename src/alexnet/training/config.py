@@ -42,6 +42,8 @@ class TrainConfig:
     precision: Precision = "float32"
     seed: int = 0
     """Of the initial weights and of every draw."""
+    until_train_error: float | None = None
+    """End after the first epoch whose training error, as the network saw the images, is at most this; None: after all."""
     train_images: int | None = None
     """Train on the first so many images of a fixed random order; None: on all."""
     checkpoint_steps: int = 500
@@ -56,6 +58,10 @@ class TrainConfig:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"TrainConfig.label_smoothing is {self.label_smoothing}; it needs 0 <= label_smoothing < 1"
+            )
+        if self.until_train_error is not None and not 0 <= self.until_train_error < 1:
+            raise ValueError(
+                f"TrainConfig.until_train_error is {self.until_train_error}; it is a share, 0 <= until_train_error < 1"
             )
         if self.train_images is not None and self.train_images < 1:
             raise ValueError(f"TrainConfig.train_images is {self.train_images}; it must be at least 1")

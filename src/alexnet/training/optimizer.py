@@ -44,6 +44,8 @@ class OptimizerConfig:
             raise ValueError(f"OptimizerConfig.momentum is {self.momentum}; it needs 0 <= momentum < 1")
         if not min(self.weight_decay, self.bias_weight_decay) >= 0:
             raise ValueError(f"OptimizerConfig.weight_decay is {self.weight_decay}; a decay is 0 or more")
+        if any(not value >= 0 for _, value in (*self.layer_lr, *self.layer_weight_decay)):
+            raise ValueError("OptimizerConfig.layer_lr and layer_weight_decay hold factors and decays of 0 or more")
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -75,18 +77,21 @@ class PaperSGD(torch.optim.Optimizer):
             params = [w for w in group["params"] if w.grad is not None]
             if not params:
                 continue
-            for w in params:
-                if not self.state[w]:
-                    self.state[w]["velocity"] = torch.zeros_like(w)
+            velocities = []
+            if momentum:  # without it a velocity is the step itself, and torch's kernel takes none
+                for w in params:
+                    if not self.state[w]:
+                        self.state[w]["velocity"] = torch.zeros_like(w)
+                velocities = [self.state[w]["velocity"] for w in params]
             # torch's fused step is v <- momentum v + (1 - dampening) (g + weight_decay w), w <- w - lr v.
             torch._fused_sgd_(
                 params,
                 [_laid_out_like(w, w.grad) for w in params],
-                [self.state[w]["velocity"] for w in params],
+                velocities,
                 weight_decay=weight_decay,
                 momentum=momentum,
-                lr=-1.0,
-                dampening=1.0 + lr,
+                lr=-1.0 if momentum else lr,
+                dampening=1.0 + lr if momentum else 0.0,
                 nesterov=False,
                 maximize=False,
                 is_first_step=False,

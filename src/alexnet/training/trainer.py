@@ -38,11 +38,12 @@ from alexnet.data.loader import Batch, ResidentSplit, Split, batches, epoch_orde
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
-from alexnet.models import build_model
+from alexnet.models import build_model, layer_parameters
 from alexnet.models.lrn import kernels_in_use
 from alexnet.models.lrn.compiled import KERNELS
 from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
+from alexnet.training.initial import Initial, Transfer, other_input, transfer
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.schedule import Rates, rates, set_rates
 from alexnet.training.tensorboard import scalar_writer
@@ -102,6 +103,7 @@ def train(
     run: Path,
     *,
     device: torch.device,
+    initial: Initial | None = None,
     workers: int | None = None,
     resume: bool = False,
     deterministic: bool = False,
@@ -113,7 +115,8 @@ def train(
 
     ``run`` receives config.json, environment.json, log.jsonl, summary.csv and checkpoint/. With ``resume`` the run goes on
     from its last sound checkpoint, bit for bit as if it had never stopped (same threads and versions on the CPU).
-    ``resident`` keeps the training images in the memory of the device.
+    ``initial``: weights to start from, of the layers that fit; with a checkpoint they are no longer needed, and if given
+    must be the same. ``resident`` keeps the training images in the memory of the device.
     Raises :class:`StoppedError` after a ``stop`` was requested (by default: by SIGINT or SIGTERM), with a checkpoint;
     :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
     :class:`AlexNetError` on a loss that is not finite.
@@ -123,10 +126,14 @@ def train(
             f"{printable(data.path)} holds images of {data.channels} channels, {config.network} reads "
             f"{config.preprocessing.channels}; take another recipe, or set --preprocessing.channels and --model.in-channels"
         )
+    # A layer that is not there is refused before there is a run; torch's fused optimizers take no shapes for parameters.
+    build_optimizer(network(config, len(data.classes), weights=False), replace(config.optimizer, kind="paper"))
+    start = None if initial is None else transfer(initial, config, data.classes)
     run.mkdir(parents=True, exist_ok=True)
     with nullcontext(stop) if stop else StopRequest() as stop, _sole_trainer(run), _explained_faults(run):
-        checkpoint = _open_run(config, data, run, resume=resume)
-        return _Trainer(config, data, run, device, workers, deterministic, resident, quiet, stop).train(checkpoint)
+        checkpoint = _open_run(config, data, run, start, resume=resume)
+        trainer = _Trainer(config, data, run, device, workers, deterministic, resident, quiet, stop)
+        return trainer.train(checkpoint, start)
 
 
 class _Trainer:
@@ -167,9 +174,12 @@ class _Trainer:
         self.unread: list[_UnreadStep] = []
         self.read_at = time.monotonic()
 
-    def train(self, checkpoint: Checkpoint | None) -> nn.Module:
+    def train(self, checkpoint: Checkpoint | None, start: Transfer | None) -> nn.Module:
         if checkpoint is not None:
             self._restore(checkpoint)
+        elif start is not None:
+            self.model.load_state_dict(start.tensors, strict=False)
+            say(start)
         config, progress = self.config, self.progress
         _require_space(self.run, CHECKPOINTS * self._checkpoint_bytes())
         num, total = len(self.image_N), config.epochs * len(self.image_N)
@@ -179,13 +189,19 @@ class _Trainer:
             Bar("train", total, done=progress.epoch * num + progress.position, quiet=self.quiet) as bar,
         ):
             if progress.step == 0:
+                if start is not None and (other := other_input(start.initial, config)):
+                    self._note(f"the initial weights were trained on another input ({', '.join(other)})")
                 self._check_signal()
             self.started = time.monotonic() - progress.seconds
-            while progress.epoch < config.epochs:
+            while progress.epoch < config.epochs and not self._reached_goal():
                 self._train_epoch(bar)
                 self._finish_epoch()
         self.model.eval()
         return self.model
+
+    def _reached_goal(self) -> bool:
+        goal, history = self.config.until_train_error, self.progress.history
+        return goal is not None and any(row["train_top1_error"] <= goal for row in history)
 
     def _train_epoch(self, bar: Bar) -> None:
         config, progress = self.config, self.progress
@@ -199,6 +215,9 @@ class _Trainer:
             pin=self.device.type == "cuda",
         )
         self.model.train()
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()  # the statistics of a frozen layer are frozen as well
         asked = self.read_at = time.monotonic()
         for batch in source:
             self._step(batch, data_seconds=time.monotonic() - asked)
@@ -437,17 +456,29 @@ def training_images(num: int, config: TrainConfig) -> NDArray[np.int64]:
     return np.sort(rng.permutation(config.seed, "subset", 0, num)[: config.train_images])
 
 
-def network(config: TrainConfig, classes: int) -> nn.Module:
-    """The untrained network of a run on data of ``classes`` classes."""
-    return build_model(replace(config.model, num_classes=classes), name=config.network, seed=config.seed)
+def network(config: TrainConfig, classes: int, *, weights: bool = True) -> nn.Module:
+    """The untrained network of a run on data of ``classes`` classes, or only its shapes. Layers whose factor in
+    ``optimizer.layer_lr`` is 0 get no gradient, and nothing is computed for it in vain."""
+    seed = config.seed if weights else None
+    model = build_model(replace(config.model, num_classes=classes), name=config.network, seed=seed)
+    factors = dict(config.optimizer.layer_lr)
+    for layer, parameters in layer_parameters(model).items():
+        for parameter in (*parameters.weights, *parameters.biases):
+            parameter.requires_grad_(factors.get(layer) != 0)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError("optimizer.layer_lr freezes every layer; leave out one that is to learn")
+    return model
 
 
-def require_same_run(config: TrainConfig, data: PackedSet, run: Path) -> None:
-    """Raise :class:`UsageError`, naming the fields, if ``run`` was made with other settings or other data."""
+def require_same_run(config: TrainConfig, data: PackedSet, run: Path, initial: Initial | None = None) -> None:
+    """Raise :class:`UsageError`, naming the fields, if ``run`` was made with other settings, other data, or (where
+    ``initial`` is given) other initial weights."""
     stored = read_json(run / "config.json")
     changed = [d for d in differences(stored.get("train"), to_json(config)) if d not in NOT_COMPUTED]
     if stored.get("data", {}).get("fingerprint") != data.fingerprint:
         changed.append("the content of the data")
+    if initial is not None and stored.get("initial", {}).get("fingerprint") != initial.fingerprint:
+        changed.append("the initial weights")
     if changed:
         raise UsageError(
             f"{printable(run)} was made with other settings ({', '.join(changed[:4])}); resume with the same, or take "
@@ -455,17 +486,26 @@ def require_same_run(config: TrainConfig, data: PackedSet, run: Path) -> None:
         )
 
 
-def _open_run(config: TrainConfig, data: PackedSet, run: Path, *, resume: bool) -> Checkpoint | None:
+def _open_run(
+    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool
+) -> Checkpoint | None:
     """Create the files of a new run, or check that an old one is the same and load its checkpoint."""
     checkpoint: Checkpoint | None = None
     faults: list[str] = []
     if not (run / "config.json").exists():
         settings = to_json(config)
         origin = {"path": str(data.path), "fingerprint": data.fingerprint}
-        write_json(run / "config.json", {"train": settings, "data": origin, "fingerprint": fingerprint(settings)})
+        document = {"train": settings, "data": origin, "fingerprint": fingerprint(settings)}
+        write_json(run / "config.json", document | ({} if start is None else {"initial": start.record()}))
     elif resume:
-        require_same_run(config, data, run)
+        require_same_run(config, data, run, None if start is None else start.initial)
         checkpoint, faults = load_checkpoint(run / "checkpoint")
+        source = read_json(run / "config.json").get("initial", {}).get("source")
+        if checkpoint is None and start is None and source is not None:
+            raise UsageError(
+                f"{printable(run)} has no checkpoint yet and starts from the weights of {printable(source)}; name them "
+                "again with --init-from"
+            )
     else:
         raise UsageError(
             f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"

@@ -1,0 +1,75 @@
+"""§3.1: rectified linear units against what came before them and after, and max against average pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from alexnet.claims.experiment import Arm, Experiment, learning_rates, lower
+from alexnet.training.config import TrainConfig
+
+SMALL_SCALES = ("smoke", "cifar10", "fashion-mnist")
+"""Figure 1 is of CIFAR-10; its network is made for images of that size."""
+
+RATES = (4.0, 8.0, 2.0, 1.0)
+"""Candidates for each arm, the likeliest first: the four-layer network's own rate is made for 120 epochs, not for speed."""
+
+SUCCESSORS = ("leaky_relu", "prelu", "gelu")
+
+
+def _activations(*names: str) -> Callable[[TrainConfig], Sequence[Arm]]:
+    def arms(base: TrainConfig) -> Sequence[Arm]:
+        rates = learning_rates(base, RATES)
+        others = (Arm(name=name, changes={"model.activation": name}, tuned=rates) for name in names)
+        return Arm(name="base", tuned=rates), *others
+
+    return arms
+
+
+EXPERIMENTS = (
+    Experiment(
+        id="relu-tanh",
+        title="Epochs to 25 % training error, ReLU and tanh (figure 1)",
+        recipe="four-layer",
+        arms=_activations("tanh"),
+        tuned_by="epochs_to_goal",
+        comparisons=(
+            lower(
+                "epochs_to_goal", "C7", "ReLU reaches 25 % training error sooner than tanh", than="tanh", printed=6.0
+            ),
+        ),
+        scales=SMALL_SCALES,
+    ),
+    Experiment(
+        id="relu-sigmoid",
+        title="Epochs to 25 % training error, ReLU and sigmoid",
+        recipe="four-layer",
+        arms=_activations("sigmoid"),
+        tuned_by="epochs_to_goal",
+        comparisons=(
+            lower("epochs_to_goal", "N1", "ReLU reaches 25 % training error sooner than sigmoid", than="sigmoid"),
+        ),
+        scales=SMALL_SCALES,
+    ),
+    Experiment(
+        id="relu-successors",
+        title="Epochs to 25 % training error, ReLU and its successors",
+        recipe="four-layer",
+        arms=_activations(*SUCCESSORS),
+        tuned_by="epochs_to_goal",
+        comparisons=tuple(
+            lower("epochs_to_goal", "N2", f"{name} reaches 25 % training error sooner than ReLU", arm=name, than="base")
+            for name in SUCCESSORS
+        ),
+        scales=SMALL_SCALES,
+    ),
+    Experiment(
+        id="max-average",
+        title="Max and average pooling",
+        arms=lambda base: (Arm(name="base"), Arm(name="average-pooling", changes={"model.pooling": "average"})),
+        comparisons=(
+            lower(
+                "center_error", "N3", "the error is lower with max pooling than with average", than="average-pooling"
+            ),
+        ),
+    ),
+)

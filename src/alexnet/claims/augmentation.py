@@ -1,0 +1,102 @@
+"""§4.1: crops, mirror images, color noise, and ten views at test time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, learning_rates, lower
+from alexnet.training.config import TrainConfig
+
+CENTERED: Mapping[str, Any] = {"augmentation.crop": "center", "augmentation.mirror": False}
+COLOR_SCALES = ("smoke", "cifar10", "imagenette", "imagenet")
+
+
+def _arms(base: TrainConfig) -> Sequence[Arm]:
+    return Arm(name="base"), Arm(name="no-crops", changes=CENTERED)
+
+
+def _mistuned_arms(base: TrainConfig) -> Sequence[Arm]:
+    slow = {"optimizer.lr": base.optimizer.lr / 10}
+    return (
+        Arm(name="slow", changes=slow),
+        Arm(name="slow-no-crops", changes={**slow, **CENTERED}),
+        Arm(name="base", tuned=learning_rates(base)),
+        Arm(name="no-crops", changes=CENTERED, tuned=learning_rates(base)),
+    )
+
+
+def _noise_arms(base: TrainConfig) -> Sequence[Arm]:
+    return (
+        Arm(name="base"),
+        Arm(name="eigenvalue-noise", changes={"augmentation.color_noise_of": "eigenvalue"}),
+        Arm(name="popular-noise", changes={"augmentation.color_noise_of": "constants"}),
+    )
+
+
+EXPERIMENTS = (
+    Experiment(
+        id="crops",
+        title="Random crops and mirror images, and ten views",
+        setting={"views": ("1", "10")},
+        arms=_arms,
+        comparisons=(
+            lower("gap", "C16", "held-out and training error are less apart with crops and mirror", than="no-crops"),
+            lower("center_error", "C16", "the error is lower with crops and mirror images", than="no-crops"),
+            Comparison(
+                claim="C26",
+                says="the error of ten views is lower than that of the center",
+                lower=Side("base", "ten_view_error"),
+                higher=Side("base", "center_error"),
+                printed=1.5,
+            ),
+            Comparison(
+                claim="C26",
+                says="the top-5 error of ten views is lower than that of the center",
+                lower=Side("base", "ten_view_error_top5"),
+                higher=Side("base", "center_error_top5"),
+                printed=1.3,
+            ),
+        ),
+    ),
+    Experiment(
+        id="color-noise",
+        title="With and without color noise",
+        arms=lambda base: (Arm(name="base"), Arm(name="no-color-noise", changes={"augmentation.color_noise": 0.0})),
+        comparisons=(
+            lower("center_error", "C18", "the error is lower with color noise", than="no-color-noise", printed=1.0),
+        ),
+        scales=COLOR_SCALES,
+    ),
+    Experiment(
+        id="color-noise-size",
+        title="Color noise by standard deviation, by eigenvalue, and by the constants others copied",
+        arms=_noise_arms,
+        comparisons=(
+            lower("center_error", "N12", "the error is lower than with noise by eigenvalue", than="eigenvalue-noise"),
+            lower("center_error", "N12", "the error is lower than with the popular constants", than="popular-noise"),
+        ),
+        scales=COLOR_SCALES,
+    ),
+    Experiment(
+        id="augmentation-mistuned",
+        title="Augmentation at a tenth of the learning rate, and at the best of four for each arm",
+        arms=_mistuned_arms,
+        comparisons=(
+            lower(
+                "center_error",
+                "N13",
+                "at a tenth of the learning rate the error is lower without augmentation",
+                arm="slow-no-crops",
+                than="slow",
+            ),
+            lower(
+                "center_error",
+                "N13",
+                "at its own best learning rate the error is lower without augmentation",
+                arm="no-crops",
+                than="base",
+            ),
+        ),
+    ),
+)

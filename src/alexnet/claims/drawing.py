@@ -1,0 +1,145 @@
+"""Drawings of the claims' page: training curves of arms as SVG, and an axis on which effects stand.
+
+A drawing holds no foreign text: names stand in the page, where they are escaped.
+
+Shape suffixes: S seeds, P points of a curve.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from alexnet.report import figures
+from alexnet.report.figures import RUN_COLORS, RUN_DASHES, RUN_MARKERS, Line, column
+from alexnet.report.tables import number
+
+Result = Mapping[str, Any]
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Epochs (P,) and values (P,)."""
+
+MAX_POINTS = 80
+"""A longer curve is drawn by means of neighboring points."""
+ROOM = 0.06
+"""Of an axis, left free at either end."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where values stand, in percent of the length of an axis; those of quotients by their logarithms."""
+
+    start: float
+    end: float
+    logarithmic: bool
+    ticks: tuple[tuple[float, str], ...]
+    """Place and text."""
+
+    def at(self, value: float) -> float:
+        """The place of a value."""
+        place = math.log(value) if self.logarithmic else value
+        return round(100 * (place - self.start) / (self.end - self.start), 2)
+
+    @property
+    def null(self) -> float:
+        """The place of no effect: a difference of 0, a quotient of 1."""
+        return self.at(1.0 if self.logarithmic else 0.0)
+
+
+def effect_axis(values: Sequence[float], *, quotient: bool) -> Axis:
+    """The axis that holds all of the ``values``, which are finite and, as quotients, above 0, and no effect."""
+    places = [math.log(value) for value in values] if quotient else list(values)
+    low, high = min(0.0, *places, 0.0), max(0.0, *places, 0.0)
+    room = ROOM * (high - low) or 0.1
+    start, end = low - room, high + room
+    axis = Axis(start, end, quotient, ())
+    shown = (math.exp(start), math.exp(end)) if quotient else (start, end)
+    ticks = [tick for tick in _ticks(*shown, quotient) if shown[0] <= tick <= shown[1]]
+    return Axis(start, end, quotient, tuple((axis.at(tick), f"{tick:g}".replace("-", "−")) for tick in ticks))
+
+
+def _ticks(low: float, high: float, quotient: bool) -> list[float]:
+    if quotient and high > 3 * low:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1, 2, 5) if len(decades) <= 3 else (1,)
+        return [step * 10.0**decade for decade in decades for step in steps][:: max(1, len(decades) // 6)]
+    return [round(float(tick), 9) for tick in MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high)]
+
+
+def arm_curves(arms: Sequence[Sequence[Result]]) -> str:
+    """Training and held-out loss and error against epochs, as ``<svg>`` elements: of each arm the mean over its seeds as far
+    as all of them went, the range between the lowest and the highest, and alone whatever went on. Arm ``i`` has the style of
+    :func:`alexnet.report.figures.swatch` and the letter of :func:`alexnet.report.figures.letter`. Empty if no result has
+    a curve."""
+    panels = [
+        ("Training loss, nats", lambda result: _curve(result, "curve", "loss")),
+        ("Training error, %", lambda result: _curve(result, "curve", "error", 100)),
+        ("Held-out loss, nats", lambda result: _curve(result, "epochs", "val_loss")),
+        ("Held-out error, %", lambda result: _curve(result, "epochs", "val_top1_error", 100)),
+    ]
+    return "\n".join(svg for title, read in panels if (svg := _panel(title, arms, read)))
+
+
+def _curve(result: Result, rows: str, name: str, scale: float = 1.0) -> Curve:
+    found = result.get(rows)
+    points = [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
+    epoch_P, value_P = column(points, "epoch"), scale * column(points, name)
+    sound_P = np.isfinite(epoch_P) & np.isfinite(value_P)
+    return epoch_P[sound_P], value_P[sound_P]
+
+
+def _thinned(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves of an arm, all by means of as many neighbors, so that they keep their epochs in common."""
+    width = -(-max((len(epoch_P) for epoch_P, _ in curves), default=0) // MAX_POINTS)
+    if width <= 1:
+        return list(curves)
+    wholes = [len(epoch_P) // width * width for epoch_P, _ in curves]
+    return [
+        (epoch_P[:whole].reshape(-1, width).mean(1), value_P[:whole].reshape(-1, width).mean(1))
+        for (epoch_P, value_P), whole in zip(curves, wholes, strict=True)
+        if whole
+    ]
+
+
+def _panel(title: str, arms: Sequence[Sequence[Result]], read: Callable[[Result], Curve]) -> str:
+    """A figure that says in words where its means begin and end; empty if there is nothing to draw."""
+    with matplotlib.rc_context(figures._STYLE):
+        width, height = 3.7, 2.6
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((0.55 / width, 0.5 / height, 1 - 0.63 / width, 1 - 0.82 / height))
+        ends = []
+        for i, results in enumerate(arms):
+            curves = _thinned([curve for curve in map(read, results) if len(curve[0])])
+            if not curves:
+                continue
+            color, dash = RUN_COLORS[i % len(RUN_COLORS)], RUN_DASHES[i % len(RUN_DASHES)]
+            shared = min(len(epoch_P) for epoch_P, _ in curves)
+            epoch_P = curves[0][0][:shared]
+            value_SP = np.array([value_P[:shared] for _, value_P in curves])
+            mean_P = value_SP.mean(0)
+            axes.fill_between(epoch_P, value_SP.min(0), value_SP.max(0), color=color, alpha=0.15, linewidth=0, zorder=2)
+            for alone_P, value_P in curves:
+                if len(alone_P) > shared:
+                    figures._draw(axes, Line(alone_P[shared - 1 :], value_P[shared - 1 :], color, width=0.9, alpha=0.6))
+            marker = RUN_MARKERS[i % len(RUN_MARKERS)]
+            figures._draw(axes, Line(epoch_P, mean_P, color, figures.letter(i), marker, dash, 1.4))
+            ends.append(f"{figures.letter(i)} {mean_P[0]:.3g} to {mean_P[-1]:.3g}")
+        if not ends:
+            return ""
+        figures._dress(axes, title, floor=None, log=False, legend=False)
+        axes.set_xlabel("epoch")
+        svg = figures._svg(figure, f"{title}, against epochs: {'; '.join(ends)}")
+        return re.sub(r'( d="[^"]*")', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[1]), svg)  # half the size
+
+
+def finite(values: Sequence[object]) -> list[float]:
+    """Those that are numbers."""
+    return [value for value in map(number, values) if math.isfinite(value)]

@@ -1,0 +1,82 @@
+"""§4.2: dropout, and what might stand in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alexnet.claims.experiment import Arm, Experiment, lower
+from alexnet.training.config import TrainConfig
+
+NO_DROPOUT = {"model.dropout_rate": 0.0}
+DECAYS = (0.0005, 0.002, 0.005, 0.01)
+
+
+def _kinds(base: TrainConfig) -> Sequence[Arm]:
+    return (
+        Arm(name="base"),
+        Arm(name="inverted-dropout", changes={"model.dropout": "inverted"}),
+        Arm(name="dropout-before", changes={"model.dropout_place": "before"}),
+    )
+
+
+def _others(base: TrainConfig) -> Sequence[Arm]:
+    unregularized = {"optimizer.weight_decay": 0.0, "augmentation.crop": "center", "augmentation.mirror": False}
+    return (
+        Arm(name="base"),
+        Arm(name="tuned-decay", changes=NO_DROPOUT, tuned=("optimizer.weight_decay", DECAYS)),
+        Arm(
+            name="no-regularization",
+            changes={**NO_DROPOUT, **unregularized, "augmentation.color_noise": 0.0},
+        ),
+        Arm(name="global-average", changes={"model.head": "global_average", "model.fc_units": (0, 0)}),
+    )
+
+
+EXPERIMENTS = (
+    Experiment(
+        id="dropout",
+        title="With and without dropout",
+        arms=lambda base: (Arm(name="base"), Arm(name="no-dropout", changes=NO_DROPOUT)),
+        comparisons=(
+            lower("gap", "C19", "held-out and training error are less apart with dropout", than="no-dropout"),
+            lower("center_error", "C19", "the error is lower with dropout", than="no-dropout"),
+            lower(
+                "epochs_to_converge",
+                "C19",
+                "the network converges sooner without dropout",
+                arm="no-dropout",
+                than="base",
+                printed=2.0,
+            ),
+        ),
+    ),
+    Experiment(
+        id="dropout-kinds",
+        title="Dropout: plain or inverted, after the fully connected layers or before them",
+        arms=_kinds,
+        comparisons=(
+            lower(
+                "center_error", "N10", "the error is lower with plain than inverted dropout", than="inverted-dropout"
+            ),
+            lower("center_error", "N10", "the error is lower with dropout after the layers", than="dropout-before"),
+        ),
+    ),
+    Experiment(
+        id="dropout-others",
+        title="In the place of dropout: a tuned decay, nothing at all, no fully connected layers",
+        arms=_others,
+        comparisons=(
+            lower("center_error", "N8", "the error is lower with dropout than with a tuned decay", than="tuned-decay"),
+            lower(
+                "center_error", "N9", "the error is lower with regularization than with none", than="no-regularization"
+            ),
+            lower(
+                "center_error",
+                "N11",
+                "the error is lower with global average pooling than with fc6 and fc7",
+                arm="global-average",
+                than="base",
+            ),
+        ),
+    ),
+)

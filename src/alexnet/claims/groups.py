@@ -1,0 +1,38 @@
+"""All experiments, by group."""
+
+from __future__ import annotations
+
+from alexnet.claims import activation, augmentation, depth, dropout, normalization, optimization, pooling, towers
+from alexnet.claims.experiment import Experiment
+from alexnet.claims.facts import facts
+from alexnet.claims.ledger import CLAIMS, find_claim
+from alexnet.core.errors import UsageError, printable
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.id: experiment
+    for group in (activation, normalization, pooling, towers, dropout, augmentation, optimization, depth)
+    for experiment in group.EXPERIMENTS
+}
+
+
+def experiments_of(claim: str) -> list[Experiment]:
+    """The experiments that compare something for a claim."""
+    return [experiment for experiment in EXPERIMENTS.values() if claim in experiment.claims]
+
+
+def find_experiments(name: str) -> list[Experiment]:
+    """Those of a claim (``C10``), or the one of this name (``lrn``). Raises :class:`UsageError`, which says why a claim
+    has none."""
+    if name in EXPERIMENTS:
+        return [EXPERIMENTS[name]]
+    if not any(claim.id.lower() == name.lower() for claim in CLAIMS):
+        raise UsageError(
+            f"no claim or experiment is called {printable(name)!r}; `alexnet claims list` names the claims, the experiments "
+            f"are {', '.join(EXPERIMENTS)}"
+        )
+    claim = find_claim(name)
+    if found := experiments_of(claim.id):
+        return found
+    if any(fact.claim == claim.id for fact in facts()):
+        raise UsageError(f"{claim.id} is computed, not trained: see `alexnet claims list {claim.id}`")
+    raise UsageError(f"{claim.id} has no experiment: {claim.untested or claim.decides}")

@@ -1,0 +1,112 @@
+"""Numbers of one trained arm: functions of its result file, the lower the better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def center_error(result: Result) -> float:
+    """Top-1 error of the held-out images at the center."""
+    return float(result["views"]["1"]["top1_error"])
+
+
+def center_error_top5(result: Result) -> float:
+    """Top-5 error of the held-out images at the center."""
+    return float(result["views"]["1"]["top5_error"])
+
+
+def ten_view_error(result: Result) -> float:
+    """Top-1 error of the held-out images with ten views (§4.1)."""
+    return float(result["views"]["10"]["top1_error"])
+
+
+def ten_view_error_top5(result: Result) -> float:
+    """Top-5 error of the held-out images with ten views (§4.1)."""
+    return float(result["views"]["10"]["top5_error"])
+
+
+def training_error(result: Result) -> float:
+    """Top-1 error of training images at the center, without dropout, after the last step."""
+    return float(result["training"]["top1_error"])
+
+
+def training_loss(result: Result) -> float:
+    """Loss of training images at the center, without dropout, after the last step, in nats."""
+    return float(result["training"]["loss_nats"])
+
+
+def gap(result: Result) -> float:
+    """Overfitting: top-1 error of held-out images less that of training images, both at the center."""
+    return center_error(result) - training_error(result)
+
+
+def early_loss(result: Result) -> float:
+    """Mean training loss over the first tenth of the steps, in nats."""
+    losses = [float(point["loss"]) for point in result["curve"]]
+    return sum(losses[: math.ceil(len(losses) / 10)]) / math.ceil(len(losses) / 10)
+
+
+def epochs_to_goal(result: Result) -> float:
+    """Epochs until the training error, as the network saw the images and over the last tenth of an epoch, is 25 % (figure
+    1). A run that never got there counts as having needed all its epochs, which is too few."""
+    for point in result["curve"]:
+        if point["error"] <= GOAL:
+            return float(point["epoch"])
+    return float(result["epochs"][-1]["epoch"])
+
+
+def epochs_to_converge(result: Result) -> float:
+    """Epochs until the held-out loss is within 5 % of the lowest that this run reaches."""
+    losses = [row["val_loss"] for row in result["epochs"]]
+    return float(next(i + 1 for i, loss in enumerate(losses) if loss <= 1.05 * min(losses)))
+
+
+def tower_difference(result: Result) -> float:
+    """How far the mean color selectivities of the two towers' first kernels are apart (§6.1)."""
+    return float(result["towers"]["difference"])
+
+
+def tower_difference_by_chance(result: Result) -> float:
+    """What that difference stays below in 95 % of all ways to deal the same kernels to two towers."""
+    return float(result["towers"]["by_chance"])
+
+
+def seconds(result: Result) -> float:
+    """Seconds of training for a thousand images."""
+    return 1000 * float(result["seconds"]) / float(result["images_seen"])
+
+
+GOAL = 0.25
+
+UNITS = {
+    "early_loss": "nats",
+    "training_loss": "nats",
+    "epochs_to_goal": "times",
+    "epochs_to_converge": "times",
+    "seconds": "times",
+}
+"""Of the difference of two numbers of a measure; ``times``: of their quotient. Those not named are shares, compared in
+percentage points."""
+
+MEASURES: dict[str, Callable[[Result], float]] = {
+    measure.__name__: measure
+    for measure in (
+        center_error,
+        center_error_top5,
+        ten_view_error,
+        ten_view_error_top5,
+        training_error,
+        training_loss,
+        gap,
+        early_loss,
+        epochs_to_goal,
+        epochs_to_converge,
+        tower_difference,
+        tower_difference_by_chance,
+        seconds,
+    )
+}

@@ -1,0 +1,145 @@
+"""§5: weight decay, biases, initial weights, momentum, batches, the update rule, schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alexnet.claims.experiment import Arm, Experiment, learning_rates, lower
+from alexnet.models.alexnet import AlexNetConfig
+from alexnet.training.config import TrainConfig
+from alexnet.training.schedule import Cosine, Plateau, Staged, Steps
+
+
+def _decay_arms(base: TrainConfig) -> Sequence[Arm]:
+    return Arm(name="base"), Arm(name="no-decay", changes={"optimizer.weight_decay": 0.0})
+
+
+def _bias_arms(base: TrainConfig) -> Sequence[Arm]:
+    assert isinstance(base.model, AlexNetConfig)
+    biases = base.model.biases
+    return (
+        Arm(name="base"),
+        Arm(name="bias-0.1", changes={"model.biases": tuple(0.1 * b for b in biases)}),
+        Arm(name="bias-0", changes={"model.biases": tuple(0.0 * b for b in biases)}),
+    )
+
+
+def _std_arms(base: TrainConfig) -> Sequence[Arm]:
+    assert isinstance(base.model, AlexNetConfig)
+    std = base.model.weight_std
+    return (
+        Arm(name="base"),
+        *(Arm(name=f"std-x{times}", changes={"model.weight_std": tuple(times * s for s in std)}) for times in (2, 3)),
+    )
+
+
+def _noise_arms(base: TrainConfig) -> Sequence[Arm]:
+    return (
+        Arm(name="base"),
+        *(
+            Arm(name=f"batch-x{times}", changes={"batch_size": times * base.batch_size}, tuned=learning_rates(base))
+            for times in (4, 8)
+        ),
+    )
+
+
+def _rule_arms(base: TrainConfig) -> Sequence[Arm]:
+    adam = ("optimizer.lr", tuple(base.optimizer.lr * factor for factor in (0.01, 0.03, 0.1, 0.3)))
+    return (
+        Arm(name="base"),
+        Arm(name="torch-sgd", changes={"optimizer.kind": "sgd"}),
+        Arm(name="adamw", changes={"optimizer.kind": "adamw", "optimizer.weight_decay": 0.01}, tuned=adam),
+        Arm(name="adam", changes={"optimizer.kind": "adamw", "optimizer.weight_decay": 0.0}, tuned=adam),
+    )
+
+
+def _schedule_arms(base: TrainConfig) -> Sequence[Arm]:
+    patience = max(1, round(base.epochs * 5 / 90))
+    schedules = {
+        "plateau": Plateau(patience=patience),
+        "staged": Staged(),
+        "steps": Steps(every=base.epochs / 3),
+        "cosine": Cosine(warmup=base.epochs / 18),
+    }
+    return tuple(Arm(name=name, changes={"schedule": schedule}) for name, schedule in schedules.items())
+
+
+EXPERIMENTS = (
+    Experiment(
+        id="weight-decay",
+        title="Weight decay and the training error",
+        arms=_decay_arms,
+        comparisons=(
+            lower("training_error", "C21", "the training error is lower with weight decay", than="no-decay"),
+            lower("training_loss", "C21", "the training loss is lower with weight decay", than="no-decay"),
+            lower("center_error", "C21", "the error is lower with weight decay", than="no-decay"),
+        ),
+    ),
+    Experiment(
+        id="biases",
+        title="Initial biases of 1, 0.1 and 0",
+        arms=_bias_arms,
+        comparisons=(
+            lower("early_loss", "C22", "early loss is lower with biases of 1 than of 0", than="bias-0"),
+            lower("early_loss", "C22", "early loss is lower with biases of 1 than of 0.1", than="bias-0.1"),
+            lower("center_error", "N14", "the error is lower with biases of 0 than of 1", arm="bias-0", than="base"),
+        ),
+    ),
+    Experiment(
+        id="initial-weights",
+        title="Initial weights at the paper's scale, twice and three times it",
+        arms=_std_arms,
+        comparisons=(
+            lower("center_error", "N15", "the error is lower with 0.02 for 0.01", arm="std-x2", than="base"),
+            lower("center_error", "N15", "the error is lower with 0.03 for 0.01", arm="std-x3", than="base"),
+        ),
+    ),
+    Experiment(
+        id="momentum",
+        title="With and without momentum",
+        arms=lambda base: (Arm(name="base"), Arm(name="no-momentum", changes={"optimizer.momentum": 0.0})),
+        comparisons=(
+            lower("center_error", "C20", "the error is lower with momentum 0.9 than with none", than="no-momentum"),
+        ),
+    ),
+    Experiment(
+        id="sgd-noise",
+        title="Batches four and eight times as large",
+        arms=_noise_arms,
+        comparisons=(
+            lower("center_error", "N16", "the error is lower than with batches four times as large", than="batch-x4"),
+            lower("center_error", "N16", "the error is lower than with batches eight times as large", than="batch-x8"),
+        ),
+    ),
+    Experiment(
+        id="update-rule",
+        title="The paper's update rule, torch's SGD, Adam and AdamW",
+        arms=_rule_arms,
+        comparisons=(
+            lower(
+                "center_error", "N17", "the error is lower by the paper's rule than by torch's SGD", than="torch-sgd"
+            ),
+            lower("center_error", "N18", "the error is lower by SGD than by Adam", than="adam"),
+            lower("center_error", "N18", "the error is lower by SGD than by AdamW", than="adamw"),
+            lower("early_loss", "N18", "early loss is lower by Adam than by SGD", arm="adam", than="base"),
+        ),
+    ),
+    Experiment(
+        id="schedules",
+        title="The rate on plateaus, as the 2012 program's log has it, in steps, and by a cosine with warm-up",
+        arms=_schedule_arms,
+        comparisons=(
+            lower(
+                "center_error", "N19", "the error is lower by a cosine than on plateaus", arm="cosine", than="plateau"
+            ),
+            lower("center_error", "N19", "the error is lower by a cosine than by steps", arm="cosine", than="steps"),
+            lower(
+                "center_error",
+                "C23",
+                "the error is lower on plateaus than by logged stages",
+                arm="plateau",
+                than="staged",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,319 @@
+"""The page of ``alexnet claims report``: every claim, what was printed and logged, what was measured here, and how to repeat it.
+
+It is one file that loads nothing and looks like a run's report (``alexnet.report``), made from the experiments' documents, the
+result files beside them where they are at hand, and the published verdicts. What is missing or damaged is named on the page.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite
+from alexnet.claims.groups import EXPERIMENTS, experiments_of
+from alexnet.claims.measures import MEASURES, UNITS
+from alexnet.claims.scales import SCALES
+from alexnet.claims.verdicts import documents, entries, sentence
+from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.runs import read_json, write_atomic
+from alexnet.report import figures, render, tables
+
+Document = Mapping[str, Any]
+
+HERE = Path(__file__).parent
+
+WORDS = ("confirmed", "contradicted", "inconclusive", "mixed", "not tested")
+UNIT_NAMES = {"points": "percentage points", "times": "times (a quotient)", "nats": "nats"}
+VALUE_UNITS = {"epochs_to_goal": "epochs", "epochs_to_converge": "epochs", "seconds": "s for 1,000 images"}
+"""Of a measure's own values, where they are neither nats nor percent."""
+MAX_NAMED = 4
+"""Of the files that are missing from one experiment."""
+
+
+def write_page(results: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of the claims, with the results of one's own in ``results``, and return its path: ``out``, or
+    ``results/claims.html``. Raises :class:`UsageError` if ``results`` is a file, or ``out`` is a folder or is in none."""
+    folder = Path(results)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{printable(folder)} is a file; --results names the folder that `claims run` wrote to")
+    page = Path(out) if out is not None else folder / "claims.html"
+    if page.is_dir():
+        raise UsageError(f"{printable(page)} is a folder; --out names the file of the page")
+    if out is None:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not page.parent.is_dir():
+        raise UsageError(f"{printable(page.parent)}: no such folder; make it, or name another file with --out")
+    engine = _engine()
+    style = Markup(f"{engine.globals['style']}{(HERE / 'page.css').read_text('utf-8')}")
+    html = engine.get_template("page.html").render(_content(folder), style=style).encode("utf-8", "replace")
+    write_atomic(page, lambda file: file.write(html))
+    return page
+
+
+def _engine() -> jinja2.Environment:
+    """The report's, which finds this package's template first."""
+    return render._engine().overlay(loader=jinja2.FileSystemLoader([HERE, render.FOLDER]))
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """What the page shows, by the names the template uses."""
+    faults: list[str] = []
+    found, known = _read(folder, faults)
+    known.sort(key=_order)
+    sections = []
+    anchors = {(d["experiment"], d["scale"]): f"experiment-{i}" for i, d in enumerate(known)}
+    for document in known:
+        try:
+            sections.append(_experiment(document, anchors, folder, faults))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            faults.append(
+                f"{document['experiment']} at {document['scale']}: not the document of an experiment "
+                f"({type(error).__name__}: {error})"
+            )
+    rows = [_row(entry, anchors) for entry in found]
+    return {
+        "title": "The paper on trial",
+        "origin": "the experiments",
+        "rows": rows,
+        "cards": [_card(word, rows) for word in WORDS],
+        "groups": [_group(rows, letter) for letter in "CN"],
+        "facts": [fact for entry in found for fact in entry["facts"]],
+        "experiments": sections,
+        "measures": {name: " ".join((measure.__doc__ or "").split()) for name, measure in MEASURES.items()},
+        "untested": [row for row in rows if row["word"] == "not tested"],
+        "unit_names": UNIT_NAMES,
+        "folder": str(folder),
+        "faults": faults,
+    }
+
+
+def _read(folder: Path, faults: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The entries of the ledger and the experiments' documents; without one's own where these cannot be read."""
+    try:
+        return entries(folder), documents(folder)
+    except (AlexNetError, OSError) as error:
+        faults.append(
+            f"{printable(error)}. Only published verdicts are shown; remove the file, or run its experiment again"
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        faults.append(
+            f"{printable(folder)}: a document is not one of an experiment ({type(error).__name__}: {printable(error)}). Only "
+            "published verdicts are shown"
+        )
+    nowhere = folder / "claims.html"  # a file, or nothing: there is no document in it
+    return entries(nowhere), documents(nowhere)
+
+
+def _order(document: Document) -> tuple[int, bool, str]:
+    """Experiments as the groups have them, the smoke test of one last."""
+    known = list(EXPERIMENTS)
+    name = document["experiment"]
+    return known.index(name) if name in known else len(known), document["scale"] == "smoke", str(document["scale"])
+
+
+# The ledger -------------------------------------------------------------------------------------------------------------
+
+
+def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """A claim with what decided it, or why nothing did, or not all of it: what is computed can be a part of a claim."""
+    claim, comparisons = entry["claim"], entry["comparisons"]
+    trained = [row for row in comparisons if row["scale"] != "smoke"]
+    scale = comparisons[0]["scale"] if comparisons else ""  # the largest
+    word, _, parts = str(entry["verdict"]).partition(": ")
+    decisive = [row for row in comparisons if row["scale"] == scale]
+    tried = [
+        {"row": row, "numbers": _numbers(row), "where": anchors.get((row["experiment"], scale), "")} for row in decisive
+    ]
+    others = dict.fromkeys((r["experiment"], r["scale"]) for r in comparisons if r["scale"] not in (scale, "smoke"))
+    commands = [f"alexnet claims list {claim['id']}"] if entry["facts"] else []
+    commands += dict.fromkeys(str(row["command"]) for row in decisive)
+    open_ = not trained and (word == "not tested" or experiments_of(claim["id"]))
+    why, command = _why(claim, comparisons) if open_ else ("", "")
+    return {
+        "claim": claim,
+        "word": word,
+        "parts": parts,
+        "facts": entry["facts"],
+        "tried": tried,
+        "scale": scale,
+        "others": [(other[1], anchors[other]) for other in others if other in anchors],
+        "commands": commands,
+        "source": "both" if trained and entry["facts"] else "trained" if trained else "computed",
+        "part": word != "not tested" and bool(why),
+        "why": why,
+        "to_try": "" if decisive else command,
+    }
+
+
+def _why(claim: Mapping[str, str], comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Why a claim has no verdict, and the command that would give it one, if one would."""
+    if claim["untested"]:
+        return claim["untested"], ""
+    experiments = experiments_of(claim["id"])
+    if not experiments:
+        return "No experiment of alexnet claims run compares this.", ""
+    scales = [name for name in SCALES if any(name in (experiment.scales or SCALES) for experiment in experiments)]
+    command = f"alexnet claims run {claim['id']} --scale {'cifar10' if 'cifar10' in scales else scales[-1]} --seeds 3"
+    if comparisons:
+        return "Tried at the scale smoke only, which shows that the code runs and decides nothing.", command
+    return f"Not run yet: {', '.join(experiment.id for experiment in experiments)}.", command
+
+
+def _card(word: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many claims have this verdict, and from what."""
+    sources = Counter(row["source"] for row in rows if row["word"] == word)
+    said = [f"{sources[source]} {source}" for source in ("computed", "trained", "both") if sources[source]]
+    return {"word": word, "num": sources.total(), "sources": "" if word == "not tested" else ", ".join(said)}
+
+
+def _group(rows: Iterable[Mapping[str, Any]], letter: str) -> dict[str, int]:
+    """Of the claims of the paper (C), or beyond it (N): all, and those with a verdict."""
+    words = [row["word"] for row in rows if row["claim"]["id"].startswith(letter)]
+    return {"num": len(words), "tested": sum(word != "not tested" for word in words)}
+
+
+# One experiment ---------------------------------------------------------------------------------------------------------
+
+
+def _experiment(
+    document: Document, anchors: Mapping[tuple[str, str], str], folder: Path, faults: list[str]
+) -> dict[str, Any]:
+    """What a section shows: arms, effects, values by seed, and curves where result files are at hand."""
+    name, scale, comparisons = document["experiment"], document["scale"], document["comparisons"]
+    own = (folder / str(scale) / f"{name}.json").exists()
+    results = _results(document, folder, own, faults)
+    arms = [
+        {
+            "letter": figures.letter(i),
+            "swatch": Markup(figures.swatch(i)),
+            "name": arm,
+            "changes": tables.flatten(about["changes"]),
+            "chosen": tables.flatten(document["chosen"].get(arm, {})),
+            "diverged": max((row["diverged"].get(arm, 0) for row in comparisons), default=0),
+        }
+        for i, (arm, about) in enumerate(document["arms"].items())
+    ]
+    return {
+        "anchor": anchors[name, scale],
+        "about": document,
+        "own": own,
+        "claims": list(dict.fromkeys(row["claim"] for row in comparisons)),
+        "arms": arms,
+        "effects": [
+            _effects([row for row in comparisons if row["unit"] == unit], unit)
+            for unit in dict.fromkeys(row["unit"] for row in comparisons)
+        ],
+        "by_seed": _by_seed(document),
+        "used": list(dict.fromkeys(row[side]["measure"] for row in comparisons for side in ("lower", "higher"))),
+        "curves": Markup(arm_curves([results[arm] for arm in document["arms"]])),
+        "environment": tables.flatten(document.get("environment", {})),
+    }
+
+
+def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The sound result files of each arm. Those of an experiment of one's own that are not there or not sound are faults; a
+    published document comes without any."""
+    scale, missing = str(document["scale"]), []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for arm, about in document["arms"].items():
+        found[arm] = []
+        for name in map(str, about["results"]):
+            path = folder / scale / Path(name).name
+            try:
+                result = read_json(path)
+                if not isinstance(result, dict):
+                    raise AlexNetError(f"{printable(path)}: not the result of an arm")
+                found[arm].append({key: result.get(key) for key in ("curve", "epochs")})
+            except (AlexNetError, OSError) as error:
+                if path.exists():
+                    faults.append(str(error))
+                elif own:
+                    missing.append(path.name)
+    if missing:
+        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+        faults.append(
+            f"{document['experiment']} at {scale}: {', '.join(missing[:MAX_NAMED])}{more}: no such file in {folder / scale}; "
+            "without it the curves are those of the other seeds"
+        )
+    return found
+
+
+def _effects(comparisons: Sequence[Mapping[str, Any]], unit: str) -> dict[str, Any]:
+    """Comparisons of one unit on one axis."""
+    quotient = unit == "times"
+    numbers = finite([row.get(key) for row in comparisons for key in ("effect", "low", "high", "printed")])
+    axis = effect_axis([number for number in numbers if number > 0 or not quotient], quotient=quotient)
+    return {"unit": unit, "axis": axis, "rows": [_effect(row, axis) for row in comparisons]}
+
+
+def _effect(row: Mapping[str, Any], axis: Axis) -> dict[str, Any]:
+    """A comparison: its numbers in words, and where they stand."""
+
+    def place(key: str) -> float | None:
+        found = [v for v in finite([row.get(key)]) if v > 0 or not axis.logarithmic]
+        return axis.at(found[0]) if found else None
+
+    return {
+        "claim": row["claim"],
+        "says": row["says"],
+        "verdict": row["verdict"],
+        "sentence": sentence(row),
+        "numbers": _numbers(row),
+        "printed": _printed(row),
+        "smallest": ""
+        if row.get("smallest_effect") is None
+        else _number(row["smallest_effect"], row["unit"], sign=False),
+        "effect": place("effect"),
+        "low": place("low"),
+        "high": place("high"),
+        "printed_at": place("printed"),
+    }
+
+
+def _numbers(row: Mapping[str, Any]) -> str:
+    """Effect, interval and number of seeds."""
+    if not row["n"]:
+        return "no seed for which both sides have a number"
+    unit, seeds = row["unit"], f"{row['n']} seed{'s' if row['n'] > 1 else ''}"
+    ends = [row["low"], row["high"]]
+    interval = "no interval" if None in ends else " to ".join(_number(end, unit, bare=True) for end in ends)
+    return f"{_number(row['effect'], unit)} ({interval}; {seeds})"
+
+
+def _printed(row: Mapping[str, Any]) -> str:
+    return "" if row["printed"] is None else _number(row["printed"], row["unit"], sign=False)
+
+
+def _number(value: object, unit: str, *, sign: bool = True, bare: bool = False) -> str:
+    """``+0.42 points``, ``−0.013 nats``, ``5.20 times``."""
+    digits = 3 if unit == "nats" else 2
+    text = f"{tables.number(value):{'+' if sign and unit != 'times' else ''}.{digits}f}".replace("-", "−")
+    return text if bare else f"{text} {unit}"
+
+
+def _by_seed(document: Document) -> list[dict[str, Any]]:
+    """The numbers of each arm and measure by seed; where some seeds have no pair, those of the others in order."""
+    rows: dict[tuple[str, str, tuple[str, ...]], dict[str, Any]] = {}
+    for comparison in document["comparisons"]:
+        for key in ("lower", "higher"):
+            values, side = comparison.get(f"{key}_values", []), comparison[key]
+            if not values:
+                continue
+            measure = side["measure"]
+            texts = tuple(f"{tables.number(value):.4g}" for value in values)
+            unit = VALUE_UNITS.get(measure, UNITS.get(measure, "%"))
+            mean = sum(map(tables.number, values)) / len(values)
+            rows[side["arm"], measure, texts] = {
+                "arm": side["arm"],
+                "measure": str(measure).replace("_", " "),
+                "unit": unit,
+                "texts": texts,
+                "whole": len(texts) == len(document["seeds"]),
+                "mean": f"{mean:.4g}",
+            }
+    return sorted(rows.values(), key=lambda row: row["measure"])

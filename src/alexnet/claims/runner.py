@@ -1,0 +1,323 @@
+"""Train the arms of an experiment, one result file for each arm and seed, and judge its comparisons.
+
+A result is found again by what it was computed from: the configuration, the seed included, and the data. So experiments
+share their arms, a stopped experiment goes on where it was, and nothing is computed or written twice.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, vary
+from alexnet.claims.measures import MEASURES, UNITS
+from alexnet.claims.scales import Scale
+from alexnet.claims.verdict import judge
+from alexnet.core import rng
+from alexnet.core.config import fingerprint, to_json
+from alexnet.core.console import say
+from alexnet.core.device import Machine
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError
+from alexnet.core.runs import environment, read_json, write_json
+from alexnet.data.packed import PackedSet, PackedSplit
+from alexnet.evaluation.error_rate import Evaluation, evaluate_split
+from alexnet.evaluation.predict import load
+from alexnet.evaluation.views import CENTER
+from alexnet.models.alexnet import AlexNetConfig
+from alexnet.probes.towers import PERMUTATIONS, measure
+from alexnet.recipes.run import open_data, result_name, run
+from alexnet.training.config import TrainConfig
+from alexnet.training.trainer import training_images
+
+TUNING_SEED = 1000
+"""Of the runs that choose a learning rate: not one of those that are compared."""
+TRAINING_IMAGES = 10_000
+"""At most, whose error is counted again after the training."""
+CURVE_POINTS = 10
+"""Points of a result's curve for each epoch."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images of a split, as a split."""
+
+    split: PackedSplit
+    image_N: NDArray[np.int64]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.split.labels[self.image_N]
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.split.paths[i] for i in self.image_N]
+
+    def __len__(self) -> int:
+        return len(self.image_N)
+
+    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.split.read(self.image_N[index_B])
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where results are made and kept: ``out/SCALE/*.json``, and the runs beside them."""
+
+    scale: str
+    out: Path
+    machine: Machine
+    open_data: Callable[[TrainConfig], PackedSet]
+    keep_models: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.scale
+
+    def stored(self, key: str) -> Result | None:
+        """The result of this key, if it was made before."""
+        found = sorted(self.folder.glob(f"*-{key}.json"))
+        return read_json(found[0]) if found else None
+
+    def result(self, arm: Arm, config: TrainConfig) -> Result:
+        """The result of an arm with this configuration: read, or made now and written once."""
+        key = result_key(arm, config)
+        if (known := self.stored(key)) is not None:
+            return known
+        made = {
+            "arm": arm.name,
+            "scale": self.scale,
+            "seed": config.seed,
+            "fingerprint": key,
+            **(arm.result or train_and_measure)(self, config),
+            "config": to_json(config),
+            "environment": environment(),
+        }
+        write_json(self.folder / f"{arm.name}-{key}.json", made)
+        return made
+
+    def run_folder(self, config: TrainConfig) -> Path:
+        return self.folder / "runs" / config_key(config)
+
+
+def config_key(config: TrainConfig) -> str:
+    """Of what a result is computed from: not of names, nor of how often checkpoints are written."""
+    fields = {k: v for k, v in to_json(config).items() if k not in ("recipe", "network", "checkpoint_steps", "seed")}
+    return f"{fingerprint(fields)[:8]}-seed{config.seed}"
+
+
+def result_key(arm: Arm, config: TrainConfig) -> str:
+    key = config_key(config)
+    return f"{arm.name}-{key}" if arm.result else key
+
+
+def train_and_measure(bench: Bench, config: TrainConfig) -> Result:
+    """Train from scratch, and everything that the measures read. A training that ends in a loss that is not finite is a
+    result too."""
+    out = bench.run_folder(config)
+    data = bench.open_data(config)
+    try:
+        summary = run(config, out, bench.machine, data=data, resume=True, report=False)
+    except StoppedError:
+        raise
+    except AlexNetError as error:
+        if "the loss is" not in str(error):
+            raise
+        return {"diverged": str(error)}
+    return measured(bench, config, data, out, summary)
+
+
+def measured(bench: Bench, config: TrainConfig, data: PackedSet, out: Path, summary: dict[str, Any]) -> Result:
+    """The result of a finished run; its checkpoints are deleted."""
+    rows = _log(out)
+    steps = [row for row in rows if row["event"] == "step"]
+    epochs = [row for row in rows if row["event"] == "epoch"]
+    num = len(training_images(len(data.split("train")), config))
+    result = {
+        "n": summary["views"]["1"]["n"],
+        "n_train": num,
+        "views": summary["views"],
+        "protocol": read_json(out / "results" / result_name("1"))["protocol"],
+        "training": training_counts(bench, config, data, out),
+        "epochs": [{k: v for k, v in row.items() if k not in ("event", "dead_filters")} for row in epochs],
+        "curve": curve(steps, math.ceil(num / config.batch_size)),
+        "seconds": epochs[-1]["seconds"],
+        "images_seen": num * len(epochs),
+    }
+    if isinstance(config.model, AlexNetConfig) and config.model.towers == 2 and config.model.in_channels == 3:
+        result["towers"] = tower_colors(out)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    return result
+
+
+def tower_colors(out: Path) -> dict[str, float]:
+    """How far apart the towers of conv1 are in mean color selectivity, and the 95th percentile of that under permutation."""
+    kernels_KCRS = np.load(out / "results" / "conv1.npy", allow_pickle=False)
+    color_K = measure(kernels_KCRS).color_selectivity_K
+    half = len(color_K) // 2
+    order_PK = rng.uniform(0, "claims/towers", 0, np.arange(PERMUTATIONS), len(color_K)).argsort(1)
+    drawn_P = np.abs(color_K[order_PK[:, :half]].mean(1) - color_K[order_PK[:, half:]].mean(1))
+    return {
+        "difference": float(abs(color_K[:half].mean() - color_K[half:].mean())),
+        "by_chance": float(np.quantile(drawn_P, 0.95)),
+    }
+
+
+def training_counts(bench: Bench, config: TrainConfig, data: PackedSet, out: Path) -> dict[str, Any]:
+    """Errors and loss of training images as the finished network sees them: the center, without dropout."""
+    predictor = load(out, bench.machine.device, config.precision)
+    split = data.split("train")
+    image_N = training_images(len(split), config)
+    some_N = np.sort(image_N[rng.permutation(config.seed, "claims/training", 0, len(image_N))[:TRAINING_IMAGES]])
+    evaluation: Evaluation = evaluate_split(
+        predictor.model,
+        Sample(split, some_N),
+        config.preprocessing,
+        data.mean,
+        classes=data.classes,
+        views=CENTER,
+        batch_size=config.batch_size,
+        device=bench.machine.device,
+        precision=config.precision,
+    )
+    counts = {name: getattr(evaluation, name) for name in ("n", "top1_errors", "top5_errors", "loss_nats")}
+    return counts | {"top1_error": evaluation.top1_error, "top5_error": evaluation.top5_error}
+
+
+def curve(steps: Sequence[dict[str, Any]], steps_an_epoch: int) -> list[dict[str, float]]:
+    """Mean loss and error of the steps, ten points an epoch: what figure 1 draws."""
+    width = max(1, steps_an_epoch // CURVE_POINTS)
+    points = []
+    for end in range(width, len(steps) + 1, width):
+        some = steps[end - width : end]
+        points.append(
+            {
+                "epoch": steps[end - 1]["step"] / steps_an_epoch,
+                "loss": sum(row["loss"] for row in some) / width,
+                "error": sum(row["top1_error"] for row in some) / width,
+            }
+        )
+    return points
+
+
+def _log(out: Path) -> list[dict[str, Any]]:
+    import json
+
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+# An experiment ----------------------------------------------------------------------------------------------------------
+
+
+def recipe_of(experiment: Experiment, scale: Scale) -> TrainConfig:
+    """What all arms of the experiment are varied from."""
+    return vary(scale.network if experiment.recipe == "network" else scale.four_layer, experiment.setting)
+
+
+def arms_of(experiment: Experiment, scale: Scale) -> dict[str, tuple[Arm, TrainConfig]]:
+    """The arms by name, with their configurations; rates are not chosen yet."""
+    base = recipe_of(experiment, scale)
+    return {arm.name: (arm, vary(base, arm.changes)) for arm in experiment.arms(base)}
+
+
+def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], bench: Bench) -> dict[str, Any]:
+    """Every arm with every seed, and the verdict of every comparison: the document of ``out/SCALE/ID.json``."""
+    if experiment.scales and scale.name not in experiment.scales:
+        raise UsageError(
+            f"{experiment.id} means nothing at the scale {scale.name}; its scales are {', '.join(experiment.scales)}"
+        )
+    results: dict[str, list[Result]] = {}
+    chosen: dict[str, dict[str, Any]] = {}
+    arms = arms_of(experiment, scale)
+    for name, (arm, config) in arms.items():
+        if arm.tuned:
+            chosen[name] = _tuned(experiment, arm, config, bench)
+            arms[name] = (arm, vary(config, chosen[name]))
+    for seed in seeds:  # seed by seed, so that what is stopped has whole pairs
+        for name, (arm, config) in arms.items():
+            say(f"{experiment.id}, {name}, seed {seed}")
+            results.setdefault(name, []).append(bench.result(arm, replace(config, seed=seed)))
+    document = {
+        "experiment": experiment.id,
+        "title": experiment.title,
+        "scale": scale.name,
+        "says": scale.says,
+        "seeds": list(seeds),
+        "chosen": {name: to_json(changes) for name, changes in chosen.items()},
+        "arms": {
+            name: {
+                "changes": {k: to_json(v) for k, v in arm.changes.items()},
+                "results": [f"{r['arm']}-{r['fingerprint']}.json" for r in results[name]],
+            }
+            for name, (arm, _) in arms.items()
+        },
+        "comparisons": [compare(comparison, results) for comparison in experiment.comparisons],
+        "command": f"alexnet claims run {experiment.id} --scale {scale.name} --seeds {len(seeds)}",
+        "environment": environment(),
+    }
+    write_json(bench.folder / f"{experiment.id}.json", document)
+    return document
+
+
+def _tuned(experiment: Experiment, arm: Arm, config: TrainConfig, bench: Bench) -> dict[str, Any]:
+    """The arm's candidate with the lowest measure in one run. In a race to a training error a candidate is given up when the
+    best before it would have been there."""
+    assert arm.tuned is not None
+    field, candidates = arm.tuned
+    best, values = math.inf, []
+    for candidate in candidates:
+        say(f"{experiment.id}, {arm.name}, {field} {candidate}")
+        tried = replace(vary(config, {field: candidate}), seed=TUNING_SEED)
+        if experiment.tuned_by == "epochs_to_goal" and math.isfinite(best):
+            tried = replace(tried, epochs=min(tried.epochs, math.ceil(best)))
+        value = value_of(Side(arm.name, experiment.tuned_by), bench.result(arm, tried))
+        values.append(math.inf if value is None else value)
+        best = min(values)
+    return {field: candidates[int(np.argmin(values))]}
+
+
+def value_of(side: Side, result: Result) -> float | None:
+    """The measure of a result; None if the training diverged."""
+    return None if "diverged" in result else MEASURES[side.measure](result)
+
+
+def compare(comparison: Comparison, results: dict[str, list[Result]]) -> dict[str, Any]:
+    """The verdict over the seeds for which both sides have a number."""
+    sides = (comparison.lower, comparison.higher)
+    unit = UNITS.get(comparison.lower.measure, "points")
+    pairs = zip(*([value_of(side, r) for r in results[side.arm]] for side in sides), strict=True)
+    values = [(a, b) for a, b in pairs if a is not None and b is not None]
+    diverged = {side.arm: count for side in sides if (count := sum("diverged" in r for r in results[side.arm]))}
+    document = {
+        "claim": comparison.claim,
+        "says": comparison.says,
+        "lower": vars(comparison.lower),
+        "higher": vars(comparison.higher),
+        "unit": unit,
+        "printed": comparison.printed,
+        "diverged": diverged,
+    }
+    if not values:
+        return document | {"n": 0, "verdict": "inconclusive"}
+    factor = 100.0 if unit == "points" else 1.0
+    lower, higher = ([factor * pair[i] for pair in values] for i in (0, 1))
+    verdict = judge(lower, higher, quotient=unit == "times")
+    return document | {"lower_values": lower, "higher_values": higher, **verdict.to_json()}
+
+
+def default_bench(scale: str, out: Path, machine: Machine, data_root: str | None = None) -> Bench:
+    opened: dict[tuple[str, int | None], PackedSet] = {}
+
+    def data_of(config: TrainConfig) -> PackedSet:
+        key = (config.data, config.size)
+        if key not in opened:
+            opened[key] = open_data(config, data_root, quiet=machine.quiet)
+        return opened[key]
+
+    return Bench(scale, out, machine, data_of)

@@ -1,0 +1,192 @@
+"""Where a claim is tried: a recipe on a data set, from seconds to the published schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.transforms import Augmentation
+from alexnet.models import model_config
+from alexnet.models.alexnet import AlexNetConfig, alexnet_2012, alexnet_2012_code
+from alexnet.recipes import NO_AUGMENTATION, paper2012, paper2012_photos
+from alexnet.training.config import TrainConfig
+from alexnet.training.optimizer import OptimizerConfig
+from alexnet.training.schedule import Staged, Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The recipes that the arms of every experiment are varied from."""
+
+    name: str
+    network: TrainConfig
+    """The paper's network and training, as large as the scale allows."""
+    four_layer: TrainConfig
+    """The four-layer network of figure 1: no regularization of any kind."""
+    says: str
+    """What was scaled down, in a sentence."""
+
+
+def scaled_network(size: int, *, channels: tuple[int, ...], fc_units: int, in_channels: int = 3) -> AlexNetConfig:
+    """The paper's network for images of ``size`` pixels, too small for 11 x 11 kernels and a stride of 4: 5 x 5 kernels at
+    stride 1 in conv1. Fewer inputs to a unit would make its initial output smaller, so each layer's standard deviation is
+    larger by the root of the quotient of inputs: signals start as large as in the 2012 program (0.03 in conv3 to conv5;
+    with the paper's 0.01 so short a training hardly begins)."""
+    config = replace(
+        alexnet_2012(),
+        input_size=size,
+        in_channels=in_channels,
+        conv_channels=channels,
+        conv_kernels=(5, 5, 3, 3, 3),
+        conv_strides=(1, 1, 1, 1, 1),
+        conv_padding=(2, 2, 1, 1, 1),
+        fc_units=(fc_units, fc_units),
+    )
+    program = alexnet_2012_code()
+    pairs = zip(program.weight_std, fan_ins(config), fan_ins(program), strict=True)
+    return replace(config, weight_std=tuple(round(std * math.sqrt(then / now), 5) for std, now, then in pairs))
+
+
+def fan_ins(config: AlexNetConfig) -> tuple[int, ...]:
+    """Inputs of one unit of each layer, conv1 .. fc8."""
+    widths = (config.in_channels, *config.conv_channels[:-1])
+    return (
+        *(
+            width // (1 if name in ("conv1", *config.joined) else config.towers) * kernel**2
+            for name, width, kernel in zip(config.layer_names, widths, config.conv_kernels, strict=False)
+        ),
+        *config.fc_inputs(),
+    )
+
+
+def smoke() -> Scale:
+    """The drawn set at 24 pixels, six steps: whether the code runs, and nothing else."""
+    model = scaled_network(24, channels=(8, 16, 16, 16, 16), fc_units=32)
+    network = _scaled(model, data="shapes", size=28, stored=28, epochs=2, batch_size=32, train_images=96)
+    return Scale(
+        name="smoke",
+        network=network,
+        four_layer=_four_layer(network, epochs=2),
+        says="96 drawn images of 24 pixels, 6 steps, an eighth of the network: it shows that the code runs, no more",
+    )
+
+
+def cifar10() -> Scale:
+    """CIFAR-10, 24-pixel crops of its 32 pixels."""
+    model = scaled_network(24, channels=(32, 64, 96, 96, 96), fc_units=512)
+    network = _scaled(model, data="cifar10", size=None, stored=32)
+    return Scale(
+        name="cifar10",
+        network=network,
+        four_layer=replace(_four_layer(network, epochs=40), train_images=None),
+        says="CIFAR-10, 10,000 training images of 32 pixels (the four-layer network: all 50,000), 15 passes in batches of "
+        "64, a quarter of the kernels, an eighth of the hidden units, bfloat16",
+    )
+
+
+def fashion_mnist() -> Scale:
+    """Fashion-MNIST, 24-pixel crops of its 28 pixels, grey."""
+    model = scaled_network(24, channels=(32, 64, 96, 96, 96), fc_units=512, in_channels=1)
+    network = _scaled(model, data="fashion-mnist", size=None, stored=28)
+    return Scale(
+        name="fashion-mnist",
+        network=network,
+        four_layer=_four_layer(network, epochs=40),
+        says="Fashion-MNIST, 10,000 training images of 28 grey pixels, 15 passes in batches of 64, a quarter of the kernels, "
+        "an eighth of the hidden units, bfloat16",
+    )
+
+
+def imagenette() -> Scale:
+    """7,000 photographs, the whole network: `paper2012_photos`."""
+    network = replace(paper2012_photos(), recipe="claims")
+    return Scale(
+        name="imagenette",
+        network=network,
+        four_layer=_four_layer(network, epochs=15),
+        says="7,000 photographs of ten ImageNet classes, the whole network, 15 passes in batches of 32 (the recipe "
+        "paper2012_photos)",
+    )
+
+
+def imagenet() -> Scale:
+    """ILSVRC-2012 and the published schedule, unchanged: the only scale at which the size of an effect can be judged."""
+    network = replace(paper2012(), recipe="claims")
+    return Scale(
+        name="imagenet",
+        network=network,
+        four_layer=_four_layer(network, epochs=40),
+        says="ILSVRC-2012 and the published schedule, unchanged",
+    )
+
+
+SCALES: dict[str, Callable[[], Scale]] = {
+    "smoke": smoke,
+    "cifar10": cifar10,
+    "imagenette": imagenette,
+    "fashion-mnist": fashion_mnist,
+    "imagenet": imagenet,
+}
+
+
+def find_scale(name: str) -> Scale:
+    """The scale of this name; any other text is a folder or packed set of photographs, trained on as Imagenette is."""
+    if name in SCALES:
+        return SCALES[name]()
+    photos = imagenette()
+    return Scale(
+        name=name,
+        network=replace(photos.network, data=name),
+        four_layer=replace(photos.four_layer, data=name),
+        says=photos.says.replace("7,000 photographs of ten ImageNet classes", "own photographs"),
+    )
+
+
+def _scaled(
+    model: AlexNetConfig,
+    *,
+    data: str,
+    size: int | None,
+    stored: int,
+    epochs: int = 15,
+    batch_size: int = 64,
+    train_images: int = 10_000,
+) -> TrainConfig:
+    """`paper2012` with a smaller network, fewer images and fewer passes: the same pixels and update rule. The rate drops after
+    two thirds and eight ninths of the passes: at the paper's times so short a training would end before it began."""
+    return replace(
+        paper2012(),
+        recipe="claims",
+        model=model,
+        data=data,
+        size=size,
+        preprocessing=Preprocessing(resize=stored, crop=model.input_size, channels=model.in_channels),
+        augmentation=Augmentation(color_noise=0.1 if model.in_channels == 3 else 0.0),
+        schedule=Staged(drops=(60, 80), bias_drops=(60, 80), conv1_slow=90, conv1_freeze=90, noise_off=90),
+        epochs=epochs,
+        batch_size=batch_size,
+        precision="bfloat16",
+        train_images=train_images,
+        views=("1",),
+    )
+
+
+def _four_layer(network: TrainConfig, *, epochs: int) -> TrainConfig:
+    """Three convolutional layers and one fully connected (`layers-19pct.cfg`), without decay, crops, mirror or noise, until
+    a quarter of the training images is still wrong (figure 1)."""
+    stored, channels = network.preprocessing.resize, network.preprocessing.channels
+    return replace(
+        network,
+        network="cifar_19pct",
+        model=model_config("cifar_19pct", input_size=stored, in_channels=channels),
+        preprocessing=replace(network.preprocessing, crop=stored),
+        augmentation=NO_AUGMENTATION,
+        optimizer=OptimizerConfig(lr=0.001, weight_decay=0.0),
+        schedule=Steps(every=10_000),
+        epochs=epochs,
+        batch_size=128,
+        until_train_error=0.25,
+        views=("1",),
+    )

@@ -1,0 +1,164 @@
+"""`alexnet baseline`: what came before, on the same data and counted the same way (tables 1 and 2)."""
+
+# No `from __future__ import annotations`: tyro must see the types of options.
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alexnet.cli.shared import errors_line, parse, print_json
+from alexnet.core.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from alexnet.baselines.trial import Answers, Trial
+
+KINDS = {
+    "pixels": "the nearest training images, or a linear classifier, by raw pixels",
+    "sift-fisher": "Fisher vectors of dense SIFT and of colors, and linear machines: what led before 2012",
+    "kernel-svm": "support vector machines with a Gaussian kernel on raw pixels, fitted to a part of the images",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions:
+    data: str
+    """Packed directory, folder, CSV or named set."""
+    data_root: str | None = None
+    """Where named sets are; by default $ALEXNET_DATA."""
+    train_images: int | None = None
+    """At most so many, as many of each class; by default all."""
+    seed: int = 0
+    """Of all random choices, and of the split that is held out where the source does not say."""
+    threads: int | None = None
+    """CPU threads; by default one a core. On a machine that is busy, 1 is the fastest."""
+    out: str | None = None
+    """Write the result to this JSON file."""
+    json: bool = False
+    """One JSON document on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions(BaselineOptions):
+    """The held-out errors of a classifier of raw pixels.
+
+    alexnet baseline pixels --data photos/ --classifier linear
+    """
+
+    classifier: Literal["nearest", "linear"] = "nearest"
+    """The nearest training images, or logistic regression."""
+    side: int = 32
+    """Larger images are averaged down to so many pixels a side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FisherOptions(BaselineOptions):
+    """The held-out errors of linear machines on Fisher vectors of dense descriptors.
+
+    alexnet baseline sift-fisher --data photos/
+    """
+
+    gaussians: int = 32
+    bands: int = 3
+    """Horizontal bands that are encoded besides the whole image; 1 is the whole image alone."""
+    sift_only: bool = False
+    """Without the second classifier, of colors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions(BaselineOptions):
+    """The held-out errors of kernel machines on raw pixels, fitted to a part of the training images.
+
+    alexnet baseline kernel-svm --data photos/ --train-images 5000
+    """
+
+    train_images: int | None = 5000
+    """At most so many, as many of each class: time and memory grow with the square."""
+    side: int = 32
+    """Larger images are averaged down to so many pixels a side."""
+
+
+def baseline(arguments: list[str]) -> int:
+    """`alexnet baseline KIND ...`"""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: alexnet baseline KIND --data D ...\n\nkinds (alexnet baseline KIND --help lists the options):")
+        for kind, sentence in KINDS.items():
+            print(f"  {kind:<12} {sentence}")
+        return 0 if set(arguments) & {"-h", "--help"} else 2
+    kind, rest = arguments[0], arguments[1:]
+    if kind == "pixels":
+        return _pixels(parse(PixelOptions, f"baseline {kind}", rest))
+    if kind == "sift-fisher":
+        return _sift_fisher(parse(FisherOptions, f"baseline {kind}", rest))
+    if kind == "kernel-svm":
+        return _kernel_svm(parse(KernelOptions, f"baseline {kind}", rest))
+    raise UsageError(f"no baseline is called {printable(kind)!r}; the baselines are {', '.join(KINDS)}")
+
+
+def _pixels(options: PixelOptions) -> int:
+    from alexnet.baselines.pixels import linear, nearest_neighbors
+
+    trial, data = _open(options)
+    answers = (linear if options.classifier == "linear" else nearest_neighbors)(trial, options.side)
+    return _tell(options, f"pixels, {options.classifier}", trial, answers, data)
+
+
+def _sift_fisher(options: FisherOptions) -> int:
+    from alexnet.baselines.sift_fisher import sift_fisher
+
+    trial, data = _open(options)
+    answers = sift_fisher(trial, gaussians=options.gaussians, num_bands=options.bands, color=not options.sift_only)
+    return _tell(options, "sift-fisher", trial, answers, data)
+
+
+def _kernel_svm(options: KernelOptions) -> int:
+    from alexnet.baselines.kernel_svm import kernel_svm
+
+    trial, data = _open(options)
+    return _tell(options, "kernel-svm", trial, kernel_svm(trial, options.side), data)
+
+
+def _open(options: BaselineOptions) -> tuple["Trial", dict[str, Any]]:
+    import torch
+
+    from alexnet.baselines.trial import require_scikit_learn, trial_on
+    from alexnet.core.console import Bar
+    from alexnet.data.prepare import resolve
+    from alexnet.recipes.run import provenance
+
+    require_scikit_learn()
+    if options.threads is not None:
+        if options.threads < 1:
+            raise UsageError(f"--threads is {options.threads}; it must be at least 1")
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        torch.set_num_threads(options.threads)
+        threadpool_limits(options.threads)
+    with Bar(f"prepare {printable(options.data)}", 0, quiet=options.json) as bar:
+        packed = resolve(
+            options.data,
+            data_root=options.data_root,
+            seed=options.seed,
+            progress=lambda done, total: bar.update(done, total=total),
+        )
+    trial = trial_on(packed, train_images=options.train_images, seed=options.seed, quiet=options.json)
+    return trial, provenance(options.data, packed, packed.held_out)
+
+
+def _tell(options: BaselineOptions, name: str, trial: "Trial", answers: "Answers", data: dict[str, Any]) -> int:
+    from alexnet.baselines.trial import result
+    from alexnet.core.runs import write_json
+
+    document = result(name, trial, answers, data)
+    if options.out is not None:
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(options.out), document)
+    if options.json:
+        print_json(document)
+        return 0
+    print(errors_line(f"{name}, {document['views']}", document))
+    for part, errors in document.get("parts", {}).items():
+        print(errors_line(f"  {part} alone", errors))
+    print(
+        f"fitted to {document['protocol']['training_images']} training images in {document['fit_seconds']:,.1f} s; "
+        f"{document['n']:,} images answered in {document['test_seconds']:,.1f} s; model {document['model_bytes'] / 1e6:,.1f} MB"
+    )
+    return 0

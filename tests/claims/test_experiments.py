@@ -1,0 +1,239 @@
+"""Arms differ from their recipe in exactly what they name; every experiment runs; nothing is computed twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from alexnet.claims import runner
+from alexnet.claims.experiment import Arm, Experiment, Side, lower, vary
+from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
+from alexnet.claims.ledger import CLAIMS
+from alexnet.claims.measures import MEASURES
+from alexnet.claims.runner import arms_of, compare, config_key, default_bench, recipe_of, run_experiment
+from alexnet.claims.scales import SCALES, fan_ins, find_scale, scaled_network
+from alexnet.core.config import differences, from_json, to_json
+from alexnet.core.device import Machine, choose_device
+from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.models import model_config
+from alexnet.models.alexnet import alexnet_2012
+from alexnet.recipes import paper2012
+from alexnet.training.config import TrainConfig
+
+BY_ID = list(EXPERIMENTS.values())
+
+
+def ids(experiment: Experiment) -> str:
+    return experiment.id
+
+
+def fits(experiment: Experiment, scale: str) -> bool:
+    return not experiment.scales or scale in experiment.scales
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("experiment", BY_ID, ids=ids)
+def test_arms_differ_from_the_recipe_in_exactly_what_they_name(experiment, scale):
+    if not fits(experiment, scale):
+        pytest.skip(f"{experiment.id} means nothing at this scale")
+    base = to_json(recipe_of(experiment, find_scale(scale)))
+    arms = arms_of(experiment, find_scale(scale))
+    for arm, config in arms.values():
+        named = set(arm.changes)
+        changed = differences(base, to_json(config))
+        assert {d for d in changed if not any(d == n or d.startswith(n + ".") for n in named)} == set()
+        if scale == "cifar10":  # elsewhere a change may be none: grey images have no color noise to leave out
+            assert {n for n in named if not any(d == n or d.startswith(n + ".") for d in changed)} == set()
+        assert from_json(TrainConfig, to_json(config)) == config
+
+
+@pytest.mark.parametrize("experiment", BY_ID, ids=ids)
+def test_comparisons_are_of_arms_measures_and_claims_that_exist(experiment):
+    scale = find_scale(experiment.scales[-1] if experiment.scales else "cifar10")
+    arms = arms_of(experiment, scale)
+    compared = {side.arm for c in experiment.comparisons for side in (c.lower, c.higher)}
+    assert compared == set(arms)
+    for comparison in experiment.comparisons:
+        assert comparison.lower.measure in MEASURES
+        assert comparison.higher.measure in MEASURES
+        assert comparison.claim in {claim.id for claim in CLAIMS}
+        assert comparison.lower != comparison.higher
+
+
+def test_an_arm_of_the_same_name_is_the_same_everywhere():
+    """So that a file's name says what it holds, and an arm is trained once."""
+    changes: dict[tuple[str, str], str] = {}
+    for experiment in BY_ID:
+        if experiment.setting or not fits(experiment, "cifar10"):
+            continue
+        for name, (arm, config) in arms_of(experiment, find_scale("cifar10")).items():
+            key = config_key(config)
+            assert changes.setdefault((experiment.recipe, name), key) == key, (experiment.id, arm.name)
+
+
+@pytest.mark.parametrize("experiment", BY_ID, ids=ids)
+def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, quick_bench):
+    if not fits(experiment, "smoke"):
+        pytest.skip(f"{experiment.id} needs {', '.join(experiment.scales)}")
+    document = run_experiment(experiment, find_scale("smoke"), [0], quick_bench)
+    assert [c["claim"] for c in document["comparisons"]] == [c.claim for c in experiment.comparisons]
+    assert all(c["verdict"] == "inconclusive" and c["n"] + sum(c["diverged"].values()) for c in document["comparisons"])
+    assert json.loads((quick_bench.folder / f"{experiment.id}.json").read_text()) == document
+    for arm in document["arms"].values():
+        for name in arm["results"]:
+            assert (quick_bench.folder / name).is_file()
+
+
+@pytest.fixture(scope="session")
+def quick_bench(tmp_path_factory):
+    """Shared, so that arms of several experiments are trained once."""
+    machine = Machine(device=choose_device("cpu"), quiet=True)
+    return default_bench("smoke", tmp_path_factory.mktemp("claims"), machine)
+
+
+def tiny(arms, comparisons, **fields) -> Experiment:
+    return Experiment(id="tiny", title="", arms=arms, comparisons=comparisons, **fields)
+
+
+def test_a_result_is_computed_once_and_never_written_again(quick_bench, monkeypatch):
+    experiment = tiny(
+        lambda base: (Arm(name="base"), Arm(name="other", changes={"model.normalization": "none"})),
+        (lower("center_error", "C10", "", than="other"),),
+    )
+    first = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_bench)
+    stamps = {file: file.stat().st_mtime_ns for file in quick_bench.folder.glob("*-seed*.json")}
+    monkeypatch.setattr(runner, "run", lambda *_, **__: pytest.fail("trained again"))
+    again = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_bench)
+    assert again == first
+    assert {file: file.stat().st_mtime_ns for file in quick_bench.folder.glob("*-seed*.json")} == stamps
+    assert first["comparisons"][0]["n"] == 2
+
+
+def test_the_key_of_a_result_is_what_was_computed():
+    config = find_scale("cifar10").network
+    assert config_key(config) == config_key(replace(config, recipe="other", checkpoint_steps=3))
+    assert config_key(config) != config_key(vary(config, {"optimizer.lr": 0.5}))
+    assert config_key(config).rpartition("-")[0] == config_key(replace(config, seed=7)).rpartition("-")[0]
+
+
+def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(quick_bench, monkeypatch):
+    seen = []
+
+    def fake(bench, config):
+        seen.append((config.optimizer.lr, config.seed))
+        return {"views": {"1": {"top1_error": abs(config.optimizer.lr - 0.02)}}}
+
+    experiment = tiny(
+        lambda base: (
+            Arm(name="fake", tuned=("optimizer.lr", (0.01, 0.02, 0.04)), result=fake),
+            Arm(name="fixed", result=fake),
+        ),
+        (lower("center_error", "C10", "", arm="fake", than="fixed"),),
+    )
+    document = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_bench)
+    assert document["chosen"] == {"fake": {"optimizer.lr": 0.02}}
+    assert seen[:3] == [(0.01, runner.TUNING_SEED), (0.02, runner.TUNING_SEED), (0.04, runner.TUNING_SEED)]
+    assert document["comparisons"][0]["lower_values"] == [0, 0]
+    assert document["comparisons"][0]["effect"] == pytest.approx(1.0)  # percentage points
+
+
+def test_a_training_that_diverges_is_a_result_and_no_number():
+    diverged, fine = {"diverged": "step 3: the loss is nan"}, {"views": {"1": {"top1_error": 0.5}}}
+    comparison = lower("center_error", "C10", "", arm="a", than="b")
+    some = compare(comparison, {"a": [fine, diverged, fine], "b": [fine, fine, fine]})
+    assert (some["n"], some["diverged"]) == (2, {"a": 1})
+    none = compare(comparison, {"a": [diverged], "b": [fine]})
+    assert (none["n"], none["verdict"]) == (0, "inconclusive")
+
+
+def test_a_training_with_an_absurd_rate_is_recorded_as_diverged(quick_bench):
+    config = vary(find_scale("smoke").network, {"optimizer.lr": 1e20})
+    result = quick_bench.result(Arm(name="absurd"), config)
+    assert "the loss is" in result["diverged"]
+    assert quick_bench.result(Arm(name="absurd"), config) == result
+
+
+def test_other_failures_are_not_results(quick_bench, monkeypatch):
+    def fail(*_, **__):
+        raise AlexNetError("no space left")
+
+    monkeypatch.setattr(runner, "run", fail)
+    with pytest.raises(AlexNetError, match="no space"):
+        quick_bench.result(Arm(name="x"), vary(find_scale("smoke").network, {"seed": 99}))
+
+
+def test_vary_replaces_nested_fields_and_refuses_unknown_ones():
+    config = paper2012()
+    assert vary(config, {"model.lrn_k": 1.0, "model.towers": 1, "epochs": 2}) == replace(
+        config, model=replace(config.model, lrn_k=1.0, towers=1), epochs=2
+    )
+    with pytest.raises(TypeError, match="lrn_q"):
+        vary(config, {"model.lrn_q": 1.0})
+
+
+def test_the_imagenet_scale_is_the_published_schedule_unchanged():
+    assert replace(find_scale("imagenet").network, recipe="paper2012") == paper2012()
+
+
+def test_a_folder_is_a_scale():
+    assert find_scale("photos/mine").network.data == "photos/mine"
+    assert "own photographs" in find_scale("photos/mine").says
+
+
+def test_units_of_the_scaled_network_start_with_the_programs_signal():
+    """Deviation of a unit's input sum: std * sqrt(fan-in), for inputs of one size."""
+    std = (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)
+    for config in (scaled_network(24, channels=(8, 16, 16, 16, 16), fc_units=32), find_scale("cifar10").network.model):
+        program = [s * fan**0.5 for s, fan in zip(std, fan_ins(alexnet_2012()), strict=True)]
+        ours = [std * fan**0.5 for std, fan in zip(config.weight_std, fan_ins(config), strict=True)]
+        assert ours == pytest.approx(program, rel=1e-3)
+    assert fan_ins(alexnet_2012()) == (363, 1200, 2304, 1728, 1728, 9216, 4096, 4096)
+    assert fan_ins(model_config("alexnet_2012_one_tower"))[1] == 48 * 25
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("C99", "no claim or experiment is called 'C99'"),
+        ("C2", "computed, not trained"),
+        ("C1", "C1 has no experiment: An absolute error"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_a_line(name, message):
+    with pytest.raises(UsageError, match=message):
+        find_experiments(name)
+
+
+def test_claims_and_experiments_are_found_by_name():
+    assert [e.id for e in find_experiments("lrn")] == ["lrn"]
+    assert "lrn" in [e.id for e in find_experiments("c10")]
+    assert {e.id for e in experiments_of("C19")} == {"dropout"}
+
+
+def test_a_scale_that_means_nothing_is_refused(quick_bench):
+    with pytest.raises(
+        UsageError, match="relu-tanh means nothing at the scale imagenet; its scales are smoke, cifar10"
+    ):
+        run_experiment(EXPERIMENTS["relu-tanh"], find_scale("imagenet"), [0], quick_bench)
+
+
+def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path, quick_bench):
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    kernels = random.normal(size=(16, 3, 5, 5))
+    (tmp_path / "results").mkdir()
+    np.save(tmp_path / "results" / "conv1.npy", kernels.astype(np.float32))
+    mixed = runner.tower_colors(tmp_path)
+    kernels[:8] = kernels[:8].mean(1, keepdims=True)
+    np.save(tmp_path / "results" / "conv1.npy", kernels.astype(np.float32))
+    parted = runner.tower_colors(tmp_path)
+    assert mixed["difference"] < 2 * mixed["by_chance"]
+    assert parted["difference"] > parted["by_chance"]
+    assert parted["difference"] == pytest.approx(2 / 3, abs=0.1)  # color has two of three axes
+
+
+def test_side_is_a_pair():
+    assert vars(Side("base", "gap")) == {"arm": "base", "measure": "gap"}

@@ -1,0 +1,58 @@
+"""Measures are arithmetic on a result file."""
+
+from __future__ import annotations
+
+import pytest
+
+from alexnet.claims.measures import MEASURES, UNITS
+from alexnet.claims.runner import curve
+
+RESULT = {
+    "views": {"1": {"top1_error": 0.4, "top5_error": 0.1}, "10": {"top1_error": 0.35, "top5_error": 0.08}},
+    "training": {"top1_error": 0.3, "loss_nats": 0.9},
+    "epochs": [{"epoch": 1, "val_loss": 2.0}, {"epoch": 2, "val_loss": 1.04}, {"epoch": 3, "val_loss": 1.0}],
+    "curve": [{"epoch": (i + 1) / 10, "loss": 3.0 - 0.1 * i, "error": 0.9 - 0.03 * i, "steps": 1} for i in range(30)],
+    "towers": {"difference": 0.2, "by_chance": 0.05},
+    "seconds": 6.0,
+    "images_seen": 3000,
+}
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [
+        ("center_error", 0.4),
+        ("center_error_top5", 0.1),
+        ("ten_view_error", 0.35),
+        ("ten_view_error_top5", 0.08),
+        ("training_error", 0.3),
+        ("training_loss", 0.9),
+        ("gap", 0.1),
+        ("early_loss", 2.9),  # 3.0, 2.9, 2.8
+        ("epochs_to_goal", 2.3),  # 0.9 - 0.03 * 22 = 0.24
+        ("epochs_to_converge", 2),  # 1.04 <= 1.05
+        ("tower_difference", 0.2),
+        ("tower_difference_by_chance", 0.05),
+        ("seconds", 2.0),
+    ],
+)
+def test_each_measure(measure, value):
+    assert MEASURES[measure](RESULT) == pytest.approx(value)
+
+
+def test_a_run_that_never_got_there_counts_all_its_epochs():
+    assert MEASURES["epochs_to_goal"](RESULT | {"curve": RESULT["curve"][:5]}) == 3
+
+
+def test_every_unit_is_of_a_measure_and_every_measure_has_a_sentence():
+    assert UNITS.keys() <= MEASURES.keys()
+    assert all(measure.__doc__ for measure in MEASURES.values())
+
+
+def test_a_curve_has_ten_means_an_epoch():
+    steps = [{"step": i + 1, "loss": float(i), "top1_error": (i % 2) / 2} for i in range(45)]
+    points = curve(steps, 20)
+    assert [point["epoch"] for point in points] == [pytest.approx(0.1 * (i + 1)) for i in range(22)]
+    assert [point["loss"] for point in points[:3]] == [0.5, 2.5, 4.5]
+    assert {point["error"] for point in points} == {0.25}
+    assert len(curve(steps[:3], 3)) == 3  # fewer steps than points

@@ -1,0 +1,527 @@
+"""The page of the claims: what it says is what the files say, it is written whatever they are, and it reads in a browser."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet.claims import verdicts
+from alexnet.claims.drawing import arm_curves, effect_axis
+from alexnet.claims.facts import facts
+from alexnet.claims.groups import EXPERIMENTS, find_experiments
+from alexnet.claims.ledger import CLAIMS, find_claim
+from alexnet.claims.page import write_page
+from alexnet.claims.scales import SCALES
+from alexnet.core.errors import UsageError
+
+HOSTILE = (
+    "</title></style><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }} $\\frac{ \u202e\x07\n\udc80"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def facts_once() -> Iterator[None]:
+    """They take a second or two, and are the same for every page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdicts, "facts", functools.cache(facts))
+        yield
+
+
+class Table(HTMLParser):
+    """Cells of the ledger by row id, and the text of the whole page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.rows: dict[str, list[str]] = {}
+        self.row: list[str] | None = None
+        self.words: list[str] = []
+        self.skip = 0
+        self.source = path.read_text("utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.skip += tag in ("script", "style")
+        if tag == "tr":
+            name = dict(attrs).get("id")
+            self.row = self.rows.setdefault(name, []) if name else None
+        elif tag in ("td", "th") and self.row is not None:
+            self.row.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.skip -= tag in ("script", "style")
+        if tag == "tr":
+            self.row = None
+
+    def handle_data(self, data: str) -> None:
+        if self.skip:
+            return
+        self.words += data.split()
+        if self.row:
+            self.row[-1] = " ".join([*self.row[-1].split(), *data.split()])
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def result(arm: str, seed: int, *, epochs: int = 3, shift: float = 0.0, name: Any = str) -> dict[str, Any]:
+    rows = [
+        {"epoch": i + 1, "val_loss": 2.0 / (i + 1) + shift, "val_top1_error": 0.5 / (i + 1) + shift}
+        for i in range(epochs)
+    ]
+    curve = [{"epoch": (i + 1) / 10, "loss": 3 - i / 100, "error": 0.9 - i / 1000} for i in range(10 * epochs)]
+    return {"arm": name(arm), "seed": seed, "epochs": rows, "curve": curve, "config": {"name": name("a")}}
+
+
+def comparison(says: str, lower: list[float], higher: list[float], measure: str = "center_error", **fields: Any) -> Any:
+    return {
+        "claim": "C13",
+        "says": says,
+        "lower": {"arm": "base", "measure": measure},
+        "higher": {"arm": "no-overlap", "measure": measure},
+        "unit": "points",
+        "printed": 0.4,
+        "diverged": {},
+        "lower_values": lower,
+        "higher_values": higher,
+        "n": len(lower),
+    } | fields
+
+
+def write_experiment(out: Path, scale: str = "cifar10", name: Any = str, **fields: Any) -> dict[str, Any]:
+    """The document and result files of an experiment on two arms and three seeds."""
+    folder = out / scale
+    folder.mkdir(parents=True, exist_ok=True)
+    arms = {}
+    for arm, shift in (("base", 0.0), ("no-overlap", 0.1)):
+        for seed in range(3):
+            (folder / f"{arm}-00ff-seed{seed}.json").write_text(
+                json.dumps(result(arm, seed, epochs=3 + (seed == 2), shift=shift + 0.01 * seed, name=name))
+            )
+        changes = {"model.pool_size": 2, name("field"): name("value")} if shift else {}
+        arms[arm] = {"changes": changes, "results": [f"{arm}-00ff-seed{seed}.json" for seed in range(3)]}
+    document = {
+        "experiment": "overlap",
+        "title": name("Pooling windows"),
+        "scale": scale,
+        "says": name("10,000 images"),
+        "seeds": [0, 1, 2],
+        "chosen": {"no-overlap": {"optimizer.lr": 0.005}},
+        "arms": arms,
+        "comparisons": [
+            # Differences 0.5, 1.0 and 1.5: mean 1.0, standard deviation 0.5, half width 4.303 * 0.5 / sqrt(3) = 1.242.
+            comparison(
+                name("the error is lower"),
+                *([30.0, 30.0, 30.0], [30.5, 31.0, 31.5]),
+                verdict="inconclusive",
+                effect=1.0,
+                low=-0.242,
+                high=2.242,
+                smallest_effect=1.242,
+            ),
+            comparison(
+                name("sooner there"),
+                *([5.0, 5.0, 5.0], [10.0, 10.0, 10.0]),
+                measure="epochs_to_goal",
+                unit="times",
+                printed=6.0,
+                verdict="confirmed",
+                effect=2.0,
+                low=2.0,
+                high=2.0,
+                smallest_effect=1.0,
+            ),
+        ],
+        "command": name(f"alexnet claims run overlap --scale {scale} --seeds 3"),
+        "environment": {"torch": name("2.13.0")},
+    } | fields
+    (folder / "overlap.json").write_text(json.dumps(document))
+    return document
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("claims")
+    write_experiment(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(out: Path) -> Table:
+    return Table(write_page(out, None))
+
+
+def test_every_claim_of_the_ledger_has_its_row(page: Table) -> None:
+    claims = {key: cells for key, cells in page.rows.items() if not key.startswith("why-")}
+    assert list(claims) == [claim.id for claim in CLAIMS]
+    for claim in CLAIMS:
+        id, section, sentence, printed, logged, _, verdict, _ = claims[claim.id]
+        assert (id, section, printed, logged) == (claim.id, claim.section, claim.printed, claim.logged)
+        assert sentence.startswith(claim.sentence)
+        assert verdict
+
+
+def test_a_row_says_effect_interval_seeds_scale_verdict_and_command(page: Table) -> None:
+    here, verdict, again = page.rows["C13"][5:]
+    assert "inconclusive the error is lower: +1.00 points (−0.24 to +2.24; 3 seeds) cifar10" in here
+    assert "confirmed sooner there: 2.00 times (2.00 to 2.00; 3 seeds) cifar10" in here
+    assert verdict == "mixed inconclusive, confirmed"
+    assert again == "alexnet claims run overlap --scale cifar10 --seeds 3"
+
+
+def test_the_headline_counts_the_claims_of_the_ledger(page: Table, out: Path) -> None:
+    entries = verdicts.entries(out)
+    words = Counter(entry["verdict"].partition(":")[0] for entry in entries)
+    cards = re.findall(r'<b class="verdict [a-z-]+">([a-z ]+)</b></span><span class="value">(\d+)<', page.source)
+    assert {word: int(num) for word, num in cards} == {
+        word: words[word] for word in ("confirmed", "contradicted", "inconclusive", "mixed", "not tested")
+    }
+    assert sum(int(num) for _, num in cards) == len(CLAIMS)
+    tested = sum(entry["verdict"] != "not tested" for entry in entries if entry["claim"]["id"][0] == "C")
+    assert f"{tested} of the paper's 39 claims have a verdict here" in page.text
+    mixed = Counter(
+        "both" if e["facts"] and e["comparisons"] else "trained" if e["comparisons"] else "computed"
+        for e in entries
+        if e["verdict"].startswith("mixed")
+    )
+    assert f"{mixed['computed']} computed, {mixed['trained']} trained" in page.text
+
+
+def test_an_experiment_says_arms_changes_rates_and_every_seed(page: Table) -> None:
+    assert "Pooling windows overlap at cifar10 10,000 images. 3 seeds. For C13 ." in page.text
+    assert "A base nothing B no-overlap model.pool_size 2" in page.text
+    assert "optimizer.lr 0.005" in page.text
+    assert "center error base 30 30 30 30 % center error no-overlap 30.5 31 31.5 31 %" in page.text
+    assert "epochs to goal no-overlap 10 10 10 10 epochs" in page.text
+    assert "printed 0.40 points; could have shown 1.24 points" in page.text
+    assert "Top-1 error of the held-out images at the center." in page.text
+
+
+def test_every_fact_is_there_with_how_it_was_computed(page: Table) -> None:
+    for fact in facts():
+        for text in (fact.statement, fact.computed, fact.how):
+            assert " ".join(text.split()) in page.text
+
+
+def test_what_is_not_tested_says_why(page: Table) -> None:
+    for id in ("C1", "C3", "C39"):
+        assert page.rows[f"why-{id}"][1] == find_claim(id).untested.replace("`", "")
+    assert page.rows["why-N3"][1] == "Not run yet: max-average."
+    assert page.rows["N3"][7] == "to try it: alexnet claims run N3 --scale cifar10 --seeds 3"
+    assert "why-C13" not in page.rows
+
+
+def test_a_fact_alone_does_not_pass_for_the_whole_of_a_claim(page: Table) -> None:
+    # C16: the 2,178 places are counted, but whether the network overfits without them takes its experiment.
+    *_, verdict, again = page.rows["C16"]
+    assert verdict.startswith("contradicted the computed part only. Not run yet:")
+    assert again.startswith("alexnet claims list C16 the rest: alexnet claims run C16 --scale cifar10")
+    assert page.rows["C14"][6] == "confirmed"  # the whole of it is computed
+
+
+def test_any_row_can_be_repeated_with_the_command_beside_it(page: Table, tmp_path: Path) -> None:
+    write_experiment(tmp_path, "smoke")
+    repeated = 0
+    for table in (page, Table(write_page(tmp_path))):
+        for command in re.findall(r"<code>(alexnet claims (?:list|run) [CNa-z][^<]*)</code>", table.source):
+            verb, id, *options = shlex.split(command)[2:]
+            if verb == "list":
+                assert any(fact.claim == find_claim(id).id for fact in facts())
+            else:
+                scale = dict(zip(options[::2], options[1::2], strict=True))["--scale"]
+                experiments = find_experiments(id)
+                assert any(scale in (experiment.scales or SCALES) for experiment in experiments)
+            repeated += 1
+    assert repeated > 2 * len(EXPERIMENTS)
+
+
+def test_a_smoke_test_is_shown_and_decides_nothing(tmp_path: Path) -> None:
+    write_experiment(tmp_path, "smoke")
+    page = Table(write_page(tmp_path))
+    here, verdict, again = page.rows["C13"][5:]
+    assert here.startswith("not judged: the error is lower: +1.00 points")
+    assert verdict == "not tested why"
+    assert again == "alexnet claims run overlap --scale smoke --seeds 3"
+    assert page.rows["why-C13"][1].startswith("Tried at the scale smoke only")
+    assert "None of this is a result." in page.text
+
+
+def test_the_largest_scale_decides_and_the_others_are_linked(tmp_path: Path) -> None:
+    write_experiment(tmp_path, "cifar10")
+    write_experiment(tmp_path, "fashion-mnist")
+    write_experiment(tmp_path, "smoke")
+    page = Table(write_page(tmp_path))
+    assert page.rows["C13"][5].endswith("cifar10 also at fashion-mnist")
+    assert page.text.count("overlap at") == 3
+
+
+def test_missing_and_damaged_result_files_are_named(tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    (tmp_path / "cifar10" / "base-00ff-seed1.json").unlink()
+    (tmp_path / "cifar10" / "no-overlap-00ff-seed0.json").write_text("{")
+    (tmp_path / "cifar10" / "no-overlap-00ff-seed1.json").write_text("[]")
+    page = Table(write_page(tmp_path))
+    missing = page.text.partition("Missing from this page")[2].partition("All claims")[0]
+    assert "overlap at cifar10: base-00ff-seed1.json: no such file" in missing
+    assert "no-overlap-00ff-seed0.json: not valid JSON" in missing
+    assert "no-overlap-00ff-seed1.json: not the result of an arm" in missing
+    assert "+1.00 points (−0.24 to +2.24; 3 seeds)" in page.rows["C13"][5]
+    assert page.source.count('aria-label="Training loss') == 1  # of the seeds that are left
+
+
+@pytest.mark.parametrize("content", ["{", '{"experiment": "overlap"}', "arms"])
+def test_a_damaged_document_is_named_and_the_page_is_written(tmp_path: Path, content: str) -> None:
+    if content == "arms":
+        write_experiment(tmp_path, arms={"base": 3})
+    else:
+        (tmp_path / "cifar10").mkdir()
+        (tmp_path / "cifar10" / "overlap.json").write_text(content)
+    page = Table(write_page(tmp_path))
+    missing = page.text.partition("Missing from this page")[2].partition("All claims")[0]
+    assert {"{": "overlap.json: not valid JSON", "arms": "overlap at cifar10: not the document"}.get(
+        content, "not one of an experiment"
+    ) in missing
+    assert page.rows["C2"][6] == "confirmed"
+
+
+def test_published_verdicts_are_shown_without_files_and_are_not_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = write_experiment(tmp_path / "elsewhere", "imagenette")
+    (tmp_path / "published.json").write_text(json.dumps([document]))
+    monkeypatch.setattr(verdicts, "PUBLISHED", str(tmp_path / "published.json"))
+    page = Table(write_page(tmp_path / "nothing" / "here", None))
+    assert "+1.00 points (−0.24 to +2.24; 3 seeds) imagenette" in page.rows["C13"][5]
+    assert "Published with the package." in page.text
+    assert "No curves: its result files are not in" in page.text
+    assert "Missing from this page" not in page.text
+
+
+def test_without_any_result_the_ledger_is_shown_with_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "published.json").write_text("[]")
+    monkeypatch.setattr(verdicts, "PUBLISHED", str(tmp_path / "published.json"))
+    page = Table(write_page(tmp_path))
+    assert "None was run yet" in page.text
+    assert page.rows["C2"][6] == "confirmed"
+    assert page.rows["C13"][6] == "not tested why"
+
+
+def test_a_training_that_diverged_is_said(tmp_path: Path) -> None:
+    lost = comparison("lower", [], [], n=0, verdict="inconclusive", diverged={"no-overlap": 3})
+    del lost["lower_values"], lost["higher_values"]
+    document = write_experiment(tmp_path, comparisons=[lost])
+    for name in document["arms"]["no-overlap"]["results"]:
+        (tmp_path / "cifar10" / name).write_text('{"diverged": "step 7: the loss is nan"}')
+    page = Table(write_page(tmp_path))
+    assert "B no-overlap diverged: 3 of 3" in page.text
+    assert "lower: no seed for which both sides have a number" in page.rows["C13"][5]
+
+
+def test_seeds_without_a_pair_are_not_given_the_names_of_others(tmp_path: Path) -> None:
+    fields = {"verdict": "inconclusive", "effect": 1.0, "low": None, "high": None, "smallest_effect": None}
+    write_experiment(tmp_path, comparisons=[comparison("lower", [30.0], [31.0], diverged={"base": 2}, **fields)])
+    page = Table(write_page(tmp_path))
+    assert "center error base 30 (seeds with a pair) 30 %" in page.text
+    assert "+1.00 points (no interval; 1 seed)" in page.rows["C13"][5]
+
+
+def test_foreign_strings_are_text(tmp_path: Path) -> None:
+    write_experiment(tmp_path, name=lambda what: what + HOSTILE)
+    page = Table(write_page(tmp_path))
+    assert page.source.count("<script") == 1
+    assert "<img" not in page.source
+    assert "49" not in page.rows["C13"][5]
+    assert "\u202e" not in page.source
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_the_same_files_give_the_same_bytes(out: Path, tmp_path: Path) -> None:
+    first, second = (write_page(out, tmp_path / name) for name in ("a.html", "b.html"))
+    assert first.read_bytes() == second.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_wrong_places_are_refused_in_one_line(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file; --results names the folder"):
+        write_page(tmp_path / "file", None)
+    with pytest.raises(UsageError, match="is a folder; --out names the file"):
+        write_page(out, tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        write_page(out, tmp_path / "nowhere" / "page.html")
+
+
+# Drawings -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_axis_of_differences_is_even_and_holds_zero() -> None:
+    axis = effect_axis([1.0, 3.0], quotient=False)
+    assert 0 < axis.null < axis.at(1.0) < axis.at(3.0) < 100
+    assert axis.at(1.5) == pytest.approx((axis.at(0.0) + axis.at(3.0)) / 2, abs=0.01)
+    assert (axis.null, "0") in axis.ticks
+    assert all(place == axis.at(float(text.replace("−", "-"))) for place, text in axis.ticks)
+
+
+def test_an_axis_of_quotients_is_even_in_their_logarithms() -> None:
+    axis = effect_axis([0.25, 4.0], quotient=True)
+    assert axis.null == pytest.approx(50)
+    assert axis.at(2.0) == pytest.approx((axis.at(1.0) + axis.at(4.0)) / 2, abs=0.01)
+    assert {"0.5", "1", "2"} <= {text for _, text in axis.ticks}
+
+
+@pytest.mark.parametrize("quotient", [False, True])
+def test_an_axis_of_no_effect_at_all_has_a_length(quotient: bool) -> None:
+    axis = effect_axis([1.0] if quotient else [0.0], quotient=quotient)
+    assert axis.null == 50
+    assert effect_axis([], quotient=quotient).null == 50
+
+
+def test_curves_are_means_over_the_epochs_that_all_seeds_reached() -> None:
+    def seed(*errors: float) -> dict[str, Any]:
+        return {"epochs": [{"epoch": i + 1, "val_top1_error": error} for i, error in enumerate(errors)]}
+
+    svg = arm_curves([[seed(0.6, 0.4), seed(0.4, 0.2, 0.1)], [], [seed(0.5)]])
+    # Arm A: (60 + 40) / 2 = 50 at epoch 1, (40 + 20) / 2 = 30 at epoch 2; the 10 % of one seed is in no mean.
+    assert re.findall('aria-label="([^"]+)"', svg) == ["Held-out error, %, against epochs: A 50 to 30; C 50 to 50"]
+
+
+def test_long_curves_of_different_lengths_keep_their_epochs_in_common() -> None:
+    def seed(num: int) -> dict[str, Any]:
+        return {"curve": [{"epoch": i / 100, "loss": i / 100, "error": 0.5} for i in range(num)]}
+
+    # The loss is the epoch: if seeds were thinned each in its own way, the mean would not be.
+    svg = arm_curves([[seed(1000), seed(500)]])
+    width = -(-1000 // 80)
+    ends = np.array([np.arange(width).mean(), np.arange(500 // width * width)[-width:].mean()]) / 100
+    assert f'aria-label="Training loss, nats, against epochs: A {ends[0]:.3g} to {ends[1]:.3g}"' in svg
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{}, {"curve": None, "epochs": 3}, {"curve": [1, None, {}], "epochs": [{"epoch": 1, "val_loss": "x"}]}],
+    ids=["nothing", "no lists", "no numbers"],
+)
+def test_a_result_without_curves_is_no_curve(damaged: dict[str, Any]) -> None:
+    assert arm_curves([[damaged], []]) == ""
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tools() -> ModuleType:
+    """What drives chromium for the pages of runs."""
+    path = Path(__file__).parents[1] / "report" / "test_browser.py"
+    spec = importlib.util.spec_from_file_location("browser_of_reports", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def chromium(tools: ModuleType) -> Iterator[Any]:
+    if tools.CHROMIUM is None or tools.CHROMEDRIVER is None:
+        pytest.skip("chromium and chromedriver are not on the PATH (Debian: apt-get install chromium chromium-driver)")
+    with tools.browser() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of three scales, foreign strings and a fault."""
+    folder = tmp_path_factory.mktemp("shown")
+    for scale, name in (("smoke", str), ("cifar10", str), ("fashion-mnist", lambda what: what + HOSTILE * 3)):
+        write_experiment(folder, scale, name)
+    (folder / "cifar10" / "base-00ff-seed1.json").unlink()
+    return write_page(folder)
+
+
+def test_nothing_is_loaded_and_nothing_complained_of(chromium: Any, shown: Path) -> None:
+    chromium.open(shown)
+    assert chromium.requests() == [shown.as_uri()]
+    assert chromium.log("browser") == []
+
+
+def test_the_ledger_sorts_by_click(chromium: Any, shown: Path) -> None:
+    chromium.open(shown)
+    column = "return [...document.querySelector('.ledger').tBodies[0].rows].map((row) => row.cells[%d].textContent)"
+    click = "document.querySelector('.ledger').tHead.rows[0].cells[%d].firstChild.click()"
+    ids = [claim.id for claim in CLAIMS]
+    assert chromium.run(column % 0) == ids
+    chromium.run(click % 0)
+    assert chromium.run(column % 0) == ids[::-1]  # N10 before N9, which text would not give
+    chromium.run(click % 6)
+    words = [text.replace("not tested", "nottested") for text in chromium.run(column % 6)]
+    first = [re.match("confirmed|contradicted|inconclusive|mixed|nottested", word)[0] for word in words]  # type: ignore
+    assert first == sorted(first)
+
+
+@pytest.mark.parametrize("width", [400, 900, 1100, 1400])
+def test_nothing_sticks_out_sideways(chromium: Any, shown: Path, width: int) -> None:
+    chromium.open(shown, width)
+    chromium.run("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+    assert chromium.run("return innerWidth") == width
+    assert chromium.run("return document.documentElement.scrollWidth <= innerWidth")
+    cut = """return [...document.querySelectorAll('.ledger *, .forest > div > div, .why *')].filter((e) =>
+      e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 100))"""
+    assert chromium.run(cut) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(chromium: Any, shown: Path, tools: ModuleType, scheme: str) -> None:
+    chromium.open(shown, scheme=scheme)
+    assert chromium.run(tools.CONTRAST) == []
+
+
+def test_print_is_black_on_white_and_fits_the_sheet(chromium: Any, shown: Path) -> None:
+    chromium.open(shown, width=1016, scheme="dark", media="print")  # A4 across, less its margins
+    assert chromium.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert chromium.run("return getComputedStyle(document.querySelector('nav')).display") == "none"
+    wide = "return [...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth)"
+    assert chromium.run(wide + ".map((e) => e.outerHTML.slice(0, 100))") == []
+
+
+def test_pictures_have_words_and_links_lead_somewhere(chromium: Any, shown: Path) -> None:
+    chromium.open(shown)
+    chromium.devtools("Accessibility.enable")
+    nodes = [n for n in chromium.devtools("Accessibility.getFullAXTree")["nodes"] if not n["ignored"]]
+    named = [n for n in nodes if n["role"]["value"] in {"image", "button", "link", "heading"}]
+    assert {"image", "button", "link", "heading"} == {n["role"]["value"] for n in named}
+    assert all(n["name"]["value"].strip() for n in named)
+    effects = [n["name"]["value"] for n in named if n["role"]["value"] == "image" and "95 % interval" in str(n["name"])]
+    assert len(effects) == 6
+    lost = "return [...document.links].map((a) => a.hash.slice(1)).filter((id) => !document.getElementById(id))"
+    assert chromium.run(lost) == []
+
+
+def test_the_marks_of_an_effect_stand_where_its_numbers_are(chromium: Any, shown: Path) -> None:
+    chromium.open(shown)
+
+    def middle(what: str) -> str:
+        return f"const r = document.querySelector('{what}').getBoundingClientRect(); return r.left + r.width / 2"
+
+    first = "#experiment-0 .forest .strip "
+    zero, effect, printed = (chromium.run(middle(first + mark)) for mark in (".null", "circle", "path"))
+    low, high = (
+        chromium.run(f"const r = document.querySelector('{first}.interval').getBoundingClientRect(); return r.{side}")
+        for side in ("left", "right")
+    )
+    unit = effect - zero  # 1.0 points
+    assert unit > 20
+    assert printed - zero == pytest.approx(0.4 * unit, abs=1.5)
+    assert low - zero == pytest.approx(-0.242 * unit, abs=1.5)
+    assert high - zero == pytest.approx(2.242 * unit, abs=1.5)
