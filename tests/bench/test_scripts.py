@@ -50,3 +50,17 @@ def test_cpu_script_names_its_parts():
     )
     assert done.returncode == 2
     assert "there is step-float32" in done.stderr
+
+
+def test_gpu_claims_stop_when_the_time_is_up_and_go_on(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "gpu_claims.py"), "shapes", "--scale", "smoke", "--seeds", "2"]
+    command += ["--device", "cpu", "--only", "overlap", "--out", str(tmp_path), "--minutes"]
+    stopped = subprocess.run([*command, "0.001"], capture_output=True, text=True, check=False)
+    assert stopped.returncode == 75, stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith(("stopped at step", "time is up"))
+    done = subprocess.run([*command, "5"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("C13 ") == 3
+    assert len(list((tmp_path / "smoke").glob("*-seed1.json"))) == 2
+    verdicts = json.loads((tmp_path / "smoke" / "overlap.json").read_text())
+    assert [row["n"] for row in verdicts["comparisons"]] == [2, 2, 2]

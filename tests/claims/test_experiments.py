@@ -29,14 +29,10 @@ def ids(experiment: Experiment) -> str:
     return experiment.id
 
 
-def fits(experiment: Experiment, scale: str) -> bool:
-    return not experiment.scales or scale in experiment.scales
-
-
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("experiment", BY_ID, ids=ids)
 def test_arms_differ_from_the_recipe_in_exactly_what_they_name(experiment, scale):
-    if not fits(experiment, scale):
+    if not experiment.fits(scale):
         pytest.skip(f"{experiment.id} means nothing at this scale")
     base = to_json(recipe_of(experiment, find_scale(scale)))
     arms = arms_of(experiment, find_scale(scale))
@@ -66,7 +62,7 @@ def test_an_arm_of_the_same_name_is_the_same_everywhere():
     """So that a file's name says what it holds, and an arm is trained once."""
     changes: dict[tuple[str, str], str] = {}
     for experiment in BY_ID:
-        if experiment.setting or not fits(experiment, "cifar10"):
+        if experiment.setting or not experiment.fits("cifar10"):
             continue
         for name, (arm, config) in arms_of(experiment, find_scale("cifar10")).items():
             key = config_key(config)
@@ -75,7 +71,7 @@ def test_an_arm_of_the_same_name_is_the_same_everywhere():
 
 @pytest.mark.parametrize("experiment", BY_ID, ids=ids)
 def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, quick_bench):
-    if not fits(experiment, "smoke"):
+    if not experiment.fits("smoke"):
         pytest.skip(f"{experiment.id} needs {', '.join(experiment.scales)}")
     document = run_experiment(experiment, find_scale("smoke"), [0], quick_bench)
     assert [c["claim"] for c in document["comparisons"]] == [c.claim for c in experiment.comparisons]

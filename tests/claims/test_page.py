@@ -474,6 +474,7 @@ def test_the_ledger_sorts_by_click(chromium: Any, shown: Path) -> None:
 def test_nothing_sticks_out_sideways(chromium: Any, shown: Path, width: int) -> None:
     chromium.open(shown, width)
     chromium.run("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+    chromium.run("document.querySelectorAll('.experiment').forEach((e) => { e.style.contentVisibility = 'visible' })")
     assert chromium.run("return innerWidth") == width
     assert chromium.run("return document.documentElement.scrollWidth <= innerWidth")
     cut = """return [...document.querySelectorAll('.ledger *, .forest > div > div, .why *')].filter((e) =>

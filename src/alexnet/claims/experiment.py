@@ -75,6 +75,9 @@ class Experiment:
     scales: tuple[str, ...] = ()
     """Where it makes sense; empty: everywhere."""
 
+    def fits(self, scale: str) -> bool:
+        return not self.scales or scale in self.scales
+
     @property
     def claims(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(comparison.claim for comparison in self.comparisons))

@@ -228,7 +228,7 @@ def arms_of(experiment: Experiment, scale: Scale) -> dict[str, tuple[Arm, TrainC
 
 def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], bench: Bench) -> dict[str, Any]:
     """Every arm with every seed, and the verdict of every comparison: the document of ``out/SCALE/ID.json``."""
-    if experiment.scales and scale.name not in experiment.scales:
+    if not experiment.fits(scale.name):
         raise UsageError(
             f"{experiment.id} means nothing at the scale {scale.name}; its scales are {', '.join(experiment.scales)}"
         )

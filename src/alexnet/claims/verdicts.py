@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.claims.facts import facts
+from alexnet.claims.groups import experiments_of
 from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.scales import SCALES
 from alexnet.core.runs import read_json
@@ -50,6 +51,10 @@ def entries(out: str | Path) -> list[dict[str, Any]]:
             {
                 "claim": asdict(claim),
                 "facts": of_facts,
+                "experiments": [
+                    {"id": e.id, "title": e.title, "scales": list(e.scales) or [*SCALES, "DIR"]}
+                    for e in experiments_of(claim.id)
+                ],
                 "comparisons": of_claim,
                 "verdict": overall(of_facts, of_claim),
             }

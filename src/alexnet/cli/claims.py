@@ -112,6 +112,10 @@ def _print_entry(entry: dict[str, Any], whole: bool) -> None:
         lines += [("decides", claim["decides"]), ("not tried", claim["untested"])]
     for fact in entry["facts"]:
         lines.append((fact["verdict"], f"{fact['statement']} Computed: {fact['computed']}"))
+    for experiment in entry["experiments"] if whole else []:
+        lines.append(
+            (f"experiment {experiment['id']}", f"{experiment['title']}; scales {', '.join(experiment['scales'])}")
+        )
     for row in entry["comparisons"]:
         lines.append((row["verdict"], row["text"]))
         if whole:
@@ -136,19 +140,20 @@ def _run(arguments: list[str]) -> int:
 
     experiments = {e.id: e for name in options.ids for e in find_experiments(name)}
     scale = find_scale(options.scale)
-    if len(options.ids) < len(experiments):
-        fitting = {k: e for k, e in experiments.items() if not e.scales or scale.name in e.scales}
-        experiments = fitting or experiments
     bench = default_bench(scale.name, Path(options.out), machine_of(options), options.data_root)
     documents = []
     for experiment in experiments.values():
+        if not experiment.fits(scale.name):
+            where = f"`{experiment.id}` is for {', '.join(experiment.scales)}"
+            print(f"{', '.join(experiment.claims)} not at this scale: {where}", file=sys.stderr)
+            continue
         documents.append(run_experiment(experiment, scale, range(options.seeds), bench))
         if not options.json:
             for row in documents[-1]["comparisons"]:
                 print(f"{row['claim']} {row['verdict']}: {sentence(row)}", flush=True)
     if options.json:
         print_json(documents)
-    print(f"{scale.name}: {scale.says}", file=sys.stderr)
+    print(f"{printable(scale.name)}: {scale.says}", file=sys.stderr)
     return 0
 
 
