@@ -6,10 +6,11 @@ python benchmarks/collect_claims.py runs/claims
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from alexnet.claims.verdicts import PUBLISHED, entries
+from alexnet.claims.verdicts import PUBLISHED, documents, entries, words
 from alexnet.core.runs import read_json, write_atomic, write_json
 from collect_probes import shortened
 
@@ -19,21 +20,21 @@ BEGIN, END = "<!-- table: benchmarks/collect_claims.py -->", "<!-- end of table 
 
 def publish(results: Path) -> None:
     """Result files and verdicts, without the smoke scale, which shows nothing."""
-    documents = []
+    found = []
     for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name != "smoke"):
         for file in sorted(folder.glob("*.json")):
             value = shortened(read_json(file))
             write_json(ROOT / "results" / "claims" / folder.name / file.name, value)
             if "experiment" in value:
-                documents.append({k: v for k, v in value.items() if k != "environment"})
-    write_json(ROOT / "src" / "alexnet" / "claims" / PUBLISHED, documents)
-    print(f"{len(documents)} experiments")
+                found.append({k: v for k, v in value.items() if k != "environment"})
+    write_json(ROOT / "src" / "alexnet" / "claims" / PUBLISHED, found)
+    print(f"{len(found)} experiments")
 
 
 def table() -> str:
     lines = ["| claim | § | printed; logged in 2012 | computed or measured here | verdict | again |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
-    for entry in entries(ROOT / "no such folder"):
+    for entry in entries(documents(None)):
         claim = entry["claim"]
         then = "; ".join(text for text in (claim["printed"], claim["logged"]) if text)
         found = [f"{fact['verdict']}: {fact['statement']} {fact['computed']}" for fact in entry["facts"]]
@@ -46,7 +47,7 @@ def table() -> str:
             claim["section"],
             then,
             ours,
-            entry["verdict"],
+            words(entry),
             "<br>".join(again),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -54,11 +55,9 @@ def table() -> str:
 
 
 def counts() -> dict[str, int]:
-    words: dict[str, int] = {}
-    for entry in entries(ROOT / "no such folder"):
-        word = entry["verdict"].partition(":")[0]
-        words[word] = words.get(word, 0) + 1
-    return words
+    """Claims with each word, for what was computed and for what was trained."""
+    known = entries(documents(None))
+    return dict(Counter(f"{how} {entry[how].partition(':')[0]}" for entry in known for how in ("computed", "trained")))
 
 
 def write_table(docs: Path) -> None:

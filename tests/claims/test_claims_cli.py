@@ -7,7 +7,7 @@ import json
 import pytest
 
 from alexnet.claims import verdicts
-from alexnet.claims.verdicts import entries, overall, sentence
+from alexnet.claims.verdicts import documents, entries, overall, sentence
 from alexnet.cli import main
 
 
@@ -102,17 +102,18 @@ def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
     def document(effect: float) -> dict:
         comparison = {"claim": "C13", "says": "s", "unit": "points", "printed": 0.4, "diverged": {}, "n": 2}
         comparison |= {"verdict": "confirmed", "effect": effect, "low": 0.1, "high": 2.0}
-        return {"experiment": "overlap", "scale": "cifar10", "command": "c", "comparisons": [comparison]}
+        named = {"experiment": "overlap", "scale": "cifar10", "command": "c", "arms": {}}
+        return named | {"comparisons": [comparison]}
 
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "verdicts.json").write_text(json.dumps([document(1.0)]))
     monkeypatch.setattr(verdicts, "files", lambda _package: tmp_path / "published")
-    found = next(e for e in entries(tmp_path / "none") if e["claim"]["id"] == "C13")
+    found = next(e for e in entries(documents(None)) if e["claim"]["id"] == "C13")
     assert found["verdict"] == "confirmed"
     assert found["comparisons"][0]["text"].startswith("s: 1 points, 95 % interval 0.1 to 2, 2 seeds, printed 0.4")
     (tmp_path / "own" / "cifar10").mkdir(parents=True)
     (tmp_path / "own" / "cifar10" / "overlap.json").write_text(json.dumps(document(3.0)))
-    (own,) = next(e for e in entries(tmp_path / "own") if e["claim"]["id"] == "C13")["comparisons"]
+    (own,) = next(e for e in entries(documents(tmp_path / "own")) if e["claim"]["id"] == "C13")["comparisons"]
     assert own["effect"] == 3.0
 
 

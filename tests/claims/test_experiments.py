@@ -173,6 +173,14 @@ def test_the_imagenet_scale_is_the_published_schedule_unchanged():
     assert replace(find_scale("imagenet").network, recipe="paper2012") == paper2012()
 
 
+def test_results_of_a_folder_of_photographs_do_not_lie_among_them(tmp_path):
+    machine = Machine(device=choose_device("cpu"), quiet=True)
+    folders = [default_bench(str(tmp_path / name / "photos"), tmp_path / "out", machine).folder for name in "ab"]
+    assert {folder.parent for folder in folders} == {tmp_path / "out"}
+    assert folders[0] != folders[1]
+    assert default_bench("cifar10", tmp_path, machine).folder == tmp_path / "cifar10"
+
+
 def test_a_folder_is_a_scale():
     assert find_scale("photos/mine").network.data == "photos/mine"
     assert "own photographs" in find_scale("photos/mine").says

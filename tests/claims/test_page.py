@@ -182,7 +182,7 @@ def test_a_row_says_effect_interval_seeds_scale_verdict_and_command(page: Table)
 
 
 def test_the_headline_counts_the_claims_of_the_ledger(page: Table, out: Path) -> None:
-    entries = verdicts.entries(out)
+    entries = verdicts.entries(verdicts.documents(out))
     words = Counter(entry["verdict"].partition(":")[0] for entry in entries)
     cards = re.findall(r'<b class="verdict [a-z-]+">([a-z ]+)</b></span><span class="value">(\d+)<', page.source)
     assert {word: int(num) for word, num in cards} == {
@@ -291,7 +291,7 @@ def test_a_damaged_document_is_named_and_the_page_is_written(tmp_path: Path, con
     page = Table(write_page(tmp_path))
     missing = page.text.partition("Missing from this page")[2].partition("All claims")[0]
     assert {"{": "overlap.json: not valid JSON", "arms": "overlap at cifar10: not the document"}.get(
-        content, "not one of an experiment"
+        content, "not the document of an experiment"
     ) in missing
     assert page.rows["C2"][6] == "confirmed"
 
@@ -474,7 +474,6 @@ def test_the_ledger_sorts_by_click(chromium: Any, shown: Path) -> None:
 def test_nothing_sticks_out_sideways(chromium: Any, shown: Path, width: int) -> None:
     chromium.open(shown, width)
     chromium.run("document.querySelectorAll('details').forEach((each) => { each.open = true })")
-    chromium.run("document.querySelectorAll('.experiment').forEach((e) => { e.style.contentVisibility = 'visible' })")
     assert chromium.run("return innerWidth") == width
     assert chromium.run("return document.documentElement.scrollWidth <= innerWidth")
     cut = """return [...document.querySelectorAll('.ledger *, .forest > div > div, .why *')].filter((e) =>

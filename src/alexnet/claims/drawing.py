@@ -111,7 +111,7 @@ def _thinned(curves: Sequence[Curve]) -> list[Curve]:
 
 def _panel(title: str, arms: Sequence[Sequence[Result]], read: Callable[[Result], Curve]) -> str:
     """A figure that says in words where its means begin and end; empty if there is nothing to draw."""
-    with matplotlib.rc_context(figures._STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         width, height = 3.7, 2.6
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((0.55 / width, 0.5 / height, 1 - 0.63 / width, 1 - 0.82 / height))
@@ -128,15 +128,17 @@ def _panel(title: str, arms: Sequence[Sequence[Result]], read: Callable[[Result]
             axes.fill_between(epoch_P, value_SP.min(0), value_SP.max(0), color=color, alpha=0.15, linewidth=0, zorder=2)
             for alone_P, value_P in curves:
                 if len(alone_P) > shared:
-                    figures._draw(axes, Line(alone_P[shared - 1 :], value_P[shared - 1 :], color, width=0.9, alpha=0.6))
+                    figures.draw_line(
+                        axes, Line(alone_P[shared - 1 :], value_P[shared - 1 :], color, width=0.9, alpha=0.6)
+                    )
             marker = RUN_MARKERS[i % len(RUN_MARKERS)]
-            figures._draw(axes, Line(epoch_P, mean_P, color, figures.letter(i), marker, dash, 1.4))
+            figures.draw_line(axes, Line(epoch_P, mean_P, color, figures.letter(i), marker, dash, 1.4))
             ends.append(f"{figures.letter(i)} {mean_P[0]:.3g} to {mean_P[-1]:.3g}")
         if not ends:
             return ""
-        figures._dress(axes, title, floor=None, log=False, legend=False)
+        figures.dress(axes, title, floor=None, log=False, legend=False)
         axes.set_xlabel("epoch")
-        svg = figures._svg(figure, f"{title}, against epochs: {'; '.join(ends)}")
+        svg = figures.svg_of(figure, f"{title}, against epochs: {'; '.join(ends)}")
         return re.sub(r'( d="[^"]*")', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[1]), svg)  # half the size
 
 

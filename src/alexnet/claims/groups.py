@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from alexnet.claims import activation, augmentation, depth, dropout, normalization, optimization, pooling, towers
+from alexnet.claims import (
+    activation,
+    augmentation,
+    combination,
+    depth,
+    dropout,
+    gradients,
+    history,
+    normalization,
+    optimization,
+    pooling,
+    retrieval,
+    towers,
+)
 from alexnet.claims.experiment import Experiment
 from alexnet.claims.facts import facts
 from alexnet.claims.ledger import CLAIMS, find_claim
@@ -10,7 +23,10 @@ from alexnet.core.errors import UsageError, printable
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.id: experiment
-    for group in (activation, normalization, pooling, towers, dropout, augmentation, optimization, depth)
+    for group in (
+        *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth),
+        *(combination, history, retrieval),
+    )
     for experiment in group.EXPERIMENTS
 }
 

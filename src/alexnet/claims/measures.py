@@ -29,6 +29,16 @@ def ten_view_error_top5(result: Result) -> float:
     return float(result["views"]["10"]["top5_error"])
 
 
+def members_error(result: Result) -> float:
+    """Mean top-1 error of the held-out images over the members of an ensemble, each alone."""
+    return _mean([member["top1_error"] for member in result["members"]])
+
+
+def members_error_top5(result: Result) -> float:
+    """Mean top-5 error of the held-out images over the members of an ensemble, each alone."""
+    return _mean([member["top5_error"] for member in result["members"]])
+
+
 def training_error(result: Result) -> float:
     """Top-1 error of training images at the center, without dropout, after the last step."""
     return float(result["training"]["top1_error"])
@@ -75,9 +85,29 @@ def tower_difference_by_chance(result: Result) -> float:
     return float(result["towers"]["by_chance"])
 
 
+def gradient_drop(result: Result) -> float:
+    """How much smaller, compared with the weights, the gradient is in the first layer than in the last, before any step."""
+    layers = list(result["gradients"].values())
+    return float(layers[-1]["relative"] / layers[0]["relative"])
+
+
+def code_miss(result: Result) -> float:
+    """1 less the mean average precision of a search by codes, over the held-out images."""
+    return 1 - float(result["mean_average_precision"])
+
+
+def stranger_share(result: Result) -> float:
+    """Share of the ten nearest points on a map that are of another class than their point."""
+    return 1 - float(result["map"]["neighbor_purity"])
+
+
 def seconds(result: Result) -> float:
     """Seconds of training for a thousand images."""
     return 1000 * float(result["seconds"]) / float(result["images_seen"])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 GOAL = 0.25
@@ -87,6 +117,7 @@ UNITS = {
     "training_loss": "nats",
     "epochs_to_goal": "times",
     "epochs_to_converge": "times",
+    "gradient_drop": "times",
     "seconds": "times",
 }
 """Of the difference of two numbers of a measure; ``times``: of their quotient. Those not named are shares, compared in
@@ -99,6 +130,8 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         center_error_top5,
         ten_view_error,
         ten_view_error_top5,
+        members_error,
+        members_error_top5,
         training_error,
         training_loss,
         gap,
@@ -107,6 +140,9 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         epochs_to_converge,
         tower_difference,
         tower_difference_by_chance,
+        gradient_drop,
+        code_miss,
+        stranger_share,
         seconds,
     )
 }

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite
@@ -20,7 +19,7 @@ from alexnet.claims.measures import MEASURES, UNITS
 from alexnet.claims.scales import SCALES
 from alexnet.claims.verdicts import documents, entries, sentence
 from alexnet.core.errors import AlexNetError, UsageError, printable
-from alexnet.core.runs import read_json, write_atomic
+from alexnet.core.runs import read_json
 from alexnet.report import figures, render, tables
 
 Document = Mapping[str, Any]
@@ -48,23 +47,15 @@ def write_page(results: str | Path, out: str | Path | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     elif not page.parent.is_dir():
         raise UsageError(f"{printable(page.parent)}: no such folder; make it, or name another file with --out")
-    engine = _engine()
-    style = Markup(f"{engine.globals['style']}{(HERE / 'page.css').read_text('utf-8')}")
-    html = engine.get_template("page.html").render(_content(folder), style=style).encode("utf-8", "replace")
-    write_atomic(page, lambda file: file.write(html))
+    render.write_page(page, "claims.html", _content(folder), folder=HERE)
     return page
-
-
-def _engine() -> jinja2.Environment:
-    """The report's, which finds this package's template first."""
-    return render._engine().overlay(loader=jinja2.FileSystemLoader([HERE, render.FOLDER]))
 
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the page shows, by the names the template uses."""
     faults: list[str] = []
-    found, known = _read(folder, faults)
-    known.sort(key=_order)
+    known = sorted(documents(folder, faults), key=_order)
+    found = entries(known)
     sections = []
     anchors = {(d["experiment"], d["scale"]): f"experiment-{i}" for i, d in enumerate(known)}
     for document in known:
@@ -90,23 +81,6 @@ def _content(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "faults": faults,
     }
-
-
-def _read(folder: Path, faults: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The entries of the ledger and the experiments' documents; without one's own where these cannot be read."""
-    try:
-        return entries(folder), documents(folder)
-    except (AlexNetError, OSError) as error:
-        faults.append(
-            f"{printable(error)}. Only published verdicts are shown; remove the file, or run its experiment again"
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        faults.append(
-            f"{printable(folder)}: a document is not one of an experiment ({type(error).__name__}: {printable(error)}). Only "
-            "published verdicts are shown"
-        )
-    nowhere = folder / "claims.html"  # a file, or nothing: there is no document in it
-    return entries(nowhere), documents(nowhere)
 
 
 def _order(document: Document) -> tuple[int, bool, str]:

@@ -6,7 +6,9 @@ share their arms, a stopped experiment goes on where it was, and nothing is comp
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, vary
 from alexnet.claims.measures import MEASURES, UNITS
-from alexnet.claims.scales import Scale
+from alexnet.claims.scales import SCALES, Scale
 from alexnet.claims.verdict import judge
 from alexnet.core import rng
 from alexnet.core.config import fingerprint, to_json
@@ -34,6 +36,7 @@ from alexnet.models.alexnet import AlexNetConfig
 from alexnet.probes.towers import PERMUTATIONS, measure
 from alexnet.recipes.run import open_data, result_name, run
 from alexnet.training.config import TrainConfig
+from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
 
 TUNING_SEED = 1000
@@ -78,7 +81,11 @@ class Bench:
 
     @property
     def folder(self) -> Path:
-        return self.out / self.scale
+        """A scale that is a path has a name here that is safe for a folder."""
+        if self.scale in SCALES:
+            return self.out / self.scale
+        path = Path(self.scale).resolve()
+        return self.out / f"{path.name}-{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
 
     def stored(self, key: str) -> Result | None:
         """The result of this key, if it was made before."""
@@ -113,17 +120,26 @@ def config_key(config: TrainConfig) -> str:
 
 
 def result_key(arm: Arm, config: TrainConfig) -> str:
+    """What is more than a training has its own results: the name comes last, where no plain arm's key can match it."""
     key = config_key(config)
-    return f"{arm.name}-{key}" if arm.result else key
+    return f"{key}-{arm.name}" if arm.result else key
 
 
 def train_and_measure(bench: Bench, config: TrainConfig) -> Result:
-    """Train from scratch, and everything that the measures read. A training that ends in a loss that is not finite is a
-    result too."""
-    out = bench.run_folder(config)
-    data = bench.open_data(config)
+    """Train from scratch, and everything that the measures read."""
+    return train_in(bench, config, bench.run_folder(config), bench.open_data(config))
+
+
+def train_in(
+    bench: Bench, config: TrainConfig, out: Path, data: PackedSet, make_initial: Callable[[], Initial] | None = None
+) -> Result:
+    """The result of a run in ``out``, which is trained, or goes on, unless it is finished. A training that ends in a loss
+    that is not finite is a result too. ``make_initial``: the weights to start from, asked for only where there is no
+    checkpoint yet."""
+    begun = (out / "checkpoint" / "last").is_file() or (out / "model" / "config.json").is_file()
+    initial = make_initial() if make_initial and not begun else None
     try:
-        summary = run(config, out, bench.machine, data=data, resume=True, report=False)
+        summary = run(config, out, bench.machine, data=data, initial=initial, resume=True, report=False)
     except StoppedError:
         raise
     except AlexNetError as error:
@@ -131,6 +147,15 @@ def train_and_measure(bench: Bench, config: TrainConfig) -> Result:
             raise
         return {"diverged": str(error)}
     return measured(bench, config, data, out, summary)
+
+
+def plain_result(bench: Bench, config: TrainConfig) -> Result:
+    """The result of the plain training of this configuration, whose model is in ``bench.run_folder(config)`` unless it
+    diverged: where results were kept but not the run, it is trained again."""
+    result = bench.result(Arm(name="base"), config)
+    if "diverged" not in result and not (bench.run_folder(config) / "model" / "config.json").is_file():
+        train_and_measure(bench, config)
+    return result
 
 
 def measured(bench: Bench, config: TrainConfig, data: PackedSet, out: Path, summary: dict[str, Any]) -> Result:
@@ -254,11 +279,12 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], b
             name: {
                 "changes": {k: to_json(v) for k, v in arm.changes.items()},
                 "results": [f"{r['arm']}-{r['fingerprint']}.json" for r in results[name]],
+                **({"shown": shown} if (shown := [r["shown"] for r in results[name] if "shown" in r]) else {}),
             }
             for name, (arm, _) in arms.items()
         },
         "comparisons": [compare(comparison, results) for comparison in experiment.comparisons],
-        "command": f"alexnet claims run {experiment.id} --scale {scale.name} --seeds {len(seeds)}",
+        "command": f"alexnet claims run {experiment.id} --scale {shlex.quote(scale.name)} --seeds {len(seeds)}",
         "environment": environment(),
     }
     write_json(bench.folder / f"{experiment.id}.json", document)

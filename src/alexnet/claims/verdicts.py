@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -13,23 +13,45 @@ from alexnet.claims.facts import facts
 from alexnet.claims.groups import experiments_of
 from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.scales import SCALES
+from alexnet.core.errors import AlexNetError, printable
 from alexnet.core.runs import read_json
+
+NOT_TESTED = "not tested"
+
+DOCUMENT = {"experiment", "scale", "command", "arms", "comparisons"}
+"""Keys that tell the document of an experiment."""
 
 PUBLISHED = "verdicts.json"
 """Package data: the experiments' documents, without their environments; written by benchmarks/publish_claims.py."""
 
 
-def documents(out: str | Path) -> list[dict[str, Any]]:
-    """Experiments that were run: those in ``out``, and the published ones of other experiments or scales."""
-    own = [read_json(file) for file in sorted(Path(out).glob("*/*.json")) if "-seed" not in file.name]
-    own = [document for document in own if "experiment" in document]
+def documents(out: str | Path | None, faults: list[str] | None = None) -> list[dict[str, Any]]:
+    """Experiments that were run: those in ``out``, and the published ones of other experiments or scales. A document that
+    cannot be read is named in ``faults`` and left out, or, without that list, raised."""
+    own = []
+    for file in sorted(Path(out).glob("*/*.json")) if out is not None else []:
+        if "-seed" in file.name:
+            continue
+        try:
+            document = read_json(file)
+        except (AlexNetError, OSError) as error:
+            if faults is None:
+                raise
+            faults.append(printable(error))
+            continue
+        if isinstance(document, dict) and document.keys() >= DOCUMENT:
+            own.append(document)
+        elif faults is not None:
+            faults.append(f"{printable(file)}: not the document of an experiment")
     known = {(document["experiment"], document["scale"]) for document in own}
     published = json.loads(files("alexnet.claims").joinpath(PUBLISHED).read_text(encoding="utf-8"))
     return own + [d for d in published if (d["experiment"], d["scale"]) not in known]
 
 
-def entries(out: str | Path) -> list[dict[str, Any]]:
-    """For every claim of the ledger: the claim, its facts, its comparisons (the largest scale first), and one word."""
+def entries(known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For every claim of the ledger: the claim, its facts, its experiments, its comparisons in the documents ``known``
+    (the largest scale first), and a word for what was computed, for what was trained, and for both: a fact may be of a side
+    of the claim that no training decides."""
     rows = [
         comparison
         | {
@@ -38,15 +60,15 @@ def entries(out: str | Path) -> list[dict[str, Any]]:
             "command": document["command"],
             "text": f"{sentence(comparison)} ({document['scale']})",
         }
-        for document in documents(out)
+        for document in known
         for comparison in document["comparisons"]
     ]
     rows.sort(key=lambda row: -_size(row["scale"]))
-    known = [asdict(fact) for fact in facts()]
+    computed = [asdict(fact) for fact in facts()]
     found = []
     for claim in CLAIMS:
         of_claim = [row for row in rows if row["claim"] == claim.id]
-        of_facts = [fact for fact in known if fact["claim"] == claim.id]
+        of_facts = [fact for fact in computed if fact["claim"] == claim.id]
         found.append(
             {
                 "claim": asdict(claim),
@@ -56,6 +78,8 @@ def entries(out: str | Path) -> list[dict[str, Any]]:
                     for e in experiments_of(claim.id)
                 ],
                 "comparisons": of_claim,
+                "computed": overall(of_facts, []),
+                "trained": overall([], of_claim),
                 "verdict": overall(of_facts, of_claim),
             }
         )
@@ -68,8 +92,14 @@ def overall(of_facts: Iterable[Mapping[str, Any]], comparisons: Iterable[Mapping
     words = [str(fact["verdict"]) for fact in of_facts]
     words += [str(row["verdict"]) for row in rows if row["scale"] == rows[0]["scale"]]
     if not words:
-        return "not tested"
+        return NOT_TESTED
     return words[0] if len(set(words)) == 1 else "mixed: " + ", ".join(dict.fromkeys(words))
+
+
+def words(entry: Mapping[str, Any]) -> str:
+    """What was computed and what was trained, apart: ``computed contradicted, trained confirmed``."""
+    known = [f"{how} {entry[how]}" for how in ("computed", "trained") if entry[how] != NOT_TESTED]
+    return ", ".join(known) or NOT_TESTED
 
 
 def sentence(row: Mapping[str, Any]) -> str:

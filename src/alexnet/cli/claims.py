@@ -89,14 +89,15 @@ def claims(arguments: list[str]) -> int:
 def _list(arguments: list[str]) -> int:
     options = parse(ListOptions, "claims list", arguments)
     from alexnet.claims.ledger import CLAIMS, find_claim
-    from alexnet.claims.verdicts import entries
+    from alexnet.claims.verdicts import documents, entries, words
 
     chosen = [find_claim(name).id for name in options.ids] or [claim.id for claim in CLAIMS]
-    found = [entry for entry in entries(options.out) if entry["claim"]["id"] in chosen]
+    found = [entry for entry in entries(documents(options.out)) if entry["claim"]["id"] in chosen]
     if options.json:
         print_json(found)
         return 0
     for entry in found:
+        print(f"\n{entry['claim']['id']} ({entry['claim']['section']}) [{words(entry)}]")
         _print_entry(entry, whole=bool(options.ids))
     if not options.ids:
         print("\nall about one: alexnet claims list C7; try one: alexnet claims run C13 --scale smoke")
@@ -105,7 +106,6 @@ def _list(arguments: list[str]) -> int:
 
 def _print_entry(entry: dict[str, Any], whole: bool) -> None:
     claim = entry["claim"]
-    print(f"\n{claim['id']} ({claim['section']}) [{entry['verdict']}]")
     print(fill(claim["sentence"], WIDTH, initial_indent="  ", subsequent_indent="  "))
     lines = [("printed", claim["printed"]), ("logged in 2012", claim["logged"])]
     if whole:

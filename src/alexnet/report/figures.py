@@ -119,13 +119,13 @@ def letter(run: int) -> str:
 def swatch(run: int) -> str:
     """The line that stands for a run in :func:`comparison_curves`, as an ``<svg>`` element."""
     style = _run_style(run)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(0.6, 0.2))
         axes = figure.add_axes((0.02, 0, 0.96, 1))
         axes.set_axis_off()
         axes.plot([0, 2], [0, 0], color=style["color"], linestyle=style["dash"], linewidth=1.8)
         axes.plot(1, 0, color=style["color"], marker=style["marker"], markersize=5)
-        return _svg(figure, f"line of run {letter(run)}")
+        return svg_of(figure, f"line of run {letter(run)}")
 
 
 def _run_style(run: int) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _epochs_of_steps(step: NDArray[np.float64], epochs: Sequence[Row]) -> NDArra
     return np.asarray(np.interp(step, at_step, at_epoch) + beyond, dtype=np.float64)
 
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "alexnet",  # the same run gives the same bytes
     "font.size": 10,
@@ -196,7 +196,7 @@ def _panel(
 ) -> tuple[str, bool]:
     """A small figure against epochs, as an ``<svg>`` element that says in words where its lines begin and end; and whether
     there was anything to draw. It is of a size that can be read on a phone."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         width, height = 4.8, 1.8 if low else 3.2
         figure = Figure(figsize=(width, height))
         left, bottom, right, top = (
@@ -208,18 +208,18 @@ def _panel(
         axes = figure.add_axes((left, bottom, right - left, top - bottom))
         drawn = [line for line in lines if line.finite.any()]
         for line in drawn:
-            _draw(axes, line)
-        _dress(axes, title, floor=floor, log=log, legend=legend)
+            draw_line(axes, line)
+        dress(axes, title, floor=floor, log=log, legend=legend)
         axes.set_xlabel("epoch")
         ends = [
             f"{line.label} {line.y[line.finite][0]:.3g} to {line.y[line.finite][-1]:.3g}"
             for line in drawn
             if line.label
         ]
-        return _svg(figure, f"{title}, against epochs" + (f": {'; '.join(ends)}" if ends else "")), bool(drawn)
+        return svg_of(figure, f"{title}, against epochs" + (f": {'; '.join(ends)}" if ends else "")), bool(drawn)
 
 
-def _draw(axes: Axes, line: Line) -> None:
+def draw_line(axes: Axes, line: Line) -> None:
     """A curve, thinned to ``MAX_POINTS``."""
     x, y, finite = line.x, line.y, line.finite
     if len(x) > MAX_POINTS:
@@ -241,7 +241,7 @@ def _draw(axes: Axes, line: Line) -> None:
     )
 
 
-def _dress(axes: Axes, title: str, *, floor: float | None, log: bool, legend: bool) -> None:
+def dress(axes: Axes, title: str, *, floor: float | None, log: bool, legend: bool) -> None:
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if not axes.lines:
@@ -260,7 +260,7 @@ def _dress(axes: Axes, title: str, *, floor: float | None, log: bool, legend: bo
         axes.legend(**above, ncols=3, labelcolor=SOFT, fontsize=9, handlelength=1.8, columnspacing=1.2)
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg_of(figure: Figure, title: str) -> str:
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)

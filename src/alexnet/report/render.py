@@ -19,16 +19,17 @@ from alexnet.report import tables
 FOLDER = Path(__file__).parent
 
 
-def write_page(path: Path, template: str, content: dict[str, Any]) -> None:
-    """The page of ``template`` with ``content``, written atomically: the same content gives the same bytes."""
-    page = _engine().get_template(template).render(content).encode("utf-8", "replace")
+def write_page(path: Path, template: str, content: dict[str, Any], *, folder: Path = FOLDER) -> None:
+    """The page of ``template`` with ``content``, written atomically: the same content gives the same bytes. A template in
+    another ``folder`` may extend those here; the styles there are added."""
+    page = _engine(folder).get_template(template).render(content).encode("utf-8", "replace")
     write_atomic(path, lambda file: file.write(page))
 
 
 @cache
-def _engine() -> jinja2.Environment:
+def _engine(folder: Path) -> jinja2.Environment:
     engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
+        loader=jinja2.FileSystemLoader([folder, FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_safe,
@@ -43,9 +44,10 @@ def _engine() -> jinja2.Environment:
         "count": tables.count,
         "finite": lambda value: math.isfinite(tables.number(value)),
     }
+    styles = [FOLDER / "style.css", *(sorted(folder.glob("*.css")) if folder != FOLDER else [])]
     script = (FOLDER / "sort.js").read_text("utf-8")
     engine.globals |= {
-        "style": Markup((FOLDER / "style.css").read_text("utf-8")),
+        "style": Markup("".join(file.read_text("utf-8") for file in styles)),
         "script": Markup(script),
         "policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'",

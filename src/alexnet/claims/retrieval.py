@@ -1,0 +1,213 @@
+"""§6.1: the last hidden layer against pixels: neighbors, short codes, a linear classifier, a map.
+
+The network is the plain one of the scale. What is searched or learned from are the images it was trained on, what is asked
+are all held-out images.
+
+Shape suffixes: N training images, Q held-out images, D units, W bytes of a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.claims.experiment import Arm, Experiment, Result, lower
+from alexnet.claims.runner import Bench, Sample, plain_result
+from alexnet.core import rng
+from alexnet.data.packed import PackedSet
+from alexnet.evaluation.predict import Predictor, load
+from alexnet.probes import codes
+from alexnet.probes.layers import PIXELS
+from alexnet.probes.linear import linear_probe, pooled_features, require_scikit_learn
+from alexnet.probes.neighbors import PixelRows, Rows, knn_error
+from alexnet.probes.tsne import tsne_map
+from alexnet.training.config import TrainConfig
+from alexnet.training.trainer import training_images
+
+Space = Literal["fc7", "pixels"]
+MOST_IMAGES = 20_000
+"""Of those the network was trained on; more are drawn from."""
+BITS = 32
+"""Of a code: four bytes for an image."""
+MAP_POINTS = 2_000
+"""Held-out images on a map, at most."""
+
+Probe = Callable[[Bench, TrainConfig, Predictor, PackedSet, Space], Result]
+
+
+def probe(function: Probe, space: Space) -> Callable[[Bench, TrainConfig], Result]:
+    """The result of a probe of the plain network of a configuration, which is trained unless it was."""
+
+    def result(bench: Bench, config: TrainConfig) -> Result:
+        require_scikit_learn()
+        plain = plain_result(bench, config)
+        if "diverged" in plain:
+            return {"diverged": plain["diverged"]}
+        predictor = load(bench.run_folder(config), bench.machine.device, config.precision)
+        return {"space": space, **function(bench, config, predictor, bench.open_data(config), space)}
+
+    return result
+
+
+def database(data: PackedSet, config: TrainConfig) -> NDArray[np.int64]:
+    """The images that the network was trained on, or :data:`MOST_IMAGES` of them, drawn."""
+    image_N = training_images(len(data.split("train")), config)
+    order_N = rng.permutation(config.seed, "claims/database", 0, len(image_N))
+    return np.sort(image_N[order_N[:MOST_IMAGES]])
+
+
+def nearest_class(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+    """Each held-out image gets the class of the nearest training image, by the Euclidean distance of fc7, or of the pixels that
+    the network sees."""
+    train, test, image_N = data.split("train"), data.split(data.held_out), database(data, config)
+    all_Q = np.arange(len(test))
+    base: Rows = PixelRows(train, config.preprocessing, image_N)
+    query: Rows = PixelRows(test, config.preprocessing, all_Q)
+    if space != PIXELS:
+        base, query = (
+            _features(bench, predictor, split, number) for split, number in ((train, image_N), (test, all_Q))
+        )
+    (found,) = knn_error(base, train.labels[image_N], query, test.labels, ks=(1,))
+    return _errors(found.errors, found.n, len(image_N)) | {"protocol": {"distance": "Euclidean, exact", "neighbors": 1}}
+
+
+def linear_classifier(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+    """Logistic regression on the standardized numbers of fc7, or of the input averaged down to as many."""
+    train, test, image_N = data.split("train"), data.split(data.held_out), database(data, config)
+    rows_ND = _features(bench, predictor, train, image_N, space)
+    rows_QD = _features(bench, predictor, test, np.arange(len(test)), space)
+    found = linear_probe(rows_ND, train.labels[image_N], rows_QD, test.labels, seed=config.seed)
+    counted = _errors(found.held_out.errors, found.held_out.n, len(image_N))
+    training = {"n": found.train.n, "top1_errors": found.train.errors, "top1_error": found.train.errors / found.train.n}
+    return counted | {"training": training, "protocol": {"C": found.strength, "converged": found.converged}}
+
+
+def short_codes(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+    """The mean average precision of a search by the codes of an autoencoder, :data:`BITS` long, of fc7, or of the pixels
+    averaged down to 32 x 32. Relevant is what has the query's class; queries of a class that no training image has are left
+    out."""
+    codes.load_faiss()
+    train, test, image_N = data.split("train"), data.split(data.held_out), database(data, config)
+    label_N = train.labels[image_N]
+    image_Q = np.flatnonzero(np.isin(test.labels, label_N))
+    if space == PIXELS:
+        vector_ND = codes.thumbnails(_sample(train, image_N))
+        vector_QD = codes.thumbnails(_sample(test, image_Q))
+    else:
+        vector_ND, vector_QD = (
+            _features(bench, predictor, split, number) for split, number in ((train, image_N), (test, image_Q))
+        )
+    coder = codes.fit("autoencoder", codes.TrainingVectors(vector_ND), BITS, config.seed)
+    index, code_QW = codes.code_index(coder.encode(vector_ND)), coder.encode(vector_QD)
+    index.use_heap = False  # counts distances, which is faster when everything is ranked
+    precision_sum, step = 0.0, max(1, codes.CHUNK // len(image_N))
+    for start in range(0, len(image_Q), step):
+        distance_QN, item_QN = index.search(code_QW[start : start + step], len(image_N))
+        relevant_QN = label_N[item_QN] == test.labels[image_Q[start : start + step], None]
+        precision_sum += float(codes.mean_average_precisions(distance_QN, relevant_QN).sum())
+    chance = float(np.mean(np.bincount(label_N)[test.labels[image_Q]])) / len(label_N)
+    return {
+        "n": len(image_Q),
+        "n_train": len(image_N),
+        "mean_average_precision": precision_sum / len(image_Q),
+        "protocol": {"coder": "autoencoder", "bits": BITS, "chance": chance, "search": "Hamming distance, exhaustive"},
+    }
+
+
+def flat_map(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+    """How far the classes keep together on a map of held-out images by t-SNE, from fc7, or from the input averaged down."""
+    test = data.split(data.held_out)
+    image_Q = np.sort(rng.permutation(config.seed, "claims/map", 0, len(test))[:MAP_POINTS])
+    found = tsne_map(_features(bench, predictor, test, image_Q, space), test.labels[image_Q], seed=config.seed)
+    return {"n": len(image_Q), "map": found.to_json(), "protocol": {"perplexity": 30}}
+
+
+def _features(
+    bench: Bench, predictor: Predictor, split: Any, image_N: NDArray[np.int64], space: Space = "fc7"
+) -> NDArray[np.float32]:
+    return pooled_features(predictor, split, [space], image_N, workers=bench.machine.workers)[space]
+
+
+def _sample(split: Any, image_N: NDArray[np.int64]) -> Sample:
+    return Sample(split, image_N)
+
+
+def _errors(errors: int, n: int, n_train: int) -> Result:
+    return {"n": n, "n_train": n_train, "views": {"1": {"n": n, "top1_errors": errors, "top1_error": errors / n}}}
+
+
+def _arms(name: str, function: Probe) -> Callable[[TrainConfig], Sequence[Arm]]:
+    def arms(_base: TrainConfig) -> Sequence[Arm]:
+        return tuple(Arm(name=f"{name}-{space}", result=probe(function, space)) for space in ("fc7", "pixels"))
+
+    return arms
+
+
+EXPERIMENTS = (
+    Experiment(
+        id="neighbors",
+        title="The nearest training image by the last hidden layer, and by pixels",
+        arms=_arms("nearest", nearest_class),
+        comparisons=(
+            lower(
+                "center_error",
+                "C36",
+                "the nearest image by fc7 is of another class less often than the nearest by pixels",
+                arm="nearest-fc7",
+                than="nearest-pixels",
+            ),
+        ),
+    ),
+    Experiment(
+        id="codes",
+        title="Codes of 32 bits by an autoencoder, from the last hidden layer and from pixels",
+        arms=_arms("codes", short_codes),
+        comparisons=(
+            lower(
+                "code_miss",
+                "C37",
+                "a search by codes from fc7 misses less than one by codes from pixels (1 less mean average precision)",
+                arm="codes-fc7",
+                than="codes-pixels",
+            ),
+        ),
+    ),
+    Experiment(
+        id="linear-classifier",
+        title="A linear classifier on the last hidden layer, on pixels, and the network itself",
+        arms=lambda base: (Arm(name="base"), *_arms("linear", linear_classifier)(base)),
+        comparisons=(
+            lower(
+                "center_error",
+                "N24",
+                "the error of a linear classifier on fc7 is lower than on pixels",
+                arm="linear-fc7",
+                than="linear-pixels",
+            ),
+            lower(
+                "center_error",
+                "N24",
+                "the error of a linear classifier on fc7 is lower than the network's own",
+                arm="linear-fc7",
+                than="base",
+            ),
+        ),
+    ),
+    Experiment(
+        id="map",
+        title="Maps by t-SNE of the last hidden layer and of pixels",
+        arms=_arms("map", flat_map),
+        comparisons=(
+            lower(
+                "stranger_share",
+                "N25",
+                "neighbors on a map of fc7 are of another class less often than on one of pixels",
+                arm="map-fc7",
+                than="map-pixels",
+            ),
+        ),
+    ),
+)

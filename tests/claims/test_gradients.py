@@ -1,0 +1,74 @@
+"""The gradient norms are those of finite differences, and fall as the nonlinearities say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alexnet.claims.experiment import vary
+from alexnet.claims.gradients import gradients
+from alexnet.claims.measures import MEASURES
+from alexnet.claims.runner import default_bench
+from alexnet.claims.scales import find_scale
+from alexnet.core.device import Machine, choose_device
+from alexnet.core.rng import DropoutDraw
+from alexnet.training.trainer import network, training_images
+
+SMOKE = find_scale("smoke").network
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    machine = Machine(device=choose_device("cpu"), quiet=True)
+    return default_bench("smoke", tmp_path_factory.mktemp("claims"), machine)
+
+
+def test_the_norm_of_a_layer_is_the_slope_of_the_loss_along_its_gradient(bench):
+    result = gradients(bench, SMOKE)
+    data, config = bench.open_data(SMOKE), SMOKE
+    split = data.split("train")
+    image_N = training_images(len(split), config)
+    crop = slice(2, 26)  # 24 of 28 pixels
+    x_NSSC = split.read(image_N)[:, crop, crop].astype(np.float64) - data.mean[crop, crop]
+    x_NCSS = torch.from_numpy(x_NSSC).permute(0, 3, 1, 2)
+    label_N = torch.from_numpy(split.labels[image_N])
+    model = network(config, len(data.classes)).double().train()
+
+    def loss() -> torch.Tensor:
+        return F.cross_entropy(model(x_NCSS, DropoutDraw(config.seed, 0, image_N)), label_N)
+
+    assert result["n"] == 96
+    assert result["loss_nats"] == pytest.approx(loss().item(), rel=1e-5)
+    for layer in ("conv1", "conv4", "fc8"):
+        weight = model.get_submodule(layer).weight
+        (direction,) = torch.autograd.grad(loss(), weight)
+        step = 1e-4 * direction / direction.norm()
+        with torch.no_grad():
+            weight += step
+            above = loss().item()
+            weight -= 2 * step
+            below = loss().item()
+            weight += step
+        found = result["gradients"][layer]
+        assert found["gradient"] == pytest.approx((above - below) / 2e-4, rel=1e-3)
+        assert found["weights"] == pytest.approx(float(weight.detach().norm()), rel=1e-5)
+        assert found["relative"] == pytest.approx(found["gradient"] / found["weights"])
+
+
+def test_sigmoids_let_less_of_the_gradient_through_and_every_layer_is_shown(bench):
+    sigmoid = gradients(bench, vary(SMOKE, {"model.activation": "sigmoid"}))
+    relu = gradients(bench, SMOKE)
+    assert list(relu["shown"]) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+    # Seven sigmoids, none steeper than 1/4.
+    assert MEASURES["gradient_drop"](sigmoid) > 100 * MEASURES["gradient_drop"](relu) > 0
+    assert gradients(bench, SMOKE) == relu
+    assert gradients(bench, replace(SMOKE, seed=1)) != relu
+
+
+def test_the_drop_is_that_of_the_last_layer_over_the_first():
+    layers = {"conv1": {"relative": 0.5}, "conv2": {"relative": 9.0}, "fc8": {"relative": 4.0}}
+    assert MEASURES["gradient_drop"]({"gradients": layers}) == 8
