@@ -22,6 +22,7 @@ def publish(results: Path) -> None:
     """Result files and verdicts, without the smoke scale, which shows nothing."""
     found = []
     for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name != "smoke"):
+        (ROOT / "results" / "claims" / folder.name).mkdir(parents=True, exist_ok=True)
         for file in sorted(folder.glob("*.json")):
             value = shortened(read_json(file))
             write_json(ROOT / "results" / "claims" / folder.name / file.name, value)

@@ -281,6 +281,18 @@ def test_missing_and_damaged_result_files_are_named(tmp_path: Path) -> None:
     assert page.source.count('aria-label="Training loss') == 1  # of the seeds that are left
 
 
+def test_what_results_show_is_a_table_of_means(tmp_path: Path) -> None:
+    document = write_experiment(tmp_path)
+    document["arms"]["base"]["shown"] = [
+        {"top1_error": 0.25, "model_bytes": 1000},
+        {"top1_error": 0.35, "model_bytes": 3000},
+    ]
+    (tmp_path / "cifar10" / "overlap.json").write_text(json.dumps(document))
+    shown = write_page(tmp_path).read_text().partition('class="sortable shown"')[2].partition("</table>")[0]
+    cells = re.findall(r">([^<>]+)</t[hd]>", shown)
+    assert cells == ["arm", "top1 error", "model bytes", "base", "0.3", "2,000"]
+
+
 @pytest.mark.parametrize("content", ["{", '{"experiment": "overlap"}', "arms"])
 def test_a_damaged_document_is_named_and_the_page_is_written(tmp_path: Path, content: str) -> None:
     if content == "arms":

@@ -36,7 +36,7 @@ ROWS = 8192
 """Training images of a block."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of C, the weight of the loss against that of the penalty |w|^2 / 2, tried in this order."""
-TOLERANCE, MAX_ITERATIONS = 1e-3, 1000
+TOLERANCE, MAX_ITERATIONS = 1e-4, 2000
 
 
 def squared_distances(query_QD: NDArray[Any], row_ND: NDArray[Any]) -> NDArray[np.float64]:
@@ -131,7 +131,7 @@ def linear(trial: Trial, side: int = 32) -> Answers:
     n, label_N = trial.num_fit, trial.label_N
     row_ND = reduced_pixels(trial.train, trial.image_N, side, "training images", quiet=trial.quiet)
     scaler = StandardScaler()
-    classifier = LogisticRegression(warm_start=True, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
+    classifier = LogisticRegression(tol=TOLERANCE, max_iter=MAX_ITERATIONS)
     fit_ND, choose_ND = scaler.fit_transform(row_ND[:n]), scaler.transform(row_ND[n:])
     with Bar("classifiers", len(STRENGTHS) + 1, "fits", quiet=trial.quiet) as bar:
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,7 +139,14 @@ def _members(
         if isinstance(found, dict):
             return found
         members.append(found)
+        if i > 0:
+            _forget_model(out)
     return members
+
+
+def _forget_model(out: Path) -> None:
+    """The answers stay: a model of the whole network takes over 200 MB, and nothing else asks for those of further members."""
+    shutil.rmtree(out / "model", ignore_errors=True)
 
 
 def answers_of(
@@ -206,7 +214,7 @@ def search(members: Sequence[Probabilities], seed: int) -> list[float]:
     for weight_M in weight_CM:
         p_NK = torch.einsum("m,mnk->nk", torch.from_numpy(weight_M), p_MNK)
         rank_N = label_ranks(p_NK, label_N)
-        loss = -float(p_NK.gather(1, label_N[:, None]).clamp(min=1e-300).log().mean())
+        loss = round(-float(p_NK.gather(1, label_N[:, None]).clamp(min=1e-300).log().mean()), 9)
         score = (int((rank_N >= 5).sum()), int((rank_N >= 1).sum()), loss)
         if best is None or score < best[0]:
             best = score, weight_M.tolist()
@@ -294,6 +302,8 @@ def with_pretrained(scratch: int, pretrained: int) -> Callable[[Bench, TrainConf
             if isinstance(found, dict):
                 return found
             members.append(found)
+            if i > 0:
+                _forget_model(out)
         return ensemble_result(members) | {"classes": list(data.classes)}
 
     return result

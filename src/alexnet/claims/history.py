@@ -132,7 +132,7 @@ def lenet_changes(base: TrainConfig) -> dict[str, Any]:
     """The textbook's LeNet and its training, in the passes and batches of the scale, on images of at most 32 pixels."""
     recipe, channels = lenet(), base.preprocessing.channels
     side = min(LENET_SIDE, base.preprocessing.resize)
-    return {
+    changes = {
         "network": "lenet",
         "model": model_config("lenet", input_size=side, in_channels=channels),
         "preprocessing": Preprocessing(resize=side, crop=side, channels=channels, mean="none", scale=1 / 255),
@@ -141,6 +141,7 @@ def lenet_changes(base: TrainConfig) -> dict[str, Any]:
         "schedule": recipe.schedule,
         "views": ("1",),
     }
+    return _that_differ(base, changes)
 
 
 def modern_changes(base: TrainConfig) -> dict[str, Any]:
@@ -163,6 +164,10 @@ def modern_changes(base: TrainConfig) -> dict[str, Any]:
         "schedule": recipe.schedule,
         "label_smoothing": recipe.label_smoothing,
     }
+    return _that_differ(base, changes)
+
+
+def _that_differ(base: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if attrgetter(name)(base) != value}
 
 

@@ -267,8 +267,8 @@ _PAPER = (
         sentence="The best published result on ILSVRC-2010 before, an average of two classifiers on Fisher vectors "
         "of SIFT, had errors of 45.7 % and 25.7 %.",
         printed="45.7 % top-1, 25.7 % top-5",
-        decides="Dense SIFT, Fisher vectors and linear classifiers against AlexNet on the same images: whether the "
-        "network is ahead; not the printed errors, which are another group's.",
+        decides="Fisher vectors of dense SIFT with linear classifiers, and simpler methods on pixels, against AlexNet on "
+        "the same data: whether the network is ahead; not the printed errors, which are another group's.",
     ),
     Claim(
         id="C26",
@@ -379,8 +379,8 @@ _PAPER = (
     Claim(
         id="C38",
         section="7",
-        sentence="The results need no unsupervised pre-training, and improve with a larger network and with longer "
-        "training.",
+        sentence="Unsupervised pre-training, which the paper does without, is expected to help, and the results improve "
+        "with a larger network and with longer training.",
         logged="145 continued for 44 more epochs: 40.25, 17.99 (0.4 and 0.2 better)",
         decides="Autoencoder pre-training without labels against none; more epochs and more kernels against the "
         "recipe's.",

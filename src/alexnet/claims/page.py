@@ -6,6 +6,7 @@ result files beside them where they are at hand, and the published verdicts. Wha
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite
 from alexnet.claims.groups import EXPERIMENTS, experiments_of
 from alexnet.claims.measures import MEASURES, UNITS
-from alexnet.claims.scales import SCALES
+from alexnet.claims.scales import SCALES, results_folder
 from alexnet.claims.verdicts import documents, entries, sentence
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import read_json
@@ -28,7 +29,12 @@ HERE = Path(__file__).parent
 
 WORDS = ("confirmed", "contradicted", "inconclusive", "mixed", "not tested")
 UNIT_NAMES = {"points": "percentage points", "times": "times (a quotient)", "nats": "nats"}
-VALUE_UNITS = {"epochs_to_goal": "epochs", "epochs_to_converge": "epochs", "seconds": "s for 1,000 images"}
+VALUE_UNITS = {
+    "epochs_to_goal": "epochs",
+    "epochs_to_converge": "epochs",
+    "seconds": "s for 1,000 images",
+    "gradient_drop": "last layer over first",
+}
 """Of a measure's own values, where they are neither nats nor percent."""
 MAX_NAMED = 4
 """Of the files that are missing from one experiment."""
@@ -159,7 +165,7 @@ def _experiment(
 ) -> dict[str, Any]:
     """What a section shows: arms, effects, values by seed, and curves where result files are at hand."""
     name, scale, comparisons = document["experiment"], document["scale"], document["comparisons"]
-    own = (folder / str(scale) / f"{name}.json").exists()
+    own = (results_folder(folder, str(scale)) / f"{name}.json").exists()
     results = _results(document, folder, own, faults)
     arms = [
         {
@@ -183,10 +189,31 @@ def _experiment(
             for unit in dict.fromkeys(row["unit"] for row in comparisons)
         ],
         "by_seed": _by_seed(document),
+        "shown": _shown(document),
         "used": list(dict.fromkeys(row[side]["measure"] for row in comparisons for side in ("lower", "higher"))),
         "curves": Markup(arm_curves([results[arm] for arm in document["arms"]])),
         "environment": tables.flatten(document.get("environment", {})),
     }
+
+
+def _shown(document: Document) -> dict[str, Any]:
+    """What results show besides their measures, as a table: an arm a row, a number a column, means over the seeds."""
+    rows = {arm: about["shown"] for arm, about in document["arms"].items() if about.get("shown")}
+    columns = list(dict.fromkeys(key for seeds in rows.values() for found in seeds for key in found))
+    means = {
+        arm: [_short(_mean([tables.number(found.get(key)) for found in seeds])) for key in columns]
+        for arm, seeds in rows.items()
+    }
+    return {"columns": columns, "rows": means}
+
+
+def _short(value: float) -> str:
+    """Sizes in bytes and shares alike, to four digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if math.isfinite(value) else "–"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -197,7 +224,7 @@ def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> 
     for arm, about in document["arms"].items():
         found[arm] = []
         for name in map(str, about["results"]):
-            path = folder / scale / Path(name).name
+            path = results_folder(folder, scale) / Path(name).name
             try:
                 result = read_json(path)
                 if not isinstance(result, dict):
@@ -211,8 +238,8 @@ def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> 
     if missing:
         more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
         faults.append(
-            f"{document['experiment']} at {scale}: {', '.join(missing[:MAX_NAMED])}{more}: no such file in {folder / scale}; "
-            "without it the curves are those of the other seeds"
+            f"{document['experiment']} at {scale}: {', '.join(missing[:MAX_NAMED])}{more}: no such file in "
+            f"{results_folder(folder, scale)}; without it the curves are those of the other seeds"
         )
     return found
 

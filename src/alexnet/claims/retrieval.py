@@ -94,8 +94,8 @@ def short_codes(bench: Bench, config: TrainConfig, predictor: Predictor, data: P
     label_N = train.labels[image_N]
     image_Q = np.flatnonzero(np.isin(test.labels, label_N))
     if space == PIXELS:
-        vector_ND = codes.thumbnails(_sample(train, image_N))
-        vector_QD = codes.thumbnails(_sample(test, image_Q))
+        vector_ND = codes.thumbnails(Sample(train, image_N))
+        vector_QD = codes.thumbnails(Sample(test, image_Q))
     else:
         vector_ND, vector_QD = (
             _features(bench, predictor, split, number) for split, number in ((train, image_N), (test, image_Q))
@@ -129,10 +129,6 @@ def _features(
     bench: Bench, predictor: Predictor, split: Any, image_N: NDArray[np.int64], space: Space = "fc7"
 ) -> NDArray[np.float32]:
     return pooled_features(predictor, split, [space], image_N, workers=bench.machine.workers)[space]
-
-
-def _sample(split: Any, image_N: NDArray[np.int64]) -> Sample:
-    return Sample(split, image_N)
 
 
 def _errors(errors: int, n: int, n_train: int) -> Result:

@@ -6,7 +6,6 @@ share their arms, a stopped experiment goes on where it was, and nothing is comp
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shlex
 import shutil
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, vary
 from alexnet.claims.measures import MEASURES, UNITS
-from alexnet.claims.scales import SCALES, Scale
+from alexnet.claims.scales import Scale, results_folder
 from alexnet.claims.verdict import judge
 from alexnet.core import rng
 from alexnet.core.config import fingerprint, to_json
@@ -81,11 +80,7 @@ class Bench:
 
     @property
     def folder(self) -> Path:
-        """A scale that is a path has a name here that is safe for a folder."""
-        if self.scale in SCALES:
-            return self.out / self.scale
-        path = Path(self.scale).resolve()
-        return self.out / f"{path.name}-{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+        return results_folder(self.out, self.scale)
 
     def stored(self, key: str) -> Result | None:
         """The result of this key, if it was made before."""
@@ -106,6 +101,7 @@ class Bench:
             "config": to_json(config),
             "environment": environment(),
         }
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{arm.name}-{key}.json", made)
         return made
 

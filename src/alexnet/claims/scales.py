@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.transforms import Augmentation
@@ -142,6 +144,14 @@ def find_scale(name: str) -> Scale:
         four_layer=replace(photos.four_layer, data=name),
         says=photos.says.replace("7,000 photographs of ten ImageNet classes", "own photographs"),
     )
+
+
+def results_folder(out: Path, scale: str) -> Path:
+    """Where the results of a scale lie; a path has a name here that is safe for a folder."""
+    if scale in SCALES:
+        return out / scale
+    path = Path(scale).resolve()
+    return out / f"{path.name}-{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
 
 
 def _scaled(
