@@ -292,16 +292,18 @@ def _tuned(experiment: Experiment, arm: Arm, config: TrainConfig, bench: Bench) 
     best before it would have been there."""
     assert arm.tuned is not None
     field, candidates = arm.tuned
-    best, values = math.inf, []
+    best, values = math.inf, []  # of equal ones, none of which got there, the one with the lower training error
     for candidate in candidates:
         say(f"{experiment.id}, {arm.name}, {field} {candidate}")
         tried = replace(vary(config, {field: candidate}), seed=TUNING_SEED)
         if experiment.tuned_by == "epochs_to_goal" and math.isfinite(best):
             tried = replace(tried, epochs=min(tried.epochs, math.ceil(best)))
-        value = value_of(Side(arm.name, experiment.tuned_by), bench.result(arm, tried))
-        values.append(math.inf if value is None else value)
-        best = min(values)
-    return {field: candidates[int(np.argmin(values))]}
+        result = bench.result(arm, tried)
+        value = value_of(Side(arm.name, experiment.tuned_by), result)
+        left = result.get("training", {}).get("top1_error", 1.0)
+        values.append((math.inf if value is None else value, left))
+        best = min(values)[0]
+    return {field: candidates[values.index(min(values))]}
 
 
 def value_of(side: Side, result: Result) -> float | None:
