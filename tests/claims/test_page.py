@@ -32,9 +32,12 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def facts_once() -> Iterator[None]:
-    """They take a second or two, and are the same for every page."""
+def the_ledger_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the package publishes is not what these tests are about. Facts take a second, and are the same for every page."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / verdicts.PUBLISHED).write_text("[]")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdicts, "files", lambda _package: folder)
         patch.setattr(verdicts, "facts", functools.cache(facts))
         yield
 
