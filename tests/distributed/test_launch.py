@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+import time
+from datetime import timedelta
+
+import pytest
+import rank_jobs
+import torch
+import torch.distributed as dist
+
+from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.distributed import launch
+from alexnet.distributed.launch import ExchangeError, exchange_errors, in_job, join, run_local, whoami
+
+
+def test_each_rank_knows_its_place_and_takes_its_share_of_the_threads():
+    assert run_local(rank_jobs.who, 2) == [(0, 2, 0, "cpu", 1), (1, 2, 1, "cpu", 1)]
+
+
+def test_a_failing_rank_is_named_with_its_reason_not_the_ranks_that_lost_it():
+    with pytest.raises(AlexNetError) as caught:
+        run_local(rank_jobs.fail_on_last, 3, "raises")
+    assert str(caught.value) == "rank 2 of 3 failed: ValueError: label 12 of 10"
+
+
+def test_a_killed_rank_is_named_with_its_signal_at_once():
+    began = time.monotonic()
+    with pytest.raises(AlexNetError, match=r"^rank 1 of 2 failed: was killed by SIGKILL$"):
+        run_local(rank_jobs.fail_on_last, 2, "killed")
+    assert time.monotonic() - began < 30
+
+
+def test_ranks_that_do_not_end_are_named_and_ended():
+    with pytest.raises(AlexNetError, match=r"^rank 0, 1 of 2 has not ended within 2 s$"):
+        run_local(rank_jobs.fail_on_last, 2, "sleeps", timeout=2)
+
+
+def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_the_timeout():
+    seconds, message = run_local(rank_jobs.wait_for_a_stopped_rank, 2)[0]
+    assert 0.8 < seconds < 2.5
+    assert message.startswith("the exchange of conv3 broke off (")
+
+
+def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_process_that_torchrun_did_not_start_is_told_how_to(monkeypatch):
+    environment(monkeypatch, RANK="0")
+    assert not in_job()
+    with pytest.raises(UsageError, match=r"RANK=0, WORLD_SIZE=None.*start it with torchrun --nproc-per-node"):
+        whoami()
+
+
+@pytest.mark.parametrize(
+    ("rank", "device", "words"), [("2", "cpu", "RANK=2 is not below"), ("0", "mps", "--device mps")]
+)
+def test_a_place_that_cannot_be_is_refused(monkeypatch, rank, device, words):
+    environment(monkeypatch, RANK=rank, WORLD_SIZE="2", LOCAL_RANK="0")
+    with pytest.raises(UsageError, match=words):
+        whoami(device)
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch):
+    environment(monkeypatch, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="rank 1 of 2: this host has 1 GPUs for local rank 1"):
+        whoami("cuda")
+
+
+def test_a_rank_that_stays_alone_says_so_in_one_line(monkeypatch, tmp_path):
+    environment(monkeypatch, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    with (
+        pytest.raises(
+            ExchangeError, match=r"^rank 0 of 2: the ranks did not find each other within 1 s \(.*\); see that all"
+        ),
+        join("cpu", store=tmp_path / "store", timeout=timedelta(seconds=1)),
+    ):
+        pass
+    assert not dist.is_initialized()
+
+
+def test_a_job_of_one_leaves_cleanly_and_its_own_error_stays_what_it_is(monkeypatch, tmp_path):
+    environment(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    with join("cpu", store=tmp_path / "one") as job:
+        assert (job.rank, job.world, job.first) == (0, 1, True)
+        assert dist.is_initialized()
+    assert not dist.is_initialized()
+    with pytest.raises(ZeroDivisionError), join("cpu", store=tmp_path / "two"):
+        _ = 1 // 0
+    assert not dist.is_initialized()
+
+
+def test_torchs_words_become_one_line():
+    with pytest.raises(ExchangeError) as caught, exchange_errors("the exchange of conv3"):
+        raise RuntimeError(
+            "[../gloo/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1. This is typically\nstack"
+        )
+    assert str(caught.value) == "the exchange of conv3 broke off (Connection closed by peer [127.0.0.1]:1)"
+    assert re.match(r"^[^\n]+$", launch._line(RuntimeError("")))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import rank_jobs
+
+from alexnet.core.errors import UsageError
+from alexnet.distributed.launch import run_local
+from alexnet.distributed.mesh import Axis, Mesh, build_mesh, mesh_shape, share, share_sizes, strided_batches
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_every_image_of_a_batch_is_taken_exactly_once_in_order(world: int):
+    for num in range(65):
+        shares = [share(num, rank, world) for rank in range(world)]
+        taken = [i for part in shares for i in range(part.start, part.stop)]
+        assert taken == list(range(num))
+        sizes = share_sizes(num, world)
+        assert sizes == [part.stop - part.start for part in shares]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_remainder_goes_to_the_first_ranks():
+    assert [(share(7, r, 4).start, share(7, r, 4).stop) for r in range(4)] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+
+
+@pytest.mark.parametrize(("world", "batch_size"), list(itertools.product([1, 2, 3, 4], [1, 3, 8])))
+def test_evaluation_takes_every_image_exactly_once_in_as_many_batches_on_each_rank(world: int, batch_size: int):
+    for num in range(65):
+        ranks = [strided_batches(num, batch_size, rank, world) for rank in range(world)]
+        assert sorted(np.concatenate([[], *itertools.chain(*ranks)]).tolist()) == list(range(num))
+        assert len({len(batches) for batches in ranks}) == 1
+        assert all(len(batch) <= batch_size for batches in ranks for batch in batches)
+        assert all((batch % world == rank).all() for rank, batches in enumerate(ranks) for batch in batches)
+
+
+def test_axes_of_each_layout():
+    assert [mesh_shape("data", n) for n in (1, 3, 4)] == [(1, 1), (3, 1), (4, 1)]
+    assert [mesh_shape("towers", n) for n in (1, 2, 6)] == [(1, 1), (1, 2), (3, 2)]
+    assert [mesh_shape("hybrid", n) for n in (1, 3, 4)] == [(1, 1), (1, 3), (1, 4)]
+    with pytest.raises(UsageError, match="even number of ranks, and this job has 3; start 2 or 4, or take"):
+        mesh_shape("towers", 3)
+
+
+def test_one_process_takes_everything_without_a_group():
+    for layout in ("data", "towers", "hybrid"):
+        mesh = build_mesh(layout)
+        assert mesh == Mesh(layout)
+        assert mesh.images(5) == slice(0, 5)
+        assert mesh.counts
+
+
+def test_of_two_towers_with_the_same_images_one_counts():
+    pairs = [
+        Mesh("towers", Axis(d, (t, t + 2)), Axis(t, (2 * d, 2 * d + 1)), Axis(2 * d + t, (0, 1, 2, 3)))
+        for d in (0, 1)
+        for t in (0, 1)
+    ]
+    assert [mesh.images(5) for mesh in pairs] == [slice(0, 3)] * 2 + [slice(3, 5)] * 2
+    counted = [batch.tolist() for mesh in pairs if mesh.counts for batch in mesh.evaluation_batches(5, 8)]
+    assert counted == [[0, 2, 4], [1, 3]]
+
+
+def test_four_ranks_meet_in_every_layout():
+    for rank, found in enumerate(run_local(rank_jobs.meshes, 4)):
+        everyone = (0, 1, 2, 3)
+        assert found["data"]["data"] == (rank, everyone)
+        assert found["data"]["tower"] == (0, (rank,))
+        assert found["towers"]["data"] == (rank // 2, (rank % 2, rank % 2 + 2))
+        assert found["towers"]["tower"] == (rank % 2, (rank // 2 * 2, rank // 2 * 2 + 1))
+        assert found["hybrid"]["tower"] == (rank, everyone)
+        assert found["towers"]["coordinate"] == (rank // 2, rank % 2)
+        assert {found[layout]["names"] for layout in ("data", "towers", "hybrid")} == {("data", "tower")}
+        assert found["data"]["share"] == found["hybrid"]["share"] == (rank, 4, True)
+        assert found["towers"]["share"] == (rank // 2, 2, rank % 2 == 0)
