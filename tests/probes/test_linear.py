@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from alexnet.core import rng
 from alexnet.core.errors import DataError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
@@ -36,7 +37,6 @@ from alexnet.probes.linear import (
     pooled,
     pooled_features,
     pooled_shape,
-    rank_in_class,
 )
 from alexnet.report.pictures import save_figure
 from alexnet.report.pictures.linear import error_curves
@@ -87,7 +87,7 @@ def test_the_same_as_scikit_learn_put_together_by_hand(monkeypatch: pytest.Monke
     monkeypatch.setattr(linear, "TOLERANCE", 1e-8)  # a warm start ends where a cold one does
     (train_ND, label_N), (held_out_MD, label_M) = clouds(300, 1.5, 0), clouds(500, 1.5, 1)
     train_ND, held_out_MD = train_ND.astype(np.float64), held_out_MD.astype(np.float64)
-    select_N = rank_in_class(label_N, 3, "linear probe/selection") % 5 == 4
+    select_N = rng.rank_in_class(label_N, 3, "linear probe/selection") % 5 == 4
     train_ND[np.flatnonzero(select_N)[:20], 7] = (
         50.0  # were these in the scaling, the selection would come out another way
     )
@@ -152,7 +152,7 @@ def test_few_labels_by_hand() -> None:
     scaler = StandardScaler().fit(train_ND)
     for row in found[:2]:
         for seed, errors in enumerate(row.held_out):
-            few = np.flatnonzero(rank_in_class(label_N, seed, "linear probe/few labels") < row.per_class)
+            few = np.flatnonzero(rng.rank_in_class(label_N, seed, "linear probe/few labels") < row.per_class)
             assert np.bincount(label_N[few]).tolist() == [row.per_class] * 4
             classifier = LogisticRegression(C=0.01, tol=1e-3).fit(scaler.transform(train_ND[few]), label_N[few])
             assert errors == Errors(int((classifier.predict(scaler.transform(held_out_MD)) != label_M).sum()), 200)

@@ -27,6 +27,8 @@ from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split, label_ranks
 
+IN_CLASS = "baseline/order in class"
+"""The stream of draws that orders the images of a class."""
 SELECTION_PART = 5
 """One training image in so many, of each class, chooses settings."""
 MAX_BYTES = 4 << 30
@@ -69,7 +71,8 @@ def trial_on(packed: PackedSet, *, train_images: int | None = None, seed: int = 
     label_N = train.labels
     if train_images is not None and train_images < 1:
         raise UsageError(f"--train-images is {train_images}; it must be at least 1")
-    order_N = np.lexsort((rng.keys(seed, "baseline/order", 0, np.arange(len(label_N))), rank_in_class(label_N, seed)))
+    key_N = rng.keys(seed, "baseline/order", 0, np.arange(len(label_N)))
+    order_N = np.lexsort((key_N, rng.rank_in_class(label_N, seed, IN_CLASS)))
     image_N = np.sort(order_N[:train_images])
     missing = np.setdiff1d(np.arange(len(packed.classes)), label_N[image_N])
     if len(missing):
@@ -77,7 +80,7 @@ def trial_on(packed: PackedSet, *, train_images: int | None = None, seed: int = 
             f"{printable(packed.path)}: no training image of {printable(packed.classes[missing[0]])} among {len(image_N):,}; "
             "every class needs one: take more with --train-images"
         )
-    choosing_N = rank_in_class(label_N[image_N], seed) % SELECTION_PART == SELECTION_PART - 1
+    choosing_N = rng.rank_in_class(label_N[image_N], seed, IN_CLASS) % SELECTION_PART == SELECTION_PART - 1
     if len(packed.classes) < 2 or not choosing_N.any():
         raise UsageError(
             f"{printable(packed.path)}: a baseline needs two classes or more, and {SELECTION_PART} training images in one of "
@@ -94,16 +97,6 @@ def trial_on(packed: PackedSet, *, train_images: int | None = None, seed: int = 
         seed=seed,
         quiet=quiet,
     )
-
-
-def rank_in_class(label_N: Labels, seed: int) -> Labels:
-    """The place of each image in a random order of the images of its class, from 0: (N,)."""
-    rank_N = np.empty(len(label_N), dtype=np.int64)
-    key_N = rng.keys(seed, "baseline/order in class", 0, np.arange(len(label_N)))
-    for label in np.unique(label_N):
-        own = np.flatnonzero(label_N == label)
-        rank_N[own[np.argsort(key_N[own], kind="stable")]] = np.arange(len(own))
-    return rank_N
 
 
 def reduced_pixels(split: Split, image_N: Labels, side: int, what: str, *, quiet: bool = False) -> Array:

@@ -10,7 +10,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from alexnet.claims.scales import fan_ins
 from alexnet.core import rng
 from alexnet.core.config import fingerprint
 from alexnet.core.errors import UsageError, printable
-from alexnet.data.packed import PackedSet, PackedSplit
+from alexnet.data.packed import PackedSet, PackedSplit, Part
 from alexnet.evaluation.ensemble import combine
 from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split, label_ranks
 from alexnet.evaluation.predict import load
@@ -49,26 +49,6 @@ Numbers = NDArray[np.int64]
 
 
 # Parts of a packed set ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Some images of a split as a split, with labels of their own."""
-
-    split: PackedSplit
-    image_N: Numbers
-    labels: Numbers
-
-    @property
-    def paths(self) -> list[str]:
-        paths = self.split.paths
-        return [paths[i] for i in self.image_N]
-
-    def __len__(self) -> int:
-        return len(self.image_N)
-
-    def read(self, index_B: Numbers) -> NDArray[np.uint8]:
-        return self.split.read(self.image_N[index_B])
 
 
 def only_classes(data: PackedSet, label_K: Numbers) -> PackedSet:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.claims.experiment import Arm, Experiment, Result, lower
-from alexnet.claims.runner import Bench, Sample, plain_result
+from alexnet.claims.runner import Bench, plain_result
 from alexnet.core import rng
-from alexnet.data.packed import PackedSet
+from alexnet.data.packed import PackedSet, Part
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.probes import codes
 from alexnet.probes.layers import PIXELS
@@ -94,8 +94,8 @@ def short_codes(bench: Bench, config: TrainConfig, predictor: Predictor, data: P
     label_N = train.labels[image_N]
     image_Q = np.flatnonzero(np.isin(test.labels, label_N))
     if space == PIXELS:
-        vector_ND = codes.thumbnails(Sample(train, image_N))
-        vector_QD = codes.thumbnails(Sample(test, image_Q))
+        vector_ND = codes.thumbnails(Part(train, image_N, train.labels[image_N]))
+        vector_QD = codes.thumbnails(Part(test, image_Q, test.labels[image_Q]))
     else:
         vector_ND, vector_QD = (
             _features(bench, predictor, split, number) for split, number in ((train, image_N), (test, image_Q))

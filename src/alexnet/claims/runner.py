@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, vary
 from alexnet.claims.measures import MEASURES, UNITS
@@ -27,7 +26,7 @@ from alexnet.core.console import say
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError
 from alexnet.core.runs import environment, read_json, write_json
-from alexnet.data.packed import PackedSet, PackedSplit
+from alexnet.data.packed import PackedSet, Part
 from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.predict import load
 from alexnet.evaluation.views import CENTER
@@ -44,28 +43,6 @@ TRAINING_IMAGES = 10_000
 """At most, whose error is counted again after the training."""
 CURVE_POINTS = 10
 """Points of a result's curve for each epoch."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some images of a split, as a split."""
-
-    split: PackedSplit
-    image_N: NDArray[np.int64]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return self.split.labels[self.image_N]
-
-    @property
-    def paths(self) -> list[str]:
-        return [self.split.paths[i] for i in self.image_N]
-
-    def __len__(self) -> int:
-        return len(self.image_N)
-
-    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self.split.read(self.image_N[index_B])
 
 
 @dataclass(frozen=True)
@@ -198,7 +175,7 @@ def training_counts(bench: Bench, config: TrainConfig, data: PackedSet, out: Pat
     some_N = np.sort(image_N[rng.permutation(config.seed, "claims/training", 0, len(image_N))[:TRAINING_IMAGES]])
     evaluation: Evaluation = evaluate_split(
         predictor.model,
-        Sample(split, some_N),
+        Part(split, some_N, split.labels[some_N]),
         config.preprocessing,
         data.mean,
         classes=data.classes,

@@ -63,6 +63,16 @@ def normal(seed: int, stream: str, epoch: int, image_B: NDArray[np.integer], num
     return np.asarray(radius_BN * np.cos(2.0 * np.pi * u_BN[:, num:]), dtype=np.float64)
 
 
+def rank_in_class(label_N: NDArray[np.int64], seed: int, stream: str, epoch: int = 0) -> NDArray[np.int64]:
+    """The place of each image in a random order of the images of its class, from 0: (N,)."""
+    rank_N = np.empty(len(label_N), dtype=np.int64)
+    key_N = keys(seed, stream, epoch, np.arange(len(label_N)))
+    for label in np.unique(label_N):
+        own = np.flatnonzero(label_N == label)
+        rank_N[own[np.argsort(key_N[own], kind="stable")]] = np.arange(len(own))
+    return rank_N
+
+
 def permutation(seed: int, stream: str, epoch: int, n: int) -> NDArray[np.int64]:
     """A random order of 0 .. n - 1: images sorted by their keys."""
     return np.argsort(keys(seed, stream, epoch, np.arange(n)), kind="stable").astype(np.int64)

@@ -104,6 +104,26 @@ class PackedSplit:
             yield from map(json.loads, file)
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some images of a split as a split, with labels of their own."""
+
+    split: PackedSplit
+    image_N: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @property
+    def paths(self) -> list[str]:
+        paths = self.split.paths
+        return [paths[i] for i in self.image_N]
+
+    def __len__(self) -> int:
+        return len(self.image_N)
+
+    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.split.read(self.image_N[index_B])
+
+
 def decode_record(jpeg: bytes, channels: int) -> NDArray[np.uint8]:
     """The pixels of one of our own JPEG records, (S, S, C), by simplejpeg if it is installed, else by Pillow, to the
     same result."""

@@ -175,21 +175,11 @@ def pooled_features(
     return features
 
 
-def rank_in_class(label_N: Labels, seed: int, stream: str, epoch: int = 0) -> Labels:
-    """The place of each image in a random order of the images of its class, from 0: (N,)."""
-    rank_N = np.empty(len(label_N), dtype=np.int64)
-    key_N = rng.keys(seed, stream, epoch, np.arange(len(label_N)))
-    for label in np.unique(label_N):
-        own = np.flatnonzero(label_N == label)
-        rank_N[own[np.argsort(key_N[own], kind="stable")]] = np.arange(len(own))
-    return rank_N
-
-
 def balanced_sample(label_N: Labels, limit: int, seed: int, stream: str) -> NDArray[np.int64]:
     """The numbers of at most ``limit`` images, ascending: as many of each class as there are or as fit. A larger sample
     holds the smaller."""
     key_N = rng.keys(seed, f"{stream}/order", 0, np.arange(len(label_N)))
-    order_N = np.lexsort((key_N, rank_in_class(label_N, seed, stream)))
+    order_N = np.lexsort((key_N, rng.rank_in_class(label_N, seed, stream)))
     return np.sort(order_N[:limit])
 
 
@@ -203,7 +193,7 @@ def linear_probe(
     with it. The held-out images have no part in any of this. Raises :class:`UsageError` for fewer than two classes, or fewer
     than five images in every class."""
     require_scikit_learn()
-    select_N = rank_in_class(label_N, seed, "linear probe/selection") % SELECTION_PART == SELECTION_PART - 1
+    select_N = rng.rank_in_class(label_N, seed, "linear probe/selection") % SELECTION_PART == SELECTION_PART - 1
     if len(np.unique(label_N)) < 2 or not select_N.any():
         raise UsageError(
             f"a linear probe needs two classes or more, and {SELECTION_PART} training images in one of them; "
@@ -248,7 +238,7 @@ def few_labels(
     held_out_MD = scaler.transform(held_out_MD)
     found: dict[int, list[Errors]] = {m: [] for m in per_class if m <= np.unique(label_N, return_counts=True)[1].min()}
     for seed in seeds:
-        rank_N = rank_in_class(label_N, seed, "linear probe/few labels")
+        rank_N = rng.rank_in_class(label_N, seed, "linear probe/few labels")
         for m, counts in found.items():
             few = np.flatnonzero(rank_N < m)
             classifier = _classifier()
