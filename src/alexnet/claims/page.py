@@ -192,6 +192,7 @@ def _experiment(
         "shown": _shown(document),
         "used": list(dict.fromkeys(row[side]["measure"] for row in comparisons for side in ("lower", "higher"))),
         "curves": Markup(arm_curves([results[arm] for arm in document["arms"]])),
+        "without_files": not any(results.values()),
         "environment": tables.flatten(document.get("environment", {})),
     }
 
