@@ -10,7 +10,7 @@ from alexnet.training.config import TrainConfig
 SMALL_SCALES = ("smoke", "cifar10", "fashion-mnist")
 """Figure 1 is of CIFAR-10; its network is made for images of that size."""
 
-RATES = (4.0, 8.0, 16.0, 2.0)
+RATES = (4.0, 8.0, 16.0, 32.0)
 """Candidates for each arm, the likeliest first: the four-layer network's own rate is made for 120 epochs, not for speed."""
 
 SUCCESSORS = ("leaky_relu", "prelu", "gelu")
