@@ -20,17 +20,15 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, lower, vary
-from alexnet.claims.runner import Bench, config_key, plain_result, train_in
+from alexnet.claims.runner import Bench, config_key, evaluate_center, plain_result, train_in
 from alexnet.claims.scales import fan_ins
 from alexnet.core import rng
 from alexnet.core.config import fingerprint
 from alexnet.core.errors import UsageError, printable
 from alexnet.data.packed import PackedSet, PackedSplit, Part
 from alexnet.evaluation.ensemble import combine
-from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split, label_ranks
-from alexnet.evaluation.predict import load
+from alexnet.evaluation.error_rate import Evaluation, count, label_ranks
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
-from alexnet.evaluation.views import CENTER
 from alexnet.models.alexnet import AlexNetConfig, alexnet_2012_six_conv
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import load_initial
@@ -139,19 +137,7 @@ def answers_of(
     result = train()
     if "diverged" in result:
         return result
-    predictor = load(out, bench.machine.device, config.precision)
-    evaluation = evaluate_split(
-        predictor.model,
-        data.split(data.held_out),
-        config.preprocessing,
-        data.mean,
-        classes=data.classes,
-        views=CENTER,
-        batch_size=config.batch_size,
-        device=bench.machine.device,
-        precision=config.precision,
-        keep_probabilities=True,
-    )
+    evaluation = evaluate_center(bench, config, data, out, data.split(data.held_out), keep_probabilities=True)
     assert evaluation.probabilities is not None
     evaluation.probabilities.save(saved)
     return evaluation.probabilities

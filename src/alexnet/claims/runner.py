@@ -6,6 +6,7 @@ share their arms, a stopped experiment goes on where it was, and nothing is comp
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import shutil
@@ -27,7 +28,7 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError
 from alexnet.core.runs import environment, read_json, write_json
 from alexnet.data.packed import PackedSet, Part
-from alexnet.evaluation.error_rate import Evaluation, evaluate_split
+from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
 from alexnet.evaluation.predict import load
 from alexnet.evaluation.views import CENTER
 from alexnet.models.alexnet import AlexNetConfig
@@ -169,13 +170,22 @@ def tower_colors(out: Path) -> dict[str, float]:
 
 def training_counts(bench: Bench, config: TrainConfig, data: PackedSet, out: Path) -> dict[str, Any]:
     """Errors and loss of training images as the finished network sees them: the center, without dropout."""
-    predictor = load(out, bench.machine.device, config.precision)
     split = data.split("train")
     image_N = training_images(len(split), config)
     some_N = np.sort(image_N[rng.permutation(config.seed, "claims/training", 0, len(image_N))[:TRAINING_IMAGES]])
-    evaluation: Evaluation = evaluate_split(
+    evaluation = evaluate_center(bench, config, data, out, Part(split, some_N, split.labels[some_N]))
+    counts = {name: getattr(evaluation, name) for name in ("n", "top1_errors", "top5_errors", "loss_nats")}
+    return counts | {"top1_error": evaluation.top1_error, "top5_error": evaluation.top5_error}
+
+
+def evaluate_center(
+    bench: Bench, config: TrainConfig, data: PackedSet, out: Path, split: Split, *, keep_probabilities: bool = False
+) -> Evaluation:
+    """What the network of the finished run ``out`` answers to the center views of a split."""
+    predictor = load(out, bench.machine.device, config.precision)
+    return evaluate_split(
         predictor.model,
-        Part(split, some_N, split.labels[some_N]),
+        split,
         config.preprocessing,
         data.mean,
         classes=data.classes,
@@ -183,9 +193,8 @@ def training_counts(bench: Bench, config: TrainConfig, data: PackedSet, out: Pat
         batch_size=config.batch_size,
         device=bench.machine.device,
         precision=config.precision,
+        keep_probabilities=keep_probabilities,
     )
-    counts = {name: getattr(evaluation, name) for name in ("n", "top1_errors", "top5_errors", "loss_nats")}
-    return counts | {"top1_error": evaluation.top1_error, "top5_error": evaluation.top5_error}
 
 
 def curve(steps: Sequence[dict[str, Any]], steps_an_epoch: int) -> list[dict[str, float]]:
@@ -205,8 +214,6 @@ def curve(steps: Sequence[dict[str, Any]], steps_an_epoch: int) -> list[dict[str
 
 
 def _log(out: Path) -> list[dict[str, Any]]:
-    import json
-
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
