@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,6 @@ from alexnet.models import create_model
 from alexnet.models.alexnet import AlexNetConfig, alexnet_2012, alexnet_2012_six_conv
 from alexnet.models.lenet import LeNetConfig
 from alexnet.parallelize import Parallel, UnitsDropout, parallelize, predicted_traffic
-
-multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["alexnet.recipes.run", "alexnet.cli", "alexnet.parallelize", "torch._dynamo"]  # any optimizer imports the last
-)
 
 PAPER = tiny()
 CODE = tiny(
@@ -181,7 +176,8 @@ def test_the_parts_of_a_state_make_the_whole():
     parts = []
     for r in ranks:
         mesh = Mesh("hybrid", tower=Axis(r, ranks), world=Axis(r, ranks))
-        parts.append(parallelize(whole_network(Case("whole", PAPER, ("hybrid",))), mesh).local_state(named))
+        parallel = parallelize(whole_network(Case("whole", PAPER, ("hybrid",))), mesh)
+        parts.append({name: parallel.own_part(name, tensor) for name, tensor in named.items()})
     assert [len(part["fc6.weight"]) for part in parts] == [3, 3, 2, 2]
     assert torch.equal(torch.cat([part["fc6.weight/velocity"] for part in parts]), named["fc6.weight/velocity"])
     assert torch.equal(torch.cat([part["fc8.weight"] for part in parts], dim=1), named["fc8.weight"])

@@ -25,13 +25,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.core.device import Layout, Scheme
 from alexnet.core.errors import UsageError
 from alexnet.core.rng import DropoutDraw, dropout_keep
 from alexnet.distributed.collectives import (
@@ -47,13 +49,13 @@ from alexnet.distributed.collectives import (
     sum_copies,
     sum_parts,
 )
-from alexnet.distributed.mesh import Axis, Layout, Mesh, mesh_shape, share, share_sizes
+from alexnet.distributed.launch import exchange_errors, on_first
+from alexnet.distributed.mesh import Axis, Mesh, mesh_shape, share, share_sizes
 from alexnet.models import layer_parameters
 from alexnet.models.alexnet import AlexNet, AlexNetConfig
 from alexnet.models.layers import Dropout, TowerLinear, check_input
 from alexnet.models.lrn import LocalResponseNorm
 
-Scheme = Literal["all", "turns", "slices"]
 Loss = Callable[[Tensor, slice], Tensor]
 """Of logits (B, K) and of which of this rank's images they are: the sum of their losses, divided by the images of the global
 batch. The sum over all ranks is then the mean loss, and the sum of the ranks' gradients its gradient."""
@@ -134,15 +136,31 @@ class Parallel:
                 whole[name] = tensor
         return whole
 
-    def local_state(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This rank's part of what :meth:`gather_state` gives, from a run in any layout."""
+    def spread_state(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's part of the tensors of a whole network on the CPU of rank 0, as :meth:`gather_state` gives them in
+        any layout; on other ranks ``named`` does not count. All ranks call this together."""
+        if self.mesh.world.size == 1:
+            return dict(named)
+        shapes = on_first(
+            "the shapes of the state",
+            lambda: [(name, str(tensor.dtype).removeprefix("torch."), tensor.shape) for name, tensor in named.items()],
+        )
         parts = {}
-        for name, tensor in named.items():
-            if (split := self._split(name, tensor)) is not None:
-                part = share(split.size, self.mesh.tower.index, self.mesh.tower.size)
-                tensor = tensor.narrow(split.dim, part.start, part.stop - part.start).clone()
-            parts[name] = tensor
+        for name, dtype, shape in shapes:
+            tensor = (
+                named[name].contiguous() if self.mesh.rank == 0 else torch.empty(shape, dtype=getattr(torch, dtype))
+            )
+            with exchange_errors(f"sending {name} to all ranks"):
+                dist.broadcast(tensor, 0, group=self.mesh.world.group)
+            parts[name] = self.own_part(name, tensor)
         return parts
+
+    def own_part(self, name: str, tensor: Tensor) -> Tensor:
+        """Of a tensor of the whole network what this rank holds."""
+        if (split := self._split(name, tensor)) is None:
+            return tensor
+        part = share(split.size, self.mesh.tower.index, self.mesh.tower.size)
+        return tensor.narrow(split.dim, part.start, part.stop - part.start).clone()
 
     def _split(self, name: str, tensor: Tensor) -> Split | None:
         """How a tensor is shared; AdamW's count of steps, a number, is not."""
@@ -214,7 +232,8 @@ class UnitsLinear(nn.Linear):
         shapes = [(len(x_ND), width) for width in widths]
         if self.towers > 1:
             return self._read(torch.cat(gather(self.link, x_ND, shapes), dim=1))
-        weights = torch.split(self.weight, widths, dim=1)
+        # Strided parts would give their gradients transposed, and to copy those into place costs more than the product.
+        weights = [part.contiguous() for part in torch.split(self.weight, widths, dim=1)]
         gathering = Gathering(self.link, x_ND, shapes)
         y_ND = F.linear(x_ND, weights[own], self.bias)
         for r, part_ND in gathering.finish():
@@ -559,19 +578,22 @@ def predicted_traffic(
     images: int,
     *,
     element_bytes: int = 4,
+    activation_bytes: int | None = None,
     wire_bytes: int | None = None,
 ) -> dict[tuple[str, Direction], int]:
     """Bytes that ``rank`` of ``world`` sends to others in one training step of ``images`` images in the global batch, by
-    layer and direction, from the sizes of the layers alone. A number has ``element_bytes`` where it is computed with and
-    ``wire_bytes`` where it travels. All layers learn: below the first one that does, no gradients travel."""
+    layer and direction, from the sizes of the layers alone. A parameter has ``element_bytes``, a number between layers
+    ``activation_bytes`` (by default as many), and both ``wire_bytes``, if given, where they travel. All layers learn: below
+    the first one that does, no gradients travel."""
     data, tower = mesh_shape(layout, world)
-    wire = wire_bytes or element_bytes
+    activation = activation_bytes or element_bytes
+    wire, gradient = wire_bytes or activation, wire_bytes or element_bytes
     sent: Counter[tuple[str, Direction]] = Counter()
     if layout == "towers" and tower > 1:
         B = share_sizes(images, data)[rank // tower]
         for layer, numbers in _read_by_joined(config).items():
             sent[layer, "forward"] = sent[layer, "backward"] = B * numbers // tower * wire
-        sent["fc8", "forward"] = B * config.num_classes * element_bytes
+        sent["fc8", "forward"] = B * config.num_classes * activation
     elif layout == "hybrid" and tower > 1:
         B, others, (_, fc7, _) = share_sizes(images, world)[rank], world - 1, config.fc_inputs()
         hidden = _hidden_layers(config)
@@ -582,10 +604,10 @@ def predicted_traffic(
             units = share_sizes(fc7, world)[rank]
             sent["fc7", "forward"] = images * units * wire * others
             sent["fc7", "backward"] = images * (fc7 - units) * wire
-        sent["fc8", "forward"] += (images - B) * config.num_classes * element_bytes
-        sent["fc8", "backward"] += B * others * config.num_classes * element_bytes
+        sent["fc8", "forward"] += (images - B) * config.num_classes * activation
+        sent["fc8", "backward"] += B * others * config.num_classes * activation
     for (layer, size), numel in _summed_gradients(config, layout, data, tower).items():
-        sent[layer, "gradients"] += ring_bytes(numel, size, wire)
+        sent[layer, "gradients"] += ring_bytes(numel, size, gradient)
     if config.normalization == "batch":
         for i, width in enumerate(config.conv_channels, 1):
             if width and "norm" in config.stages[i - 1].split():

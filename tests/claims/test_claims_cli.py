@@ -61,7 +61,11 @@ def test_run_trains_judges_and_is_shown_by_list(capsys, tmp_path):
         (("claims", "run", "C99"), 2, "no claim or experiment is called 'C99'"),
         (("claims", "run"), 2, "claims run needs a claim or an experiment"),
         (("claims", "run", "C13", "--seeds", "0"), 2, "--seeds is 0; it must be at least 1"),
-        (("claims", "run", "C13", "--scale", "no-such-folder"), 4, "no-such-folder: no such file, folder or named set"),
+        (
+            ("claims", "run", "C13", "--scale", "no-such-folder"),
+            2,
+            "no-such-folder: no such scale, folder or packed set",
+        ),
         (("claims", "list", "X1"), 2, "X1"),
     ],
 )

@@ -206,8 +206,8 @@ def test_units_of_the_scaled_network_start_with_the_programs_signal():
     ("name", "message"),
     [
         ("C99", "no claim or experiment is called 'C99'"),
-        ("C2", "computed, not trained"),
-        ("C1", "C1 has no experiment: An absolute error"),
+        ("C2", "C2 has no experiment; `alexnet claims list C2`"),
+        ("C1", "C1 has no experiment; `alexnet claims list C1`"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_line(name, message):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from alexnet.core.errors import DataError
 from alexnet.data.check import check
+from alexnet.data.folder import image_folder
 from alexnet.data.prepare import prepare
 
 MakeFolder = Callable[..., Path]
@@ -20,7 +22,8 @@ def paths(report: dict[str, list[dict[str, str]]]) -> dict[str, str]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sound_set_has_no_faults_and_no_notes(image_folder_of: MakeFolder, tmp_path: Path, workers: int):
     source = image_folder_of({"train/cat": 70, "train/dog": 12, "val/cat": 3, "val/dog": 3})
-    assert check(source, workers=workers) == {"faults": [], "notes": []}
+    found = {"files": 88, "accepted": 88, "rejected": 0, "not_images": 0}
+    assert check(source, workers=workers) == {"faults": [], "notes": [], "found": found}
     packed = prepare(source, tmp_path / "packed", size=8, workers=1)
     assert check(packed.path) == {"faults": [], "notes": []}
 
@@ -84,3 +87,53 @@ def test_where_there_is_nothing_to_read_it_says_so(tmp_path: Path):
 def test_an_unfinished_packed_set_is_a_fault(tmp_path: Path):
     (tmp_path / "packed" / ".unfinished").mkdir(parents=True)
     assert "unfinished: run prepare again" in check(tmp_path / "packed")["faults"][0]["reason"]
+
+
+def change(path: Path, how: str) -> None:
+    """What may happen to a file after it was listed."""
+    whole = path.read_bytes()
+    if how != "touched":
+        path.unlink()
+    if how == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "emptied":
+        path.write_bytes(b"")
+    elif how == "replaced":
+        path.write_bytes((path.parent / "003.png").read_bytes())
+    elif how == "a pipe":
+        os.mkfifo(path)
+    elif how == "a folder":
+        path.mkdir()
+    elif how == "a link to nowhere":
+        path.symlink_to("nowhere")
+    elif how == "a link to a device":
+        path.symlink_to("/dev/zero")
+    elif how == "touched":
+        os.utime(path, ns=(1, 1))
+
+
+CHANGES = {
+    "removed": "missing",
+    "cut": "truncated",
+    "emptied": "truncated",
+    "replaced": "damaged",
+    "a pipe": "not an image",
+    "a folder": "not an image",
+    "a link to nowhere": "missing",
+    "a link to a device": "not an image",
+    "touched": "damaged",
+}
+
+
+def test_a_source_that_changes_while_it_is_read_is_reported(image_folder_of: MakeFolder, tmp_path: Path):
+    source = image_folder_of({"train/cat": 30, "train/dog": 30, "val/cat": 2, "val/dog": 2})
+    listed = image_folder(source)
+    for i, how in enumerate(CHANGES):
+        change(source / f"train/cat/{i + 10:03d}.png", how)
+    expected = {f"train/cat/{i + 10:03d}.png": reason for i, reason in enumerate(CHANGES.values())}
+    report = check(listed, workers=1)
+    assert {path: reason.split(" (")[0] for path, reason in paths(report).items()} == expected
+    assert report["found"] == {"files": 64, "accepted": 55, "rejected": 9, "not_images": 0}
+    packed = prepare(listed, tmp_path / "packed", size=8, workers=1, max_bad=9)
+    assert {item["path"]: item["reason"] for item in packed.meta["rejected"]} == expected
+    assert packed.meta["found"] == report["found"]

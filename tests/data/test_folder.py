@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import socket
+import stat
 import tarfile
+import tempfile
+import time
+import unicodedata
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from alexnet.core.errors import DataError
+from alexnet.data.check import check
 from alexnet.data.folder import image_folder, image_tar, tar_members, walk
-from alexnet.data.sources import Source
+from alexnet.data.prepare import prepare
+from alexnet.data.sources import Source, class_notes
 
 
 def png() -> bytes:
@@ -25,6 +37,12 @@ def build(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png())
     return root
+
+
+def distinct(root: Path) -> None:
+    """Bytes of its own behind each picture, which nobody minds."""
+    for path in root.rglob("*.png"):
+        path.write_bytes(png() + os.fsencode(path))
 
 
 def rows(source: Source) -> list[tuple[str, str, str]]:
@@ -95,6 +113,179 @@ def test_links_loops_and_pipes_end_and_each_file_counts_once(tmp_path: Path):
     names = [found.name for found in listing.files]
     assert names == ["cat/a.jpg", "cat/itself", "dog/b.jpg", "dog/nowhere.jpg", "dog/outside.jpg"]
     assert listing.skipped == {"second name of a folder": 1, "second name of a file": 2, "pipe, socket or device": 1}
+
+
+def test_a_walk_through_loops_ends_and_counts_every_entry(tmp_path: Path):
+    names = [f"class{i}/deep/{j}.png" for i in range(5) for j in range(3)]
+    root = build(tmp_path / "set", *names)
+    distinct(root)
+    for i in range(5):  # every class holds all classes, and itself
+        for j in range(5):
+            (root / f"class{i}" / f"loop{j}").symlink_to(root / f"class{j}")
+        (root / f"class{i}" / "deep" / "up").symlink_to("..")
+    (root / "a").symlink_to(root / "b")
+    (root / "b").symlink_to(root / "a")
+    (root / "class0" / "c.jpg").symlink_to(root / "class0" / "d.jpg")
+    (root / "class0" / "d.jpg").symlink_to(root / "class0" / "c.jpg")
+    os.mkfifo(root / "class1" / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(root / "class1" / "socket.jpg"))
+    (root / "class1" / "zero.jpg").symlink_to("/dev/zero")
+    if os.geteuid() == 0:
+        os.mknod(root / "class1" / "device.jpg", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    special = 3 + (os.geteuid() == 0)
+    start = time.perf_counter()
+    listing = walk(root)
+    assert time.perf_counter() - start < 10
+    assert [found.name for found in listing.files if found.name.endswith(".png")] == names
+    assert listing.skipped == {"second name of a folder": 30, "pipe, socket or device": special}
+    entries = sum(len(names) for _, _, names in os.walk(root)) + 30  # a link to a folder is a folder there
+    assert len(listing.files) + listing.skipped.total() == entries
+    report = check(root, workers=1)
+    assert {fault["path"] for fault in report["faults"]} == {"class0/c.jpg", "class0/d.jpg"}  # links to each other
+    assert report["found"] == {"files": 19, "accepted": 15, "rejected": 2, "not_images": 2}
+
+
+NAMES = [
+    *(
+        "two\nlines",
+        "return\rtab\t",
+        "\x1b[31mred\x1b[0m",
+        "not-utf8-\udcff",
+        "<img src=x onerror=alert(1)>",
+        "&amp;\"'",
+    ),
+    *("=cmd|' calc'!A0", "-rf", "--help", "$(touch canary)", "%2e%2e%2f", "back\\slash", "..a", " ", "caf\u00e9"),
+    *("cafe\u0301", "CAF\u00c9", "\u202egnp", "\u2028", "\U0001f600", "con", "a.jpg", "x" * 255),
+]
+
+
+def test_names_of_classes_and_files_may_hold_anything(tmp_path: Path):
+    root = tmp_path / "set"
+    visible = [name for name in NAMES if not name.startswith(".")]
+    for i, name in enumerate(visible):
+        for j in range(4):
+            path = root / name / (visible[(i + j) % len(visible)][:200] + f"{j}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(4 * i + j).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    packed = prepare(root, tmp_path / "packed", size=8, workers=1)
+    assert packed.classes == sorted(visible)
+    found = {path for split in packed.splits.values() for path in split.paths}
+    assert found == {str(path.relative_to(root)) for path in root.rglob("*.png")}
+    assert packed.meta["found"] == {
+        "files": 4 * len(visible),
+        "accepted": 4 * len(visible),
+        "rejected": 0,
+        "not_images": 0,
+    }
+    for split in packed.splits.values():
+        for i, path in enumerate(split.paths):
+            assert packed.classes[split.labels[i]] == path.split("/")[0]
+            assert np.array_equal(split.read(np.array([i]))[0], np.asarray(Image.open(root / path)))
+    twins = [note for note in check(root, workers=1)["notes"] if "differ by case or coding" in note]
+    assert len(twins) == 2  # of three spellings of one word
+    assert all(note.isprintable() for note in class_notes(image_folder(root)))
+
+
+def test_classes_that_differ_by_case_or_coding_stay_apart_and_are_noted(tmp_path: Path):
+    nfc, nfd = unicodedata.normalize("NFC", "\u00fc"), unicodedata.normalize("NFD", "\u00fc")
+    build(tmp_path, "Cat/a.jpg", "cat/b.jpg", f"{nfc}/c.jpg", f"{nfd}/d.jpg", "dog/e.jpg")
+    source = image_folder(tmp_path)
+    assert list(source.classes) == sorted(["Cat", "cat", nfc, nfd, "dog"])
+    twins = [note for note in class_notes(source) if "differ by case or coding" in note]
+    assert len(twins) == 2
+
+
+def test_hidden_empty_single_and_missing_classes_are_named(tmp_path: Path):
+    build(tmp_path, *(f"train/{c}/{i}.png" for c in ("cat", "dog", ".hidden") for i in range(2)), "val/cat/x.png")
+    build(tmp_path, "train/beside.png", "beside.png", "val/.hidden/y.png")
+    (tmp_path / "train" / "empty").mkdir()
+    report = check(tmp_path, workers=1)
+    assert {fault["path"] for fault in report["faults"]} >= {"train/empty"}
+    assert "class dog has no val images" in report["notes"]
+    assert "hidden file or folder: 2 skipped" in report["notes"]
+    assert "image beside the class folders: 2 skipped" in report["notes"]
+    assert report["found"]["files"] == 7
+    with pytest.raises(DataError, match="train/empty: class folder without images"):
+        prepare(tmp_path, tmp_path / "packed", size=4, workers=1)
+    one = build(tmp_path / "one", "cat/a.jpg", "cat/b.jpg")
+    assert check(one, workers=1)["faults"][0]["path"] == "cat"
+    with pytest.raises(DataError, match="cat: the only class"):
+        prepare(one, tmp_path / "packed", size=4, workers=1)
+
+
+# --- without permission ---------------------------------------------------------------------------------------------
+
+
+def as_nobody(function: Callable[[], Any]) -> Any:
+    """What ``function`` returns for a user who may not read everything: root becomes nobody, in a forked process."""
+    if os.geteuid() != 0:
+        return function()
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside torch's threads
+        child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setegid(65534)
+            os.seteuid(65534)
+            answer: Any = function()
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writing, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        answer = json.loads(file.read())
+    os.waitpid(child, 0)
+    return answer
+
+
+@pytest.fixture
+def readable_by_all() -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        for path, folders, _ in os.walk(folder):
+            for name in folders:
+                (Path(path) / name).chmod(0o755)
+
+
+def test_files_without_permission_are_refused_by_name(readable_by_all: Path):
+    root = build(readable_by_all / "set", *(f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)), "dog/unknown")
+    distinct(root)
+    for name in ("cat/0.png", "dog/unknown"):  # the second may be an image: it cannot be known
+        (root / name).chmod(0)
+    report = as_nobody(lambda: check(root, workers=1))
+    refused = {fault["path"]: fault["reason"] for fault in report["faults"]}
+    assert {path: refused[path] for path in refused if "." in path or path == "dog/unknown"} == {
+        "cat/0.png": "no permission",
+        "dog/unknown": "no permission",
+    }
+    assert report["found"] == {"files": 7, "accepted": 5, "rejected": 2, "not_images": 0}
+
+
+def test_a_folder_that_cannot_be_listed_or_entered_is_named(readable_by_all: Path):
+    root = build(readable_by_all / "set", *(f"{c}/{i}.png" for c in ("cat", "dog", "eel") for i in range(2)))
+    distinct(root)
+    (root / "dog").chmod(0)
+    message = as_nobody(lambda: check(root, workers=1))
+    assert message == f"DataError: {root}/dog: cannot be listed (Permission denied)"
+    (root / "dog").chmod(0o644)  # its names may be read, and nothing behind them
+    report = as_nobody(lambda: check(root, workers=1))
+    assert {fault["path"]: fault["reason"] for fault in report["faults"]} == {
+        "dog/0.png": "no permission",
+        "dog/1.png": "no permission",
+        **{f"{split}/dog": "class with no readable image" for split in ("train", "val")},
+    }
+
+
+def test_a_pipe_with_the_name_of_a_tar_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "set.tar")
+    with pytest.raises(DataError, match="not a regular file"):
+        image_tar(tmp_path / "set.tar")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -88,3 +89,9 @@ def test_the_real_fashion_mnist_has_the_published_statistics(data_root: Path):
     assert train.std() == pytest.approx(0.35302, abs=1e-5)
     labels = np.array([r.label for r in source.records if r.split == "test"])
     assert np.bincount(labels).tolist() == [1000] * 10
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train-images-idx3-ubyte")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_idx(tmp_path / "train-images-idx3-ubyte")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from alexnet.core.errors import AlexNetError
+from alexnet.data import pool
 from alexnet.data.pool import in_processes
 
 
@@ -39,7 +42,7 @@ def die(x: int) -> int:
 
 
 def test_a_killed_worker_is_one_line_and_no_hang():
-    with pytest.raises(AlexNetError, match="a worker process died"):
+    with pytest.raises(AlexNetError, match=r"worker process \d+ was killed by SIGKILL"):
         list(in_processes(die, range(10), 2))
 
 
@@ -71,3 +74,49 @@ def is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def stand_still(x: int) -> int:
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return x
+
+
+def test_a_stopped_worker_is_named_and_no_hang(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(pool, "STOPPED_SECONDS", 0.1)
+    with pytest.raises(AlexNetError, match=r"worker process \d+ was stopped from outside"):
+        list(in_processes(stand_still, range(10), 2))
+    assert not multiprocessing.active_children()
+
+
+def hang(x: int) -> int:
+    if x == 3:
+        threading.Event().wait()
+    return x
+
+
+def test_a_worker_that_does_nothing_is_named_and_no_hang(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(pool, "SILENT_SECONDS", 0.2)
+    with pytest.raises(AlexNetError, match=r"worker process \d+ has done nothing for 0\.2 s \(state S\)"):
+        list(in_processes(hang, range(10), 2))
+    assert not multiprocessing.active_children()
+
+
+def leave(x: int) -> int:
+    if x == 3:
+        os._exit(7)
+    return x
+
+
+def test_a_worker_that_leaves_is_named():
+    with pytest.raises(AlexNetError, match=r"worker process \d+ ended with code 7"):
+        list(in_processes(leave, range(10), 2))
+
+
+def test_no_worker_stays_when_nobody_wants_the_rest():
+    results = in_processes(square, range(1000), 2)
+    next(results)
+    results.close()
+    assert not multiprocessing.active_children()

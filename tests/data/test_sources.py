@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_numbers_as_labels_are_in_the_order_of_their_values(tmp_path: Path):
         ('a.jpg,cat\n"b.jpg,dog\n', "after row 1: not a UTF-8 CSV"),
         (b"a.jpg,caf\xe9\n", "not a UTF-8 CSV"),
         ("a.jpg,cat\nnul\0byte.jpg,dog\n", "row 2|after row 1"),
+        ("a.jpg,1\nb.jpg,2\nc.jpg,x3\n", "row 3: label 'x3' is not a whole number, but '1' in row 1 is"),
+        ("a.jpg,cat\nb.jpg,2\n", "row 1: label 'cat' is not a whole number, but '2' in row 2 is"),
+        ("a.jpg,1\nb.jpg,2.5\n", "row 2: label '2.5'"),
+        ("a.jpg,1\nb.jpg,-2\n", "row 2: label '-2'"),
+        ("a.jpg,1\nb.jpg,\u0662\n", "row 2: label '\u0662' is not"),
+        ("a.jpg,1\nb.jpg,01\n", "row 2: label '01' is the number '1' of row 1"),
+        ("a.jpg,cat\nb.jpg/x.jpg,dog\n", "row 2: b.jpg/x.jpg: no such file"),
+        ("a.jpg,cat\n" + "x" * 300 + ".jpg,dog\n", "row 2: x+.jpg: File name too long"),
+        ("a.jpg,cat\nb.jpg," + "x" * 200_000 + "\n", "after row 1: not a UTF-8 CSV"),
+        ('a.jpg,"cat"s\n', "after row 0: not a UTF-8 CSV"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, text: str | bytes, message: str):
@@ -81,6 +92,34 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, text: str | bytes, m
         csv_list(write_list(tmp_path, text))
     assert "list.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_as_labels_may_have_any_length(tmp_path: Path):
+    source = csv_list(write_list(tmp_path, f"a.jpg,{'9' * 5000}\nb.jpg,8{'0' * 5000}\nc.jpg,0\nd.jpg,10\n"))
+    assert [len(name) for name in source.classes] == [1, 2, 5000, 5001]
+
+
+def test_a_list_may_name_files_elsewhere_and_what_is_no_file_is_refused_later(tmp_path: Path):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (tmp_path / "outside.jpg").write_bytes(b"x")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "folder.jpg").mkdir()
+    source = csv_list(write_list(folder, "../outside.jpg,cat\npipe.jpg,dog\nfolder.jpg,dog\n"))
+    assert source.records[0].read() == b"x"
+    for record in source.records[1:]:
+        with pytest.raises(ImageError, match="not a regular file"):
+            record.read()
+
+
+def test_a_list_that_is_no_file_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "list.csv")
+    with pytest.raises(DataError, match="not a regular file"):
+        csv_list(tmp_path / "list.csv")
+    with pytest.raises(DataError, match="not a regular file"):
+        csv_list(tmp_path)
+    with pytest.raises(DataError, match="No such file"):
+        csv_list(tmp_path / "missing.csv")
 
 
 # --- records and classes --------------------------------------------------------------------------------------------

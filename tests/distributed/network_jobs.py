@@ -148,10 +148,10 @@ def _case_on_ranks(case: Case, meshes: dict[Layout, Mesh], folder: Path) -> Answ
             whole = parallel.gather_state(_state(parallel, optimizer))
             if dist.get_rank() == 0:
                 save_file({name: tensor.contiguous() for name, tensor in whole.items()}, saved)
-            dist.barrier()
+                whole = load_file(saved)
             mesh, layout = meshes[wanted], wanted
             parallel, optimizer = _parts(case, mesh)
-            _load(parallel.model, optimizer, parallel.local_state(load_file(saved)))
+            _load(parallel.model, optimizer, parallel.spread_state(whole))
         answer.losses.append(_step(case, step, images, parallel, mesh, optimizer, answer))
         answer.sent.append(dict(parallel.traffic.sent))
         parallel.traffic.sent.clear()
@@ -164,10 +164,11 @@ def _case_on_ranks(case: Case, meshes: dict[Layout, Mesh], folder: Path) -> Answ
     parallel.model.eval()
     x_BCHW, _, _ = batch(case.model, 99, 9)
     with torch.no_grad():
-        for image_B in mesh.evaluation_batches(9, 2):
-            logits_BK = parallel.model(x_BCHW[image_B])
+        for image_B in mesh.evaluation_order(9, 2).reshape(-1, 2):
+            logits_BK = parallel.model(x_BCHW[np.minimum(image_B, 8)])
             if mesh.counts:
-                answer.evaluated |= {str(i): row for i, row in zip(image_B, logits_BK.tolist(), strict=True)}
+                rows = zip(image_B, logits_BK.tolist(), strict=True)
+                answer.evaluated |= {str(i): row for i, row in rows if i < 9}
     return answer
 
 

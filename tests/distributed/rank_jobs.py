@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from alexnet.distributed import launch
 from alexnet.distributed.collectives import (
     Gathering,
     GradientSums,
@@ -22,7 +24,7 @@ from alexnet.distributed.collectives import (
     sum_copies,
     sum_parts,
 )
-from alexnet.distributed.launch import ExchangeError, whoami
+from alexnet.distributed.launch import ExchangeError, on_first, tell_first, whoami
 from alexnet.distributed.mesh import Axis, build_mesh, share
 
 
@@ -164,3 +166,31 @@ def wait_for_a_stopped_rank() -> tuple[float, str]:
     except ExchangeError as error:
         return time.monotonic() - began, str(error)
     return 0.0, "came"
+
+
+def first_alone(seconds: float) -> tuple[Any, list[Any]]:
+    """What the first rank takes longer for than any exchange may take, and what all have to say."""
+    launch.COLLECTIVE_TIMEOUT = timedelta(seconds=1.5)
+
+    def work() -> dict[str, int]:
+        time.sleep(seconds)
+        return {"rank": dist.get_rank(), "process": os.getpid()}
+
+    return on_first("long work", work), tell_first(dist.get_rank() * 10)
+
+
+def first_fails() -> None:
+    def work() -> None:
+        raise ValueError("no space left")
+
+    on_first("a save", work)
+
+
+def first_stops(folder: str) -> None:
+    """The first rank is stopped in what it does alone, and gives no signs of life; the other leaves what it says."""
+    launch.COLLECTIVE_TIMEOUT = timedelta(seconds=1.5)
+    try:
+        on_first("a save", lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    except ExchangeError as error:
+        Path(folder, "said").write_text(f"{error}; {launch._first_fault(whoami())}")
+        raise

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ import torch.distributed as dist
 
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.distributed import launch
-from alexnet.distributed.launch import ExchangeError, exchange_errors, in_job, join, run_local, whoami
+from alexnet.distributed.launch import ExchangeError, Job, exchange_errors, in_job, join, run_local, whoami
 
 
 def test_each_rank_knows_its_place_and_takes_its_share_of_the_threads():
@@ -104,3 +105,48 @@ def test_torchs_words_become_one_line():
         )
     assert str(caught.value) == "the exchange of conv3 broke off (Connection closed by peer [127.0.0.1]:1)"
     assert re.match(r"^[^\n]+$", launch._line(RuntimeError("")))
+
+
+def test_what_the_first_rank_does_alone_may_take_longer_than_an_exchange_and_all_get_its_answer():
+    (answer, said), *others = run_local(rank_jobs.first_alone, 3, 3.5)
+    assert answer["rank"] == 0
+    assert said == [0, 10, 20]
+    assert others == [(answer, []), (answer, [])]
+
+
+def test_a_first_rank_that_fails_alone_is_named_by_its_own_reason():
+    with pytest.raises(AlexNetError, match=r"^rank 0 of 2 failed: ValueError: no space left$"):
+        run_local(rank_jobs.first_fails, 2)
+
+
+def test_a_first_rank_that_is_stopped_alone_is_noticed_and_named(tmp_path):
+    with pytest.raises(AlexNetError, match=r"^rank 0 of 2 failed: was killed by SIGKILL$"):
+        run_local(rank_jobs.first_stops, 2, str(tmp_path), timeout=60)
+    said = (tmp_path / "said").read_text()
+    assert said.startswith(
+        "waiting for the first rank (a save) broke off (no sign of life for 1.5 s); rank 0 (process "
+    )
+    assert said.endswith(" was stopped, and is now killed")
+
+
+def test_ranks_that_start_again_do_not_meet_those_that_failed_in_the_same_store():
+    """torchrun's static rendezvous keeps one store over all its restarts."""
+    store, found = dist.HashStore(), {}
+
+    def come(rank: int, attempt: int) -> None:
+        job = Job(rank, 2, rank, torch.device("cpu"))
+        met = launch._meet(store, job, timedelta(seconds=20))
+        met.set(f"address/{rank}", str(attempt))
+        deadline = time.monotonic() + 20
+        while not met.check(["address/0", "address/1"]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found[attempt, rank] = [met.get(f"address/{r}").decode() for r in (0, 1)]
+
+    for attempt in range(3):
+        ranks = [threading.Thread(target=come, args=(rank, attempt)) for rank in (1, 0)]
+        ranks[0].start()
+        time.sleep(0.1)  # the second rank finds what the attempt before has left
+        ranks[1].start()
+        for rank in ranks:
+            rank.join()
+    assert found == {(attempt, rank): [str(attempt)] * 2 for attempt in range(3) for rank in (0, 1)}

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
-import numpy as np
 import pytest
 import rank_jobs
 
 from alexnet.core.errors import UsageError
 from alexnet.distributed.launch import run_local
-from alexnet.distributed.mesh import Axis, Mesh, build_mesh, mesh_shape, share, share_sizes, strided_batches
+from alexnet.distributed.mesh import Axis, Mesh, build_mesh, mesh_shape, share, share_sizes
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
@@ -27,13 +27,13 @@ def test_the_remainder_goes_to_the_first_ranks():
 
 
 @pytest.mark.parametrize(("world", "batch_size"), list(itertools.product([1, 2, 3, 4], [1, 3, 8])))
-def test_evaluation_takes_every_image_exactly_once_in_as_many_batches_on_each_rank(world: int, batch_size: int):
-    for num in range(65):
-        ranks = [strided_batches(num, batch_size, rank, world) for rank in range(world)]
-        assert sorted(np.concatenate([[], *itertools.chain(*ranks)]).tolist()) == list(range(num))
-        assert len({len(batches) for batches in ranks}) == 1
-        assert all(len(batch) <= batch_size for batches in ranks for batch in batches)
-        assert all((batch % world == rank).all() for rank, batches in enumerate(ranks) for batch in batches)
+def test_evaluation_takes_every_image_exactly_once_in_as_many_whole_batches_on_each_rank(world: int, batch_size: int):
+    ranks = [Mesh("data", data=Axis(r, tuple(range(world)))) for r in range(world)]
+    for num in range(1, 65):
+        orders = [mesh.evaluation_order(num, batch_size) for mesh in ranks]
+        assert sorted(number for order in orders for number in order.tolist() if number < num) == list(range(num))
+        assert {len(order) for order in orders} == {math.ceil(math.ceil(num / world) / batch_size) * batch_size}
+        assert all((order % world == rank).all() for rank, order in enumerate(orders))
 
 
 def test_axes_of_each_layout():
@@ -59,8 +59,8 @@ def test_of_two_towers_with_the_same_images_one_counts():
         for t in (0, 1)
     ]
     assert [mesh.images(5) for mesh in pairs] == [slice(0, 3)] * 2 + [slice(3, 5)] * 2
-    counted = [batch.tolist() for mesh in pairs if mesh.counts for batch in mesh.evaluation_batches(5, 8)]
-    assert counted == [[0, 2, 4], [1, 3]]
+    counted = [mesh.evaluation_order(5, 3).tolist() for mesh in pairs if mesh.counts]
+    assert counted == [[0, 2, 4], [1, 3, 5]]
 
 
 def test_four_ranks_meet_in_every_layout():

@@ -285,11 +285,11 @@ def test_a_network_that_answers_nan_is_not_counted() -> None:
 
 
 def test_an_image_counted_twice_or_never_is_found() -> None:
-    tally = Tally(NAMES, [f"{i}.png" for i in range(4)])
+    tally = Tally(4)
     one_B, log_probability_BK = torch.ones(4, dtype=torch.bool), torch.zeros(4, 7)
     tally.add(np.array([0, 1, 2, 0]), log_probability_BK, torch.zeros(4, dtype=torch.int64), one_B)
     with pytest.raises(AlexNetError, match=r"2 images .* once \(the first is 0.png\)"):
-        tally.evaluation({})
+        tally.evaluation(np.zeros(4, np.int64), NAMES, [f"{i}.png" for i in range(4)], {})
 
 
 def test_the_result_file_holds_what_the_contract_asks_for() -> None:

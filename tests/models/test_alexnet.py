@@ -378,9 +378,14 @@ def test_a_wrong_setting_is_one_line_that_names_it(fields: dict[str, Any], messa
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_network_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"alexnet_2012_code, .*cifar_13pct"):
-        create_model("alexnet")
+@pytest.mark.parametrize(
+    ("name", "near"), [("alexnet", "alexnet_2012"), ("lennet", "lenet"), ("Caffe-Net", "caffenet")]
+)
+def test_an_unknown_network_is_answered_with_one_that_is_known(name, near):
+    with pytest.raises(
+        UsageError, match=rf"unknown network '{name}' \(perhaps {near}\); `alexnet info` lists the networks"
+    ):
+        create_model(name)
 
 
 def test_a_batch_of_another_shape_is_refused_by_name():

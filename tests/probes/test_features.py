@@ -6,6 +6,10 @@ import fcntl
 import itertools
 import json
 import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,18 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.core.share import Share
 from alexnet.data.packed import PackedSet
+from alexnet.data.prepare import prepare
+from alexnet.data.sources import Record, Source
 from alexnet.evaluation.predict import Predictor
 from alexnet.models import create_model
-from alexnet.probes.features import cached_features, embed, extract, model_fingerprint, open_features
+from alexnet.models.folder import save_model_folder
+from alexnet.probes import features
+from alexnet.probes.features import cached_features, embed, extract, extract_part, model_fingerprint, open_features
 from alexnet.probes.layers import find_layers
 
 SIZE, CROP = 72, 64
@@ -343,3 +353,242 @@ def test_embed_is_a_row_of_extract(predictor: Predictor, tmp_path: Path) -> None
     found = extract(predictor, split, ["fc7"], tmp_path / "f", classes=CLASSES)
     rows_BD = embed(predictor, torch.from_numpy(split.pixels[1:2]), find_layers(predictor.model, ["fc7"]))["fc7"]
     np.testing.assert_allclose(rows_BD[0], found.matrix("fc7")[1], rtol=1e-5)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def part(predictor: Predictor, folder: Path, number: int, total: int, n: int = 11, **settings: Any) -> list[Share]:
+    options = {"classes": CLASSES, "batch_size": 2, "workers": 0} | settings
+    layers = options.pop("layers", ["pool5", "fc7"])
+    return extract_part(predictor, squares(n), layers, folder, Share(number, total), **options)
+
+
+def whole(predictor: Predictor, folder: Path, n: int = 11, **settings: Any) -> dict[str, bytes]:
+    options = {"classes": CLASSES, "batch_size": 2, "workers": 0} | settings
+    extract(predictor, squares(n), options.pop("layers", ["pool5", "fc7"]), folder, **options)
+    return content(folder)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 5, 20])
+def test_parts_write_what_one_process_writes(predictor: Predictor, tmp_path: Path, total: int) -> None:
+    # 11 images in 6 passes, the last of one image: of 20 parts most have nothing to do
+    expected = whole(predictor, tmp_path / "whole")
+    order = list(range(1, total + 1))
+    random.Random(total).shuffle(order)
+    for i, number in enumerate(order):
+        with_work = [Share(n, total) for n in sorted(order[i + 1 :]) if n <= 6]
+        assert part(predictor, tmp_path / "parts", number, total) == with_work
+    assert content(tmp_path / "parts") == expected
+    assert list(expected) == ["fc7.npy", "labels.npy", "meta.json", "paths.jsonl", "pool5.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
+
+
+def test_a_piece_is_several_passes_where_there_are_many(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "PIECES", 2)
+    expected = whole(predictor, tmp_path / "whole", n=29)
+    done: list[tuple[int, int]] = []
+    part(predictor, tmp_path / "parts", 1, 2, n=29, progress=lambda *call: done.append(call))
+    assert done == [(0, 17), (6, 17), (12, 17), (17, 17)]  # pieces of 6 images, of which the last has 5
+    assert len(list((tmp_path / ".parts.parts").glob("*.npz"))) == 3
+    part(predictor, tmp_path / "parts", 2, 2, n=29)
+    assert content(tmp_path / "parts") == expected
+
+
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+"""Python 3.12 warns of threads: those of the loader have ended their work."""
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """The process number of a fork that does ``work``."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+@forks
+def test_parts_at_the_same_time_and_each_twice_compute_every_image_once(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, original = whole(predictor, tmp_path / "whole"), features.embed
+
+    def logged(*arguments: Any) -> Any:
+        with open(tmp_path / "log", "a") as log:
+            log.write("pass\n")
+        return original(*arguments)
+
+    monkeypatch.setattr(features, "embed", logged)
+    children = [in_child(lambda n=n: part(predictor, tmp_path / "parts", n, 3)) for n in (1, 2, 3, 1, 2, 3)]  # type: ignore[misc]
+    assert {os.waitpid(child, 0)[1] for child in children} == {0}
+    assert content(tmp_path / "parts") == expected
+    assert len((tmp_path / "log").read_text().split()) == 6
+
+
+@forks
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
+def test_a_part_killed_anywhere_goes_on_and_so_does_the_join(predictor: Predictor, tmp_path: Path, step: int) -> None:
+    expected, kills = whole(predictor, tmp_path / "whole"), 0
+    part(predictor, tmp_path / "begun", 1, 2)
+    place = tmp_path / "work"
+    for function in ("fsync", "replace", "unlink", "rename"):
+        for call in itertools.count(1, step):
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(tmp_path / ".begun.parts", place / ".parts.parts")
+
+            def killed(function: str = function, call: int = call) -> None:
+                numbers, original = itertools.count(1), getattr(os, function)
+
+                def die(*arguments: Any, **options: Any) -> Any:
+                    if next(numbers) == call:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return original(*arguments, **options)
+
+                setattr(os, function, die)
+                part(predictor, place / "parts", 2, 2)
+
+            status = os.waitpid(in_child(killed), 0)[1]
+            assert status in (0, signal.SIGKILL)
+            if status == 0:
+                break
+            kills += 1
+            assert part(predictor, place / "parts", 1 + call % 2, 2) in ([], [Share(2, 2)])
+            assert part(predictor, place / "parts", 2, 2) == []
+            assert content(place / "parts") == expected, (function, call)
+            assert [path.name for path in place.iterdir()] == ["parts"], (function, call)
+    assert kills * step > 40
+
+
+def test_a_missing_part_is_named_and_the_old_features_stay(predictor: Predictor, tmp_path: Path) -> None:
+    expected = whole(predictor, tmp_path / "whole")
+    before = whole(predictor, tmp_path / "f", n=3)
+    part(predictor, tmp_path / "f", 2, 4)
+    with pytest.raises(AlexNetError, match=r"f: parts 1/4, 3/4, 4/4 not done; run features with --part") as error:
+        whole(predictor, tmp_path / "f")
+    assert error.value.exit_code == 1
+    assert part(predictor, tmp_path / "f", 1, 4) == [Share(3, 4), Share(4, 4)]
+    part(predictor, tmp_path / "f", 4, 4)
+    assert content(tmp_path / "f") == before
+    assert part(predictor, tmp_path / "f", 3, 4) == []
+    assert content(tmp_path / "f") == expected
+
+
+def test_folders_of_hosts_that_share_none_are_brought_together_and_joined(predictor: Predictor, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        part(predictor, tmp_path / f"host{number}" / "f", number, 3)
+        shutil.copytree(tmp_path / f"host{number}" / ".f.parts", tmp_path / ".f.parts", dirs_exist_ok=True)
+    assert whole(predictor, tmp_path / "f") == whole(predictor, tmp_path / "whole")
+
+
+def test_parts_of_other_work_are_refused(predictor: Predictor, tmp_path: Path) -> None:
+    part(predictor, tmp_path / "f", 1, 2)
+    before = content(tmp_path / ".f.parts")
+    with pytest.raises(UsageError, match=r"\.f\.parts: begun in 2 parts; go on with the same, or remove this folder"):
+        part(predictor, tmp_path / "f", 1, 3)
+    others: list[dict[str, Any]] = [
+        {"layers": ["fc7"]},
+        {"batch_size": 3},
+        {"dtype": "float16"},
+        {"data": {"split": "val"}},
+    ]
+    for other in others:
+        with pytest.raises(UsageError, match="begun with another model, data or options"):
+            part(predictor, tmp_path / "f", 2, 2, **other)
+    with pytest.raises(UsageError, match="begun with another model, data or options"):
+        part(make_predictor(seed=1), tmp_path / "f", 2, 2)
+    assert content(tmp_path / ".f.parts") == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "holiday.jpg").touch()
+    with pytest.raises(UsageError, match="exists and holds no features"):
+        part(predictor, tmp_path / "mine", 1, 2)
+
+
+def test_where_the_same_features_are_a_part_computes_nothing(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = whole(predictor, tmp_path / "f")
+    with monkeypatch.context() as patch:
+        patch.delattr(features, "embed")
+        assert part(predictor, tmp_path / "f", 2, 3) == []
+    assert content(tmp_path / "f") == before
+    assert part(predictor, tmp_path / "f", 1, 2, n=5) == [Share(2, 2)]  # others are computed anew
+    assert part(predictor, tmp_path / "f", 2, 2, n=5) == []
+    assert len(open_features(tmp_path / "f")) == 5
+
+
+def test_a_damaged_piece_is_named_with_its_part(predictor: Predictor, tmp_path: Path) -> None:
+    expected = whole(predictor, tmp_path / "whole")
+    part(predictor, tmp_path / "f", 2, 2)
+    piece = tmp_path / ".f.parts" / "000000006.npz"  # images 6 and 7: the fourth piece
+    damaged = bytearray(piece.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    piece.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"000000006.npz: damaged; remove it and run part 2/2 again"):
+        part(predictor, tmp_path / "f", 1, 2)
+    piece.unlink()
+    assert part(predictor, tmp_path / "f", 2, 2) == []
+    assert content(tmp_path / "f") == expected
+
+
+def test_different_machines_are_listed(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part(predictor, tmp_path / "f", 2, 2)
+    original = features.environment()
+    monkeypatch.setattr(features, "environment", lambda: original | {"processor": "another"})
+    part(predictor, tmp_path / "f", 1, 2)
+    meta = json.loads((tmp_path / "f" / "meta.json").read_text())
+    assert [machine["processor"] for machine in meta["machines"]] == ["another", original["processor"]]
+    assert meta["environment"] == original | {"processor": "another"}  # of the first rows
+
+
+def test_too_little_room_is_found_before_the_work(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("usage", (), {"free": 100}))
+    with pytest.raises(AlexNetError, match=r"needs 0 MB, 0 MB are free; take fewer layers or float16"):
+        part(predictor, tmp_path / "f", 1, 2)
+    with pytest.raises(AlexNetError, match=r"needs 0 MB, 0 MB are free; take fewer layers or float16"):
+        whole(predictor, tmp_path / "g")
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "x"])
+def test_what_is_no_part_ends_the_command_before_the_model_is_read(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["features", "/nowhere", "--out", "f", "--part", text])
+    out, err = capsys.readouterr()
+    assert (exit.value.code, out, err.count("\n")) == (2, "", 1)
+    assert "as in 2/4" in err
+
+
+def test_parts_by_the_command_line(predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def alexnet(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit:
+            main([str(a) for a in arguments])
+        return int(exit.value.code or 0), *capsys.readouterr()
+
+    save_model_folder(tmp_path / "model", predictor.model, predictor.name, INPUT, CLASSES, MEAN)
+    records = [Record("val", i % 4, f"{i}.png", data=image) for i, image in enumerate(squares(8).pixels)]
+    prepare(Source(classes=CLASSES, records=records, fingerprint=""), tmp_path / "packed", size=SIZE, workers=0)
+    command = ("features", tmp_path / "model", "--data", tmp_path / "packed", "--batch-size", 2, "--device", "cpu")
+    assert alexnet(*command, "--out", tmp_path / "whole")[:2] == (0, f"fc7: 8 x 12 float32\nin {tmp_path}/whole\n")
+    command += ("--out", tmp_path / "parts")
+    code, out, _ = alexnet(*command, "--part", "2/3")
+    assert (code, out) == (0, "part 2/3 is done, not yet parts 1/3, 3/3; the last to end joins them\n")
+    code, out, _ = alexnet(*command, "--part", "3/3", "--json")
+    assert (code, json.loads(out)["not_done"]) == (0, ["1/3"])
+    code, out, err = alexnet(*command)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "part 1/3 not done" in err
+    assert alexnet(*command, "--part", "1/3")[0] == 0
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")

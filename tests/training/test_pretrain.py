@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.data.packed import PackedSet
 from alexnet.models import build_model, model_config
@@ -16,6 +17,7 @@ from alexnet.training.pretrain import Autoencoder, pretrain
 from alexnet.training.trainer import network, train
 
 CPU = torch.device("cpu")
+QUIET = Machine(device=CPU, quiet=True)
 SMALL = {"conv_channels": (4, 4, 4, 4, 4), "fc_units": (4, 4), "num_classes": 2}
 
 
@@ -114,10 +116,10 @@ def test_a_run_starts_from_the_encoder_and_its_fully_connected_layers_are_those_
     initial = pretrain(config, tiny_set, epochs=1, device=CPU, quiet=True)
     found: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(
-        "alexnet.training.trainer._Trainer._check_signal",
+        "alexnet.training.trainer._Trainer._note_signal",
         lambda self: found.update({name: value.clone() for name, value in self.model.state_dict().items()}),
     )
-    train(config, tiny_set, tmp_path / "run", device=CPU, initial=initial, quiet=True)
+    train(config, tiny_set, tmp_path / "run", QUIET, initial=initial)
     fresh = network(config, 3).state_dict()
     for name, value in found.items():
         conv = name.startswith("conv")

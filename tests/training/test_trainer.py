@@ -14,13 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError
 from alexnet.data.transforms import Augmentation
-from alexnet.training import checkpoint, trainer
+from alexnet.training import checkpoint, files, trainer
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.trainer import train
 
 CPU = torch.device("cpu")
+QUIET = Machine(device=CPU, quiet=True)
 
 
 def weights(model: torch.nn.Module) -> dict[str, bytes]:
@@ -36,26 +38,26 @@ def rows(run: Path) -> list[dict]:
 
 @pytest.fixture
 def reference(tiny_config, tiny_set, tmp_path):
-    model = train(tiny_config, tiny_set, tmp_path / "reference", device=CPU, quiet=True)
+    model = train(tiny_config, tiny_set, tmp_path / "reference", QUIET).model
     return weights(model), rows(tmp_path / "reference")
 
 
 @pytest.mark.parametrize("workers", [None, 0, 2, 4])
 def test_workers_change_nothing(workers, reference, tiny_config, tiny_set, tmp_path):
-    model = train(tiny_config, tiny_set, tmp_path / "run", device=CPU, workers=workers, quiet=True)
+    model = train(tiny_config, tiny_set, tmp_path / "run", replace(QUIET, workers=workers)).model
     assert weights(model) == reference[0]
     assert rows(tmp_path / "run") == reference[1]
 
 
 def test_images_in_the_devices_memory_change_nothing(reference, tiny_config, tiny_set, tmp_path):
-    model = train(tiny_config, tiny_set, tmp_path / "run", device=CPU, resident=True, quiet=True)
+    model = train(tiny_config, tiny_set, tmp_path / "run", replace(QUIET, resident=True)).model
     assert weights(model) == reference[0]
     assert rows(tmp_path / "run") == reference[1]
 
 
 def test_bfloat16_follows_float32(reference, tiny_config, tiny_set, tmp_path):
     """21 steps of the same run: the loss of each epoch within 2 %. Weights stay float32."""
-    model = train(replace(tiny_config, precision="bfloat16"), tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    model = train(replace(tiny_config, precision="bfloat16"), tiny_set, tmp_path / "run", QUIET).model
     assert all(p.dtype == torch.float32 for p in model.parameters())
     losses = [
         [row["train_loss"] for row in found if row["event"] == "epoch"]
@@ -73,7 +75,7 @@ def test_normalization_kernels_are_a_condition_of_exact_resumption(
     if "compiled" not in (run / "checkpoint" / "step-21" / "state.json").read_text():
         pytest.skip("the kernels cannot be compiled here")
     monkeypatch.setattr(trainer, "kernels_in_use", lambda *_, **__: "torch")
-    train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    train(tiny_config, tiny_set, run, QUIET, resume=True)
     assert "normalization kernels compiled -> torch" in capsys.readouterr().err
 
 
@@ -89,8 +91,8 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not(stop_at, reference, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", stop_after)
         with pytest.raises(StoppedError, match=f"stopped at step {stop_at}"):
-            train(tiny_config, tiny_set, run, device=CPU, quiet=True)
-    model = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+            train(tiny_config, tiny_set, run, QUIET)
+    model = train(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert weights(model) == reference[0]
     assert rows(run) == reference[1]
 
@@ -98,7 +100,7 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not(stop_at, reference, t
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_torch_optimizers_resume_exactly_too(kind, tiny_config, tiny_set, tmp_path):
     config = replace(tiny_config, optimizer=OptimizerConfig(kind=kind, lr=0.003), epochs=2)
-    whole = train(config, tiny_set, tmp_path / "whole", device=CPU, quiet=True)
+    whole = train(config, tiny_set, tmp_path / "whole", QUIET).model
     step = trainer._Trainer._step
 
     def fail_at_nine(self, batch, data_seconds):
@@ -109,8 +111,8 @@ def test_torch_optimizers_resume_exactly_too(kind, tiny_config, tiny_set, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", fail_at_nine)
         with pytest.raises(KeyboardInterrupt):
-            train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
-    resumed = train(config, tiny_set, tmp_path / "run", device=CPU, resume=True, quiet=True)
+            train(config, tiny_set, tmp_path / "run", QUIET)
+    resumed = train(config, tiny_set, tmp_path / "run", QUIET, resume=True).model
     assert weights(resumed) == weights(whole)
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
@@ -131,7 +133,7 @@ def test_two_newest_checkpoints_and_the_best_stay(reference, tiny_config, tiny_s
 
 def test_losses_read_late_from_the_device_are_the_same(reference, tiny_config, tiny_set, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "STEPS_UNREAD", {"cpu": 4})  # as if the CPU worked by itself
-    model = train(tiny_config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    model = train(tiny_config, tiny_set, tmp_path / "run", QUIET).model
     assert weights(model) == reference[0]
     assert rows(tmp_path / "run") == reference[1]
 
@@ -143,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_at_that_step_and_saves_nothing_of_it(
     monkeypatch.setattr(trainer, "STEPS_UNREAD", unread)
     config = replace(tiny_config, optimizer=OptimizerConfig(lr=1e20))
     with pytest.raises(AlexNetError, match=r"step \d+: the loss is (nan|inf).*lower optimizer.lr"):
-        train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+        train(config, tiny_set, tmp_path / "run", QUIET)
     for path in (tmp_path / "run").rglob("*.safetensors"):
         assert all(torch.isfinite(t).all() for t in load_file(path).values())
     assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()
@@ -158,7 +160,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
     content = bytearray((newest / what).read_bytes())
     content[len(content) // 2] ^= 1
     (newest / what).write_bytes(content)
-    model = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    model = train(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert "step-21 is damaged and passed over" in capsys.readouterr().err
     assert weights(model) == reference[0]
     assert rows(run) == reference[1]
@@ -168,32 +170,32 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
 
 def test_no_sound_checkpoint_is_an_error_and_none_yet_is_not(tiny_config, tiny_set, tmp_path, capsys):
     run = tmp_path / "run"
-    first = train(replace(tiny_config, epochs=1), tiny_set, run, device=CPU, resume=True, quiet=True)
+    first = train(replace(tiny_config, epochs=1), tiny_set, run, QUIET, resume=True).model
     assert "no checkpoint yet: starting at step 0" in capsys.readouterr().err
     assert first is not None
     for folder in (run / "checkpoint").glob("step-*"):
         (folder / "state.json").write_text("{}")
     with pytest.raises(AlexNetError, match="no sound checkpoint"):
-        train(replace(tiny_config, epochs=1), tiny_set, run, device=CPU, resume=True, quiet=True)
+        train(replace(tiny_config, epochs=1), tiny_set, run, QUIET, resume=True)
 
 
 def test_resuming_with_other_settings_is_refused_by_name(reference, tiny_config, tiny_set, tmp_path):
     other = replace(tiny_config, batch_size=4, augmentation=Augmentation(color_noise=0.2))
     with pytest.raises(UsageError, match=r"augmentation\.color_noise, batch_size"):
-        train(other, tiny_set, tmp_path / "reference", device=CPU, resume=True, quiet=True)
+        train(other, tiny_set, tmp_path / "reference", QUIET, resume=True)
 
 
 def test_a_second_trainer_in_the_same_run_is_refused(tiny_config, tiny_set, tmp_path):
     with (
-        trainer._sole_trainer(tmp_path),
+        files.sole_trainer(tmp_path),
         pytest.raises(AlexNetError, match=f"process {os.getpid()} is training here"),
     ):
-        train(tiny_config, tiny_set, tmp_path, device=CPU, quiet=True)
+        train(tiny_config, tiny_set, tmp_path, QUIET)
 
 
 def test_training_on_a_subset_takes_the_same_images_every_epoch(tiny_config, tiny_set, tmp_path):
     config = replace(tiny_config, train_images=16, epochs=2)
-    train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+    train(config, tiny_set, tmp_path / "run", QUIET)
     images = trainer.training_images(54, config)
     assert len(images) == len(set(images.tolist())) == 16
     assert [row["step"] for row in rows(tmp_path / "run") if row["event"] == "epoch"] == [2, 4]
@@ -205,7 +207,7 @@ def test_it_ends_after_the_first_epoch_with_the_training_error_asked_for(referen
     assert first < len(errors) - 1
     config = replace(tiny_config, until_train_error=errors[1])
     for resume in (False, True):
-        train(config, tiny_set, tmp_path / "run", device=CPU, quiet=True, resume=resume)
+        train(config, tiny_set, tmp_path / "run", QUIET, resume=resume)
         assert rows(tmp_path / "run") == [row for row in reference[1] if row.get("epoch", 1) <= first + 1]
     with pytest.raises(ValueError, match=r"until_train_error is 1\.5; it is a share"):
         replace(tiny_config, until_train_error=1.5)
@@ -229,16 +231,16 @@ def test_a_stop_at_the_end_of_an_epoch_or_in_its_validation_loses_nothing(
 ):
     run = tmp_path / "run"
     with pytest.raises(StoppedError):
-        train(tiny_config, tiny_set, run, device=CPU, quiet=True, stop=Stop(looks))
-    model = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+        train(tiny_config, tiny_set, run, QUIET, stop=Stop(looks))
+    model = train(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert weights(model) == reference[0]
     assert rows(run) == reference[1]
 
 
 def test_no_room_for_the_checkpoints_is_said_before_the_first_step(tiny_config, tiny_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(AlexNetError, match=r"checkpoints need \d+ MB, 0 MB are free"):
-        train(tiny_config, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+        train(tiny_config, tiny_set, tmp_path / "run", QUIET)
     assert not list((tmp_path / "run").glob("checkpoint/*"))
 
 
@@ -260,14 +262,14 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(kind, tiny_config, ti
         if kind == "rename":
             saves += [()] * 2  # one rename a save, two files a save
         with pytest.raises(AlexNetError, match=r"cannot be written .No space left.*MB are free.*checkpoint is intact"):
-            train(tiny_config, tiny_set, run, device=CPU, quiet=True)
+            train(tiny_config, tiny_set, run, QUIET)
     assert [p.name for p in (run / "checkpoint").glob("step-*")] == ["step-3"]
-    whole = train(tiny_config, tiny_set, tmp_path / "whole", device=CPU, quiet=True)
-    resumed = train(tiny_config, tiny_set, run, device=CPU, resume=True, quiet=True)
+    whole = train(tiny_config, tiny_set, tmp_path / "whole", QUIET).model
+    resumed = train(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert weights(resumed) == weights(whole)
 
 
 def test_grey_images_for_a_color_network_are_refused(tiny_config, tiny_set, tmp_path):
     grey = replace(tiny_config, preprocessing=replace(tiny_config.preprocessing, channels=1))
     with pytest.raises(UsageError, match="holds images of 3 channels"):
-        train(grey, tiny_set, tmp_path / "run", device=CPU, quiet=True)
+        train(grey, tiny_set, tmp_path / "run", QUIET)

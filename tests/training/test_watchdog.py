@@ -62,6 +62,6 @@ def test_dead_filters_are_counted_by_tower():
     )
     with torch.no_grad():
         model.conv2.bias[5:] = -1e6  # three filters of the second tower
-    counts = dead_filters(model, torch.randn(4, 3, 67, 67, generator=torch.Generator().manual_seed(0)))
+    counts = dead_filters(model, torch.randn(4, 3, 67, 67, generator=torch.Generator().manual_seed(0)), towers=2)
     assert counts["conv2"] == [0, 3]
     assert counts["conv1"] == [0, 0]

@@ -93,6 +93,7 @@ def measure(
     """Measure each stage on this machine with ``network``, on ``data`` or on drawn photographs; ``say`` is told what is
     being measured. Takes one to three minutes on two cores."""
     device = machine.device
+    given = resolve(data, data_root=data_root) if data else None
     model = create_model(network)
     shape: Any = model.config
     if (shape.in_channels, shape.input_size) != (3, 224):
@@ -101,7 +102,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         say("decoding and resizing")
         prepare_rate, jpeg_bytes, decode_rate = _prepared(Path(folder))
-        packed = resolve(data, data_root=data_root) if data else open_packed(Path(folder, "pixels"))
+        packed = given or open_packed(Path(folder, "pixels"))
         say("matrix products and copies")
         product, copy = rates.matrix_product_rate(device, precision), rates.copy_rate(device)
         say("reading and augmenting")

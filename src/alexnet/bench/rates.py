@@ -39,7 +39,7 @@ def seconds(functions: Mapping[str, Callable[[], object]], repeats: int = REPEAT
         for name, function in functions.items():
             start = time.perf_counter()
             function()
-            _wait_for_devices()
+            wait_for_devices()
             if turn:
                 times[name].append(time.perf_counter() - start)
     return times
@@ -151,7 +151,7 @@ def drawn_photographs(folder: Path, num: int) -> None:
         Image.fromarray(pixels_HWC).save(path, quality=90)
 
 
-def _wait_for_devices() -> None:
+def wait_for_devices() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -17,9 +17,8 @@ from alexnet.claims import (
     towers,
 )
 from alexnet.claims.experiment import Experiment
-from alexnet.claims.facts import facts
 from alexnet.claims.ledger import CLAIMS, find_claim
-from alexnet.core.errors import UsageError, printable
+from alexnet.core.errors import UsageError, perhaps, printable
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.id: experiment
@@ -43,12 +42,12 @@ def find_experiments(name: str) -> list[Experiment]:
         return [EXPERIMENTS[name]]
     if not any(claim.id.lower() == name.lower() for claim in CLAIMS):
         raise UsageError(
-            f"no claim or experiment is called {printable(name)!r}; `alexnet claims list` names the claims, the experiments "
-            f"are {', '.join(EXPERIMENTS)}"
+            f"no claim or experiment is called {printable(name)!r}{perhaps(name, EXPERIMENTS)}; `alexnet claims list` names the "
+            "claims, with an ID also its experiments"
         )
     claim = find_claim(name)
     if found := experiments_of(claim.id):
         return found
-    if any(fact.claim == claim.id for fact in facts()):
-        raise UsageError(f"{claim.id} is computed, not trained: see `alexnet claims list {claim.id}`")
-    raise UsageError(f"{claim.id} has no experiment: {claim.untested or claim.decides}")
+    raise UsageError(
+        f"{claim.id} has no experiment; `alexnet claims list {claim.id}` says why, or what is computed of it"
+    )

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from alexnet.cli.shared import complain, describe, silence_stdout
-from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.cli.shared import complain, describe, open_outputs, silence_stdout
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
 
 OPENMP_SPINS = "2000"
 """How long a waiting thread of torch spins before it sleeps. The default of GNU OpenMP, for ever, makes training 10 times slower
@@ -37,6 +37,7 @@ AlexNet (2012), complete: from a folder of photographs to exact error rates.
   info NAME|MODEL           stages, shapes, parameters, multiply-adds; --diff OTHER side by side
   report RUN...             write RUN/report.html again; several runs are compared on one page
   bench                     rates of this machine, what limits it, and a forecast of the paper's training
+  selftest                  faults made on purpose on this machine: what is promised, tried in two minutes
 
 examples:
   alexnet train quickstart --out runs/first
@@ -55,6 +56,7 @@ VERBS = {
     **dict.fromkeys(("index", "search"), "search"),
     "baseline": "baseline",
     "claims": "claims",
+    "selftest": "selftest",
     **dict.fromkeys(("train", "evaluate", "predict", "info", "report", "bench"), "network"),
 }
 """Each verb, and the module with the function of its name."""
@@ -66,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
+    open_outputs()
     try:
+        _require_working_folder()
         code = _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of stdout has left
@@ -79,10 +83,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = error.exit_code if isinstance(error, AlexNetError) else 1
-        complain(describe(error))
+        if (
+            code != StoppedError.exit_code or os.environ.get("RANK", "0") == "0"
+        ):  # that all ranks have stopped, one says
+            complain(_of_rank(describe(error)))
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     sys.exit(code)
+
+
+def _of_rank(message: str) -> str:
+    """A message with the rank of the job that says it, where torchrun has started several."""
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "1")
+    return (
+        message if rank is None or world == "1" or message.startswith("rank ") else f"rank {rank} of {world}: {message}"
+    )
+
+
+def _require_working_folder() -> None:
+    """Torch's libraries end the process where there is none."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        raise AlexNetError("the working folder is gone; change to another (cd) and run the command again") from None
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -97,5 +120,7 @@ def _dispatch(arguments: list[str]) -> int:
     verb = arguments[0]
     if verb not in VERBS:
         raise UsageError(f"unknown verb {printable(verb)!r}; the verbs are {', '.join(VERBS)}")
+    if verb != "train" and "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(f"{verb} is of one process, and only train of several ranks; start it without torchrun")
     run: Callable[[list[str]], int] = getattr(import_module(f"alexnet.cli.{VERBS[verb]}"), verb)
     return run(arguments[1:])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import errors_line, parse, print_json
+from alexnet.cli.shared import check_folder, check_threads, errors_line, parse, print_json
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def baseline(arguments: list[str]) -> int:
 
 
 def _pixels(options: PixelOptions) -> int:
+    _at_least_one("side", options.side)
     from alexnet.baselines.pixels import linear, nearest_neighbors
 
     trial, data = _open(options)
@@ -102,6 +103,8 @@ def _pixels(options: PixelOptions) -> int:
 
 
 def _sift_fisher(options: FisherOptions) -> int:
+    _at_least_one("gaussians", options.gaussians)
+    _at_least_one("bands", options.bands)
     from alexnet.baselines.sift_fisher import sift_fisher
 
     trial, data = _open(options)
@@ -110,10 +113,16 @@ def _sift_fisher(options: FisherOptions) -> int:
 
 
 def _kernel_svm(options: KernelOptions) -> int:
+    _at_least_one("side", options.side)
     from alexnet.baselines.kernel_svm import kernel_svm
 
     trial, data = _open(options)
     return _tell(options, "kernel-svm", trial, kernel_svm(trial, options.side), data)
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"--{name} is {value}; it must be at least 1")
 
 
 def _open(options: BaselineOptions) -> tuple["Trial", dict[str, Any]]:
@@ -124,10 +133,13 @@ def _open(options: BaselineOptions) -> tuple["Trial", dict[str, Any]]:
     from alexnet.data.prepare import resolve
     from alexnet.recipes.run import provenance
 
+    check_threads(options.threads)
+    if options.out is not None and Path(options.out).is_dir():
+        raise UsageError(f"{printable(options.out)} is a folder; --out names a file")
+    if options.out is not None:
+        check_folder(Path(options.out).parent, "--out")
     require_scikit_learn()
     if options.threads is not None:
-        if options.threads < 1:
-            raise UsageError(f"--threads is {options.threads}; it must be at least 1")
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         torch.set_num_threads(options.threads)

@@ -3,11 +3,12 @@
 # No `from __future__ import annotations`: tyro must see the types of options.
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from alexnet.cli.shared import DeviceOptions, Words, machine_of, parse, print_json
-from alexnet.core.errors import UsageError, printable
+from alexnet.cli.shared import DeviceOptions, Words, check_folder, machine_of, parse, print_json
+from alexnet.core.errors import UsageError, perhaps, printable
 
 USAGE = """usage: alexnet claims list|run|report ...
 
@@ -97,7 +98,7 @@ def _list(arguments: list[str]) -> int:
         print_json(found)
         return 0
     for entry in found:
-        print(f"\n{entry['claim']['id']} ({entry['claim']['section']}) [{words(entry)}]")
+        print(f"\n{entry['claim']['id']} ({entry['claim']['section']}) [{printable(words(entry))}]")
         _print_entry(entry, whole=bool(options.ids))
     if not options.ids:
         print("\nall about one: alexnet claims list C7; try one: alexnet claims run C13 --scale smoke")
@@ -122,7 +123,7 @@ def _print_entry(entry: dict[str, Any], whole: bool) -> None:
             lines.append(("again", row["command"]))
     for label, text in lines:
         if text:
-            print(fill(f"{label}: {text}", WIDTH, initial_indent="    ", subsequent_indent="      "))
+            print(fill(printable(f"{label}: {text}"), WIDTH, initial_indent="    ", subsequent_indent="      "))
 
 
 def _run(arguments: list[str]) -> int:
@@ -131,14 +132,18 @@ def _run(arguments: list[str]) -> int:
         raise UsageError(f"--seeds is {options.seeds}; it must be at least 1")
     if not options.ids:
         raise UsageError("claims run needs a claim or an experiment, such as C13; `alexnet claims list` names them")
-    from pathlib import Path
-
+    check_folder(Path(options.out), "--out")
     from alexnet.claims.groups import find_experiments
     from alexnet.claims.runner import default_bench, run_experiment
-    from alexnet.claims.scales import find_scale
+    from alexnet.claims.scales import SCALES, find_scale
     from alexnet.claims.verdicts import sentence
 
     experiments = {e.id: e for name in options.ids for e in find_experiments(name)}
+    if options.scale not in SCALES and not Path(options.scale).exists():
+        near = perhaps(options.scale, SCALES)
+        raise UsageError(
+            f"{printable(options.scale)}: no such scale, folder or packed set{near}; the scales are {', '.join(SCALES)}"
+        )
     scale = find_scale(options.scale)
     bench = default_bench(scale.name, Path(options.out), machine_of(options), options.data_root)
     documents = []

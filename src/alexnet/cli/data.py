@@ -2,10 +2,10 @@
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from alexnet.cli.shared import Word, parse, print_json
-from alexnet.core.errors import printable
+from alexnet.cli.shared import Word, check_workers, parse, print_json
+from alexnet.core.errors import UsageError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,8 @@ class PrepareOptions:
     and the color statistics. Interrupted, the same command goes on.
 
     alexnet prepare photos/ packed/
+
+    alexnet prepare photos/ packed/ --part 2/4
     """
 
     source: Word
@@ -29,6 +31,9 @@ class PrepareOptions:
     """Processes; by default one for each core."""
     seed: int = 0
     """Decides which images are held out where the source does not say."""
+    part: str | None = None
+    """I/N: every N-th piece of the work only, from the I-th on.
+    Run all N with the same options, on any hosts that share PACKED; the last to end joins them, to the bytes of one process."""
     max_bad: float | None = None
     """Unreadable images to put up with: a count, or a fraction if below 1."""
     data_root: str | None = None
@@ -39,21 +44,38 @@ class PrepareOptions:
 
 def prepare(arguments: list[str]) -> int:
     options = parse(PrepareOptions, "prepare", arguments)
+    check_workers(options.workers)
+    if options.max_bad is not None and not 0 <= options.max_bad < float("inf"):
+        raise UsageError(f"--max-bad is {options.max_bad}; it must be a count, or a fraction below 1")
     from alexnet.core.console import Bar
-    from alexnet.data.prepare import prepare
+    from alexnet.core.share import listed, parse_share
+    from alexnet.data.packed import open_packed
+    from alexnet.data.prepare import prepare, prepare_part
 
+    share = None if options.part is None else parse_share(options.part)
     with Bar("prepare", 0, quiet=options.json) as bar:
-        packed = prepare(
-            options.source,
-            options.packed,
-            data_root=options.data_root,
-            size=options.size,
-            store=options.store,
-            workers=options.workers,
-            seed=options.seed,
-            max_bad=options.max_bad,
-            progress=lambda done, total: bar.update(done, total=total),
-        )
+        settings: dict[str, Any] = {
+            "data_root": options.data_root,
+            "size": options.size,
+            "store": options.store,
+            "workers": options.workers,
+            "seed": options.seed,
+            "max_bad": options.max_bad,
+            "progress": lambda done, total: bar.update(done, total=total),
+        }
+        if share is None:
+            packed = prepare(options.source, options.packed, **settings)
+            left = []
+        else:
+            left = prepare_part(options.source, options.packed, share, **settings)
+    if left:
+        if options.json:
+            print_json({"packed": options.packed, "part": str(share), "not_done": [str(other) for other in left]})
+        else:
+            print(f"part {share} is done, not yet {listed(left)}; the last to end joins them")
+        return 0
+    if share is not None:
+        packed = open_packed(options.packed)
     rejected = packed.meta["rejected"]
     if options.json:
         print_json(
@@ -86,11 +108,13 @@ class CheckOptions:
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False
-    """One JSON document on stdout: {"faults": [{path, reason}], "notes": [...]}."""
+    """One JSON document on stdout: {"faults": [{path, reason}], "notes": [...], "found": {files, accepted, rejected,
+    not_images}} (the counts of a source only)."""
 
 
 def check(arguments: list[str]) -> int:
     options = parse(CheckOptions, "check", arguments)
+    check_workers(options.workers)
     from alexnet.core.console import Bar
     from alexnet.data.check import check
 
@@ -109,5 +133,10 @@ def check(arguments: list[str]) -> int:
             print(f"fault: {printable(fault['path'])}: {printable(fault['reason'])}")
         for note in found["notes"]:
             print(f"note: {printable(note)}")
+        if counts := found.get("found"):
+            print(
+                f"{counts['files']:,} files: {counts['accepted']:,} images, {counts['rejected']:,} rejected, "
+                f"{counts['not_images']:,} not images"
+            )
         print(f"{len(found['faults'])} faults, {len(found['notes'])} notes")
     return 4 if found["faults"] else 0

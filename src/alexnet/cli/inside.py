@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json
 from alexnet.core.errors import UsageError, printable
@@ -40,6 +40,8 @@ class FeaturesOptions(DeviceOptions):
     """The activations of named layers for every image of a split, as NumPy files: a row an image, once each.
 
     alexnet features runs/mine --data photos/ --layers fc6 fc7 --out features/
+
+    alexnet features runs/mine --data photos/ --layers fc6 fc7 --out features/ --part 2/4
     """
 
     model: Word
@@ -57,32 +59,45 @@ class FeaturesOptions(DeviceOptions):
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     """Of the arithmetic."""
     batch_size: int = 128
+    part: str | None = None
+    """I/N: every N-th piece of the work only, from the I-th on.
+    Run all N with the same options, on any hosts that share it; the last to end joins them, to the bytes of one process."""
 
 
 def features(arguments: list[str]) -> int:
     options = parse(FeaturesOptions, "features", arguments)
     from alexnet.core.console import Bar
+    from alexnet.core.share import listed, parse_share
     from alexnet.evaluation.predict import load
-    from alexnet.probes.features import extract
+    from alexnet.probes.features import extract, extract_part, open_features
     from alexnet.recipes.run import data_of, provenance
 
+    share = None if options.part is None else parse_share(options.part)
     machine = machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
     name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
-    split = packed.split(options.split or packed.held_out)
+    split, out = packed.split(options.split or packed.held_out), Path(options.out)
     with Bar("features", len(split), quiet=options.json) as bar:
-        found = extract(
-            predictor,
-            split,
-            options.layers,
-            Path(options.out),
-            classes=packed.classes,
-            dtype=options.dtype,
-            batch_size=options.batch_size,
-            workers=machine.workers,
-            data=provenance(name, packed, split.name),
-            progress=lambda done, _total: bar.update(done),
-        )
+        settings: dict[str, Any] = {
+            "classes": packed.classes,
+            "dtype": options.dtype,
+            "batch_size": options.batch_size,
+            "workers": machine.workers,
+            "data": provenance(name, packed, split.name),
+            "progress": lambda done, total: bar.update(done, total=total),
+        }
+        if share is None:
+            found, left = extract(predictor, split, options.layers, out, **settings), []
+        else:
+            left = extract_part(predictor, split, options.layers, out, share, **settings)
+    if left:
+        if options.json:
+            print_json({"features": options.out, "part": str(share), "not_done": [str(other) for other in left]})
+        else:
+            print(f"part {share} is done, not yet {listed(left)}; the last to end joins them")
+        return 0
+    if share is not None:
+        found = open_features(out, verify=False)
     if options.json:
         print_json({"features": options.out, **found.meta})
         return 0

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: tyro must see the types of options.
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,8 @@ from alexnet.cli.shared import (
     DeviceOptions,
     Word,
     Words,
+    check_file,
+    check_folder,
     complain,
     describe,
     errors_line,
@@ -59,21 +62,55 @@ def train(arguments: list[str]) -> int:
         """On CUDA: deterministic algorithms only."""
         resident: bool = False
         """Keep all training images in the memory of the device, if they fit."""
+        layout: Literal["data", "towers", "hybrid"] = "data"
+        """Under torchrun: what each rank holds. data: the whole network; towers: half of it, as in 2012; hybrid: all
+        convolutions and a part of the fully connected layers. A batch is that of all ranks together."""
+        scheme: Literal["all", "turns", "slices"] = "all"
+        """Of the layout hybrid: whose images the fully connected layers see at a time."""
+        exchange: Literal["full", "bfloat16"] = "full"
+        """What activations and gradients travel as between ranks."""
+        accumulate: int = 1
+        """Compute each batch in so many parts, one after the other: for batches that do not fit into the memory."""
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = base
 
     TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
     options = parse(TrainOptions, f"train {arguments[0]}", arguments[1:])
+    from alexnet.core.console import mute, say
+    from alexnet.distributed import launch as job
     from alexnet.recipes.run import open_data, plan, run
     from alexnet.training.initial import load_initial
 
     config, out = options.config, Path(options.out)
-    machine = replace(machine_of(options), deterministic=options.deterministic, resident=options.resident)
-    if options.resume and options.fresh:
+    in_job = job.in_job()
+    machine = replace(
+        machine_of(replace(options, device="cpu") if in_job else options),
+        deterministic=options.deterministic,
+        resident=options.resident,
+        layout=options.layout,
+        scheme=options.scheme,
+        exchange=options.exchange,
+        accumulate=options.accumulate,
+    )
+    resume, fresh = options.resume, options.fresh
+    if resume and fresh:
         raise UsageError("--resume goes on, --fresh starts over: give one of them")
-    _check_out(out, resume=options.resume, fresh=options.fresh or options.dry_run)
+    if options.accumulate < 1:
+        raise UsageError(f"--accumulate is {options.accumulate}; it must be at least 1")
+    if options.layout != "data" and not in_job:
+        raise UsageError(
+            f"--layout {options.layout} is of several ranks: start them with torchrun --nproc-per-node N -m alexnet train ..."
+        )
+    if in_job and options.dry_run:
+        raise UsageError("--dry-run measures one process; leave torchrun out")
+    if job.restarted():
+        resume, fresh = True, False
+    if in_job and job.number():
+        mute()
+    else:  # what the first rank writes is not to surprise the others
+        _check_out(out, resume=resume, fresh=fresh or options.dry_run)
     initial = None if options.init_from is None else load_initial(options.init_from)
-    data = open_data(config, options.data_root, quiet=options.json)
     if options.dry_run:
+        data = open_data(config, options.data_root, quiet=options.json)
         forecast = plan(config, out, machine, data=data, initial=initial)
         if options.json:
             print_json(forecast)
@@ -85,7 +122,18 @@ def train(arguments: list[str]) -> int:
                 f"disk: {forecast['disk_bytes'] / 1e9:.2f} GB of {forecast['disk_free_bytes'] / 1e9:.0f} GB free"
             )
         return 0
-    summary = run(config, out, machine, data=data, initial=initial, resume=options.resume, fresh=options.fresh)
+    with job.join(options.device) if in_job else nullcontext() as own:
+        if own is not None:
+            machine = replace(machine, device=own.device)
+            say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
+            # One rank prepares, the others find it in the cache.
+            job.on_first(
+                "preparing the data", lambda: str(open_data(config, options.data_root, quiet=options.json).path)
+            )
+        data = open_data(config, options.data_root, quiet=options.json)
+        summary = run(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
+    if own is not None and not own.first:
+        return 0
     if options.json:
         print_json(summary)
         return 0
@@ -128,6 +176,12 @@ def evaluate(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, "evaluate", arguments)
     if not options.models:
         raise UsageError("evaluate needs models: run directories, model folders or saved probabilities")
+    if options.weights is not None and len(options.weights) != len(options.models):
+        raise UsageError(
+            f"--weights has {len(options.weights)} numbers for {len(options.models)} models; give one for each, or none"
+        )
+    check_file(options.save, "--save")
+    check_file(options.out, "--out")
     from alexnet.core.runs import write_json
     from alexnet.recipes.run import evaluate
 
@@ -185,6 +239,8 @@ def predict(arguments: list[str]) -> int:
         raise UsageError("predict needs images after the model: files, folders, or - for standard input")
     if options.top < 1:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
+    if options.csv and options.json:
+        raise UsageError("--csv and --json are two forms of one output; give one of them")
     from alexnet.evaluation.predict import load
 
     machine = machine_of(options)
@@ -222,6 +278,7 @@ class BenchOptions(DeviceOptions):
     1.28 million images would take. One to three minutes; nothing is kept.
 
     alexnet bench --precision bfloat16 --plan
+    alexnet bench --plan --gpus 8 --link 25
     """
 
     network: Word = "alexnet_2012"
@@ -232,29 +289,55 @@ class BenchOptions(DeviceOptions):
     data: str | None = None
     """Read these images instead of drawn ones; prepared first if need be."""
     plan: bool = False
-    """Also what preparing and storing ImageNet would take here."""
+    """Also what preparing and storing ImageNet would take here and, with --gpus, a training step on several devices."""
+    gpus: int | None = None
+    """With --plan: on this many devices that share each batch, what a step would take, send and hold, in each layout. On a CPU
+    they are ranks that share its cores."""
+    link: float | None = None
+    """With --gpus: GB/s that a device sends to the others while it receives as much; on a CPU by default what is measured."""
 
 
 def bench(arguments: list[str]) -> int:
     options = parse(BenchOptions, "bench", arguments)
     if options.batch_size < 1:
         raise UsageError(f"--batch-size is {options.batch_size}; it must be at least 1")
+    if options.gpus is not None and not options.plan:
+        raise UsageError(f"--gpus {options.gpus} is of a plan; add --plan")
+    if options.link is not None and options.gpus is None:
+        raise UsageError("--link is of a plan for several devices; add --plan --gpus N")
     from alexnet.bench.forecast import PAPER_EPOCHS, measure
+    from alexnet.bench.plan import check, plan
     from alexnet.core.console import say
 
+    machine, devices = machine_of(options), None
+    if options.gpus is not None:
+        check(options.network, options.gpus, options.link, machine)
     forecast = measure(
         options.network,
-        machine_of(options),
+        machine,
         precision=options.precision,
         batch_size=options.batch_size,
         data=options.data,
         data_root=options.data_root,
         say=(lambda _stage: None) if options.json else (lambda stage: say(f"measuring: {stage}")),
     )
-    if options.json:
-        print_json(forecast.to_json())
-        return 0
     document = forecast.to_json()
+    if options.gpus is not None:
+        if not options.json:
+            say("measuring: what one of several devices computes")
+        devices = plan(
+            options.network,
+            machine,
+            precision=options.precision,
+            batch_size=options.batch_size,
+            devices=options.gpus,
+            one_device=options.batch_size / forecast.step,
+            link=options.link,
+        )
+        document["parallel"] = devices.to_json()
+    if options.json:
+        print_json(document)
+        return 0
     for name, rate in (
         ("prepare (decode, resize, write)", forecast.prepare),
         ("decode our JPEG records, one thread", forecast.decode_packed),
@@ -278,6 +361,8 @@ def bench(arguments: list[str]) -> int:
             f"{document['imagenet_pixels_bytes'] / 1e9:.0f} GB, as JPEG records of such pictures "
             f"{document['imagenet_jpeg_bytes'] / 1e9:.0f} GB"
         )
+    if devices is not None:
+        print(f"\n{devices.table()}")
     return 0
 
 
@@ -298,13 +383,15 @@ class InfoOptions:
 
 def info(arguments: list[str]) -> int:
     options = parse(InfoOptions, "info", arguments)
+    if options.diff and not options.model:
+        raise UsageError("--diff compares two networks; name the first one before it")
     from alexnet.evaluation.describe import describe, side_by_side, table
     from alexnet.models import list_models
 
     if not options.model:
         print_json(list_models()) if options.json else print("\n".join(list_models()))
         return 0
-    networks = [describe(name) for name in (options.model, options.diff) if name]
+    networks = [describe(name) for name in (options.diff, options.model) if name][::-1]
     if options.json:
         print_json(networks if options.diff else networks[0])
     else:
@@ -349,8 +436,13 @@ def report(arguments: list[str]) -> int:
 
 def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:
     """Refuse a folder that is in use before anything long begins."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{printable(out)} is a file; --out names the folder of the run")
+    from alexnet.recipes.run import RUN_FILES, RUN_FOLDERS
+
+    check_folder(out, "--out")
+    if resume and out.is_dir() and not (out / "config.json").is_file():
+        known = {*RUN_FILES, *RUN_FOLDERS}
+        if other := sorted(p.name for p in out.iterdir() if p.name not in known and p.name[0] != "."):
+            raise UsageError(f"{printable(out)} holds no run but {printable(other[0])}; take another --out")
     if out.is_dir() and any(out.iterdir()) and not (resume or fresh):
         raise UsageError(
             f"{printable(out)} is not empty; add --resume to go on, --fresh to start over, or take another --out"

@@ -104,7 +104,7 @@ def read_kernels(options: KernelOptions) -> "tuple[Kernels, dict[str, Any]]":
     if is_weights_file(path):
         if options.layer not in (None, "conv1"):
             raise UsageError(f"--layer is {printable(options.layer)}; a file of weights is read for conv1 only")
-        kernels = read_conv1(path, options.towers or 1, options.channel_order or "rgb")
+        kernels = read_conv1(path, 1 if options.towers is None else options.towers, options.channel_order or "rgb")
         return kernels, {"of": path.name, "model": sha256_file(path)}
     for name, value in (("--towers", options.towers), ("--channel-order", options.channel_order)):
         if value is not None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
-from alexnet.core.errors import printable
+from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from alexnet.core.console import Bar
@@ -44,10 +44,12 @@ class Options(DeviceOptions):
 
 def run(arguments: list[str]) -> int:
     options = parse(Options, "probe linear", arguments)
+    if options.images < 10:
+        raise UsageError(f"--images is {options.images}; a classifier needs at least 10")
+    folder = probe_folder(options.model, options.out)
     import numpy as np
 
     from alexnet.core.console import Bar
-    from alexnet.core.errors import UsageError
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.predict import load
     from alexnet.probes import linear
@@ -58,9 +60,6 @@ def run(arguments: list[str]) -> int:
     from alexnet.report.pictures.linear import error_curves
 
     linear.require_scikit_learn()
-    if options.images < 10:
-        raise UsageError(f"--images is {options.images}; a classifier needs at least 10")
-    folder = probe_folder(options.model, options.out)
     machine = machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
     found = find_layers(predictor.model, list(dict.fromkeys(options.layers)) or linear.default_layers(predictor.model))

@@ -56,6 +56,8 @@ def run(arguments: list[str]) -> int:
         raise UsageError("nothing to show: add --image FILE, or --channels with some numbers, or both")
     if options.show < 1:
         raise UsageError(f"--show is {options.show}; it must be at least 1")
+    if options.top < 1:
+        raise UsageError(f"--top is {options.top}; it must be at least 1")
     folder, machine = probe_folder(options.model, options.out), machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
     (layer,) = find_layers(predictor.model, [options.layer])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
-from alexnet.core.errors import printable
+from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +47,12 @@ class Options(DeviceOptions):
 
 def run(arguments: list[str]) -> int:
     options = parse(Options, "probe tsne", arguments)
+    if options.points < 2:
+        raise UsageError(f"--points is {options.points}; a map needs at least 2")
+    folder = probe_folder(options.model, options.out)
     import numpy as np
 
     from alexnet.core.console import Bar, say
-    from alexnet.core.errors import UsageError
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.predict import load
     from alexnet.probes.features import cached_features, model_fingerprint
@@ -72,9 +74,6 @@ def run(arguments: list[str]) -> int:
     from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_map
 
     require_scikit_learn()
-    if options.points < 2:
-        raise UsageError(f"--points is {options.points}; a map needs at least 2")
-    folder = probe_folder(options.model, options.out)
     machine = machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
     (layer,) = find_layers(predictor.model, [options.layer])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, Words, complain, describe, machine_of, parse, print_json
+from alexnet.cli.shared import DeviceOptions, Word, Words, check_file, complain, describe, machine_of, parse, print_json
 from alexnet.core.errors import ImageError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def search(arguments: list[str]) -> int:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
     if options.picture and "-" in options.images:
         raise UsageError("--picture needs files; standard input can be read only once")
+    check_file(options.picture, "--picture")
     from alexnet.evaluation.predict import load
     from alexnet.probes.search import open_index, query_vectors
 

@@ -2,19 +2,20 @@
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 import contextlib
-import errno
 import io
+import itertools
 import json
 import os
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.errors import AlexNetError, UsageError, printable, refused
 
 if TYPE_CHECKING:
     from alexnet.core.device import Machine
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 Words = Annotated[tuple[str, ...], tyro.conf.Positional]
 Word = Annotated[str, tyro.conf.Positional]
+
+MAX_THREADS = 1024
+FORMULA_SIGNS = tuple("=+-@＝＋－＠")
+"""What begins a formula in a spreadsheet; the wide ones in East Asian editions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,11 @@ class DeviceOptions:
 
 
 def parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
-    """The options of a verb. What tyro says of wrong ones, in a frame of several lines, becomes one :class:`UsageError`."""
+    """The options of a verb. What tyro says of wrong ones, in a frame of several lines, becomes one :class:`UsageError`. So
+    does an empty word, such as an unset variable of a shell leaves: as a path it would mean the working folder."""
+    if "" in arguments:
+        before = arguments[arguments.index("") - 1] if arguments.index("") else verb
+        raise UsageError(f"the value after {printable(before)} is empty; give one, or leave the option out")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -56,10 +65,54 @@ def parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
             raise
     except ValueError as error:  # a settings dataclass refused its fields
         raise UsageError(printable(error)) from None
-    lines = [re.sub(r"[\s│╭╮╰╯─-]+$|^[\s│╭╮╰╯─]+", "", line) for line in said.getvalue().splitlines()]
-    lines = [line for line in lines if line and not line.startswith("For full helptext")][1:]
-    text = re.sub(r"\s+", " ", " ".join(lines))[:150]
-    raise UsageError(f"{text}; `alexnet {verb} --help` lists the options")
+    raise UsageError(f"{_fault(cls, verb, arguments, said.getvalue())}; `alexnet {verb} --help` lists the options")
+
+
+def _fault(cls: type, verb: str, arguments: Sequence[str], said: str) -> str:
+    """What tyro says in its frame, in a few words of ours; in its own where it says something else."""
+    lines = [re.sub(r"[\s│╭╮╰╯─-]+$|^[\s│╭╮╰╯─]+", "", line) for line in said.splitlines()]
+    text = re.sub(r"\s+", " ", " ".join(line for line in lines[1:] if line)).partition(" For full helptext")[0]
+    if text.startswith("Missing from"):
+        words = [f for f in fields(cls) if f.type == Word and f.default is MISSING]
+        names = [f.name.upper() for f in words[len(words) - lines.count("STR") :]]
+        return f"{verb} lacks {', '.join(names + re.findall(r'(?<= )--[a-z-]+(?= [A-Z{])', text))}"
+    option, _, takes = text.partition(" Argument helptext: ")[2].partition(" ")
+    if text.startswith("Error parsing --") and takes:
+        given = [b for a, b in itertools.pairwise(arguments) if a.replace("_", "-") == option]
+        return f"{option} is {printable(given[-1])[:60] if given else 'wrong'}; it takes {takes.partition(' ')[0]}"
+    unknown, _, meant = text.partition(" Perhaps you meant: ")
+    near = re.findall(r"(?<![\w-])--[a-z][\w.-]*", meant)[:1]
+    return printable(unknown)[:150].rstrip(".") + (f" (perhaps {near[0]})" if near else "")
+
+
+def check_threads(threads: int | None) -> None:
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"--threads is {threads}; it must be at least 1 and at most {MAX_THREADS:,}")
+
+
+def check_workers(workers: int | None) -> None:
+    if workers is not None and not 0 <= workers <= MAX_THREADS:
+        raise UsageError(f"--workers is {workers}; it must be at least 0 and at most {MAX_THREADS:,}")
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Refuse a folder that cannot be written, or made, before anything long begins."""
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{printable(nearest)} is a file; {option} names a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{printable(nearest)} cannot be written to; take another {option}")
+
+
+def check_file(path: str | None, option: str) -> None:
+    """Refuse a file that cannot be written, before anything long begins."""
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UsageError(f"{printable(path)} is a folder; {option} names a file")
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"{printable(path)}: its folder is not there; make it first, or take another {option}")
+    check_folder(Path(path).parent, option)
 
 
 def machine_of(options: DeviceOptions) -> "Machine":
@@ -70,12 +123,10 @@ def machine_of(options: DeviceOptions) -> "Machine":
 
     keep_freed_memory()
 
+    check_threads(options.threads)
     if options.threads is not None:
-        if options.threads < 1:
-            raise UsageError(f"--threads is {options.threads}; it must be at least 1")
         torch.set_num_threads(options.threads)
-    if options.workers is not None and options.workers < 0:
-        raise UsageError(f"--workers is {options.workers}; it must be 0 or more")
+    check_workers(options.workers)
     return Machine(device=choose_device(options.device), workers=options.workers, quiet=options.json)
 
 
@@ -101,18 +152,16 @@ def print_json(value: Any) -> None:
 def inert(text: str) -> str:
     """A CSV cell that no spreadsheet runs as a formula."""
     text = printable(text)
-    return "'" + text if text[:1] in ("=", "+", "-", "@") and len(text) > 1 else text
+    return "'" + text if text[:1] in FORMULA_SIGNS and len(text) > 1 else text
 
 
 def describe(error: Exception) -> str:
     """One line for a person. What is not expected to fail says how to see more."""
     if isinstance(error, AlexNetError):
         return printable(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{printable(error.filename or 'disk')}: no space left; free some and run the same command again"
     if isinstance(error, OSError):
-        return printable(f"{error.filename}: {error.strerror}" if error.filename else error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return refused(error)
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
         return "not enough memory; take a smaller --batch-size or another --device"
     return f"{type(error).__name__}: {printable(error)[:150]} (--debug shows where)"
 
@@ -120,6 +169,21 @@ def describe(error: Exception) -> str:
 def complain(message: str) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(f"alexnet: {message}", file=sys.stderr, flush=True)
+
+
+def open_outputs() -> None:
+    """What was closed before the start leads nowhere: its number is not to become that of a file. A character that a
+    terminal's encoding lacks is written as its escape."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, for the rest of the process
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def silence_stdout() -> None:
@@ -131,6 +195,7 @@ def silence_stdout() -> None:
 def probe_folder(model: str, out: str | None) -> Path:
     """Where a probe writes: ``out``, or the folder ``probes`` of a run."""
     if out is not None:
+        check_folder(Path(out), "--out")
         return Path(out)
     if not (Path(model) / "model").is_dir():
         raise UsageError(f"{printable(model)}: not a run; say with --out where to write")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import UsageError, printable
 
 T = TypeVar("T")
 
@@ -47,6 +48,17 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if a == b else [where]
 
 
+def not_finite(value: Any, where: str = "") -> str | None:
+    """The dotted name of the first number in a JSON value that is NaN or infinite."""
+    if isinstance(value, dict):
+        inner = [(f"{where}.{name}" if where else name, item) for name, item in value.items()]
+    elif isinstance(value, list):
+        inner = [(f"{where}[{i}]", item) for i, item in enumerate(value)]
+    else:
+        return where if isinstance(value, float) and not math.isfinite(value) else None
+    return next((name for place, item in inner if (name := not_finite(item, place)) is not None), None)
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -65,7 +77,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _convert_dataclass(typing.cast(type, hint), value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _bad(where, value, "a number that fits into 64 bits") from None
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
     raise _bad(where, value, f"a value of type {getattr(hint, '__name__', hint)}")
@@ -77,7 +92,8 @@ def _convert_dataclass(cls: type, value: Any, where: str) -> Any:
     hints = get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     if unknown := sorted(value.keys() - fields.keys()):
-        raise UsageError(f"{where}.{unknown[0]}: unknown field; {cls.__name__} has {', '.join(fields)}")
+        name = printable(unknown[0])[:80]
+        raise UsageError(f"{where}.{name}: unknown field; {cls.__name__} has {', '.join(fields)}")
     for name, f in fields.items():
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if name not in value and no_default:
@@ -107,4 +123,15 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _bad(where: str, value: Any, rule: str) -> UsageError:
-    return UsageError(f"{where} is {value!r}; it must be {rule}")
+    return UsageError(f"{where} is {_shown(value)}; it must be {rule}")
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written, if that is short."""
+    if isinstance(value, list | tuple | dict) and len(value) > 8:
+        return f"a {type(value).__name__} of {len(value):,}"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # deeply nested; a number of more digits than are printed
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

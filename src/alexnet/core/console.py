@@ -12,9 +12,20 @@ from alexnet.core.errors import printable
 LINE_SECONDS = 30.0
 """Between two plain lines where there is no terminal."""
 
+muted = False
+"""Whether this process says nothing: a rank of a job beside its first."""
+
+
+def mute() -> None:
+    """Let the first rank of a job do the talking."""
+    global muted
+    muted = True
+
 
 def say(message: object) -> None:
     """One line on stderr, above a running bar. A closed stderr is no reason to lose a run."""
+    if muted:
+        return
     try:
         if Bar.current is not None and Bar.current.live is not None:
             Bar.current.live.console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
@@ -33,7 +44,7 @@ class Bar:
     current: Bar | None = None
 
     def __init__(self, what: str, total: int, unit: str = "images", *, done: int = 0, quiet: bool = False) -> None:
-        self.what, self.total, self.unit, self.first, self.quiet = what, total, unit, done, quiet
+        self.what, self.total, self.unit, self.first, self.quiet = what, total, unit, done, quiet or muted
         self.done = done
         self.live: Any = None
         self.started = self.said = time.monotonic()
@@ -44,9 +55,9 @@ class Bar:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),  # a path may hold what rich takes for markup
                 BarColumn(bar_width=24),
-                TextColumn("{task.percentage:>3.0f}% {task.fields[text]}"),
+                TextColumn("{task.percentage:>3.0f}% {task.fields[text]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),

@@ -8,14 +8,17 @@ from typing import Literal
 
 import torch
 
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import UsageError, printable
 
+DEVICES = "use auto, cpu, cuda, cuda:N or mps"
 Precision = Literal["float32", "tf32", "bfloat16", "float64"]
+Layout = Literal["data", "towers", "hybrid"]
+Scheme = Literal["all", "turns", "slices"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a run is computed; none of this changes what it computes."""
+    """Where a run is computed; none of this changes what it computes, but for rounding."""
 
     device: torch.device
     workers: int | None = None
@@ -23,6 +26,14 @@ class Machine:
     resident: bool = False
     """Keep all training images in the memory of the device."""
     quiet: bool = False
+    layout: Layout = "data"
+    """Of several ranks: what each of them holds (alexnet.distributed.mesh)."""
+    scheme: Scheme = "all"
+    """Of the layout hybrid: whose images the fully connected layers see at a time."""
+    exchange: Literal["full", "bfloat16"] = "full"
+    """What activations and gradients travel as between ranks."""
+    accumulate: int = 1
+    """Parts in which each batch is computed, one after the other, their gradients added up: for batches that do not fit."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -35,8 +46,10 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name}: not usable here ({reason}); use auto, cpu, cuda, cuda:N or mps") from None
+        reason = "" if "device type" in str(error) else f" ({printable(str(error).splitlines()[0])[:100]})"
+        raise UsageError(f"--device {printable(name)}: not usable here{reason}; {DEVICES}") from None
+    if device.type == "meta":
+        raise UsageError(f"--device meta: computes nothing; {DEVICES}")
     return device
 
 

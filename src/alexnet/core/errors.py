@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +54,36 @@ class StoppedError(AlexNetError):
     """Stopped on request, with a checkpoint: the same command with ``--resume`` goes on from there."""
 
     exit_code = 75
+
+
+def perhaps(name: str, known: Iterable[str]) -> str:
+    """`` (perhaps NAME)`` with the one of ``known`` that is most like ``name``, for the end of a clause; empty if none is."""
+    name, known = name[:100].lower(), list(known)
+    near = [other for other in known if name and other.lower().startswith(name)] or get_close_matches(name, known, 1)
+    return f" (perhaps {near[0]})" if near else ""
+
+
+_REMEDIES = {
+    errno.ENOENT: "make its folder first, or name another",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "a part of this path is a file; name another",
+    errno.EEXIST: "name another, or remove it",
+    errno.EACCES: "change its rights, or name another",
+    errno.EPERM: "change its rights, or name another",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENAMETOOLONG: "name a shorter one",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
+    errno.EIO: "the disk may be failing; save what is on it and use another",
+}
+
+
+def refused(error: OSError, path: str | Path | None = None) -> str:
+    """What the system refused, of which file, and what to do about it: one line. ``path`` where the error names none."""
+    where = error.filename or path
+    text = f"{where}: {error.strerror}" if where and error.strerror else str(error)
+    return printable(text) + (f"; {remedy}" if (remedy := _REMEDIES.get(error.errno or 0)) else "")
 
 
 def printable(text: object) -> str:

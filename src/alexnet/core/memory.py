@@ -1,9 +1,14 @@
-"""What the C library does with memory that is freed."""
+"""What the C library does with memory that is freed, and how much was in use."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def keep_freed_memory() -> None:
@@ -16,3 +21,15 @@ def keep_freed_memory() -> None:
         libc.gnu_get_libc_version  # noqa: B018, raises AttributeError where the C library is another
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that were in use at most; elsewhere of this process, with its libraries."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if os.uname().sysname == "Darwin" else peak * 1024

@@ -6,16 +6,27 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Container
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import ZIP_STORED, ZipFile
 
-from alexnet.core.errors import AlexNetError, printable
+from alexnet.core.errors import AlexNetError, UsageError, printable, refused
 
-MAX_JSON_BYTES = 1 << 30
-"""A larger JSON file is refused unread."""
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RESTORE = "restore it or make it again"
+
+MAX_JSON_BYTES = 128 << 20
+"""Of the result of a large evaluation. A larger JSON file is refused unread."""
+MAX_SETTINGS_BYTES = 16 << 20
+"""Of settings and lists of files: JSON takes up to twenty times its size in memory."""
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -28,8 +39,11 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None  # what a person asked for
         raise
     fsync_folder(path.parent)
 
@@ -40,16 +54,103 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogatepass")))
 
 
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises :class:`AlexNetError` naming the file if it is missing, huge or malformed."""
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """The value of a JSON file. Raises :class:`AlexNetError` naming the file if it is missing, large or malformed."""
+    if not path.exists():
+        raise AlexNetError(f"{printable(path)}: no such file; name another, or make it again")
+    return parse_json(read_file(path, max_bytes), path)
+
+
+def parse_json(content: bytes, path: Path) -> Any:
+    """The value of the JSON text that was read from ``path``. Raises like :func:`read_json`."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise AlexNetError(f"{printable(path)}: larger than {MAX_JSON_BYTES >> 30} GiB, not read")
-        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+        return json.loads(content.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise AlexNetError(f"{printable(path)}: not valid JSON ({printable(error)}); {RESTORE}") from error
+
+
+def read_file(path: Path, max_bytes: int | None = None) -> bytes:
+    """The bytes of a regular file; pipes and devices are not opened. Raises :class:`AlexNetError` naming the file if it
+    is missing, cannot be read or has more than ``max_bytes``."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise AlexNetError(f"{printable(path)}: not a regular file")
+        if max_bytes is not None and status.st_size > max_bytes:
+            raise AlexNetError(f"{printable(path)}: {status.st_size:,} bytes, not read; at most {max_bytes:,}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        said = refused(error, path) if isinstance(error, OSError) else f"{printable(path)}: {printable(error)}"
+        raise AlexNetError(said) from error
+
+
+# For damaged headers NumPy and zipfile raise ValueError, KeyError, TypeError, OverflowError, SyntaxError, RuntimeError,
+# NotImplementedError and more. The two functions below catch everything, and so hold nothing but their calls.
+
+
+def read_array(content: BinaryIO, path: Path) -> NDArray[Any]:
+    """The array in a ``.npy`` file, open at its start, that was found at ``path``. Nothing is unpickled. Raises
+    :class:`AlexNetError` naming ``path``."""
+    import numpy as np
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a header of Python 2 would be answered with lines on stderr
+            array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
+        return array
+    except Exception as error:
+        raise AlexNetError(f"{printable(path)}: not a readable NumPy file ({_said(error)}); {RESTORE}") from error
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """The array in the ``.npy`` file ``path``, mapped into memory, read only. Raises like :func:`read_array`."""
+    import numpy as np
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        return array
+    except Exception as error:
+        raise AlexNetError(f"{printable(path)}: not a readable NumPy file ({_said(error)}); {RESTORE}") from error
+
+
+def read_arrays(
+    path: Path, max_bytes: int | None = None, names: Container[str] | None = None, what: str = "a readable NumPy file"
+) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file, or those called ``names``, by name. Unpacked they may have ``max_bytes``; by default no
+    more than the file, so that nothing is compressed, as in what this program writes. Nothing is unpickled. Raises
+    :class:`AlexNetError` naming the file, and ``what`` it is not."""
+    import numpy as np
+
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file")
+        limit = status.st_size if max_bytes is None else max_bytes
+        with ZipFile(path) as archive:
+            members = [(member.filename.removesuffix(".npy"), member) for member in archive.infolist()]
+            members = [(name, member) for name, member in members if names is None or name in names]
+            if max_bytes is None and any(member.compress_type != ZIP_STORED for _, member in members):
+                raise ValueError("compressed members, which this program does not write")
+            if sum(member.file_size for _, member in members) > limit:
+                raise ValueError(f"unpacked more than {limit:,} bytes")
+            arrays: dict[str, NDArray[Any]] = {}
+            for name, member in members:
+                with archive.open(member) as content, warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+            return arrays
     except FileNotFoundError:
-        raise AlexNetError(f"{printable(path)}: no such file") from None
-    except (ValueError, RecursionError) as error:
-        raise AlexNetError(f"{printable(path)}: not valid JSON ({printable(error)})") from error
+        raise AlexNetError(f"{printable(path)}: no such file; name another, or make it again") from None
+    except Exception as error:
+        raise AlexNetError(f"{printable(path)}: not {what} ({_said(error)}); {RESTORE}") from error
+
+
+def _said(error: Exception) -> str:
+    """What NumPy or zipfile says, on one line, without its hint at how to unpickle."""
+    text = printable(error)[:150] or type(error).__name__
+    return "it holds Python objects, which are never read" if "pickle" in text else text
 
 
 def fsync_folder(folder: Path) -> None:
@@ -63,7 +164,10 @@ def fsync_folder(folder: Path) -> None:
 
 def cache_folder(cache: str | Path | None = None) -> Path:
     """``cache``, ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``."""
-    return Path(cache or os.environ.get("ALEXNET_CACHE") or Path.home() / ".cache" / "alexnet")
+    try:
+        return Path(cache or os.environ.get("ALEXNET_CACHE") or Path.home() / ".cache" / "alexnet")
+    except RuntimeError:
+        raise UsageError("no home folder to keep prepared data in; set HOME, or ALEXNET_CACHE to a folder") from None
 
 
 def sha256_file(path: Path) -> str:

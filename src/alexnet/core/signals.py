@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 from alexnet.core.console import say
+
+REPEATED = 1.0
+"""Seconds within which a signal under torchrun is the same one again: of the terminal or scheduler, and passed on."""
 
 
 class StopRequest:
@@ -18,6 +23,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.asked = 0.0
         self.previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> StopRequest:
@@ -33,6 +39,9 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self.asked < REPEATED:
+                return
             os._exit(130)
-        self.requested = True
-        say("stopping as soon as nothing is lost by it; once more leaves at once")
+        self.requested, self.asked = True, time.monotonic()
+        with suppress(RuntimeError):  # a signal may come in the middle of a line on stderr
+            say("stopping as soon as nothing is lost by it; once more leaves at once")

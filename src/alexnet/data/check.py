@@ -35,7 +35,7 @@ def check(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """``{"faults": [{"path": .., "reason": ..}], "notes": [..]}`` of anything that can be prepared, or of a packed
-    folder.
+    folder. Of the former also ``"found"``, counts: files = accepted + rejected + not_images.
 
     Faults: unreadable images, the same bytes in two splits, a class without training images or of which nothing can be
     read, damaged records. Notes, which harm nobody: the same bytes twice in a split, tiny classes, odd files, files
@@ -57,7 +57,14 @@ def check(
     leaks, duplicates = _same_bytes(examined)
     notes = [*source.notes, *class_notes(source), *duplicates, *_tiny_classes(source)]
     notes += [f"{e.name}: {remark}" for e in examined for remark in e.odd]
-    return _report([*faults, *leaks], notes)
+    rejected = sum(bool(e.fault) for e in examined)
+    found = {
+        "files": len(examined) + source.not_images,
+        "accepted": len(examined) - rejected,
+        "rejected": rejected,
+        "not_images": source.not_images,
+    }
+    return _report([*faults, *leaks], notes) | {"found": found}
 
 
 @dataclass(frozen=True)

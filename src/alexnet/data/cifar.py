@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import pickletools
-import zipfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import DataError, printable
+from alexnet.core.errors import AlexNetError, DataError, printable
+from alexnet.core.runs import read_arrays
 from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, file_stamps, fingerprint_of, hold_out
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
 """Stored as three planes, red, green and blue."""
+MAX_NPZ_BYTES = 256 << 20
 
 
 def is_cifar10(folder: Path) -> bool:
@@ -67,12 +69,16 @@ def _read_python(file: Path) -> list[Record]:
 
 def _read_npz(file: Path) -> list[Record]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            data, offsets, labels = arrays["data"].tobytes(), arrays["offsets"].tolist(), arrays["labels"].tolist()
-            names = [bytes(name).decode("utf-8", "replace") for name in arrays["names"]] if "names" in arrays else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(file, MAX_NPZ_BYTES, ("data", "offsets", "labels", "names"))
+        if {"i"} != {arrays[name].dtype.kind.replace("u", "i") for name in ("offsets", "labels")}:
+            raise ValueError("offsets or labels are no whole numbers")
+        data, offsets, labels = arrays["data"].tobytes(), arrays["offsets"].tolist(), arrays["labels"].tolist()
+        names = [bytes(name).decode("utf-8", "replace") for name in arrays["names"]] if "names" in arrays else None
+        if any(start > end for start, end in pairwise([0, *offsets])) or (names and len(names) != len(labels)):
+            raise ValueError("offsets that go back, or other names than labels")
+    except (AlexNetError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise DataError(f"{printable(file)}: not an .npz of data, offsets and labels ({printable(error)})") from error
-    if len(offsets) != len(labels) + 1 or offsets[-1] != len(data):
+    if len(offsets) != len(labels) + 1 or not labels or offsets[-1] != len(data):
         raise DataError(f"{printable(file)}: offsets, labels and data do not belong together")
     names = names or [str(i) for i in range(len(labels))]
     split = _split(file)
@@ -96,12 +102,14 @@ def _split(file: Path) -> Split:
 
 
 def _label(file: Path, label: int) -> int:
-    if not 0 <= label < len(CLASSES):
-        raise DataError(f"{printable(file)}: label {printable(label)}; CIFAR-10 has 0 to 9")
+    if not isinstance(label, int) or not 0 <= label < len(CLASSES):
+        raise DataError(f"{printable(file)}: label {printable(label)[:20]}; CIFAR-10 has 0 to 9")
     return label
 
 
 def _read_bytes(file: Path) -> bytes:
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise DataError(f"{printable(file)}: not a regular file; get it again")
     try:
         return file.read_bytes()
     except OSError as error:
@@ -170,7 +178,7 @@ def read_plain_pickle(data: bytes, where: str) -> Any:
                 items = pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
                 stack[-1].update(zip(map(_text, items[::2]), items[1::2], strict=True))
             elif name in ("GLOBAL", "STACK_GLOBAL"):
-                path = argument if name == "GLOBAL" else f"{stack.pop(-2)} {stack.pop()}"
+                path = argument if name == "GLOBAL" else f"{_text(stack.pop(-2))} {_text(stack.pop())}"
                 if path not in _ARRAY_PARTS:
                     raise DataError(f"{where}: refers to {printable(path)}, which no CIFAR-10 batch does; not read")
                 stack.append(path)
@@ -194,7 +202,9 @@ def _constant(name: str) -> Any:
 
 
 def _text(key: Any) -> str:
-    return key.decode("latin-1") if isinstance(key, bytes) else str(key)
+    if not isinstance(key, str | bytes):  # str() of what shares its parts a thousand times fills the memory
+        raise TypeError(f"a {type(key).__name__} for a name")
+    return key.decode("latin-1") if isinstance(key, bytes) else key
 
 
 def _finished(value: Any) -> Any:

@@ -6,14 +6,21 @@ A file decodes to the right pixels or raises :class:`ImageError` with a reason c
 from __future__ import annotations
 
 import io
+import logging
+import os
+import re
 import stat
+import struct
 import threading
 import time
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from alexnet.core.errors import ImageError, Reason, printable
 
@@ -37,7 +44,15 @@ MAX_PIXELS = 89_478_485
 MAX_SIDE = 65_500
 MAX_SCANS = 500
 """Of a progressive JPEG. Each scan is a pass over all coefficients: 8000 of them in 128 KB would take 17 s."""
-MAX_SECONDS = 10.0
+MAX_SCAN_PIXELS = 4_000_000_000
+"""Scans times pixels: 45 scans of the largest image. (500 of them, in 0.6 MB, would take 30 s.)"""
+MAX_DECODER_BYTES = 650_000_000
+"""What a decoder may hold beside the file: the pixels, and for some kinds much more (see ``_decoder_bytes``)."""
+MAX_SECONDS = 8.0
+"""Of reading, after which 2 s are left to make the pixels upright RGB and to resize them: 10 s of a processor in all."""
+LARGE_PIXELS = 1 << 24
+"""Images above are converted and turned in strips, with never more than one whole copy beside the decoder's."""
+_STRIP_PIXELS = 1 << 18
 
 _SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
@@ -51,7 +66,24 @@ _OTHER_FORMATS = {
     b"\0\0\1\0": "ICO",
     b"<svg": "SVG",
 }
-_WARNINGS_LOCK = threading.Lock()  # `warnings.catch_warnings` changes the whole process
+_TURNS = {  # EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+"""With a length behind it (but the last one); what is left out stands inside coded data or stands alone."""
+_PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row, and steps, of the passes of an interlaced file."""
+_PROCESS_LOCK = threading.Lock()  # `warnings.catch_warnings` and `_quiet` change the whole process
+_READ_FLAGS = os.O_RDONLY
+for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # not blocked by a pipe put in the place of a file
+    _READ_FLAGS |= getattr(os, _name, 0)
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or else its complaints appear where no logging is set up
 
 
 def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
@@ -70,33 +102,65 @@ def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         raise ImageError(label, "empty", "0 bytes")
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(label, "too large", f"{len(data):,} bytes; at most {MAX_FILE_BYTES:,}")
-    with _WARNINGS_LOCK, warnings.catch_warnings(record=True) as caught:
+    with _PROCESS_LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         image = _open(data, label)
         _check_size(image, data, label)
-        _load_upright(image, label)
-    rgb = _to_rgb(image, label)
-    file_format = "JPEG" if image.format == "MPO" else image.format
+        turn = _load(image, label)
+    if image.format == "PNG":
+        _check_png(image, data, label)
+    del data  # if nobody else holds it
+    file_format = "JPEG" if image.format == "MPO" else str(image.format)
+    peak = _peak(image) if image.mode.startswith("I;16") else 65535
+    plain = image.mode == "RGB" and not image.has_transparency_data and turn is None
+    if image.width * image.height <= LARGE_PIXELS or plain:
+        rgb = _to_rgb(image, file_format, peak, label)
+        rgb = rgb if turn is None else rgb.transpose(turn)
+    else:
+        planes = _planes(image, file_format, peak, label)
+        image.close()  # before there is another copy
+        if turn is not None:
+            for i in range(3):  # one at a time
+                planes[i] = planes[i].transpose(turn)
+        rgb = Image.merge("RGB", planes)
     rgb.info = {"format": file_format, "warnings": [str(warning.message) for warning in caught]}
     return rgb
 
 
-def read_image_file(path: Path, name: str | None = None) -> bytes:
-    """The bytes of a regular file of at most ``MAX_FILE_BYTES``; pipes and devices are not opened."""
+def read_image_file(path: str | Path, name: str | None = None, stamp: str = "") -> bytes:
+    """The bytes of a regular file of at most ``MAX_FILE_BYTES``; pipes and devices are not opened. ``stamp``: what
+    :func:`file_stamp` said of it when it was listed; another file in its place is refused."""
     label = name or str(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(label, "not an image", "not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(label, "too large", f"{status.st_size:,} bytes; at most {MAX_FILE_BYTES:,}")
-        return path.read_bytes()
+        status = os.stat(path)  # noqa: PTH116  # before opening: a device may do something when it is opened
+        _check_file(status, label, stamp)
+        with open(os.open(path, _READ_FLAGS), "rb") as file:
+            _check_file(os.fstat(file.fileno()), label, stamp)
+            return file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ImageError(label, "missing", "no such file") from None
     except PermissionError:
         raise ImageError(label, "no permission") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise ImageError(label, "damaged", printable(error)) from error
+
+
+def file_stamp(status: os.stat_result) -> str:
+    """Size and modification time: another file under the same name has another one."""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _check_file(status: os.stat_result, label: str, stamp: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(label, "not an image", "not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ImageError(label, "too large", f"{status.st_size:,} bytes; at most {MAX_FILE_BYTES:,}")
+    if stamp and file_stamp(status) != stamp:
+        listed_bytes = int(stamp.split()[0])
+        reason: Reason = "truncated" if status.st_size < listed_bytes else "damaged"
+        raise ImageError(
+            label, reason, f"changed since it was listed with {listed_bytes:,} bytes; run the command again"
+        )
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -106,15 +170,15 @@ def looks_like_image(head: bytes) -> bool:
 
 
 class _TimedBytes(io.BytesIO):
-    """Bytes that refuse to be read once ``MAX_SECONDS`` have passed. Pillow reads 64 KB at a time, so this ends a slow
-    decode in any thread, without signals."""
+    """Bytes that refuse to be read once ``MAX_SECONDS`` of the thread's processor time have passed (a busy machine refuses
+    nothing). Pillow reads 64 KB at a time, so this ends a slow decode in any thread, without signals."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._deadline = time.monotonic() + MAX_SECONDS
+        self._deadline = time.thread_time() + MAX_SECONDS
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if time.monotonic() > self._deadline:
+        if time.thread_time() > self._deadline:
             raise TimeoutError(f"decoding takes longer than {MAX_SECONDS:g} s")
         return super().read(size)
 
@@ -132,30 +196,157 @@ def _open(data: bytes, label: str) -> Image.Image:
         raise _fault(error, label) from error
 
 
-def _load_upright(image: Image.Image, label: str) -> None:
+def _load(image: Image.Image, label: str) -> Image.Transpose | None:
+    """Decode the pixels as they are stored. Returns how to turn them."""
     try:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        exif = image.getexif()
+        orientation = exif.pop(ExifTags.Base.Orientation, 1)  # or else Pillow turns TIFF files while it loads them
+        with _quiet(image):
+            image.load()
+        return _TURNS.get(orientation)
     except Exception as error:
         raise _fault(error, label) from error
 
 
+@contextmanager
+def _quiet(image: Image.Image) -> Iterator[None]:
+    """libtiff reports faults to the standard error of the process, beside raising them."""
+    if image.format != "TIFF":
+        yield
+        return
+    try:
+        before = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
 def _check_size(image: Image.Image, data: bytes, label: str) -> None:
     width, height = image.size
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    pixels = width * height
+    if max(width, height) > MAX_SIDE or pixels > MAX_PIXELS:
         raise ImageError(label, "too large", f"{width} x {height} pixels; at most {MAX_PIXELS:,}, side {MAX_SIDE:,}")
-    # Inside coded data 0xFF is always followed by 0x00 or a restart marker, so this pair begins a scan.
-    if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise ImageError(label, "too large", f"{scans} scans; at most {MAX_SCANS}")
+    scans = _count_scans(data) if image.format in ("JPEG", "MPO") else 1
+    if scans > MAX_SCANS or scans * pixels > MAX_SCAN_PIXELS:
+        raise ImageError(
+            label, "too large", f"{scans} scans of {pixels:,} pixels; at most {MAX_SCANS}, {MAX_SCAN_PIXELS:,} in all"
+        )
+    if (needed := _decoder_bytes(image, scans, len(data))) > MAX_DECODER_BYTES:
+        raise ImageError(
+            label,
+            "too large",
+            f"{width} x {height} pixels of this kind take {needed >> 20:,} MiB to decode; "
+            f"at most {MAX_DECODER_BYTES >> 20:,}",
+        )
 
 
-def _to_rgb(image: Image.Image, label: str) -> Image.Image:
+def _count_scans(data: bytes) -> int:
+    """Scans of the first image of a JPEG file; not those of a thumbnail or of images behind it."""
+    scans, at = 0, 2
+    while (marker := _JPEG_MARKER.search(data, at)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return scans
+
+
+def _decoder_bytes(image: Image.Image, scans: int, file_bytes: int) -> int:
+    """What Pillow and the library below it hold to decode an image, beside the file."""
+    pixels = image.width * image.height
+    needed = pixels * {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+    if image.format == "WEBP":
+        return 4 * needed + 2 * file_bytes  # two canvases and a copy of one, always of four channels
+    if image.format in ("JPEG", "MPO") and (scans > 1 or "progressive" in image.info):
+        areas = [across * down for _, across, down, *_ in getattr(image, "layer", ())]
+        needed += 2 * pixels * sum(areas) // max([1, *areas])  # all coefficients, until the last scan
+    if image.format == "TIFF":
+        needed += _tiff_chunk_bytes(image)
+    return needed
+
+
+def _tiff_chunk_bytes(image: Image.Image) -> int:
+    """Of one decoded strip or tile, which the file may make larger than the image."""
+    tags = getattr(image, "tag_v2", {})
+
+    def number(tag: int, default: int) -> int:
+        value = tags.get(tag, default)
+        values = value if isinstance(value, tuple) else (value,)
+        return max(0, sum(values)) if all(isinstance(each, int) for each in values) else default
+
+    rows = min(number(278, image.height), image.height)  # RowsPerStrip
+    width, height = number(322, image.width), number(323, rows)  # TileWidth, TileLength
+    return width * height * max(8, number(258, 8)) // 8  # BitsPerSample of each
+
+
+def _check_png(image: Image.Image, data: bytes, label: str) -> None:
+    """What Pillow passes over: a stream of pixels that ends too early leaves zeros, and the transparent color of samples of
+    16 bits is one of 16 bits, while the pixels have become 8."""
+    width, height = image.size
+    if data[12:16] != b"IHDR":
+        raise ImageError(label, "damaged", "its first chunk is not the header")
+    bits, color, interlaced = (data[i] for i in (24, 25, 28))
+    transparent = image.info.get("transparency")
+    if bits == 16 and image.mode == "RGB" and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(sample >> 8 for sample in transparent)
+    last_row = image.crop((0, height - 1, width, height))
+    if not interlaced and any(last_row.tobytes()):
+        return
+    sample_bits = bits * {2: 3, 4: 2, 6: 4}.get(color, 1)
+    expected = 0
+    for left, top, across, down in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = max(0, -(-(width - left) // across)), max(0, -(-(height - top) // down))
+        expected += rows * (1 + -(-columns * sample_bits // 8)) if columns else 0
+    if (found := _png_stream_bytes(data, expected)) < expected:
+        raise ImageError(label, "truncated", f"{found:,} of {expected:,} bytes of pixels")
+
+
+def _png_stream_bytes(data: bytes, enough: int) -> int:
+    """Bytes of pixels in the IDAT chunks, counted to ``enough``."""
+    stream, found, at = zlib.decompressobj(), 0, 8
+    while at + 8 <= len(data) and found < enough:
+        length, name = struct.unpack_from(">I4s", data, at)
+        for start in range(at + 8, at + 8 + length, 1 << 16) if name == b"IDAT" else ():
+            try:
+                found += len(stream.decompress(data[start : min(start + (1 << 16), at + 8 + length)]))
+            except zlib.error:
+                return found
+        at += 12 + length
+    return found
+
+
+def _peak(image: Image.Image) -> int:
+    """The largest sample of grey of 16 bits (12 in some TIFF files)."""
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # BitsPerSample
+    return (1 << int(bits)) - 1
+
+
+def _planes(image: Image.Image, file_format: str, peak: int, label: str) -> list[Image.Image]:
+    """Red, green and blue of a large image, as they are stored, converted strip by strip."""
+    width, height = image.im.size  # as stored; of TIFF files `image.size` is how they are when upright
+    planes = [Image.new("L", (width, height)) for _ in range(3)]
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        for plane, band in zip(planes, _to_rgb(strip, file_format, peak, label).split(), strict=True):
+            plane.paste(band, (0, top))
+    return planes
+
+
+def _to_rgb(image: Image.Image, file_format: str, peak: int, label: str) -> Image.Image:
+    """Pixel by pixel, so that it is the same for a strip as for the whole image."""
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        return _scale_16_bits(image)
+    if mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM")):
+        return _scale_16_bits(image, peak)
     if mode in ("I", "F"):
         raise ImageError(label, "unsupported format", f"mode {mode}: 32-bit samples have no stated range")
-    if mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+    if mode == "CMYK" and file_format == "JPEG" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # undoes Pillow, which inverts every CMYK JPEG, marked or not
     try:
         if image.has_transparency_data:
@@ -166,12 +357,13 @@ def _to_rgb(image: Image.Image, label: str) -> Image.Image:
         raise ImageError(label, "unsupported format", f"mode {mode}") from error
 
 
-def _scale_16_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits (12 in some TIFF files) to 8 bits, rounded: the full range stays the full range."""
-    bits = image.tag_v2.get(258, (16,))[0] if hasattr(image, "tag_v2") else 16  # TIFF: BitsPerSample
-    peak = (1 << int(bits)) - 1
-    sample_HW = np.asarray(image).astype(np.int64).clip(0, peak)
-    return Image.fromarray(((sample_HW * 255 + peak // 2) // peak).astype(np.uint8)).convert("RGB")
+def _scale_16_bits(image: Image.Image, peak: int) -> Image.Image:
+    """Grey of 16 bits to 8 bits, rounded: the full range stays the full range."""
+    sample_HW = np.asarray(image).clip(0, peak).astype(np.uint32)
+    grey_HW = ((sample_HW * 255 + peak // 2) // peak).astype(np.uint8)
+    if isinstance(transparent := image.info.get("transparency"), int):
+        grey_HW[sample_HW == transparent] = 255
+    return Image.fromarray(grey_HW).convert("RGB")
 
 
 def _unidentified(head: bytes, label: str) -> ImageError:
@@ -188,8 +380,11 @@ def _unidentified(head: bytes, label: str) -> ImageError:
 def _fault(error: Exception, label: str) -> ImageError:
     text = printable(error)[:200] or type(error).__name__
     reason: Reason = "damaged"
-    if isinstance(error, TimeoutError | MemoryError | Image.DecompressionBombError):
+    if isinstance(error, TimeoutError | MemoryError | Image.DecompressionBombError) or any(
+        words in text
+        for words in ("too large", "Too much memory")  # compressed notes beyond Pillow's limits
+    ):
         reason = "too large"
-    elif isinstance(error, EOFError) or "truncated" in text.lower() or "premature" in text.lower():
+    elif isinstance(error, EOFError) or any(word in text.lower() for word in ("truncated", "premature", "not enough")):
         reason = "truncated"
     return ImageError(label, reason, text)

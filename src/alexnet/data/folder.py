@@ -6,6 +6,7 @@ class; whatever lies below it, however deep, belongs to it. Classes are in the o
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
@@ -16,7 +17,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from alexnet.core.errors import DataError, printable
-from alexnet.data.decode import SUFFIXES, looks_like_image
+from alexnet.data.decode import SUFFIXES, file_stamp, looks_like_image
 from alexnet.data.sources import (
     HELD_OUT_NOTE,
     SPLIT_NAMES,
@@ -89,7 +90,7 @@ def walk(root: Path) -> Listing:
             continue
         seen.add((status.st_dev, status.st_ino))
         if stat.S_ISREG(status.st_mode):
-            listing.files.append(Found(name, path, stamp=f"{status.st_size} {status.st_mtime_ns}"))
+            listing.files.append(Found(name, path, stamp=file_stamp(status)))
         elif not is_folder:
             listing.skipped["pipe, socket or device"] += 1
         else:
@@ -132,6 +133,8 @@ def list_tar(path: Path) -> Listing:
 
 def tar_members(path: Path, offset: int = 0) -> Iterator[tarfile.TarInfo]:
     """The members of the tar that begins at ``offset`` of a file; a tar may lie inside another."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{printable(path)}: not a regular file; a tar is read in place")
     try:
         with open(path, "rb") as file:
             file.seek(offset)
@@ -159,8 +162,10 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
     depth = 2 if has_splits else 1  # folders above an image: split and class, or class
 
     def place(parts: tuple[str, ...]) -> tuple[Split, str] | None:
+        if len(parts) < depth:
+            return None
         split = SPLIT_NAMES.get(parts[0].lower()) if has_splits else "train"
-        return (split, parts[depth - 1]) if split and len(parts) >= depth else None
+        return (split, parts[depth - 1]) if split else None
 
     placed = [(place(found.parts[:-1]), found) for found in images]
     classes = sorted({at[1] for at, _ in placed if at})
@@ -173,7 +178,9 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
         if name.count("/") == depth - 1 and (at := place(tuple(name.split("/")))) and at not in filled
     ]
     number = {name: label for label, name in enumerate(classes)}
-    records = [Record(at[0], number[at[1]], f.name, f.file, f.offset, f.length) for at, f in placed if at]
+    records = [
+        Record(at[0], number[at[1]], f.name, f.file, f.offset, f.length, stamp=f.stamp) for at, f in placed if at
+    ]
     records.sort(key=lambda record: (SPLITS.index(record.split), record.label, record.name))
     notes = [f"{what}: {count} skipped" for what, count in sorted(listing.skipped.items())]
     if stray := len(images) - len(records):
@@ -192,15 +199,16 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
 
 
 def is_image(found: Found) -> bool:
-    """Whether a file claims to be an image, by its name or else by its first bytes."""
+    """Whether a file claims to be an image, by its name or else by its first bytes. One that is there and cannot be read
+    counts as one, so that it is named and not passed over."""
     if PurePosixPath(found.name).suffix.lower() in _IMAGE_SUFFIXES:
         return True
     try:
         with open(found.file, "rb") as file:
             file.seek(found.offset)
             return looks_like_image(file.read(32))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ELOOP)
 
 
 def _is_hidden(part: str) -> bool:

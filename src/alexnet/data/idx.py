@@ -21,13 +21,16 @@ FASHION_MNIST_CLASSES = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 MAX_BYTES = 4 << 30
-"""Of an unpacked file, so that a small .gz cannot fill the memory."""
+"""Of an unpacked file, so that a small .gz cannot fill the memory; of one above SMALL_BYTES, MAX_RATIO times the .gz at most."""
+SMALL_BYTES, MAX_RATIO = 256 << 20, 100
 
 _IMAGES = re.compile(r"images[.-]idx3", re.IGNORECASE)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """The array of unsigned bytes in an IDX file. Raises :class:`DataError` if it is anything else."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{printable(path)}: not a regular file; IDX data is read from one")
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             zero, kind, num_dims = struct.unpack(">HBB", file.read(4))
@@ -35,8 +38,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
                 raise DataError(f"{printable(path)}: not an IDX file of unsigned bytes")
             shape = struct.unpack(f">{num_dims}I", file.read(4 * num_dims))
             num_bytes = math.prod(shape)
-            if num_bytes > MAX_BYTES:
-                raise DataError(f"{printable(path)}: its header announces {num_bytes:,} bytes; at most {MAX_BYTES:,}")
+            if num_bytes > (most := min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * path.stat().st_size))):
+                raise DataError(f"{printable(path)}: its header announces {num_bytes:,} bytes; at most {most:,}")
             data = file.read(num_bytes + 1)
     except (OSError, EOFError, struct.error, zlib.error) as error:
         raise DataError(f"{printable(path)}: cannot be read as IDX ({printable(error)})") from error

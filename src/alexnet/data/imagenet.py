@@ -23,15 +23,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from alexnet.core.errors import DataError, printable
+from alexnet.core.errors import AlexNetError, DataError, printable
+from alexnet.core.runs import read_file
 from alexnet.data.folder import Found, Listing, is_image, list_tar, tar_members, walk
 from alexnet.data.sources import VAL_FRACTION, Record, Source, Split, fingerprint_of, hold_out
 
 _WNID = re.compile(r"n\d{8}")
+_ID = re.compile(r"[0-9]{1,6}")
 _NUMBERED = re.compile(r"ILSVRC(?:2010|2012)_(val|test)_(\d{8})\.JPEG", re.IGNORECASE)
 _ILSVRC = re.compile(r"ILSVRC20\d\d_(img|images)_(train|val|test)(\.tar)?|LOC_val_solution\.csv|n\d{8}\.tar")
 _TRAIN_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_train\.tar")
 _HELD_OUT_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_(val|test)\.tar")
+MAX_DEVKIT_BYTES = 1 << 24
+"""Of meta.mat and of each variable in it, unpacked."""
 _DEVKIT = re.compile(r"meta\.mat|map_clsloc\.txt|ILSVRC20\d\d_(validation|test)_ground_truth\.txt|LOC_.*\.(csv|txt)")
 
 
@@ -75,7 +79,9 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
     number = {wnid: label for label, wnid in enumerate(wnids)}
     records = [Record("train", number[wnid], f.name, f.file, f.offset, f.length) for wnid, f in train]
     for split, image_number, found in held_out:
-        wnid = truth[split, image_number]
+        wnid = truth.get((split, image_number))
+        if wnid is None:
+            raise DataError(f"{printable(folder)}: the list of validation labels has none of {printable(found.name)}")
         records.append(Record(split, number[wnid], found.name, found.file, found.offset, found.length))
     records.sort(key=lambda r: (r.split != "train", r.split != "val", r.label if r.split == "train" else 0, r.name))
     notes = []
@@ -140,7 +146,7 @@ def _held_out_labels(
             with open(solution, newline="", encoding="utf-8") as file:
                 rows = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
             return {("val", int(name.rpartition("_")[2])): wnid for name, wnid in rows.items()}
-        except (KeyError, IndexError, ValueError, csv.Error) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, OSError, csv.Error) as error:
             raise DataError(
                 f"{printable(solution)}: not Kaggle's list of validation labels ({printable(error)})"
             ) from error
@@ -154,10 +160,10 @@ def _held_out_labels(
                 f"{printable(folder)}: the labels of the {word} images are missing; put the development kit's "
                 f"ILSVRC..._{word}_ground_truth.txt and meta.mat (or map_clsloc.txt) into this folder"
             )
-        for line, text in enumerate(path.read_text().split(), start=1):
-            if not text.isdigit() or int(text) not in wnid_of_id:
+        for line, text in enumerate(path.read_text("utf-8", "replace").split(), start=1):
+            if not text.isdecimal() or len(text) > 9 or int(text) not in wnid_of_id:
                 raise DataError(
-                    f"{printable(path)}, line {line}: {printable(text)} is no ILSVRC id of the development kit"
+                    f"{printable(path)}, line {line}: {printable(text)[:40]} is no ILSVRC id of the development kit"
                 )
             labels[split, line] = wnid_of_id[int(text)]
     for split, image_number, found in images:
@@ -180,10 +186,13 @@ def _synsets(devkit: dict[str, Path]) -> list[Synset]:
 
 
 def _fields(path: Path, count: int) -> Iterator[list[str]]:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
         fields = line.split(maxsplit=count - 1)
-        if len(fields) != count or not _WNID.fullmatch(fields[0]):
-            raise DataError(f"{printable(path)}, line {number}: expected {count} columns, the first a wnid")
+        if len(fields) != count or not _WNID.fullmatch(fields[0]) or (count == 3 and not _ID.fullmatch(fields[1])):
+            raise DataError(
+                f"{printable(path)}, line {number}: expected {count} columns, the first a wnid"
+                + (", the second a number" if count == 3 else "")
+            )
         yield fields
 
 
@@ -191,12 +200,16 @@ def read_meta_mat(path: Path) -> list[Synset]:
     """The classes in a development kit's ``meta.mat``, in the order of their ILSVRC ids; inner nodes of the hierarchy
     too."""
     try:
-        variables = dict(_mat_variables(path.read_bytes()))
-        rows = variables["synsets"]
+        rows = next(value for name, value in _mat_variables(read_file(path, MAX_DEVKIT_BYTES)) if name == "synsets")
         key = next(name for name in rows[0] if name.endswith("_ID") and name != "WNID")
-        return [Synset(int(row[key][0]), row["WNID"], row["words"]) for row in rows]
-    except (OSError, KeyError, ValueError, IndexError, TypeError, StopIteration, struct.error, zlib.error) as error:
-        raise DataError(f"{printable(path)}: not the meta.mat of a development kit ({printable(error)})") from error
+        return [Synset(int(row[key][0]), str(row["WNID"]), str(row["words"])) for row in rows]
+    except (
+        *(AlexNetError, LookupError, ValueError, TypeError, AttributeError, StopIteration, OverflowError),
+        *(RecursionError, struct.error, zlib.error),
+    ) as error:
+        raise DataError(
+            f"{printable(path)}: not the meta.mat of a development kit ({printable(error)[:150]})"
+        ) from error
 
 
 # MATLAB 5 files: a header of 128 bytes, then elements of (type, size, content), which may be zlib-compressed. A matrix
@@ -212,7 +225,7 @@ def _mat_variables(data: bytes) -> Iterator[tuple[str, Any]]:
     for kind, content in _elements(data[128:]):
         if kind == _MI_COMPRESSED:
             inflater = zlib.decompressobj()
-            ((kind, content),) = _elements(inflater.decompress(content, 1 << 28))
+            ((kind, content),) = _elements(inflater.decompress(content, MAX_DEVKIT_BYTES))
         if kind == _MI_MATRIX:
             yield _matrix(content)
 

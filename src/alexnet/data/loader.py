@@ -1,16 +1,20 @@
 """One epoch of batches from a packed split, in a given order, from a given position, read ahead by threads.
 
 Reading is a copy and a checksum, both of which release the interpreter lock, so threads do; there is no worker process
-to lose. Which images a batch holds depends on (seed, epoch, position) alone.
+to lose. A read that hangs is given up, and does not keep the process from ending. Which images a batch holds depends on
+(seed, epoch, position) alone.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +32,12 @@ RESIDENT_PIECE = 1024
 
 READ_TIMEOUT = 120.0
 """Seconds after which a batch that has not arrived is given up."""
+DISMISS_SECONDS = 1.0
+"""To wait for readers to end."""
+
+
+class ReadTimeoutError(AlexNetError):
+    """A batch that has not arrived in time."""
 
 
 class Split(Protocol):
@@ -71,8 +81,10 @@ class ResidentSplit:
 class Batch:
     """Images as stored, with what the random draws need to know of them."""
 
+    image_N: NDArray[np.int64]
+    """Number in the split of each image of the batch, of all ranks."""
     image_B: NDArray[np.int64]
-    """Number of each image in its split."""
+    """The same of the images that were read: of all of them, or of this rank's."""
     position_B: NDArray[np.int64]
     """Position of each image in the epoch's order."""
     pixels_BSSC: Tensor
@@ -93,22 +105,25 @@ def batches(
     *,
     start: int = 0,
     workers: int | None = None,
+    own: Callable[[int], NDArray[np.int64]] = np.arange,
     pin: bool = False,
     timeout: float = READ_TIMEOUT,
 ) -> Iterator[Batch]:
-    """The batches of ``order_N`` from position ``start`` on; the last may be smaller. ``workers`` threads read ahead, 0
-    reads when asked; None: as many as are needed, one more whenever a batch had to be waited for, up to one a core.
-    Raises what reading raises, and :class:`AlexNetError` if a batch takes longer than ``timeout``."""
+    """The batches of ``order_N`` from position ``start`` on; the last may be smaller. ``own(B)``: which of the B images of a
+    batch are read, by their places in it. ``workers`` threads read ahead, 0 reads when asked; None: as many as are needed,
+    one more whenever a batch had to be waited for, up to one a core. Raises what reading raises, and
+    :class:`ReadTimeoutError` if a batch takes longer than ``timeout``."""
 
     def load(first: int) -> Batch:
-        position_B = np.arange(first, min(first + batch_size, len(order_N)))
+        num = min(batch_size, len(order_N) - first)
+        position_B = first + own(num)
         image_B = order_N[position_B]
         pixels_BSSC = torch.as_tensor(split.read(image_B))
         label_B = torch.from_numpy(np.asarray(split.labels[image_B], dtype=np.int64))
         if pin:
             pixels_BSSC = pixels_BSSC if pixels_BSSC.is_cuda else pixels_BSSC.pin_memory()
             label_B = label_B.pin_memory()
-        return Batch(image_B, position_B, pixels_BSSC, label_B)
+        return Batch(order_N[first : first + num], image_B, position_B, pixels_BSSC, label_B)
 
     firsts = range(start, len(order_N), batch_size)
     if workers == 0:
@@ -116,11 +131,11 @@ def batches(
         return
     most = workers or len(os.sched_getaffinity(0))
     ahead = 2 * workers if workers else 2
-    pool = ThreadPoolExecutor(most, thread_name_prefix="alexnet-reader")
+    readers = _Readers(load, most)
     try:
         pending: deque[tuple[int, Future[Batch]]] = deque()
         for first in firsts:
-            pending.append((first, pool.submit(load, first)))
+            pending.append((first, readers.submit(first)))
             if len(pending) > ahead:
                 if workers is None and not pending[0][1].done():
                     ahead = min(ahead + 1, 2 * most)
@@ -128,7 +143,46 @@ def batches(
         while pending:
             yield _wait(pending, timeout)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for _, future in pending:
+            future.cancel()
+        readers.dismiss()
+
+
+class _Readers:
+    """Threads that load batches, started as they are needed. Not those of :mod:`concurrent.futures`, which the interpreter
+    waits for before it ends: one of these may hang for ever."""
+
+    def __init__(self, load: Callable[[int], Batch], most: int) -> None:
+        self.load, self.most = load, most
+        self.jobs: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
+        self.threads: list[threading.Thread] = []
+
+    def submit(self, first: int) -> Future[Batch]:
+        future: Future[Batch] = Future()
+        self.jobs.put((first, future))
+        if len(self.threads) < self.most:
+            name = f"alexnet-reader-{len(self.threads)}"
+            thread = threading.Thread(target=self._read, name=name, daemon=True)
+            thread.start()
+            self.threads.append(thread)
+        return future
+
+    def dismiss(self) -> None:
+        """Let them end, and wait a moment for those that can."""
+        for _ in self.threads:
+            self.jobs.put(None)
+        deadline = time.monotonic() + DISMISS_SECONDS
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _read(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            first, future = job
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self.load(first))
+                except BaseException as error:
+                    future.set_exception(error)
 
 
 def _wait(pending: deque[tuple[int, Future[Batch]]], timeout: float) -> Batch:
@@ -136,6 +190,6 @@ def _wait(pending: deque[tuple[int, Future[Batch]]], timeout: float) -> Batch:
     try:
         return future.result(timeout)
     except TimeoutError:
-        raise AlexNetError(
+        raise ReadTimeoutError(
             f"reading the batch at position {first} took longer than {timeout:g} s; is the disk of the data reachable?"
         ) from None

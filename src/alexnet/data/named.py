@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet.core.errors import DataError, printable
+from alexnet.core.errors import DataError, printable, refused
 from alexnet.core.runs import cache_folder
 from alexnet.data.builtin import digits, shapes_folder
 from alexnet.data.cifar import cifar10, is_cifar10
@@ -31,7 +31,7 @@ NAMED_SETS = {
 
 _HOMES = {
     "imagenette": "https://github.com/fastai/imagenette, and unpack it",
-    "imagenet": "https://image-net.org (for members): the tars of ILSVRC-2012, or Kaggle's tree",
+    "imagenet": "https://image-net.org (members): the tars of ILSVRC-2012, or Kaggle's tree",
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist (four .gz files)",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html (the binary version), and unpack it",
 }
@@ -71,8 +71,8 @@ def named_source(
     path = next((root / place for place in NAMED_SETS[name] if (root / place).exists()), None)
     if path is None:
         raise DataError(
-            f"{name}: not found in {printable(root)} (looked for {', '.join(NAMED_SETS[name])}); get it from "
-            f"{_HOMES[name]}, and name the folder it is in by --data-root or $ALEXNET_DATA"
+            f"{name}: not found in {printable(root)} (looked for {', '.join(NAMED_SETS[name])}); get it from {_HOMES[name]}, "
+            "and name its folder by --data-root or $ALEXNET_DATA"
         )
     if name == "fashion-mnist":
         return idx_set(path, seed, FASHION_MNIST_CLASSES)
@@ -98,7 +98,8 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
                 f"{printable(path)}: no such file, folder or named set; the sets are {', '.join(NAMED_SETS)}"
             )
     except (OSError, ValueError) as error:
-        raise DataError(f"{printable(path)}: cannot be read ({printable(error)})") from error
+        said = refused(error, path) if isinstance(error, OSError) else f"{printable(path)}: {printable(error)}"
+        raise DataError(said) from error
     if is_idx(path):
         return idx_set(path, seed)
     if path.suffix.lower() == ".tar":

@@ -25,14 +25,17 @@ from PIL import Image
 
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.preprocessing import ColorStatistics
-from alexnet.core.runs import read_json, sha256_file
+from alexnet.core.runs import map_array, read_array, read_file, read_json, sha256_file
 from alexnet.data.sources import SPLITS
 
 VERSION = 1
 HEADER_BYTES = 128
 """Of a .npy file with four dimensions; the pixels follow."""
+MAX_SIZE = 4096
+"""Side of a stored image, at most."""
 UNFINISHED = ".unfinished"
 """Folder inside a packed directory that exists until its preparation is complete."""
+AGAIN = "remove the folder and prepare it again"
 
 
 class PackedSplit:
@@ -43,14 +46,22 @@ class PackedSplit:
         self._folder = folder
         self._meta = meta
         self._jpeg = meta["store"] == "jpeg"
-        n, size, channels = int(meta["counts"][name]["images"]), int(meta["size"]), int(meta["channels"])
+        n, size, channels = meta["counts"][name]["images"], meta["size"], meta["channels"]
         self._shape_SSC = (size, size, channels)
         self.labels: NDArray[np.int64] = _load_array(folder / f"{name}.labels.npy", (n,), np.int64)
         """(N,)"""
+        if not 0 <= self.labels.min() <= self.labels.max() < len(meta["classes"]):
+            raise DataError(
+                f"{printable(folder)}/{name}.labels.npy: labels {self.labels.min()} to {self.labels.max()} of "
+                f"{len(meta['classes'])} classes; {AGAIN}"
+            )
         self._crc32_N: NDArray[np.uint32] = _load_array(folder / f"{name}.crc32.npy", (n,), np.uint32)
         if self._jpeg:
             self._offset_N = _load_array(folder / f"{name}.offsets.npy", (n + 1,), np.int64)
-            self._stored: NDArray[np.uint8] = np.memmap(folder / f"{name}.images.bin", np.uint8, "r")
+            images, ends_N = folder / f"{name}.images.bin", self._offset_N[1:]
+            if self._offset_N[0] != 0 or (ends_N <= self._offset_N[:-1]).any() or ends_N[-1] != images.stat().st_size:
+                raise DataError(f"{printable(folder)}/{name}.offsets.npy: not the offsets of its records; {AGAIN}")
+            self._stored: NDArray[np.uint8] = np.memmap(images, np.uint8, "r")
         else:
             self._stored = _load_array(folder / f"{name}.images.npy", (n, *self._shape_SSC), np.uint8, mmap=True)
         self._verified_N = np.zeros(n, dtype=bool)
@@ -73,7 +84,11 @@ class PackedSplit:
         if self._jpeg:
             image_BSSC = np.empty((len(index_B), *self._shape_SSC), dtype=np.uint8)
             for b, i in enumerate(index_B.tolist()):
-                image_BSSC[b] = decode_record(self.record(i), self._shape_SSC[2])
+                jpeg = self.record(i)
+                try:
+                    image_BSSC[b] = decode_record(jpeg, self._shape_SSC[2], self._shape_SSC[0])
+                except Exception as error:  # whatever a decoder raises for what is no such record
+                    raise self._damaged(i, printable(error)) from error
             return image_BSSC
         images_BSSC: NDArray[np.uint8] = self._stored[index_B]
         for b in np.flatnonzero(~self._verified_N[index_B]).tolist():
@@ -90,18 +105,34 @@ class PackedSplit:
         if self._verified_N[index]:
             return
         if zlib.crc32(stored) != self._crc32_N[index]:
-            file = f"{self.name}.images.{'bin' if self._jpeg else 'npy'}"
-            raise DataError(
-                f"{printable(self._folder)}/{file}: image {index} ({printable(self.path(index))}) is damaged: its bytes are not "
-                "those that were prepared; remove the folder and prepare it again"
-            )
+            raise self._damaged(index, "its bytes are not those that were prepared")
         self._verified_N[index] = True
 
+    def _damaged(self, index: int, why: str) -> DataError:
+        file = f"{self.name}.images.{'bin' if self._jpeg else 'npy'}"
+        try:
+            name = printable(self.path(index))
+        except DataError:
+            name = f"its name is lost: {self.name}.paths.jsonl is damaged as well"
+        return DataError(f"{printable(self._folder)}/{file}: image {index} ({name}) is damaged: {why}; {AGAIN}")
+
     def _read_paths(self) -> Iterator[str]:
-        path = self._folder / f"{self.name}.paths.jsonl"
-        _verify_file(path, self._meta)
-        with open(path, encoding="ascii") as file:
-            yield from map(json.loads, file)
+        file = self._folder / f"{self.name}.paths.jsonl"
+        _verify_file(file, self._meta)
+        num = 0
+        try:
+            with open(file, encoding="ascii") as lines:
+                for num, line in enumerate(lines, start=1):
+                    name = json.loads(line)
+                    if not isinstance(name, str) or num > len(self):
+                        raise ValueError(f"line {num} is not the name of an image")
+                    yield name
+            if num != len(self):
+                raise ValueError(f"{num} names")
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{printable(file)}: not the names of {len(self)} images ({printable(error)}); {AGAIN}"
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +155,23 @@ class Part:
         return self.split.read(self.image_N[index_B])
 
 
-def decode_record(jpeg: bytes, channels: int) -> NDArray[np.uint8]:
+def decode_record(jpeg: bytes, channels: int, side: int | None = None) -> NDArray[np.uint8]:
     """The pixels of one of our own JPEG records, (S, S, C), by simplejpeg if it is installed, else by Pillow, to the
-    same result."""
+    same result. With ``side``, a record whose header says another size is a :class:`ValueError` and not decoded."""
     try:
         import simplejpeg
     except ImportError:
         image = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
+        _require_side(image.size, side)
         return np.asarray(image).reshape(image.height, image.width, channels)
+    if side is not None:
+        _require_side(simplejpeg.decode_jpeg_header(jpeg)[:2], side)
     return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB" if channels == 3 else "GRAY"))
+
+
+def _require_side(sides: tuple[int, ...], side: int | None) -> None:
+    if side is not None and sides != (side, side):
+        raise ValueError(f"a record of {sides[0]} x {sides[1]} pixels, not {side} x {side}")
 
 
 @dataclass(frozen=True)
@@ -160,18 +199,33 @@ class PackedSet:
     @cached_property
     def mean(self) -> NDArray[np.float32]:
         """The mean training image, (S, S, C), on 0..255."""
-        return _load_array(self._training_file("mean.npy"), (self.size, self.size, self.channels), np.float32)
+        file = self._training_file("mean.npy")
+        mean_SSC = _load_array(file, (self.size, self.size, self.channels), np.float32)
+        if not np.isfinite(mean_SSC).all():
+            raise DataError(f"{printable(file)}: holds values that are not finite; {AGAIN}")
+        return mean_SSC
 
     @cached_property
     def color(self) -> ColorStatistics:
-        value = read_json(self._training_file("color.json"))
-        return ColorStatistics(
-            mean_C=np.array(value["mean"]),
-            covariance_CC=np.array(value["covariance"]),
-            eigenvalues_C=np.array(value["eigenvalues"]),
-            eigenvectors_CC=np.array(value["eigenvectors"]),
-            standard_deviations_C=np.array(value["standard_deviations"]),
-        )
+        file, c = self._training_file("color.json"), self.channels
+
+        def numbers(name: str, *shape: int) -> NDArray[np.float64]:
+            array = np.array(value[name], dtype=np.float64)
+            if array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"{name} is not {shape} finite numbers")
+            return array
+
+        try:
+            value = read_json(file)
+            return ColorStatistics(
+                mean_C=numbers("mean", c),
+                covariance_CC=numbers("covariance", c, c),
+                eigenvalues_C=numbers("eigenvalues", c),
+                eigenvectors_CC=numbers("eigenvectors", c, c),
+                standard_deviations_C=numbers("standard_deviations", c),
+            )
+        except (AlexNetError, ValueError, TypeError, LookupError, OverflowError) as error:
+            raise DataError(f"{printable(file)}: not the statistics of a set ({printable(error)}); {AGAIN}") from error
 
     def split(self, name: str) -> PackedSplit:
         """Raises :class:`DataError` naming the splits there are."""
@@ -187,6 +241,8 @@ class PackedSet:
     def _training_file(self, name: str) -> Path:
         if "train" not in self.splits:
             raise DataError(f"{printable(self.path)}: no training images, so no {name}; it can only be evaluated on")
+        if name not in self.meta["files"]:
+            raise DataError(f"{printable(self.path)}: {name} is not among the files in meta.json; {AGAIN}")
         return self.path / name
 
 
@@ -201,11 +257,9 @@ def open_packed(path: str | Path) -> PackedSet:
     for name, expected in meta["files"].items():
         file = folder / name
         if not file.is_file():
-            raise DataError(f"{printable(file)}: missing; remove the folder and prepare it again")
+            raise DataError(f"{printable(file)}: missing; {AGAIN}")
         if (size := file.stat().st_size) != expected["bytes"]:
-            raise DataError(
-                f"{printable(file)}: {size:,} bytes, prepared with {expected['bytes']:,}; remove the folder and prepare it again"
-            )
+            raise DataError(f"{printable(file)}: {size:,} bytes, but meta.json says {expected['bytes']:,}; {AGAIN}")
         if not name.endswith((".images.npy", ".images.bin", ".paths.jsonl")):
             _verify_file(file, meta)
     splits: dict[str, PackedSplit] = {n: PackedSplit(folder, n, meta) for n in SPLITS if n in meta["counts"]}
@@ -214,7 +268,12 @@ def open_packed(path: str | Path) -> PackedSet:
 
 def is_packed(path: Path) -> bool:
     """Whether a path is a packed directory, finished or not."""
-    return (path / "meta.json").is_file() or (path / UNFINISHED).is_dir()
+    return (path / "meta.json").is_file() or (path / UNFINISHED).is_dir() or _has_checksums(path)
+
+
+def _has_checksums(path: Path) -> bool:
+    """Whether a folder without a meta.json was a packed set once."""
+    return any((path / f"{split}.crc32.npy").is_file() for split in SPLITS)
 
 
 def seal(meta: dict[str, Any]) -> dict[str, Any]:
@@ -233,22 +292,69 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     if not (folder / "meta.json").is_file():
         if (folder / UNFINISHED).is_dir():
             raise DataError(f"{printable(folder)}: unfinished: run prepare again, it goes on where it stopped")
+        if _has_checksums(folder):
+            raise DataError(f"{printable(folder)}/meta.json: missing; {AGAIN}")
         raise DataError(f"{printable(folder)}: not a packed set (no meta.json); make one with `alexnet prepare`")
     try:
         meta = read_json(folder / "meta.json")
     except AlexNetError as error:
-        raise DataError(f"{error}; remove the folder and prepare it again") from error
+        raise DataError(f"{error}; {AGAIN}") from error
     if not isinstance(meta, dict) or meta.get("format") != "alexnet packed set":
         raise DataError(f"{printable(folder)}/meta.json: not that of a packed set")
     if meta.get("version") != VERSION:
         raise DataError(
-            f"{printable(folder)}: packed format version {printable(meta.get('version'))}, this program reads {VERSION}; "
-            "remove the folder and prepare it again"
+            f"{printable(folder)}/meta.json: packed format version {printable(meta.get('version'))[:20]}, "
+            f"this program reads {VERSION}; {AGAIN}"
         )
     checksum = meta.pop("sha256", None)
     if checksum != _canonical_hash(meta) or meta.get("complete") is not True:
-        raise DataError(f"{printable(folder)}/meta.json: damaged or edited; remove the folder and prepare it again")
+        raise DataError(f"{printable(folder)}/meta.json: damaged or edited; {AGAIN}")
+    meta = {"protocol": {}, "rejected": [], "notes": [], **meta}
+    if fault := _meta_fault(meta):
+        raise DataError(f"{printable(folder)}/meta.json: {fault}; {AGAIN}")
     return meta
+
+
+def _meta_fault(meta: dict[str, Any]) -> str:
+    """What a set that this program prepared would not have; its checksum does not tell who wrote it."""
+    classes, counts, files = meta.get("classes"), meta.get("counts"), meta.get("files")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return "its classes are no list of names"
+    if meta.get("store") not in ("pixels", "jpeg") or meta.get("channels") not in (1, 3):
+        return "its store or its channels are unknown"
+    if not isinstance(meta.get("size"), int) or not 1 <= meta["size"] <= MAX_SIZE:
+        return f"its size is not 1 to {MAX_SIZE}"
+    if not isinstance(counts, dict) or not counts or not counts.keys() <= set(SPLITS):
+        return "its splits are not some of train, val and test"
+    for count in counts.values():
+        if not isinstance(count, dict) or not _is_count(count.get("images"), 1):
+            return "a split does not say how many images it has"
+    if not isinstance(files, dict) or not _files_of(meta) <= files.keys():
+        return "files of the set are not listed"
+    for name, file in files.items():
+        if name in ("", ".", "..") or "/" in name or "\0" in name or not isinstance(file, dict):
+            return f"{printable(name)[:40]!r} is no file of the set"
+        if not _is_count(file.get("bytes"), 0) or not isinstance(file.get("sha256"), str):
+            return f"size or SHA-256 of {printable(name)[:40]} is missing"
+    if not isinstance(meta.get("fingerprint"), str) or not isinstance(meta["protocol"], dict):
+        return "its fingerprint or its protocol is missing"
+    rejected, notes = meta["rejected"], meta["notes"]
+    if not isinstance(notes, list) or not isinstance(rejected, list):
+        return "its notes or its rejected files are no list"
+    if not all(isinstance(r, dict) and {str} == {type(r.get(key)) for key in ("path", "reason")} for r in rejected):
+        return "a rejected file has no path or no reason"
+    return ""
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 62
+
+
+def _files_of(meta: dict[str, Any]) -> set[str]:
+    """The names of the files that a set must have."""
+    images = ["images.npy"] if meta["store"] == "pixels" else ["images.bin", "offsets.npy"]
+    kinds = ["labels.npy", "crc32.npy", "paths.jsonl", *images]
+    return {f"{split}.{kind}" for split in meta["counts"] for kind in kinds}
 
 
 def _canonical_hash(value: Any) -> str:
@@ -259,18 +365,17 @@ def _canonical_hash(value: Any) -> str:
 def _verify_file(file: Path, meta: dict[str, Any]) -> None:
     if sha256_file(file) != meta["files"][file.name]["sha256"]:
         raise DataError(
-            f"{printable(file)}: damaged: its bytes are not those that were prepared; remove the folder and prepare it again"
+            f"{printable(file)}: damaged: its bytes are not those that were prepared, by meta.json; {AGAIN}"
         )
 
 
 def _load_array(file: Path, shape: tuple[int, ...], dtype: type[np.generic], mmap: bool = False) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{printable(file)}: not a readable NumPy file ({printable(error)})") from error
+        array = map_array(file) if mmap else read_array(io.BytesIO(read_file(file)), file)
+    except AlexNetError as error:
+        raise DataError(f"{error}; {AGAIN}") from error
     if array.shape != shape or array.dtype != dtype:
         raise DataError(
-            f"{printable(file)}: {array.dtype} {array.shape}, but meta.json says {np.dtype(dtype)} {shape}; "
-            "remove the folder and prepare it again"
+            f"{printable(file)}: {array.dtype} {array.shape}, but meta.json says {np.dtype(dtype)} {shape}; {AGAIN}"
         )
     return array

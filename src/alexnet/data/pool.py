@@ -7,12 +7,15 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_connection
-from typing import TypeVar
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar
 
 from alexnet.core.errors import AlexNetError
 from alexnet.core.memory import keep_freed_memory
@@ -20,12 +23,34 @@ from alexnet.core.memory import keep_freed_memory
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+LOOK_SECONDS = 1.0
+"""Between two looks at what the workers are doing. Time is counted in looks: Ctrl-Z stops this process as well, and then
+nobody is late."""
+STOPPED_SECONDS = 5.0
+"""After which a worker that was stopped (SIGSTOP, a debugger) is given up."""
+SILENT_SECONDS = 120.0
+"""After which a worker that has not used the processor since is given up: its disk does not answer."""
+
+
+@dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    job: int = 0
+    """What it works on."""
+    ticks: str = ""
+    """The processor time it had used at the last look."""
+    silent: float = 0.0
+    """Seconds since it has used more."""
+    stopped: float = 0.0
+    """Seconds since it was stopped."""
+
 
 def in_processes(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None
 ) -> Iterator[tuple[Job, Result]]:
     """Each job with its result, in the order in which they finish. ``workers``: None for one a core; 0 or 1 for
-    none."""
+    none. Raises what ``function`` raises, and :class:`AlexNetError` naming a worker that died, was stopped, or hangs."""
     count = min(len(jobs), len(os.sched_getaffinity(0)) if workers is None else workers)
     if count <= 1:
         for job in jobs:
@@ -33,31 +58,111 @@ def in_processes(
         return
     # Forked workers import nothing, and need no `if __name__ == "__main__"` in the caller's script. They run only our
     # own drawing and decoding, which takes no lock that a thread of this process could have held (Python 3.12 warns of
-    # that).
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
-    waiting = iter(jobs)
-    running: dict[Future[Result], Job] = {}
+    # that). Pipes alone connect them, so nothing is needed in /dev/shm.
+    pool: list[_Worker] = []
     try:
-        while True:
-            for job in waiting:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)
-                    running[pool.submit(function, job)] = job
-                if len(running) >= 2 * count:
-                    break
-            if not running:
-                return
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool as error:
-        raise AlexNetError(
-            "a worker process died (killed for memory, or by a file that crashes the decoder): run it again, "
-            "with fewer --workers; --workers 1 shows at which file"
-        ) from error
+        for _ in range(count):
+            pool.append(_start(function, jobs))
+        yield from _results(pool, jobs)
+        for worker in pool:
+            worker.process.join(LOOK_SECONDS)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for worker in pool:
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _start(function: Callable[[Job], Result], jobs: Sequence[Job]) -> _Worker:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(function, jobs, theirs), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    theirs.close()  # so that the death of the worker is the end of what is read from it
+    return _Worker(process, ours)
+
+
+def _results(pool: Sequence[_Worker], jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    todo = iter(range(len(jobs)))
+    busy = {worker.pipe: worker for worker in pool if _give(worker, todo)}
+    look = time.monotonic() + LOOK_SECONDS
+    while busy:
+        results = []
+        for pipe in wait(list(busy), LOOK_SECONDS):
+            assert isinstance(pipe, Connection)
+            worker = busy[pipe]
+            try:
+                fine, answer = pipe.recv()
+            except (EOFError, OSError):
+                raise _died(worker) from None
+            if not fine:
+                raise answer
+            results.append((jobs[worker.job], answer))
+            if not _give(worker, todo):
+                del busy[pipe]
+        if time.monotonic() >= look:
+            for worker in busy.values():
+                _look(worker)
+            look = time.monotonic() + LOOK_SECONDS
+        yield from results
+
+
+def _give(worker: _Worker, todo: Iterator[int]) -> bool:
+    """Send a worker its next job, or home."""
+    job = next(todo, None)
+    try:
+        worker.pipe.send(job)
+    except OSError:
+        raise _died(worker) from None
+    if job is not None:
+        worker.job, worker.silent, worker.stopped = job, 0.0, 0.0
+    return job is not None
+
+
+def _died(worker: _Worker) -> AlexNetError:
+    worker.process.join(LOOK_SECONDS)
+    code = worker.process.exitcode
+    how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with code {code}"
+    return AlexNetError(
+        f"worker process {worker.process.pid} {how} (for want of memory, or by a file that crashes the decoder): run it "
+        "again, with fewer --workers; --workers 1 shows at which file"
+    )
+
+
+def _look(worker: _Worker) -> None:
+    """Raise :class:`AlexNetError` if a worker stands still, as far as the system tells."""
+    try:
+        fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it died, which its pipe will say, or this is no Linux
+        return
+    state, ticks = fields[0], " ".join(fields[11:13])
+    worker.stopped = worker.stopped + LOOK_SECONDS if state in "Tt" else 0.0
+    worker.silent = worker.silent + LOOK_SECONDS if ticks == worker.ticks else 0.0
+    worker.ticks = ticks
+    if worker.stopped >= STOPPED_SECONDS:
+        raise AlexNetError(
+            f"worker process {worker.process.pid} was stopped from outside and has not gone on for {STOPPED_SECONDS:g} s; "
+            "run it again"
+        )
+    if worker.silent >= SILENT_SECONDS:
+        raise AlexNetError(
+            f"worker process {worker.process.pid} has done nothing for {SILENT_SECONDS:g} s (state {state}); is the disk of "
+            "the data reachable? Run it again when it is"
+        )
+
+
+def _work(function: Callable[[Job], Result], jobs: Sequence[Job], pipe: Connection) -> None:
+    _start_worker()
+    with suppress(EOFError, OSError):  # of a pipe whose other end died
+        while (job := pipe.recv()) is not None:
+            try:
+                answer: tuple[bool, Any] = True, function(jobs[job])
+            except Exception as error:
+                error.add_note(f"in worker process {os.getpid()}:\n{traceback.format_exc()}")
+                answer = False, error
+            pipe.send(answer)
 
 
 def _start_worker() -> None:
@@ -72,5 +177,5 @@ def _start_worker() -> None:
 
 
 def _follow(sentinel: int) -> None:
-    wait_for_connection([sentinel])
+    wait([sentinel])
     os._exit(1)

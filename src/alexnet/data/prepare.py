@@ -5,6 +5,9 @@ The images of a split are cut into shards of fixed size. A worker decodes a shar
 place, then a small journal file: a journal that is there is a shard that is done. The result does not depend on the
 number of workers or on interruptions, byte for byte. A rejected image leaves a hole; in the end the last images of the
 split move into the holes, in order, which can be repeated without harm until the file is cut to its length.
+
+Of N parts, on as many hosts, each does every N-th shard and writes its pixels to a file of its own: two hosts that write to
+one file over a network spoil each other's pages. Whoever finds all journals there brings the pixels to their place.
 """
 
 # Shape suffixes: N images of a split or shard, S rows and columns, P pixels, C channels.
@@ -12,7 +15,6 @@ split move into the holes, in order, which can be repeated without harm until th
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -32,12 +34,13 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
+from alexnet.core.errors import AlexNetError, DataError, UsageError, printable, refused
 from alexnet.core.runs import cache_folder, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.share import Share, listed, locked, unfinished
 from alexnet.data import pixels
 from alexnet.data.named import find_source
 from alexnet.data.named import named_source as named_source
-from alexnet.data.packed import HEADER_BYTES, UNFINISHED, VERSION, PackedSet, is_packed, open_packed, seal
+from alexnet.data.packed import AGAIN, HEADER_BYTES, UNFINISHED, VERSION, PackedSet, is_packed, open_packed, seal
 from alexnet.data.pool import in_processes
 from alexnet.data.shards import (
     JPEG_QUALITY,
@@ -45,10 +48,10 @@ from alexnet.data.shards import (
     Rejected,
     Shard,
     Store,
-    journal_path,
     pack_shard,
     read_journal,
     records_path,
+    write_pixels,
 )
 from alexnet.data.sources import SPLITS, Record, Source, class_faults, class_notes, fingerprint_of
 
@@ -61,7 +64,8 @@ COMPILE_FROM = 500
 """Images, from which on resizing is compiled: that takes half a second once, and saves a millisecond an image."""
 SHARD_IMAGES = 256
 SHARDS = 32
-"""At least, of a large enough source: or else some workers wait at the end while others have a whole shard to do."""
+"""At least, of each part of a large enough source: or else some workers wait at the end while others have a whole shard to
+do."""
 SHARD_BYTES = 128 << 20
 """Of pixels, at most: what a worker holds."""
 
@@ -87,21 +91,63 @@ def prepare(
     not say. ``max_bad``: how many unreadable images to put up with, a count, or a fraction if below 1; None for 0.1 %
     of all (at least 10) and 10 % of each class.
 
-    Interrupted, the same call goes on where it stopped; on a finished set of the same source it returns that. Raises
-    :class:`DataError` for a source that cannot be used, and :class:`UsageError` for a folder that holds something else.
+    Interrupted, the same call goes on where it stopped; on a finished set of the same source it returns that. A folder begun
+    by :func:`prepare_part` is joined. Raises :class:`DataError` for a source that cannot be used, :class:`UsageError` for
+    a folder that holds something else, and :class:`AlexNetError` naming parts that are not done.
     """
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
-    folder, plan = Path(packed), _plan(listing, size, store)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            if not (folder / "meta.json").exists():
-                _begin(folder, plan)
-                digests = _pack_shards(folder, plan, workers, progress)
-                _finish(folder, plan, max_bad, digests)
-            return _finished(folder, plan)
-    except OSError as error:
-        raise _storage_error(error, folder, plan) from error
+    folder = Path(packed)
+    plan = _plan(listing, size, store, _parts_begun(folder))
+    with _reported(folder, plan), _finishing(folder, plan) as finished:
+        if not finished and plan.parts == 1:
+            hashes = _RunningHashes(folder, plan, _packed(folder))
+            for shard in _pack_shards(folder, plan, plan.shards, workers, progress):
+                hashes.add(shard)
+            _finish(folder, plan, max_bad, hashes.digests())
+        elif not finished:
+            if left := _parts_left(folder, plan):
+                raise AlexNetError(
+                    f"{printable(folder)}: {listed(left)} not done; run prepare with --part for each of them, on any host, "
+                    "or remove this folder"
+                )
+            _finish(folder, plan, max_bad, _gather(folder, plan, progress))
+    return _finished(folder, plan)
+
+
+def prepare_part(
+    source: str | Path | Source,
+    packed: str | Path,
+    share: Share,
+    *,
+    size: int | None = None,
+    store: Store = "pixels",
+    data_root: str | Path | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    max_bad: float | None = None,
+    progress: Progress | None = None,
+) -> list[Share]:
+    """One of several parts of :func:`prepare`: every N-th shard of ``source`` into the folder ``packed`` that all parts
+    share. The last part to end joins them, to the bytes that one process would have written.
+
+    Returns the parts that are not done yet; if there are none, the set is finished. Options and errors are those of
+    :func:`prepare`, and the options must be the same for all parts. Interrupted, the same call goes on. Where another
+    process does the same part, it is waited for. ``progress`` counts the images of this part, then those joined.
+    """
+    listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
+    folder, plan = Path(packed), _plan(listing, size, store, share.total)
+    mine = share.of(plan.shards)
+    with _reported(folder, plan):
+        with _finishing(folder, plan) as finished:
+            pass
+        if not finished and plan.parts > 1:
+            with locked(folder / UNFINISHED / f"part-{share.number}"):
+                for _ in _pack_shards(folder, plan, mine, workers, progress):
+                    pass
+            if left := _parts_left(folder, plan):
+                return left
+    prepare(listing, folder, size=size, store=store, workers=workers, max_bad=max_bad, progress=progress)
+    return []
 
 
 def resolve(
@@ -150,6 +196,7 @@ class _Plan:
     source: Source
     size: int
     store: Store
+    parts: int
     protocol: dict[str, Any]
     shards: Sequence[Shard]
     notes: Sequence[str]
@@ -167,15 +214,20 @@ class _Plan:
     def image_bytes(self) -> int:
         return self.size**2 * self.source.channels
 
+    @property
+    def in_place(self) -> bool:
+        """Whether workers write pixels where they will stay."""
+        return self.store == "pixels" and self.parts == 1
 
-def _plan(source: Source, size: int | None, store: Store) -> _Plan:
-    side = size or source.size or SIZE
+
+def _plan(source: Source, size: int | None, store: Store, parts: int = 1) -> _Plan:
+    side = (source.size or SIZE) if size is None else size
     if not 1 <= side <= 4096:
         raise UsageError(f"size is {side}; the side of a packed image is 1 to 4096 pixels")
     for fault in class_faults(source):
         raise DataError(f"{printable(fault.path)}: {fault.reason}")
-    shard_images = min(SHARD_IMAGES, SHARD_BYTES // (side * side * source.channels), len(source.records) // SHARDS)
-    shard_images = max(1, shard_images)
+    most, share = SHARD_BYTES // (side * side * source.channels), len(source.records) // (SHARDS * parts)
+    shard_images = max(1, min(SHARD_IMAGES, most, share))
     shards = []
     for split in SPLITS:
         records = [record for record in source.records if record.split == split]
@@ -194,25 +246,54 @@ def _plan(source: Source, size: int | None, store: Store) -> _Plan:
     }
     names = (f"{record.split} {record.label} {record.name}" for record in source.records)
     fingerprint = fingerprint_of(VERSION, json.dumps(protocol), *source.classes, source.fingerprint, *names)
-    return _Plan(source, side, store, protocol, shards, [*source.notes, *class_notes(source)], fingerprint)
+    return _Plan(source, side, store, parts, protocol, shards, [*source.notes, *class_notes(source)], fingerprint)
 
 
 # --- states of the packed folder ------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time prepares a folder; another waits, and finds the work done."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _finishing(folder: Path, plan: _Plan) -> Iterator[bool]:
+    """The folder begun, and held by this process alone; another waits. Gives whether the set is finished."""
+    if _is_finished(folder):
+        yield True
+        return
+    if folder.exists() and any(folder.iterdir()) and not (folder / UNFINISHED).is_dir() and not _is_finished(folder):
+        raise _foreign(folder)
+    (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    with locked(folder / UNFINISHED / "whole"):
+        finished = _is_finished(folder)  # by the process that was waited for
+        if not finished:
+            _begin(folder, plan)
+        yield finished
+
+
+def _foreign(folder: Path) -> UsageError:
+    return UsageError(f"{printable(folder)}: neither empty nor a packed set; choose another folder")
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "meta.json").exists()
+
+
+def _parts_begun(folder: Path) -> int:
+    """The number of parts in which the folder was begun; 1 if it was not."""
+    state = folder / UNFINISHED / "plan.json"
+    return int(read_json(state).get("parts", 1)) if state.exists() else 1
+
+
+def _packed(folder: Path) -> set[str]:
+    """The names of the shards that are done. (To list a folder shows what other hosts did; to look for a file may not.)"""
+    return {path.stem for path in (folder / UNFINISHED).iterdir() if path.suffix == ".npz"}
+
+
+def _parts_left(folder: Path, plan: _Plan) -> list[Share]:
+    left = unfinished([shard.name for shard in plan.shards], _packed(folder), plan.parts)
+    return [] if _is_finished(folder) else left  # then the journals may be gone
 
 
 def _begin(folder: Path, plan: _Plan) -> None:
-    for leftover in folder.rglob(".*.tmp-*"):  # of a write that was killed
+    for leftover in folder.glob(".*.tmp-*"):  # of a write that was killed
         leftover.unlink()
     state = folder / UNFINISHED / "plan.json"
     if state.exists():
@@ -221,23 +302,36 @@ def _begin(folder: Path, plan: _Plan) -> None:
                 f"{printable(folder)}: begun with another source or other settings, or the source has changed since; "
                 "remove this folder to prepare from the start"
             )
+        if (parts := _parts_begun(folder)) != plan.parts:
+            how = f"in {parts} parts; go on with --part I/{parts}" if parts > 1 else "in one; go on without --part"
+            raise UsageError(f"{printable(folder)}: begun {how}, or remove this folder to begin anew")
     elif any(entry.name != UNFINISHED for entry in folder.iterdir()):
-        raise UsageError(f"{printable(folder)}: neither empty nor a packed set; choose another folder")
-    state.parent.mkdir(exist_ok=True)
-    write_json(state, {"fingerprint": plan.fingerprint})
+        raise _foreign(folder)
+    else:
+        write_json(state, {"fingerprint": plan.fingerprint, "parts": plan.parts})
     if plan.store == "pixels":
-        sizes = {split: HEADER_BYTES + len(records) * plan.image_bytes for split, records in plan.splits.items()}
-        written = sum(path.stat().st_blocks * 512 for path in folder.glob("*.images.npy"))
-        needed, free = sum(sizes.values()) - written, shutil.disk_usage(folder).free
+        files = [*folder.glob("*.images.npy"), *(folder / UNFINISHED).glob("*.bin")]
+        written = sum(path.stat().st_blocks * 512 for path in files)
+        needed, free = sum(_file_sizes(plan).values()) - written, shutil.disk_usage(folder).free
         if needed > free:
             raise AlexNetError(
                 f"no space left in {printable(folder)}: needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free; "
                 "choose another place, or a smaller --size"
             )
-        for split, size in sizes.items():
-            if not (images := folder / f"{split}.images.npy").exists():
-                with open(images, "wb") as file:
-                    file.truncate(size)
+    if plan.in_place:
+        _make_files(folder, plan)
+
+
+def _file_sizes(plan: _Plan) -> dict[str, int]:
+    return {split: HEADER_BYTES + len(records) * plan.image_bytes for split, records in plan.splits.items()}
+
+
+def _make_files(folder: Path, plan: _Plan) -> None:
+    """The files of pixels, empty, of full length: they take room as they are filled."""
+    for split, size in _file_sizes(plan).items():
+        if not (images := folder / f"{split}.images.npy").exists():
+            with open(images, "wb") as file:
+                file.truncate(size)
 
 
 def _finished(folder: Path, plan: _Plan) -> PackedSet:
@@ -251,6 +345,16 @@ def _finished(folder: Path, plan: _Plan) -> PackedSet:
     return packed
 
 
+@contextmanager
+def _reported(folder: Path, plan: _Plan) -> Iterator[None]:
+    """Failures of the disk in words."""
+    try:
+        yield
+    except OSError as error:
+        if not (isinstance(error, FileNotFoundError) and _is_finished(folder)):  # else another process was first
+            raise _storage_error(error, folder, plan) from error
+
+
 def _storage_error(error: OSError, folder: Path, plan: _Plan) -> AlexNetError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         needed = len(plan.source.records) * plan.image_bytes
@@ -259,31 +363,58 @@ def _storage_error(error: OSError, folder: Path, plan: _Plan) -> AlexNetError:
             f"no space left in {printable(folder)}: the set takes up to {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free; "
             "make room and prepare again, it goes on where it stopped"
         )
-    return AlexNetError(f"{printable(error.filename or folder)}: {error.strerror or printable(error)}")
+    return AlexNetError(refused(error, folder))
 
 
-def _pack_shards(folder: Path, plan: _Plan, workers: int | None, progress: Progress | None) -> dict[str, str]:
-    """Pack what is not packed yet. Meanwhile this process computes the SHA-256 of each file of pixels, by name: as it
-    will be if no image is rejected."""
-    total = len(plan.source.records)
-    todo = [shard for shard in plan.shards if not journal_path(folder, shard).exists()]
+def _pack_shards(
+    folder: Path, plan: _Plan, shards: Sequence[Shard], workers: int | None, progress: Progress | None
+) -> Iterator[Shard]:
+    """Pack those that are not packed yet; each when it is."""
+    packed = _packed(folder)
+    todo = [shard for shard in shards if shard.name not in packed]
+    names = {shard.name for shard in todo}
+    for leftover in (folder / UNFINISHED).glob(".*.tmp-*"):  # of a write that was killed
+        if leftover.name[1:].partition(".")[0] in names:  # else another part may be writing it
+            leftover.unlink()
+    total = sum(len(shard.records) for shard in shards)
     done = total - sum(len(shard.records) for shard in todo)
     if progress:
         progress(done, total)
-    pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store)
+    pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store, plan.in_place)
     if total - done >= COMPILE_FROM:
         pixels.KERNELS.available(build=True)
-    hashes = _RunningHashes(folder, plan, {shard.name for shard in plan.shards} - {shard.name for shard in todo})
     for shard, _ in in_processes(pack, todo, workers):
-        hashes.add(shard)
+        yield shard
         done += len(shard.records)
         if progress:
             progress(done, total)
+
+
+def _gather(folder: Path, plan: _Plan, progress: Progress | None) -> dict[str, str]:
+    """Bring the pixels that parts made to their place, shard by shard: they need not fit on the disk twice. Gives what
+    :meth:`_RunningHashes.digests` does."""
+    if plan.store == "jpeg":
+        return {}
+    _make_files(folder, plan)
+    hashes, done = _RunningHashes(folder, plan, set()), 0
+    for shard in plan.shards:
+        part = records_path(folder, shard)
+        if part.exists():  # else this was done before an interruption
+            content = part.read_bytes()
+            if len(content) != len(shard.records) * plan.image_bytes:
+                raise DataError(f"{printable(part)}: {len(content):,} bytes, not those of its images; {AGAIN}")
+            write_pixels(folder, shard, plan.image_bytes, content)
+            part.unlink()
+        hashes.add(shard)
+        done += len(shard.records)
+        if progress:
+            progress(done, len(plan.source.records))
     return hashes.digests()
 
 
 class _RunningHashes:
-    """SHA-256 of the files of pixels, from the front as far as shards are packed."""
+    """SHA-256 of the files of pixels, by name, from the front as far as shards are packed: as it will be if no image is
+    rejected."""
 
     def __init__(self, folder: Path, plan: _Plan, packed: set[str]) -> None:
         self.folder, self.plan, self.packed = folder, plan, packed

@@ -69,8 +69,9 @@ class Journal:
     odd: list[str]
 
 
-def pack_shard(folder: Path, size: int, channels: int, store: Store, shard: Shard) -> None:
-    """Decode the images of a shard, store the good ones, then write the journal."""
+def pack_shard(folder: Path, size: int, channels: int, store: Store, in_place: bool, shard: Shard) -> None:
+    """Decode the images of a shard, store the good ones, then write the journal. Without ``in_place`` they are stored
+    in a file of the shard's own, as JPEG records always are."""
     n = len(shard.records)
     image_NSSC = np.zeros((n, size, size, channels), dtype=np.uint8)
     good_N = np.zeros(n, dtype=bool)
@@ -90,14 +91,11 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, shard: Shar
         good_N[i] = True
         crc32_N[i] = zlib.crc32(jpegs[i] or image_NSSC[i].data)
         odd += [f"{record.name}: {remark}" for remark in remarks]
-    if store == "jpeg":
-        write_atomic(records_path(folder, shard), lambda file: file.writelines(jpegs))
+    if in_place:
+        write_pixels(folder, shard, image_NSSC[0].nbytes, image_NSSC.data)
     else:
-        with open(folder / f"{shard.split}.images.npy", "r+b") as file:
-            file.seek(HEADER_BYTES + shard.first * image_NSSC[0].nbytes)
-            file.write(image_NSSC.data)
-            file.flush()
-            os.fsync(file.fileno())
+        stored = jpegs if store == "jpeg" else [image_NSSC.data]
+        write_atomic(records_path(folder, shard), lambda file: file.writelines(stored))
     nothing = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
     sum_SSC, product_CC = color_moments(image_NSSC) if shard.split == "train" else nothing
     arrays = {
@@ -109,6 +107,15 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, shard: Shar
         "report": np.array(json.dumps({"rejected": [asdict(item) for item in rejected], "odd": odd})),
     }
     write_atomic(journal_path(folder, shard), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def write_pixels(folder: Path, shard: Shard, image_bytes: int, content: bytes | memoryview) -> None:
+    """Write the pixels of a shard to their place in the file of its split."""
+    with open(folder / f"{shard.split}.images.npy", "r+b") as file:
+        file.seek(HEADER_BYTES + shard.first * image_bytes)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_image(record: Record, size: int, channels: int) -> tuple[NDArray[np.uint8], list[str]]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import DataError, ImageError, printable
-from alexnet.data.decode import MAX_FILE_BYTES, read_image_file
+from alexnet.data.decode import MAX_FILE_BYTES, file_stamp, read_image_file
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -53,13 +53,15 @@ class Record:
     """None: the whole file."""
     data: bytes | NDArray[np.uint8] | None = None
     """An encoded image, or pixels (H, W, C)."""
+    stamp: str = ""
+    """Of a whole file: its size and modification time when it was listed. Another file in its place is refused."""
 
     def read(self) -> bytes | NDArray[np.uint8]:
         """The encoded image, or pixels. Raises :class:`ImageError`."""
         if self.data is not None:
             return self.data
         if self.length is None:
-            return read_image_file(Path(self.file), self.name)
+            return read_image_file(self.file, self.name, self.stamp)
         if self.length > MAX_FILE_BYTES:
             raise ImageError(self.name, "too large", f"{self.length:,} bytes; at most {MAX_FILE_BYTES:,}")
         try:
@@ -163,13 +165,11 @@ def csv_list(path: Path, seed: int = 0) -> Source:
 
     Paths are relative to the list's folder. Without a header line the columns stand in that order. Labels are names of
     classes, in the order of their text, or, if all are whole numbers, of their value. Any row that cannot be used is a
-    :class:`DataError` with its row number.
+    :class:`DataError` with its row number: numbers and names among the labels, and two spellings of a number (1 and 01),
+    too.
     """
     rows = _csv_rows(path)
-    labels = {label for _, _, label, _ in rows}
-    classes = (
-        sorted(labels, key=int) if all(label.isascii() and label.isdigit() for label in labels) else sorted(labels)
-    )
+    classes = _classes_of(path, rows)
     number = {name: label for label, name in enumerate(classes)}
     records: list[Record] = []
     stamps: list[str] = []
@@ -181,11 +181,15 @@ def csv_list(path: Path, seed: int = 0) -> Source:
         first_row[name] = row
         try:
             file = path.parent / name
-            status = file.stat()
-        except (OSError, ValueError):
-            raise DataError(f"{where}: {printable(name)}: no such file beside the list") from None
-        stamps.append(f"{row} {name} {label} {split} {status.st_size} {status.st_mtime_ns}")
-        records.append(Record(split or "train", number[label], name, str(file)))
+            stamp = file_stamp(file.stat())
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL byte in the name
+            raise DataError(
+                f"{where}: {printable(name)}: no such file; paths are relative to the folder of the list"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{where}: {printable(name)}: {error.strerror}") from None
+        stamps.append(f"{row} {name} {label} {split} {stamp}")
+        records.append(Record(split or "train", number[label], name, str(file), stamp=stamp))
     only_train = all(record.split == "train" for record in records)
     return Source(
         classes=classes,
@@ -195,11 +199,37 @@ def csv_list(path: Path, seed: int = 0) -> Source:
     )
 
 
+def _classes_of(path: Path, rows: Sequence[tuple[int, str, str, Split | None]]) -> list[str]:
+    """The labels in order. Their digits are compared, not their values: a number may have a million of them."""
+    first_row: dict[str, int] = {}
+    for row, _, label, _ in rows:
+        first_row.setdefault(label, row)
+    numbers = [label for label in first_row if label.isascii() and label.isdigit()]
+    if not numbers:
+        return sorted(first_row)
+    for label, row in first_row.items():
+        if not (label.isascii() and label.isdigit()):
+            raise DataError(
+                f"{printable(path)}, row {row}: label {printable(label)[:80]!r} is not a whole number, but "
+                f"{numbers[0][:20]!r} in row {first_row[numbers[0]]} is; use numbers or names for all"
+            )
+    numbers.sort(key=lambda label: (len(label.lstrip("0")), label.lstrip("0")))
+    for a, b in pairwise(numbers):
+        if a.lstrip("0") == b.lstrip("0"):
+            raise DataError(
+                f"{printable(path)}, row {first_row[b]}: label {b[:20]!r} is the number {a[:20]!r} of row "
+                f"{first_row[a]}, written in another way"
+            )
+    return numbers
+
+
 def _csv_rows(path: Path) -> list[tuple[int, str, str, Split | None]]:
     """(row number, path, label, split) of each row."""
     rows: list[tuple[int, str, str, Split | None]] = []
     columns = {"path": 0, "label": 1, "split": 2}
     row = 0
+    if path.exists() and not path.is_file():
+        raise DataError(f"{printable(path)}: not a regular file; a list is read from one")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets begin with a byte-order mark
             for row, cells in enumerate(csv.reader(file, strict=True), start=1):
@@ -221,7 +251,7 @@ def _csv_rows(path: Path) -> list[tuple[int, str, str, Split | None]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{printable(path)}, after row {row}: not a UTF-8 CSV file ({printable(error)})") from error
     except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
+        raise DataError(f"{printable(path)}: {error.strerror}; name a list that can be read") from error
     if not rows:
         raise DataError(f"{printable(path)}: no rows; a row is path,label[,split]")
     return rows

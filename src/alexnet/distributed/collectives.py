@@ -255,6 +255,20 @@ def _reduced(link: Link, x: Tensor) -> Tensor:
     return flat[: x.numel()].view(x.shape)
 
 
+def add_up(axis: Axis, what: str, x: Tensor) -> Tensor:
+    """The sum over the ranks of an axis of a tensor on the CPU, the same on all of them; no gradient, not counted."""
+    if axis.size > 1:
+        x = x.clone()
+        with exchange_errors(what):
+            dist.all_reduce(x, group=axis.group)
+    return x
+
+
+def any_of(axis: Axis, what: str, flag: bool) -> bool:
+    """Whether ``flag`` is set on any rank of an axis."""
+    return bool(add_up(axis, what, torch.tensor([int(flag)])).item())
+
+
 def ring_bytes(numel: int, size: int, element_bytes: int) -> int:
     """Bytes that each of ``size`` ranks sends when a sum of ``numel`` numbers goes round in a ring: 2 (size - 1) of
     ``size`` equal pieces, the numbers padded to a multiple of ``size``."""

@@ -6,33 +6,49 @@ torchrun, for tests and for small jobs on one machine.
 
 from __future__ import annotations
 
+import itertools
+import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=60)
 """A rank waits no longer for the others. What only one rank does between two steps must take less."""
+
+ROLL_CALL_SECONDS = 3.0
+"""In which the ranks that are alive say so, once an exchange has broken off."""
 
 GRACE_SECONDS = 5.0
 """For the other ranks to end, and to say why, once one has failed."""
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _FAULT = "alexnet/fault"
+_PROCESS = "alexnet/process"
+_HERE = "alexnet/here"
+_MEETING = "alexnet/meeting"
+_POLL_SECONDS = 0.02
+_BEAT_SECONDS = 1.0
+_turns = itertools.count()
+"""Of what all ranks have done together through the store, each in its own key."""
 
 T = TypeVar("T")
 
@@ -60,6 +76,16 @@ class Job:
 def in_job() -> bool:
     """Whether torchrun (or :func:`run_local`) started this process."""
     return all(name in os.environ for name in _ENVIRONMENT)
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the ranks again after a failure: the run then goes on, whatever the command says."""
+    return in_job() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def number() -> int:
+    """The rank of this process in its job, before or after it has joined; 0 of one that is alone."""
+    return int(os.environ["RANK"]) if in_job() else 0
 
 
 def whoami(device: str = "auto") -> Job:
@@ -101,13 +127,16 @@ def join(device: str = "auto", *, store: Path | None = None, timeout: timedelta 
     if job.device.type == "cuda":
         torch.cuda.set_device(job.device)
     try:
+        address = "env://" if store is None else store.resolve().as_uri()
+        found, _, _ = next(iter(rendezvous(address, job.rank, job.world, timeout=timeout)))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if job.device.type == "cuda" else "gloo",
-            init_method="env://" if store is None else store.resolve().as_uri(),
+            store=_meet(found, job, timeout),
             rank=job.rank,
             world_size=job.world,
             timeout=timeout,
         )
+        _store().set(f"{_PROCESS}/{job.rank}", f"{socket.gethostname()} {os.getpid()}")
         dist.barrier()  # none leaves before the last one is connected
     except (RuntimeError, ValueError, OSError) as error:  # the first is torch.distributed's own
         raise ExchangeError(
@@ -115,17 +144,49 @@ def join(device: str = "auto", *, store: Path | None = None, timeout: timedelta 
             "all were started, with the same --rdzv-endpoint"
         ) from error
     try:
-        yield job
-        with exchange_errors("leaving the job together"):
-            dist.barrier()
+        try:
+            yield job
+        except StoppedError:  # of all ranks; the launcher answers the exit of the first with SIGTERM to the others
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _leave()
+            raise
+        _leave()
     except ExchangeError as error:
-        raise ExchangeError(f"{where}: {error}; {_first_fault()}") from error
+        raise ExchangeError(f"{where}: {error}; {_first_fault(job)}") from error
+    except StoppedError:
+        raise
     except BaseException as error:
         _tell(f"{where} failed first: {type(error).__name__}: {_line(error)}")
         raise
     finally:
         with suppress(RuntimeError):  # of a group whose other ranks are gone
             dist.destroy_process_group()
+
+
+def _meet(store: Any, job: Job, timeout: timedelta) -> Any:
+    """A part of ``store`` for these processes alone. torchrun may give ranks that it starts again the store of those that
+    failed, where gloo would find the addresses of processes that are gone. The first rank opens a meeting, every rank
+    enters its own name, and goes in when it finds itself on the list of the guests."""
+    own, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+    if job.rank == 0:
+        store.set(_MEETING, own)
+    while time.monotonic() < deadline:
+        if store.check([_MEETING]):  # perhaps still the one of the processes before
+            meeting = f"{_MEETING}/{store.get(_MEETING).decode()}"
+            names = [f"{meeting}/{rank}" for rank in range(job.world)]
+            store.set(names[job.rank], own)
+            if job.rank == 0 and store.check(names):
+                store.set(meeting, json.dumps([store.get(name).decode() for name in names]))
+            if store.check([meeting]) and own in json.loads(store.get(meeting)):
+                return dist.PrefixStore(meeting, store)  # type: ignore[attr-defined]
+        time.sleep(_POLL_SECONDS)
+    raise RuntimeError("not all of them came")
+
+
+def _leave() -> None:
+    with exchange_errors("leaving the job together"):
+        dist.barrier()
 
 
 @contextmanager
@@ -143,17 +204,117 @@ def _tell(message: str) -> None:
         _store().compare_set(_FAULT, "", message)
 
 
-def _first_fault() -> str:
-    """What the rank that failed first has left, waiting a moment for it."""
+def _first_fault(job: Job) -> str:
+    """What the rank that failed first has left, waiting a moment for it; else which ranks do not answer."""
     with suppress(Exception):
         store = _store()
-        store.wait([_FAULT], timedelta(seconds=2))
-        return printable(store.get(_FAULT).decode(errors="replace"))
+        store.set(f"{_HERE}/{job.rank}", "")
+        if _answered(store, [_FAULT], ROLL_CALL_SECONDS):
+            return printable(store.get(_FAULT).decode(errors="replace"))
+        silent = [rank for rank in range(job.world) if not store.check([f"{_HERE}/{rank}"])]
+        if silent:
+            return "; ".join(_state_of(rank, store.get(f"{_PROCESS}/{rank}").decode()) for rank in silent)
     return "another rank was killed, is stopped, or cannot be reached: see its own output and that of the launcher"
+
+
+def _state_of(rank: int, process: str) -> str:
+    """Why a rank does not answer, as far as its host can be asked. A stopped process of this host is killed: the launcher's
+    SIGTERM would not reach it, and the job would last half a minute longer."""
+    host, _, number = process.partition(" ")
+    state, where = _state(process), f"rank {rank} (process {number} on {printable(host)})"
+    if state == "stopped":
+        os.kill(int(number), signal.SIGKILL)
+        return f"{where} was stopped, and is now killed"
+    return f"{where} was killed" if state == "gone" else f"{where} does not answer"
 
 
 def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
+
+
+def _state(process: str) -> Literal["elsewhere", "running", "stopped", "gone"]:
+    """Of a process, named by host and number, as far as this host knows."""
+    host, _, number = process.partition(" ")
+    if host != socket.gethostname():
+        return "elsewhere"
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+    return "gone" if state in "ZX" else "stopped" if state in "Tt" else "running"
+
+
+# What ranks do together, beside sending tensors --------------------------------------------------------------------------
+
+
+def on_first(what: str, work: Callable[[], T]) -> T:
+    """What the first rank alone does, and its answer, a JSON document, on every rank. However long it takes: the others wait
+    while the first gives signs of life. All ranks call this together; one process does the work and nothing else."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return work()
+    key, store = f"alexnet/first/{next(_turns)}", _store()
+    if dist.get_rank() == 0:
+        with _signs_of_life(f"{key}/beat"):
+            answer = work()
+        store.set(key, json.dumps(answer))
+        return answer
+    with exchange_errors(f"waiting for the first rank ({what})"):
+        beat, limit = b"", COLLECTIVE_TIMEOUT.total_seconds()
+        while not _answered(store, [key, _FAULT], _BEAT_SECONDS):
+            now = store.get(f"{key}/beat") if store.check([f"{key}/beat"]) else b""
+            if now != beat:
+                beat, limit = now, COLLECTIVE_TIMEOUT.total_seconds()
+            limit -= _BEAT_SECONDS
+            if _state(store.get(f"{_PROCESS}/0").decode()) == "gone":
+                raise RuntimeError("it was killed")
+            if limit < 0:
+                raise RuntimeError(f"no sign of life for {COLLECTIVE_TIMEOUT.total_seconds():g} s")
+        if not store.check([key]):
+            raise RuntimeError("it failed")
+    found: T = json.loads(store.get(key))
+    return found
+
+
+def _answered(store: Any, keys: list[str], seconds: float) -> bool:
+    """Whether one of ``keys`` is there within this time. The store's own waiting would print a warning each time."""
+    deadline, pause = time.monotonic() + seconds, 0.001
+    while not any(store.check([key]) for key in keys):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return True
+
+
+@contextmanager
+def _signs_of_life(key: str) -> Iterator[None]:
+    over, store = threading.Event(), _store()
+
+    def beat() -> None:
+        for number in itertools.count():
+            store.set(key, str(number))
+            if over.wait(_BEAT_SECONDS):
+                return
+
+    thread = threading.Thread(target=beat, name="alexnet-beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def tell_first(said: Any) -> list[Any]:
+    """What every rank says, JSON documents in the order of the ranks: on the first rank; on the others nothing."""
+    if not dist.is_initialized():
+        return [said]
+    key, store = f"alexnet/said/{next(_turns)}", _store()
+    store.set(f"{key}/{dist.get_rank()}", json.dumps(said))
+    if dist.get_rank():
+        return []
+    with exchange_errors("hearing every rank"):
+        return [json.loads(store.get(f"{key}/{rank}")) for rank in range(dist.get_world_size())]
 
 
 def _line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.distributed.device_mesh import DeviceMesh
 
+from alexnet.core.device import Layout
 from alexnet.core.errors import UsageError
 from alexnet.distributed.launch import COLLECTIVE_TIMEOUT
 
-Layout = Literal["data", "towers", "hybrid"]
 AXES = ("data", "tower")
 
 
@@ -80,9 +80,14 @@ class Mesh:
         """Which of the ``num`` images of a global batch this rank takes, by position."""
         return share(num, self.share_index, self.shares)
 
-    def evaluation_batches(self, num: int, batch_size: int) -> list[NDArray[np.int64]]:
-        """Which of ``num`` images this rank evaluates: see :func:`strided_batches`."""
-        return strided_batches(num, batch_size, self.share_index, self.shares)
+    def evaluation_order(self, num: int, batch_size: int) -> NDArray[np.int64]:
+        """Which of ``num`` images this rank evaluates: every ``shares``-th, filled up to whole batches of which all ranks
+        have as many, so that they meet as often. Numbers from ``num`` on are no images."""
+        batches = math.ceil(math.ceil(num / self.shares) / batch_size)
+        return self.share_index + self.shares * np.arange(batches * batch_size, dtype=np.int64)
+
+
+ONE_PROCESS = Mesh()
 
 
 def share(num: int, index: int, count: int) -> slice:
@@ -95,15 +100,6 @@ def share(num: int, index: int, count: int) -> slice:
 def share_sizes(num: int, count: int) -> list[int]:
     """How long each of these parts is."""
     return [(part := share(num, index, count)).stop - part.start for index in range(count)]
-
-
-def strided_batches(num: int, batch_size: int, index: int, count: int) -> list[NDArray[np.int64]]:
-    """Every ``count``-th of 0 .. num - 1 from ``index`` on, in batches. All ranks get the same number of batches, so that
-    they meet as often; the last ones of a rank may be empty."""
-    own_N = np.arange(index, num, count, dtype=np.int64)
-    longest = math.ceil(num / count)
-    steps = math.ceil(longest / batch_size)
-    return [own_N[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
 
 
 def mesh_shape(layout: Layout, world: int) -> tuple[int, int]:

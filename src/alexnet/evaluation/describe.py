@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.core.config import differences, to_json
-from alexnet.core.errors import UsageError, printable
+from alexnet.core.errors import UsageError, perhaps, printable
 from alexnet.evaluation.predict import load
 from alexnet.models import create_model, list_models
 from alexnet.models.summary import summarize
@@ -23,7 +23,8 @@ def describe(model: str) -> dict[str, Any]:
         network = load(model).model
     else:
         raise UsageError(
-            f"{printable(model)} is no run, model folder or network; networks are {', '.join(list_models())}"
+            f"{printable(model)}: no such run, model folder or network{perhaps(model, list_models())}; `alexnet info` lists "
+            "the networks"
         )
     stages = summarize(network)
     return {

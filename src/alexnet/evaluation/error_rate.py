@@ -10,7 +10,6 @@ a square.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +25,8 @@ from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import environment
 from alexnet.data.loader import batches
+from alexnet.distributed.collectives import add_up
+from alexnet.distributed.mesh import ONE_PROCESS, Mesh
 from alexnet.evaluation.probabilities import Probabilities
 from alexnet.evaluation.views import Views, views_of
 from alexnet.models.lrn import kernels_in_use
@@ -152,57 +153,95 @@ class Evaluation:
 
 
 class Tally:
-    """Running counts over the images of a split."""
+    """What was answered to each image of a split, whichever rank was asked."""
 
-    def __init__(self, classes: Sequence[str], paths: Sequence[str]) -> None:
-        self.classes, self.paths = classes, paths
-        self.times_N = np.zeros(len(paths), dtype=np.int64)
-        self.counts_K3 = np.zeros((len(classes), 3), dtype=np.int64)
-        """Images, top-1 errors, top-5 errors of each class."""
-        self.loss_sum = 0.0
-        self.confusion: Counter[tuple[int, int]] = Counter()
-        self.mistakes: list[Mistake] = []
+    def __init__(self, num: int) -> None:
+        self.times_N = np.zeros(num, dtype=np.int64)
+        """How often each image was counted."""
+        self.rank_N = np.zeros(num, dtype=np.int64)
+        """How many classes stood before its own."""
+        self.predicted_N = np.zeros(num, dtype=np.int64)
+        self.own_N = np.zeros(num)
+        """ln of the probability of its class."""
+        self.best_N = np.zeros(num)
+        """ln of the probability of the predicted class."""
 
     def add(self, image_B: NDArray[np.int64], log_probability_BK: Tensor, label_B: Tensor, valid_B: Tensor) -> None:
         """Count the valid images of a batch."""
-        rank_B = label_ranks(log_probability_BK, label_B)[valid_B].numpy()
-        log_probability_BK, label_B = log_probability_BK[valid_B], label_B[valid_B]
-        log_probability_B = log_probability_BK.gather(1, label_B[:, None])[:, 0].double().numpy()
+        rank_B = label_ranks(log_probability_BK, label_B)
         predicted_B = log_probability_BK.argmax(dim=1)
-        best_B = log_probability_BK.gather(1, predicted_B[:, None])[:, 0].double().numpy()
-        images, labels, predictions = image_B[valid_B.numpy()], label_B.numpy(), predicted_B.numpy()
+        own_B, best_B = (log_probability_BK.gather(1, at_B[:, None])[:, 0] for at_B in (label_B, predicted_B))
+        image_N = image_B[valid_B.numpy()]
+        np.add.at(self.times_N, image_N, 1)
+        for values_N, value_B in (
+            (self.rank_N, rank_B),
+            (self.predicted_N, predicted_B),
+            (self.own_N, own_B),
+            (self.best_N, best_B),
+        ):
+            values_N[image_N] = value_B[valid_B].numpy()
 
-        np.add.at(self.times_N, images, 1)
-        np.add.at(self.counts_K3, labels, np.stack([np.ones_like(rank_B), rank_B >= 1, rank_B >= 5], axis=1))
-        self.loss_sum -= float(log_probability_B.sum())
-        self.confusion.update(zip(labels.tolist(), predictions.tolist(), strict=True))
-        for i in np.flatnonzero(rank_B):
-            path, own, best = self.paths[images[i]], math.exp(log_probability_B[i]), math.exp(best_B[i])
-            self.mistakes.append(Mistake(path, int(labels[i]), int(predictions[i]), best, own))
-        self.mistakes.sort(key=lambda m: (-m.probability, m.label_probability, m.path))
-        del self.mistakes[NUM_MISTAKES:]
+    def join(self, mesh: Mesh) -> None:
+        """Put together what the ranks counted, of two with the same images the first one's."""
+        for values_N in (self.times_N, self.rank_N, self.predicted_N, self.own_N, self.best_N):
+            values_N[:] = _joined(mesh, values_N)
 
-    def evaluation(self, protocol: Mapping[str, Any], probabilities: Probabilities | None = None) -> Evaluation:
+    def evaluation(
+        self,
+        label_N: NDArray[np.int64],
+        classes: Sequence[str],
+        paths: Sequence[str],
+        protocol: Mapping[str, Any],
+        probabilities: Probabilities | None = None,
+    ) -> Evaluation:
         """The result, once every image was counted exactly once; :class:`AlexNetError` before."""
         wrong_N = np.flatnonzero(self.times_N != 1)
         if len(wrong_N):
-            first = printable(self.paths[wrong_N[0]])
+            first = printable(paths[wrong_N[0]])
             raise AlexNetError(f"{len(wrong_N)} images were not counted exactly once (the first is {first})")
-        n, top1_errors, top5_errors = self.counts_K3.sum(axis=0).tolist()
+        n = len(self.times_N)
+        errors = (self.rank_N >= 1, self.rank_N >= 5)
+        counts_K3 = np.zeros((len(classes), 3), dtype=np.int64)
+        np.add.at(counts_K3, label_N, np.stack([self.times_N, *errors], axis=1))
+        pairs, times = np.unique(np.stack([label_N, self.predicted_N], axis=1), axis=0, return_counts=True)
         return Evaluation(
             n=n,
-            top1_errors=top1_errors,
-            top5_errors=top5_errors,
-            loss_nats=self.loss_sum / n,
-            classes=tuple(
-                ClassCounts(name, *counts) for name, counts in zip(self.classes, self.counts_K3.tolist(), strict=True)
+            top1_errors=int(errors[0].sum()),
+            top5_errors=int(errors[1].sum()),
+            loss_nats=float(-self.own_N.sum() / n),
+            classes=tuple(ClassCounts(name, *row) for name, row in zip(classes, counts_K3.tolist(), strict=True)),
+            confusion=tuple(
+                (k, predicted, num) for (k, predicted), num in zip(pairs.tolist(), times.tolist(), strict=True)
             ),
-            confusion=tuple((label, predicted, num) for (label, predicted), num in sorted(self.confusion.items())),
-            mistakes=tuple(self.mistakes),
+            mistakes=self._mistakes(label_N, paths),
             protocol=dict(protocol),
             environment=environment(),
             probabilities=probabilities,
         )
+
+    def _mistakes(self, label_N: NDArray[np.int64], paths: Sequence[str]) -> tuple[Mistake, ...]:
+        """The most confident ones, by path where they are equally so."""
+        wrong = np.flatnonzero(self.rank_N)
+        if len(wrong) > NUM_MISTAKES:
+            wrong = wrong[self.best_N[wrong] >= np.sort(self.best_N[wrong])[-NUM_MISTAKES]]
+        mistakes = [
+            Mistake(
+                paths[i],
+                int(label_N[i]),
+                int(self.predicted_N[i]),
+                math.exp(self.best_N[i]),
+                math.exp(self.own_N[i]),
+            )
+            for i in wrong.tolist()
+        ]
+        mistakes.sort(key=lambda m: (-m.probability, m.label_probability, m.path))
+        return tuple(mistakes[:NUM_MISTAKES])
+
+
+def _joined(mesh: Mesh, values_N: NDArray[Any]) -> NDArray[Any]:
+    """Of the ranks of a job, each of which has zeros but at its own images."""
+    own_N = torch.from_numpy(values_N if mesh.counts else np.zeros_like(values_N))
+    return add_up(mesh.world, "joining the counts", own_N).numpy()
 
 
 @torch.no_grad()
@@ -218,11 +257,13 @@ def evaluate_split(
     device: torch.device | None = None,
     precision: Precision = "float32",
     workers: int | None = None,
+    mesh: Mesh = ONE_PROCESS,
     data: Mapping[str, Any] | None = None,
     keep_probabilities: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
-    """The errors of ``model`` on all images of ``split``, each seen exactly once.
+    """The errors of ``model`` on all images of ``split``, each seen exactly once: by all ranks of ``mesh`` together, which
+    all get the same result.
 
     ``classes`` are the names in the order of the labels. ``data`` is what the result shall say of where the images come
     from (fingerprint, split, resampler); it becomes part of the protocol. ``progress(done, total)`` is called after
@@ -235,17 +276,17 @@ def evaluate_split(
         raise UsageError("the split has no images: there is nothing to evaluate")
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
-    batch_size = min(batch_size, n)
-    order_N = np.minimum(np.arange(math.ceil(n / batch_size) * batch_size), n - 1)
+    number_M = mesh.evaluation_order(n, min(batch_size, math.ceil(n / mesh.shares)))
+    batch_size = min(batch_size, len(number_M))
     mean_SSC = None if mean is None else torch.as_tensor(mean).to(device)
-    tally = Tally(classes, split.paths)
-    kept_NK = np.empty((n, len(classes)), dtype=np.float32) if keep_probabilities else None
+    tally = Tally(n)
+    kept_NK = np.zeros((n, len(classes)), dtype=np.float32) if keep_probabilities else None
 
     kernels_in_use(device, build=True)  # many images: worth a second of the compiler, the first time on a machine
     was_training = model.training
     model.to(device).eval()
     try:
-        for batch in batches(split, order_N, batch_size, workers=workers):
+        for batch in batches(split, np.minimum(number_M, n - 1), batch_size, workers=workers):
             inputs = views_of(batch.pixels_BSSC.to(device), batch.image_B, views, preprocessing, mean_SSC)
             log_probability_BK = mean_log_probability(model, inputs, precision)
             if log_probability_BK.shape[1] != len(classes):
@@ -253,20 +294,21 @@ def evaluate_split(
                     f"the network tells {log_probability_BK.shape[1]} classes apart, the data has {len(classes)}; "
                     "evaluate on data with the classes the network was trained on"
                 )
-            valid_B = torch.from_numpy(batch.position_B < n)
+            valid_B = torch.from_numpy(number_M[batch.position_B] < n)
             tally.add(batch.image_B, log_probability_BK, batch.label_B, valid_B)
             if kept_NK is not None:
-                kept_NK[batch.image_B] = log_probability_BK.numpy()
+                kept_NK[batch.image_B[valid_B.numpy()]] = log_probability_BK[valid_B].numpy()
             if progress:
-                progress(min(int(batch.position_B[-1]) + 1, n), n)
+                progress(min((int(batch.position_B[-1]) + 1) * mesh.shares, n), n)
     finally:
         model.train(was_training)
 
+    tally.join(mesh)
+    kept_NK = None if kept_NK is None else _joined(mesh, kept_NK)
     protocol = describe_protocol(preprocessing, views, precision, classes, data)
-    if kept_NK is None:
-        return tally.evaluation(protocol)
-    label_N = np.asarray(split.labels, dtype=np.int64)
-    return tally.evaluation(protocol, Probabilities(kept_NK, label_N, tuple(split.paths), tuple(classes), protocol))
+    label_N, paths = np.asarray(split.labels, dtype=np.int64), split.paths
+    kept = None if kept_NK is None else Probabilities(kept_NK, label_N, tuple(paths), tuple(classes), protocol)
+    return tally.evaluation(label_N, classes, paths, protocol, kept)
 
 
 def describe_protocol(
@@ -295,10 +337,12 @@ def count(probabilities: Probabilities, batch_size: int = 1024) -> Evaluation:
     n = len(probabilities.label_N)
     if n == 0:
         raise UsageError("there are no answers to count")
-    tally = Tally(probabilities.classes, probabilities.paths)
+    tally = Tally(n)
     for start in range(0, n, batch_size):
         image_B = np.arange(start, min(start + batch_size, n))
         log_probability_BK = torch.from_numpy(probabilities.log_probability_NK[image_B])
         label_B = torch.from_numpy(probabilities.label_N[image_B])
         tally.add(image_B, log_probability_BK, label_B, torch.ones(len(image_B), dtype=torch.bool))
-    return tally.evaluation(probabilities.protocol, probabilities)
+    return tally.evaluation(
+        probabilities.label_N, probabilities.classes, probabilities.paths, probabilities.protocol, probabilities
+    )

@@ -108,10 +108,10 @@ class Predictor:
         stdin = path == STDIN
         image = decode_image(sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path), path)
         if self.preprocessing.channels == 1:
-            image = image.convert("L").convert("RGB")
+            image = image.convert("L")
         size = self.preprocessing.resize
         pixels_HWC = np.asarray(resize_short_side(image, size)) if whole else resize_and_crop(image, size)
-        return pixels_HWC[..., : self.preprocessing.channels]
+        return pixels_HWC.reshape(*pixels_HWC.shape[:2], self.preprocessing.channels)
 
 
 def load(model: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Predictor:
@@ -124,11 +124,18 @@ def load(model: str | Path, device: torch.device | str = "cpu", precision: Preci
     return Predictor(folder.name, network, folder.preprocessing, tuple(folder.classes), folder.mean, device, precision)
 
 
+def _is_folder(source: str) -> bool:
+    try:
+        return Path(source).is_dir()
+    except OSError:  # a name that is too long: decoding it says so, and the others are answered
+        return False
+
+
 def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
     """Files and ``-`` as they are, folders as their images, recursively, in the order of their names. A folder without
     images: :class:`DataError`."""
     for source in map(str, sources):
-        if source == STDIN or not Path(source).is_dir():
+        if source == STDIN or not _is_folder(source):
             yield source
             continue
         found = False

@@ -9,13 +9,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.runs import write_atomic
+from alexnet.core.runs import read_arrays, write_atomic
 
 FORMAT = "alexnet probabilities 1"
 
@@ -51,25 +50,28 @@ class Probabilities:
 
 def load_probabilities(path: Path) -> Probabilities:
     """The inverse of :meth:`Probabilities.save`. A missing, foreign or damaged file: :class:`AlexNetError`."""
+    arrays = read_arrays(path, what="a sound file of saved probabilities")
     try:
-        with ZipFile(path) as archive:
-            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
-                raise ValueError("compressed members, which this program does not write")
-        with np.load(path, allow_pickle=False) as arrays:
-            texts = json.loads(arrays["text"].tobytes())
-            if texts["format"] != FORMAT:
-                raise ValueError(f"format {texts['format']!r}, this program reads {FORMAT!r}")
-            return Probabilities(
-                np.asarray(arrays["log_probability"], dtype=np.float32),
-                np.asarray(arrays["label"], dtype=np.int64),
-                tuple(map(str, texts["paths"])),
-                tuple(map(str, texts["classes"])),
-                dict(texts["protocol"]),
-            )
-    except FileNotFoundError:
-        raise AlexNetError(f"{printable(path)}: no such file") from None
-    except (OSError, EOFError, ValueError, TypeError, LookupError, MemoryError, RecursionError, BadZipFile) as error:
+        texts = json.loads(arrays["text"].tobytes())
+        if texts["format"] != FORMAT:
+            raise ValueError(f"format {texts['format']!r}, this program reads {FORMAT!r}")
+        label_N, log_probability_NK = arrays["label"], arrays["log_probability"]
+        if label_N.dtype.kind not in "iu" or log_probability_NK.dtype.kind != "f":
+            raise ValueError(f"labels of {label_N.dtype} and logarithms of {log_probability_NK.dtype}")
+        found = Probabilities(
+            np.asarray(log_probability_NK, dtype=np.float32),
+            np.asarray(label_N, dtype=np.int64),
+            tuple(map(str, texts["paths"])),
+            tuple(map(str, texts["classes"])),
+            dict(texts["protocol"]),
+        )
+        if not len(label_N) or not 0 <= found.label_N.min() <= found.label_N.max() < len(found.classes):
+            raise ValueError(f"no labels, or labels beyond the {len(found.classes)} classes")
+        if np.isnan(found.log_probability_NK).any():
+            raise ValueError("logarithms that are NaN")
+        return found
+    except (ValueError, TypeError, LookupError, MemoryError, RecursionError) as error:
         raise AlexNetError(
-            f"{printable(path)}: not a sound file of saved probabilities ({printable(error)}); save it again with "
+            f"{printable(path)}: not a sound file of saved probabilities ({printable(error)[:150]}); save it again with "
             "`alexnet evaluate --save`"
         ) from error

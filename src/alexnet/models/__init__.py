@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from alexnet.core.config import from_json, to_json
-from alexnet.core.errors import UsageError, printable
+from alexnet.core.errors import UsageError, perhaps, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.models.alexnet import (
     AlexNet,
@@ -136,5 +136,7 @@ def layer_parameters(model: nn.Module) -> dict[str, LayerParameters]:
 
 def _named(name: str) -> ModelConfig:
     if name not in _NETWORKS:
-        raise UsageError(f"unknown network {printable(name)!r}; the networks are {', '.join(_NETWORKS)}")
+        raise UsageError(
+            f"unknown network {printable(name)!r}{perhaps(name, _NETWORKS)}; `alexnet info` lists the networks"
+        )
     return _NETWORKS[name]()

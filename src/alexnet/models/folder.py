@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +31,23 @@ from torch import Tensor, nn
 from alexnet.core.config import fingerprint, from_json, to_json
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
-from alexnet.core.runs import fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import (
+    MAX_SETTINGS_BYTES,
+    fsync_folder,
+    parse_json,
+    read_array,
+    read_file,
+    read_json,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 from alexnet.models import build_model, model_config
 
 FORMAT = "alexnet-model"
 VERSION = 1
+MAX_MEAN_BYTES = 1 << 28
+"""Of a mean image of 4096 pixels a side."""
 
 
 @dataclass(frozen=True)
@@ -103,24 +114,31 @@ def load_model_folder(path: Path) -> ModelFolder:
     the recorded one, a newer version, a field, shape or key that does not fit, weights that are not finite."""
     where = printable(path)
     if not path.is_dir():
-        raise AlexNetError(f"{where}: no such model folder")
-    head = read_json(path / "config.json")
+        raise AlexNetError(f"{where}: no such model folder; name one, or a run, the --out of `alexnet train`")
+    if not (path / "config.json").is_file():
+        raise AlexNetError(
+            f"{where}: holds no model (no config.json); name a run, the --out of `alexnet train`, or its model"
+        )
+    head = read_json(path / "config.json", MAX_SETTINGS_BYTES)
     if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise AlexNetError(f"{where}/config.json: not the configuration of a model folder")
+        raise AlexNetError(f"{where}/config.json: not the configuration of a model folder; name one, or a finished run")
     if head.get("version") != VERSION:
         raise AlexNetError(
-            f"{where}: model folder of version {printable(head.get('version'))}; this program reads {VERSION}: upgrade"
+            f"{where}: model folder of version {printable(head.get('version'))[:20]}; this program reads {VERSION}: upgrade"
         )
     hashes = head.get("sha256")
     if not isinstance(hashes, dict):
         raise AlexNetError(f"{where}/config.json: sha256 is missing; save the model again")
 
-    name = printable(head.get("name"))
+    name = printable(head.get("name"))[:80]
     try:
         config = model_config(name)
         config = from_json(type(config), head.get("config"), "config")
-        if head.get("fingerprint") != fingerprint([name, config]):
-            raise AlexNetError(f"{where}/config.json: damaged or edited, not what its fingerprint says; save it again")
+    except UsageError as error:
+        raise AlexNetError(f"{where}/config.json: {error}") from error
+    if head.get("fingerprint") != fingerprint([name, head.get("config")]):
+        raise AlexNetError(f"{where}/config.json: damaged or edited, not what its fingerprint says; save it again")
+    try:
         preprocessing = from_json(Preprocessing, _read_json(path, "preprocessor.json", hashes), "preprocessor")
         model = build_model(config, name=name, seed=None)
         classes = cast(list[str], list(from_json(_Names, {"names": _read_json(path, "classes.json", hashes)}).names))
@@ -128,7 +146,8 @@ def load_model_folder(path: Path) -> ModelFolder:
         raise AlexNetError(f"{where}: {error}") from error
     mean = _read_mean(path, hashes) if "mean.npy" in hashes else None
     _check_fit(where, model, preprocessing, classes, mean)
-    load_tensors(model, _parse(_read(path, "model.safetensors", hashes), where), where)
+    weights = path / "model.safetensors"
+    load_tensors(model, _parse(_read(path, weights.name, hashes, _room(model)), printable(weights)), printable(weights))
     return ModelFolder(model.eval(), name, preprocessing, classes, mean)
 
 
@@ -154,10 +173,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises :class:`AlexNetError` naming the file."""
-    try:
-        return _parse(path.read_bytes(), printable(path))
-    except OSError as error:
-        raise AlexNetError(f"{printable(path)}: {error.strerror}") from error
+    return _parse(read_file(path), printable(path))
 
 
 @dataclass(frozen=True)
@@ -199,38 +215,34 @@ def _is_model_folder(path: Path) -> bool:
     return isinstance(head, dict) and head.get("format") == FORMAT
 
 
-def _read(path: Path, file: str, hashes: dict[str, Any]) -> bytes:
-    try:
-        content = (path / file).read_bytes()
-    except OSError as error:
-        raise AlexNetError(f"{printable(path / file)}: {error.strerror}") from error
+def _read(path: Path, file: str, hashes: dict[str, Any], max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
+    content = read_file(path / file, max_bytes)
     if hashlib.sha256(content).hexdigest() != hashes.get(file):
         raise AlexNetError(f"{printable(path / file)}: damaged, its SHA-256 is not that in config.json; save it again")
     return content
 
 
 def _read_json(path: Path, file: str, hashes: dict[str, Any]) -> Any:
-    try:
-        return json.loads(_read(path, file, hashes).decode("utf-8", "surrogatepass"))
-    except (ValueError, RecursionError) as error:
-        raise AlexNetError(f"{printable(path / file)}: not valid JSON ({printable(error)})") from error
+    return parse_json(_read(path, file, hashes), path / file)
 
 
 def _read_mean(path: Path, hashes: dict[str, Any]) -> NDArray[np.float32]:
-    content = _read(path, "mean.npy", hashes)
-    try:
-        mean = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:
-        raise AlexNetError(f"{printable(path / 'mean.npy')}: not an array ({printable(error)})") from error
+    mean = read_array(io.BytesIO(_read(path, "mean.npy", hashes, MAX_MEAN_BYTES)), path / "mean.npy")
     if mean.dtype != np.float32:
         raise AlexNetError(f"{printable(path / 'mean.npy')}: holds {printable(mean.dtype)}; it must hold float32")
     return cast(NDArray[np.float32], mean)
 
 
+def _room(model: nn.Module) -> int:
+    """What a file of its weights takes at most, in bytes: a safetensors header is at most 100 MB."""
+    tensors: Mapping[str, Tensor] = model.state_dict()
+    return sum(tensor.nbytes for tensor in tensors.values()) + 100_000_008
+
+
 def _parse(content: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)})") from error
 
 

@@ -16,7 +16,6 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from alexnet.core import rng
 from alexnet.core.config import to_json
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
-from alexnet.core.runs import write_atomic
+from alexnet.core.runs import read_arrays, write_atomic
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.predict import Predictor
 from alexnet.probes.autoencoder import SETTINGS, Affine, train_encoder
@@ -101,19 +100,18 @@ class Coder:
 def load_coder(path: Path) -> Coder:
     """The inverse of :meth:`Coder.save`; nothing is unpickled. A missing, foreign or damaged file: :class:`DataError`."""
     try:
-        with ZipFile(path) as archive:
-            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
-                raise ValueError("compressed members, which this program does not write")
-        with np.load(path, allow_pickle=False) as arrays:
-            header = json.loads(arrays["text"].tobytes())
-            if header["format"] != FORMAT:
-                raise ValueError(f"format {header['format']!r}, this program reads {FORMAT!r}")
-            layers = tuple((arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(header["layers"]))
-            return Coder(header["kind"], int(header["seed"]), layers)
-    except FileNotFoundError:
-        raise DataError(f"{printable(path)}: no such file") from None
-    except (OSError, EOFError, ValueError, TypeError, LookupError, MemoryError, RecursionError, BadZipFile) as error:
-        raise DataError(f"{printable(path)}: not a sound file of a coder ({printable(error)}); fit it again") from error
+        arrays = read_arrays(path, what="a sound file of a coder")
+        header = json.loads(arrays["text"].tobytes())
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']!r}, this program reads {FORMAT!r}")
+        layers = tuple((arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(header["layers"]))
+        return Coder(header["kind"], int(header["seed"]), layers)
+    except AlexNetError as error:
+        raise DataError(f"{error}; fit it again") from error
+    except (ValueError, TypeError, LookupError, OverflowError, MemoryError, RecursionError) as error:
+        raise DataError(
+            f"{printable(path)}: not a sound file of a coder ({printable(error)[:150]}); fit it again"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +165,8 @@ def require_bits(bits: Sequence[int], num: int, num_units: int) -> None:
     for num_bits in bits:
         if num_bits % 8 or not 8 <= num_bits <= most:
             raise UsageError(
-                f"a code of {num_bits} bits: from {num:,} vectors of {num_units:,} units it has a multiple of 8, at most {most}"
+                f"a code of {num_bits} bits: from {num:,} vectors of {num_units:,} units it must be a multiple of 8, at most "
+                f"{most}"
             )
 
 

@@ -7,6 +7,9 @@ labels.npy       (N,) int64
 paths.jsonl      names of the images, one JSON string a line
 ```
 
+Of N parts, on as many hosts, each computes every N-th piece: a few whole batches, composed as one process composes them, since
+the last bits of a row may depend on the size of its batch. Pieces are files beside the folder until all are there and joined.
+
 Shape suffixes: N images, B images of a batch, S rows and columns, C channels, D units.
 """
 
@@ -21,9 +24,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -32,7 +35,17 @@ from numpy.typing import NDArray
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import autocast
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
-from alexnet.core.runs import cache_folder, environment, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import (
+    cache_folder,
+    environment,
+    fsync_folder,
+    read_arrays,
+    read_json,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+from alexnet.core.share import Share, listed, locked, unfinished
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
@@ -44,6 +57,10 @@ from alexnet.probes.layers import Layer, find_layers, recorded
 FORMAT = "alexnet features 1"
 Dtype = Literal["float32", "float16"]
 BATCH = 128
+PIECES = 32
+"""At least, of each part of a large enough split: or else some parts have much more to do than others."""
+PIECE_BYTES = 64 << 20
+"""Of a piece, about: what is lost when a part is killed."""
 POSITIONS = "before the test-time halving of plain dropout; layers called dropoutN are after it"
 
 
@@ -114,57 +131,69 @@ def extract(
 ) -> Features:
     """Write the activations of the named layers for the center view of every image of ``split``, each exactly once, into
     ``folder``, which must not exist or hold features (they are replaced). Memory does not grow with the number of
-    images. ``data`` says where the images come from, for the protocol.
+    images. ``data`` says where the images come from, for the protocol. If :func:`extract_part` began, its parts are joined;
+    an :class:`AlexNetError` names those that are not done.
 
     A row does not depend on the other images of its batch, nor on ``batch_size`` beyond the rounding of sums. Raises
     :class:`UsageError` for an unknown layer, an empty split or a folder that holds something else, and
     :class:`AlexNetError` for activations that are not finite (in float16: above 65,504)."""
-    found, n = find_layers(predictor.model, layers), len(split)
-    if not found:
-        raise UsageError("features need at least one layer")
-    if n == 0:
-        raise UsageError("the split has no images: there is nothing to compute")
-    if batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+    job = _job(predictor, split, layers, classes, dtype, batch_size, data or {})
+    if (begun := _parts_folder(folder) / "plan.json").is_file():
+        return _join_begun(job, folder, int(read_json(begun)["parts"]))
     with _new_folder(folder) as new:
-        matrices = {layer.name: _empty(new / f"{layer.name}.npy", (n, layer.num_units), dtype) for layer in found}
-        batch_size = min(batch_size, n)
-        order_N = np.minimum(np.arange(math.ceil(n / batch_size) * batch_size), n - 1)  # every pass has the same shape
-        kernels_in_use(predictor.device, build=True)
-        for batch in batches(split, order_N, batch_size, workers=workers):
-            outputs = embed(predictor, batch.pixels_BSSC, found)
-            keep_B = batch.position_B < n
+        _require_room(new, job, job.n * job.row_bytes)
+        matrices = _matrices(new, job, "w+")
+        position_N = np.arange(math.ceil(job.n / job.batch_size) * job.batch_size)
+        done = 0
+        for row_B, outputs in _computed(job, position_N, workers):
             for name, rows_BD in outputs.items():
-                matrices[name][batch.image_B[keep_B]] = _as(rows_BD[keep_B], name, dtype)
+                matrices[name][row_B] = rows_BD
+            done += len(row_B)
             if progress:
-                progress(min(int(batch.position_B[-1]) + 1, n), n)
+                progress(done, job.n)
         for matrix_ND in matrices.values():
             matrix_ND.flush()
         matrices.clear()
-        label_N = np.asarray(split.labels, dtype=np.int64)
-        write_atomic(new / "labels.npy", lambda file: np.save(file, label_N, allow_pickle=False))
-        lines = "".join(json.dumps(path) + "\n" for path in split.paths).encode()
-        write_atomic(new / "paths.jsonl", lambda file: file.write(lines))
-        meta = {
-            "format": FORMAT,
-            "n": n,
-            "layers": {layer.name: list(layer.shape) for layer in found},
-            "dtype": dtype,
-            "classes": list(classes),
-            "model": model_fingerprint(predictor),
-            "network": predictor.name,
-            "protocol": {
-                "view": "center",
-                "positions": POSITIONS,
-                "precision": predictor.precision,
-                "preprocessing": to_json(predictor.preprocessing),
-                **(data or {}),
-            },
-            "environment": environment(),
-            "sha256": {file.name: sha256_file(file) for file in sorted(new.iterdir())},
-        }
-        write_json(new / "meta.json", meta)
+        meta = _complete(new, job, {"environment": environment()})
     return Features(folder, meta)
+
+
+def extract_part(
+    predictor: Predictor,
+    split: Split,
+    layers: Sequence[str],
+    folder: Path,
+    share: Share,
+    *,
+    classes: Sequence[str],
+    dtype: Dtype = "float32",
+    batch_size: int = BATCH,
+    workers: int | None = None,
+    data: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Share]:
+    """One of several parts of :func:`extract`: every N-th piece. The last part to end joins them in ``folder``, to the bytes
+    that one process writes on the same kind of machine; ``machines`` in ``meta.json`` lists them if they were of several kinds.
+
+    Returns the parts that are not done yet; if there are none, ``folder`` holds the features. If it held the same before, they
+    are kept and nothing is computed. Arguments and errors are those of :func:`extract`, and the arguments must be the same
+    for all parts. Interrupted, the same call goes on. Where another process does the same part, it is waited for.
+    ``progress`` counts the images of this part."""
+    job = _job(predictor, split, layers, classes, dtype, batch_size, data or {})
+    _refuse_other(folder)
+    if _is_done(job, folder) and not _parts_folder(folder).exists():
+        return []
+    try:
+        _begin(job, folder, share.total)
+        with locked(_parts_folder(folder) / f"part-{share.number}"):
+            _compute_pieces(job, folder, share, workers, progress)
+        if left := _parts_left(job, folder, share.total):
+            return left
+        _join_begun(job, folder, share.total)
+    except FileNotFoundError:
+        if not _is_done(job, folder):  # else another process was first
+            raise
+    return []
 
 
 def cached_features(
@@ -237,6 +266,85 @@ def model_fingerprint(predictor: Predictor) -> str:
     )
 
 
+# --- the work -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    predictor: Predictor
+    split: Split
+    layers: Sequence[Layer]
+    dtype: Dtype
+    batch_size: int
+    description: dict[str, Any]
+    """What ``meta.json`` says of it."""
+
+    @property
+    def n(self) -> int:
+        return len(self.split)
+
+    @property
+    def row_bytes(self) -> int:
+        return sum(layer.num_units for layer in self.layers) * np.dtype(self.dtype).itemsize
+
+    def pieces(self, parts: int) -> dict[str, range]:
+        """The rows of each piece, whole batches, by the name of its file."""
+        batches = math.ceil(self.n / self.batch_size)
+        each = (
+            max(1, min(PIECE_BYTES // (self.batch_size * self.row_bytes), batches // (PIECES * parts)))
+            * self.batch_size
+        )
+        return {f"{first:09d}": range(first, min(first + each, self.n)) for first in range(0, self.n, each)}
+
+
+def _job(
+    predictor: Predictor,
+    split: Split,
+    layers: Sequence[str],
+    classes: Sequence[str],
+    dtype: Dtype,
+    batch_size: int,
+    data: Mapping[str, Any],
+) -> _Job:
+    found, n = find_layers(predictor.model, layers), len(split)
+    if not found:
+        raise UsageError("features need at least one layer; name some, such as fc7")
+    if n == 0:
+        raise UsageError("the split has no images: there is nothing to compute")
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+    description = {
+        "format": FORMAT,
+        "n": n,
+        "layers": {layer.name: list(layer.shape) for layer in found},
+        "dtype": dtype,
+        "classes": list(classes),
+        "model": model_fingerprint(predictor),
+        "network": predictor.name,
+        "protocol": {
+            "view": "center",
+            "positions": POSITIONS,
+            "precision": predictor.precision,
+            "preprocessing": to_json(predictor.preprocessing),
+            **data,
+        },
+    }
+    return _Job(predictor, split, found, dtype, min(batch_size, n), description)
+
+
+def _computed(
+    job: _Job, position_N: NDArray[np.int64], workers: int | None
+) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
+    """Batch after batch at these positions, the last of which may lie behind the last image: the numbers of its images and
+    their activations."""
+    kernels_in_use(job.predictor.device, build=True)
+    order_N = np.minimum(position_N, job.n - 1)  # every pass has the same shape
+    for batch in batches(job.split, order_N, job.batch_size, workers=workers):
+        outputs = embed(job.predictor, batch.pixels_BSSC, job.layers)
+        keep_B = position_N[batch.position_B] < job.n
+        yield batch.image_B[keep_B], {name: _as(rows_BD[keep_B], name, job.dtype) for name, rows_BD in outputs.items()}
+
+
 def _as(rows_BD: NDArray[np.float32], name: str, dtype: Dtype) -> NDArray[Any]:
     with np.errstate(over="ignore"):  # seen by the check that follows
         converted_BD: NDArray[Any] = rows_BD.astype(dtype)
@@ -247,20 +355,177 @@ def _as(rows_BD: NDArray[np.float32], name: str, dtype: Dtype) -> NDArray[Any]:
     return converted_BD
 
 
-def _empty(path: Path, shape: tuple[int, int], dtype: Dtype) -> np.memmap[Any, Any]:
-    needed, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
+def _matrices(folder: Path, job: _Job, mode: Literal["w+", "r+"]) -> dict[str, np.memmap[Any, Any]]:
+    """The files of the layers: new ones, which take room as they are filled, or those that are there."""
+    open_one = np.lib.format.open_memmap
+    shapes = {layer.name: (job.n, layer.num_units) for layer in job.layers}
+    return {name: open_one(folder / f"{name}.npy", mode, np.dtype(job.dtype), shape) for name, shape in shapes.items()}
+
+
+def _require_room(folder: Path, job: _Job, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise AlexNetError(
-            f"{printable(path)}: needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; take fewer layers or float16"
+            f"{printable(folder)}: needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; take fewer layers or float16"
         )
-    return np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+
+
+def _complete(new: Path, job: _Job, machines: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what belongs beside the matrices; ``meta.json`` last, which is returned."""
+    label_N = np.asarray(job.split.labels, dtype=np.int64)
+    write_atomic(new / "labels.npy", lambda file: np.save(file, label_N, allow_pickle=False))
+    lines = "".join(json.dumps(path) + "\n" for path in job.split.paths).encode()
+    write_atomic(new / "paths.jsonl", lambda file: file.write(lines))
+    files = sorted(new.iterdir())
+    meta = {**job.description, **machines, "sha256": {file.name: sha256_file(file) for file in files}}
+    write_json(new / "meta.json", meta)
+    return meta
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+# A piece that is computed is a file NUMBER.npz. At the join its rows go to the matrices, NUMBER.placed takes its place: pieces
+# need not fit on the disk twice.
+
+
+def _parts_folder(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.parts"
+
+
+def _begin(job: _Job, folder: Path, parts: int) -> None:
+    """Write down what is computed in how many parts, or compare it with what is there."""
+    place = _parts_folder(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place / "whole"):
+        state, plan = place / "plan.json", {"parts": parts, "work": fingerprint([job.description, job.batch_size])}
+        if not state.exists():
+            write_json(state, plan)
+        elif (begun := read_json(state)) != plan:
+            what = (
+                f"in {begun['parts']} parts" if begun["work"] == plan["work"] else "with another model, data or options"
+            )
+            raise UsageError(
+                f"{printable(place)}: begun {what}; go on with the same, or remove this folder to begin anew"
+            )
+        computed = sum(path.stat().st_blocks * 512 for path in (*place.glob("*.npz"), *place.glob("joined/*.npy")))
+        _require_room(place, job, job.n * job.row_bytes - computed)
+
+
+def _compute_pieces(
+    job: _Job, folder: Path, share: Share, workers: int | None, progress: Callable[[int, int], object] | None
+) -> None:
+    """Those of a part that are not there yet."""
+    place, pieces = _parts_folder(folder), job.pieces(share.total)
+    names, done = share.of(list(pieces)), _done(place)
+    if _is_done(job, folder):  # then the pieces may be gone
+        return
+    todo = [name for name in names if name not in done]
+    for leftover in place.glob(".*.tmp-*"):  # of a write that was killed
+        if leftover.name[1:].partition(".")[0] in todo:  # else another part may be writing it
+            leftover.unlink()
+    total = sum(len(pieces[name]) for name in names)
+    count = total - sum(len(pieces[name]) for name in todo)
+    if progress:
+        progress(count, total)
+    if not todo:
+        return
+    passes = {name: math.ceil(len(pieces[name]) / job.batch_size) for name in todo}
+    positions = [pieces[name].start + np.arange(passes[name] * job.batch_size) for name in todo]
+    computed = _computed(job, np.concatenate(positions), workers)
+    machine = np.array(json.dumps(_machine(job)))
+    for name in todo:
+        outputs = [next(computed)[1] for _ in range(passes[name])]
+        arrays = {str(i): np.concatenate([rows[layer.name] for rows in outputs]) for i, layer in enumerate(job.layers)}
+        write_atomic(place / f"{name}.npz", partial(_save, {"machine": machine, **arrays}))
+        count += len(pieces[name])
+        if progress:
+            progress(count, total)
+
+
+def _save(arrays: Mapping[str, NDArray[Any]], file: BinaryIO) -> None:
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _machine(job: _Job) -> dict[str, Any]:
+    """What the last bits of a row depend on."""
+    device = job.predictor.device
+    return {**environment(), "device": device.type, "normalization": kernels_in_use(device, build=True)}
+
+
+def _done(place: Path) -> set[str]:
+    """The names of the pieces that are there. (To list a folder shows what other hosts did; to look for a file may not.)"""
+    return {path.stem for path in place.iterdir() if path.suffix in (".npz", ".placed")}
+
+
+def _parts_left(job: _Job, folder: Path, parts: int) -> list[Share]:
+    left = unfinished(list(job.pieces(parts)), _done(_parts_folder(folder)), parts)
+    return [] if _is_done(job, folder) else left  # then the pieces may be gone
+
+
+def _is_done(job: _Job, folder: Path) -> bool:
+    """Whether ``folder`` holds the features of this job."""
+    if not (folder / "meta.json").is_file():
+        return False
+    meta, description = read_json(folder / "meta.json"), json.loads(json.dumps(job.description))
+    return isinstance(meta, dict) and {key: meta.get(key) for key in description} == description
+
+
+def _join_begun(job: _Job, folder: Path, parts: int) -> Features:
+    """All pieces as features, if all are there."""
+    place = _parts_folder(folder)
+    _begin(job, folder, parts)
+    with locked(place / "whole"):
+        if not _is_done(job, folder):
+            if left := _parts_left(job, folder, parts):
+                raise AlexNetError(
+                    f"{printable(folder)}: {listed(left)} not done; run features with --part for each of them, on any host, "
+                    f"or remove {printable(place)}"
+                )
+            (new := place / "joined").mkdir(exist_ok=True)
+            machines = _place(job, place, parts)
+            for leftover in {*new.iterdir()} - {new / f"{layer.name}.npy" for layer in job.layers}:
+                leftover.unlink()  # of a join that was killed
+            alike = {key: value for key, value in machines[0].items() if key not in ("device", "normalization")}
+            several = {"machines": machines} if len(machines) > 1 else {}
+            _complete(new, job, {"environment": alike, **several})
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
+            fsync_folder(folder.parent)
+        shutil.rmtree(place, ignore_errors=True)
+    return open_features(folder, verify=False)
+
+
+def _place(job: _Job, place: Path, parts: int) -> list[dict[str, Any]]:
+    """Bring the rows of all pieces to the matrices of the folder ``joined``. Gives the different machines they come from."""
+    machines: list[dict[str, Any]] = []
+    matrices = _matrices(place / "joined", job, "r+" if any(place.glob("*.placed")) else "w+")
+    fsync_folder(place / "joined")
+    for i, (name, rows) in enumerate(job.pieces(parts).items()):
+        piece, placed = place / f"{name}.npz", place / f"{name}.placed"
+        if not placed.exists():
+            try:
+                arrays = read_arrays(piece)
+                machine = json.loads(str(arrays["machine"]))
+                for j, layer in enumerate(job.layers):
+                    matrices[layer.name][rows.start : rows.stop] = arrays[str(j)]
+            except (AlexNetError, KeyError, ValueError) as error:
+                again = Share(i % parts + 1, parts)
+                raise DataError(f"{printable(piece)}: damaged; remove it and run part {again} again") from error
+            for matrix_ND in matrices.values():
+                matrix_ND.flush()
+            write_json(placed, machine)
+        piece.unlink(missing_ok=True)
+        if (machine := read_json(placed)) not in machines:
+            machines.append(machine)
+    return machines
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside ``folder`` to be filled; it takes the place of ``folder`` at the end, or goes away."""
-    if folder.exists() and not _holds_features(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{printable(folder)}: exists and holds no features; take another --out")
+    _refuse_other(folder)
     new = folder.with_name(f".{folder.name}.new")
     new.mkdir(parents=True, exist_ok=True)
     with _locked(new, wait=False):
@@ -274,6 +539,11 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
     fsync_folder(folder.parent)
+
+
+def _refuse_other(folder: Path) -> None:
+    if folder.exists() and not _holds_features(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{printable(folder)}: exists and holds no features; take another --out")
 
 
 def _holds_features(folder: Path) -> bool:

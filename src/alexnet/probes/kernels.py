@@ -10,7 +10,6 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import nn
 
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
-from alexnet.core.runs import write_atomic, write_json
+from alexnet.core.runs import read_array, read_arrays, read_file, write_atomic, write_json
 from alexnet.models.folder import read_safetensors
 from alexnet.probes.layers import network_layers
 
@@ -28,6 +27,10 @@ ChannelOrder = Literal["rgb", "bgr"]
 WEIGHT_FILES = (".npy", ".npz", ".safetensors")
 CONV1_KEYS = ("conv1_weight", "conv1.weight", "features.0.weight")
 """What conv1's weights are called in files: by exports from Caffe, by this program, by torchvision."""
+
+
+MAX_ARRAY_BYTES = 1 << 26
+"""Of the kernels in a NumPy file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +111,16 @@ def read_conv1(file: Path, num_towers: int = 1, channel_order: ChannelOrder = "r
     if file.suffix == ".safetensors":
         arrays: dict[str, Any] = {name: tensor.float().numpy() for name, tensor in read_safetensors(file).items()}
     else:
-        try:
-            stored = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
-            arrays = {CONV1_KEYS[0]: stored} if isinstance(stored, np.ndarray) else dict(stored)
-        except OSError as error:
-            raise AlexNetError(f"{where}: {error.strerror}") from error
-        except (ValueError, EOFError, BadZipFile) as error:
-            raise AlexNetError(f"{where}: not a readable NumPy file ({printable(error)})") from error
+        arrays = (
+            read_arrays(file, MAX_ARRAY_BYTES, CONV1_KEYS)
+            if file.suffix == ".npz"
+            else {CONV1_KEYS[0]: read_array(io.BytesIO(read_file(file, MAX_ARRAY_BYTES)), file)}
+        )
     key = next((key for key in CONV1_KEYS if key in arrays), None)
     if key is None:
-        raise AlexNetError(f"{where}: holds no kernels of conv1, no array is called {' or '.join(CONV1_KEYS)}")
+        raise AlexNetError(
+            f"{where}: holds no kernels of conv1, no array is called {' or '.join(CONV1_KEYS)}; name another file"
+        )
     kernels_KCRS = np.asarray(arrays[key])
     if kernels_KCRS.ndim != 4 or kernels_KCRS.shape[1] not in (1, 3) or kernels_KCRS.dtype.kind != "f":
         raise AlexNetError(
@@ -127,7 +130,9 @@ def read_conv1(file: Path, num_towers: int = 1, channel_order: ChannelOrder = "r
     if not np.isfinite(kernels_KCRS).all():
         raise AlexNetError(f"{where}: {key} holds values that are not finite")
     if num_towers < 1 or len(kernels_KCRS) % num_towers:
-        raise UsageError(f"{where}: {len(kernels_KCRS)} kernels cannot be the kernels of {num_towers} equal towers")
+        raise UsageError(
+            f"{where}: {len(kernels_KCRS)} kernels cannot be the kernels of {num_towers} equal towers; --towers must divide them"
+        )
     kernels_KCRS = _in_rgb_order(kernels_KCRS.astype(np.float32), channel_order)
     return Kernels("conv1", kernels_KCRS, num_towers, "weights of conv1")
 

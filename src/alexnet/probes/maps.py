@@ -127,7 +127,7 @@ def top_patches(
     if bad := [channel for channel in channels if not 0 <= channel < found.shape[0]]:
         raise UsageError(f"{layer} has no channel {bad[0]}; its channels are 0 to {found.shape[0] - 1}")
     if not channels or k < 1 or n == 0:
-        raise UsageError(f"{len(channels)} channels, the {k} best of {n} images: there must be one of each at least")
+        raise UsageError(f"{len(channels)} channels, the {k} best of {n} images; there must be one of each at least")
     best = _Best(len(channels), k)
     above_zero_C = np.zeros(len(channels), dtype=np.int64)
     batch_size = min(batch_size, n)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from alexnet.core import rng
 from alexnet.core.config import to_json
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
-from alexnet.core.runs import read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import map_array, read_json, sha256_file, write_atomic, write_json
 from alexnet.evaluation.predict import STDIN, Predictor, image_files
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import embed, model_fingerprint
@@ -74,8 +74,13 @@ class Index:
         """Of each vector."""
         images: list[Image] = []
         for part in self.meta["parts"]:
-            with open(self.folder / part["images"], encoding="ascii") as file:
-                images += [tuple(json.loads(line)) for line in file]
+            try:
+                with open(self.folder / part["images"], encoding="ascii") as file:
+                    for path, size, time in map(json.loads, file):
+                        images.append((str(path), int(size), int(time)))
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                said = f"{printable(self.folder / part['images'])}: not a list of images ({printable(error)[:100]})"
+                raise DataError(f"{said}; build the index again") from error
         return images
 
     @cached_property
@@ -137,7 +142,12 @@ class Vectors:
     """The parts of an index as one matrix (N, D) float16, memory-mapped."""
 
     def __init__(self, files: Sequence[Path], dim: int) -> None:
-        self._parts = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        self._parts = [map_array(file) for file in files]
+        for file, part in zip(files, self._parts, strict=True):
+            if part.ndim != 2 or part.shape[1] != dim or part.dtype != np.float16:
+                raise DataError(
+                    f"{printable(file)}: {part.dtype} {part.shape}, not float16 (N, {dim}); build the index again"
+                )
         self._ends = np.cumsum([len(part) for part in self._parts], dtype=np.int64)
         self.shape = (int(self._ends[-1]) if files else 0, dim)
 

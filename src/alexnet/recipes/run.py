@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +19,14 @@ from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, Precision, autocast, choose_device
 from alexnet.core.errors import StoppedError, UsageError, printable
+from alexnet.core.memory import peak_memory
 from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import read_json, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
+from alexnet.distributed.collectives import any_of
+from alexnet.distributed.launch import number, on_first
 from alexnet.evaluation.ensemble import combine
 from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
@@ -32,14 +34,25 @@ from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.evaluation.views import Views, parse_views
 from alexnet.models.folder import save_model_folder
+from alexnet.parallelize import Parallel
 from alexnet.probes.kernels import save_kernels
 from alexnet.report.page import write_report
 from alexnet.training.config import TrainConfig
+from alexnet.training.files import CHECKPOINTS, require_same_run
 from alexnet.training.initial import Initial, transfer
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.trainer import CHECKPOINTS, network, require_same_run, train
+from alexnet.training.trainer import network, train
 
-RUN_FILES = ("config.json", "environment.json", "log.jsonl", "summary.csv", "signal.json", "report.html", ".lock")
+RUN_FILES = (
+    "config.json",
+    "environment.json",
+    "log.jsonl",
+    "summary.csv",
+    "signal.json",
+    "ranks.json",
+    "report.html",
+    ".lock",
+)
 TOLD = 5
 """Files left out, and notes on the data, that are named on stderr."""
 VIEW_NAMES = {"1": "center", "10": "ten"}
@@ -94,48 +107,48 @@ def run(
     out = Path(out)
     machine = machine or Machine(device=choose_device())
     data = data or open_data(config, quiet=machine.quiet)
-    if fresh:
-        clear(out)
-    if resume and (summary := finished(config, out)) is not None:
+
+    def found() -> dict[str, Any] | None:
+        if fresh:
+            clear(out)
+        if not resume or (summary := finished(config, out)) is None:
+            return None
         require_same_run(config, data, out, initial)
+        return summary
+
+    if (summary := on_first("looking for an earlier run", found)) is not None:
         say(f"{printable(out)} is finished; nothing to do")
         return summary
     with StopRequest() as stop:
         try:
-            model = train(
-                config,
-                data,
-                out,
-                device=machine.device,
-                initial=initial,
-                workers=machine.workers,
-                resume=resume,
-                deterministic=machine.deterministic,
-                resident=machine.resident,
-                quiet=machine.quiet,
-                stop=stop,
-            )
-            _evaluate(model, config, out, machine, data, stop)
+            parallel = train(config, data, out, machine, initial=initial, resume=resume, stop=stop)
+            _evaluate(parallel, config, out, machine, data, stop)
         except StoppedError:
-            if report:
+            if report and number() == 0:
                 write_report(out)
             raise
     if report:
-        write_report(out)
-    summary = finished(config, out)
+        on_first("writing the report", lambda: str(write_report(out)))
+    summary = on_first("reading the results", lambda: finished(config, out))
     assert summary is not None
     return summary
 
 
 def _evaluate(
-    model: nn.Module, config: TrainConfig, out: Path, machine: Machine, data: PackedSet, stop: StopRequest
+    parallel: Parallel, config: TrainConfig, out: Path, machine: Machine, data: PackedSet, stop: StopRequest
 ) -> None:
     """Save the kernels and the model folder, and evaluate the last state on all held-out images."""
-    results = out / "results"
-    results.mkdir(exist_ok=True)
-    save_kernels(results, model, config.preprocessing)
-    mean = data.mean if config.preprocessing.mean == "image" else None
-    save_model_folder(out / "model", model, config.network, config.preprocessing, data.classes, mean)
+    results, mesh = out / "results", parallel.mesh
+    whole = _whole(parallel, config, len(data.classes))
+
+    def save() -> None:
+        assert whole is not None
+        results.mkdir(exist_ok=True)
+        save_kernels(results, whole, config.preprocessing)
+        mean = data.mean if config.preprocessing.mean == "image" else None
+        save_model_folder(out / "model", whole, config.network, config.preprocessing, data.classes, mean)
+
+    on_first("saving the network", save)
     split = data.split(data.held_out)
     evaluations: list[Evaluation] = []
     for views in config.views:
@@ -143,11 +156,11 @@ def _evaluate(
 
             def progress(done: int, _total: int, bar: Bar = bar) -> None:
                 bar.update(done)
-                if stop.requested:
+                if any_of(mesh.world, "asking whether to stop", stop.requested):
                     raise StoppedError("stopped after the last step, before the evaluation; --resume evaluates")
 
             evaluation = evaluate_split(
-                model,
+                parallel.model,
                 split,
                 config.preprocessing,
                 data.mean,
@@ -156,12 +169,26 @@ def _evaluate(
                 batch_size=config.batch_size,
                 device=machine.device,
                 precision=config.precision,
+                mesh=mesh,
                 data=provenance(config.data, data, data.held_out),
                 progress=progress,
             )
         evaluations.append(evaluation)
-        save_mistakes(results, evaluations, split)  # before the result: a run is finished when that is there
-        write_json(results / result_name(views), evaluation.to_json())
+        if mesh.rank == 0:
+            save_mistakes(results, evaluations, split)  # before the result: a run is finished when that is there
+            write_json(results / result_name(views), evaluation.to_json())
+
+
+def _whole(parallel: Parallel, config: TrainConfig, classes: int) -> nn.Module | None:
+    """The whole trained network, on the first rank; the others help to gather it."""
+    state = parallel.gather_state(parallel.model.state_dict())
+    if parallel.mesh.rank:
+        return None
+    if not parallel.splits:
+        return parallel.model
+    model = network(config, classes, weights=False).to_empty(device="cpu").to(next(iter(state.values())).dtype)
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def evaluate(
@@ -341,7 +368,7 @@ def plan(
         "steps": config.epochs * math.ceil(images / config.batch_size),
         "images_per_second": config.batch_size / min(seconds),
         "training_seconds": config.epochs * images / (config.batch_size / min(seconds)),
-        "peak_memory_bytes": _peak_memory(machine.device),
+        "peak_memory_bytes": peak_memory(machine.device),
         "disk_bytes": CHECKPOINTS * checkpoint + parameters * 4,
         "disk_free_bytes": shutil.disk_usage(_existing_parent(out)).free,
         **({} if taken is None else {"initial": taken.record()}),
@@ -354,12 +381,3 @@ def _existing_parent(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if os.uname().sysname == "Darwin" else peak * 1024

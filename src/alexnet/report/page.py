@@ -6,6 +6,7 @@ and dark and on a phone, and prints. A run that is unfinished or damaged gets a 
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from alexnet.core.errors import AlexNetError
+from alexnet.core.runs import read_array, read_file
 from alexnet.report import figures, tables
 from alexnet.report.files import RunFiles, read_object, read_run
 from alexnet.report.inside import PROBES, read_sections
@@ -25,6 +27,7 @@ MATRIX_CLASSES = 32
 """Up to so many classes the confusion matrix is a table with names; above, a table of blocks of classes, and a picture."""
 BLOCKS = 20
 """At most so many blocks."""
+MAX_KERNEL_BYTES = 1 << 26
 SHOWN_CONFUSIONS = 60
 """For many classes; 12 where the matrix names them all."""
 
@@ -68,14 +71,14 @@ def _read_kernels(folder: Path, faults: list[str]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        kernels_KCRS = np.load(path, allow_pickle=False)
+        kernels_KCRS = read_array(io.BytesIO(read_file(path, MAX_KERNEL_BYTES)), path)
         if kernels_KCRS.ndim != 4 or kernels_KCRS.shape[1] not in (1, 3) or kernels_KCRS.dtype.kind != "f":
             raise ValueError(f"{kernels_KCRS.dtype} {kernels_KCRS.shape} is not a set of grey or color kernels")
         about = read_object(folder / "kernels.json", faults) if (folder / "kernels.json").exists() else {}
         towers = 2 if about.get("towers") == 2 else 1
         picture = figures.kernel_picture(kernels_KCRS, towers)
         return {"picture": picture, "towers": towers, "num": len(kernels_KCRS), "side": kernels_KCRS.shape[2]}
-    except (ValueError, OSError, EOFError, MemoryError) as error:
+    except (AlexNetError, ValueError) as error:
         faults.append(f"results/conv1.npy is not readable: {error}")
         return None
 

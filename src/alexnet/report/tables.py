@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.runs import read_json
+from alexnet.core.runs import read_arrays, read_json
 
 # Shape suffixes: N images, S rows and columns of a square, C channels.
 
@@ -179,7 +178,7 @@ def read_result(path: Path) -> Result:
                 for m in value.get("mistakes", ())
             ),
         )
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise AlexNetError(f"{printable(path)}: not a result ({printable(error)})") from error
 
 
@@ -213,36 +212,29 @@ def _count(value: object, names: Sequence[str] | None = None) -> int:
 def read_thumbnails(path: Path) -> dict[str, NDArray[np.uint8]]:
     """The pictures in a ``mistakes.npz``, (S, S, 3) uint8, by the name of the image; none if there is no such file.
     :class:`AlexNetError` if it is damaged or not what it should be."""
-    try:
-        if path.stat().st_size > MAX_THUMBNAIL_BYTES:
-            raise ValueError(f"larger than {MAX_THUMBNAIL_BYTES >> 20} MiB")
-        with ZipFile(path) as archive:
-            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
-                raise ValueError("compressed members, which this program does not write")
-        with np.load(path, allow_pickle=False) as arrays:
-            pixels_NSSC, paths = arrays["pixels"], arrays["paths"]
-        if (
-            pixels_NSSC.dtype != np.uint8
-            or pixels_NSSC.ndim != 4
-            or pixels_NSSC.shape[3] != 3
-            or not pixels_NSSC.shape[1]
-        ):
-            raise ValueError(f"pixels are {pixels_NSSC.dtype} {pixels_NSSC.shape}, not uint8 (N, S, S, 3)")
-        if paths.dtype.kind != "U" or paths.shape != pixels_NSSC.shape[:1]:
-            raise ValueError(f"{paths.dtype} {paths.shape} names of {len(pixels_NSSC)} pictures")
-        return dict(zip(paths.tolist(), pixels_NSSC, strict=True))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        LookupError,
-        MemoryError,
-        NotImplementedError,
-        BadZipFile,
-    ) as error:
+    if path.stat().st_size > MAX_THUMBNAIL_BYTES:
+        raise AlexNetError(f"not a sound file of thumbnails (larger than {MAX_THUMBNAIL_BYTES >> 20} MiB)")
+    arrays = read_arrays(path, what="a sound file of thumbnails")
+    if not {"pixels", "paths"} <= arrays.keys():
+        raise AlexNetError("not a sound file of thumbnails (no pixels, or no paths)")
+    pixels_NSSC, paths = arrays["pixels"], arrays["paths"]
+    fault = ""
+    if (
+        pixels_NSSC.dtype != np.uint8
+        or pixels_NSSC.ndim != 4
+        or pixels_NSSC.shape[3] != 3
+        or 0 in pixels_NSSC.shape[1:]
+    ):
+        fault = f"pixels are {pixels_NSSC.dtype} {pixels_NSSC.shape}, not uint8 (N, S, S, 3)"
+    elif paths.dtype.kind != "U" or paths.shape != pixels_NSSC.shape[:1]:
+        fault = f"{paths.dtype} {paths.shape} names of {len(pixels_NSSC)} pictures"
+    if fault:
+        raise AlexNetError(f"not a sound file of thumbnails ({printable(fault)})")
+    try:
+        return dict(zip(paths.tolist(), pixels_NSSC, strict=True))
+    except ValueError as error:  # code points that are none
         raise AlexNetError(f"not a sound file of thumbnails ({printable(error)})") from error
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.runs import fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import MAX_SETTINGS_BYTES, fsync_folder, read_json, sha256_file, write_atomic, write_json
 
 VERSION = 1
 KEEP = 2
@@ -109,13 +109,20 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def _load(folder: Path) -> Checkpoint:
     step = -_age(folder)[0]
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json", MAX_SETTINGS_BYTES)
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION or manifest.get("step") != step:
         raise AlexNetError("manifest.json is not of this version and step")
-    for name, file in manifest["files"].items():
-        path = folder / Path(name).name
-        if path.stat().st_size != file["bytes"] or sha256_file(path) != file["sha256"]:
-            raise AlexNetError(f"{name} does not match its SHA-256")
+    files, found = manifest.get("files"), {path.name for path in folder.iterdir() if path.is_file()} - {"manifest.json"}
+    if (
+        not isinstance(files, dict)
+        or not all(isinstance(file, dict) for file in files.values())
+        or files.keys() ^ found
+    ):
+        odd = sorted(files.keys() ^ found)[:3] if isinstance(files, dict) else []
+        raise AlexNetError(f"manifest.json does not list the files that are there ({', '.join(odd)})")
+    for name, file in files.items():
+        if (folder / name).stat().st_size != file.get("bytes") or sha256_file(folder / name) != file.get("sha256"):
+            raise AlexNetError(f"{name} does not match its SHA-256 in manifest.json")
     tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
     return Checkpoint(step, tensors, read_json(folder / "state.json"))
 

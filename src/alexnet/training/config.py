@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 
 import tyro
 
+from alexnet.core.config import not_finite, to_json
 from alexnet.core.device import Precision
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.packed import MAX_SIZE
 from alexnet.data.transforms import Augmentation
+from alexnet.evaluation.views import parse_views
 from alexnet.models import ModelConfig
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Plateau, Schedule
@@ -52,6 +55,12 @@ class TrainConfig:
     """Views of the final evaluation."""
 
     def __post_init__(self) -> None:
+        if name := not_finite(to_json(self)):
+            raise ValueError(f"TrainConfig.{name} is NaN or infinite; it must be a finite number")
+        for views in self.views:
+            parse_views(views)
+        if self.size is not None and not 1 <= self.size <= MAX_SIZE:
+            raise ValueError(f"TrainConfig.size is {self.size}; it must be at least 1 and at most {MAX_SIZE}")
         for name in ("epochs", "batch_size", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TrainConfig.{name} is {getattr(self, name)}; it must be at least 1")

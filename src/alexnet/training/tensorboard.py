@@ -12,13 +12,14 @@ Write = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def scalar_writer(folder: Path, first_step: int) -> Iterator[Write]:
-    """Gives a function that writes named scalars at a step, or does nothing if TensorBoard is missing. Events of steps
-    after ``first_step``, left by a killed process, are hidden."""
+    """Gives a function that writes named scalars at a step, or does nothing if TensorBoard is missing, or cannot take the
+    name of the folder, which need not be UTF-8. Events of steps after ``first_step``, left by a killed process, are hidden."""
     try:
+        str(folder).encode()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    except (ImportError, UnicodeEncodeError):
         yield lambda step, scalars: None
         return
     writer = SummaryWriter(str(folder), purge_step=first_step + 1)

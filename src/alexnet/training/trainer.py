@@ -5,17 +5,9 @@ Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a 
 
 from __future__ import annotations
 
-import csv
-import fcntl
-import io
-import json
 import math
-import os
-import shutil
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,33 +19,41 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.core import rng
-from alexnet.core.config import differences, fingerprint, to_json
+from alexnet.core.config import differences
 from alexnet.core.console import Bar, say
-from alexnet.core.device import autocast
-from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
-from alexnet.core.runs import environment, read_json, write_atomic, write_json
+from alexnet.core.device import Machine, autocast
+from alexnet.core.errors import AlexNetError, DataError, StoppedError, UsageError, printable
+from alexnet.core.runs import write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
-from alexnet.data.loader import Batch, ResidentSplit, Split, batches, epoch_order
+from alexnet.data.loader import Batch, ReadTimeoutError, ResidentSplit, Split, batches, epoch_order
 from alexnet.data.packed import PackedSet
+from alexnet.distributed.collectives import add_up, any_of
+from alexnet.distributed.launch import on_first
+from alexnet.distributed.mesh import Mesh, build_mesh, share
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model, layer_parameters
 from alexnet.models.lrn import kernels_in_use
 from alexnet.models.lrn.compiled import KERNELS
-from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint, save_checkpoint
+from alexnet.parallelize import Parallel, parallelize
+from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
+from alexnet.training.files import (
+    CHECKPOINTS,
+    Log,
+    explained_faults,
+    open_run,
+    require_space,
+    sole_trainer,
+    write_summary,
+)
 from alexnet.training.initial import Initial, Transfer, other_input, transfer
 from alexnet.training.optimizer import build_optimizer
+from alexnet.training.ranks import rank_report, rank_table
 from alexnet.training.schedule import Rates, rates, set_rates
-from alexnet.training.tensorboard import scalar_writer
+from alexnet.training.tensorboard import Write, scalar_writer
 from alexnet.training.watchdog import dead_filters, signal_check, signal_warning, stuck_warning
-
-CHECKPOINTS = KEEP + 2
-"""At most on the disk at once: the newest, the best, and one being written."""
-
-NOT_COMPUTED = ("checkpoint_steps", "views")
-"""Fields of a run that may change when it resumes: no number of the training depends on them."""
 
 STEPS_UNREAD = {"cuda": 20, "mps": 20}
 """Steps whose losses stay on a device that works by itself: to read one is to wait for it. All are read before anything is
@@ -91,9 +91,8 @@ class _UnreadStep:
     """A step whose results are still on the device."""
 
     row: dict[str, Any]
-    loss: Tensor
-    errors: Tensor
-    """How many of its images were classified wrongly."""
+    result_2: Tensor
+    """Mean loss, and how many of its images were classified wrongly."""
     images: int
 
 
@@ -101,24 +100,22 @@ def train(
     config: TrainConfig,
     data: PackedSet,
     run: Path,
+    machine: Machine,
     *,
-    device: torch.device,
     initial: Initial | None = None,
-    workers: int | None = None,
     resume: bool = False,
-    deterministic: bool = False,
-    resident: bool = False,
-    quiet: bool = False,
     stop: StopRequest | None = None,
-) -> nn.Module:
-    """Train ``config.network`` on ``data.splits["train"]`` and return it after the last step, in evaluation mode.
+) -> Parallel:
+    """Train ``config.network`` on ``data.splits["train"]``: the network, or this rank's part of it, after the last step, in
+    evaluation mode.
 
-    ``run`` receives config.json, environment.json, log.jsonl, summary.csv and checkpoint/. With ``resume`` the run goes on
-    from its last sound checkpoint, bit for bit as if it had never stopped (same threads and versions on the CPU).
-    ``initial``: weights to start from, of the layers that fit; with a checkpoint they are no longer needed, and if given
-    must be the same. ``resident`` keeps the training images in the memory of the device.
-    Raises :class:`StoppedError` after a ``stop`` was requested (by default: by SIGINT or SIGTERM), with a checkpoint;
-    :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
+    The first rank writes config.json, environment.json, log.jsonl, summary.csv and checkpoint/ into ``run``, and
+    ranks.json where there are several. With ``resume`` the run goes on from its last sound checkpoint, bit for bit as if
+    it had never stopped (same threads, versions and ranks on the CPU; with other ranks in the same order and with the
+    same draws). ``initial``: weights to start from, of the layers that fit; with a checkpoint they are no longer needed,
+    and if given must be the same.
+    Raises :class:`StoppedError` after a ``stop`` was requested (by default: by SIGINT or SIGTERM) of any rank, with a
+    checkpoint; :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
     :class:`AlexNetError` on a loss that is not finite.
     """
     if data.channels != config.preprocessing.channels:
@@ -127,13 +124,31 @@ def train(
             f"{config.preprocessing.channels}; take another recipe, or set --preprocessing.channels and --model.in-channels"
         )
     # A layer that is not there is refused before there is a run; torch's fused optimizers take no shapes for parameters.
-    build_optimizer(network(config, len(data.classes), weights=False), replace(config.optimizer, kind="paper"))
+    shapes = network(config, len(data.classes), weights=False)
+    build_optimizer(shapes, replace(config.optimizer, kind="paper"))
+    if machine.accumulate > 1 and any(isinstance(module, nn.BatchNorm2d) for module in shapes.modules()):
+        raise UsageError(
+            "--accumulate would normalize each part of a batch by itself; leave it out with model.normalization batch"
+        )
     start = None if initial is None else transfer(initial, config, data.classes)
-    run.mkdir(parents=True, exist_ok=True)
-    with nullcontext(stop) if stop else StopRequest() as stop, _sole_trainer(run), _explained_faults(run):
-        checkpoint = _open_run(config, data, run, start, resume=resume)
-        trainer = _Trainer(config, data, run, device, workers, deterministic, resident, quiet, stop)
-        return trainer.train(checkpoint, start)
+    mesh = build_mesh(machine.layout)
+    with ExitStack() as stack:
+        stop = stop or stack.enter_context(StopRequest())
+        checkpoint: Checkpoint | None = None
+        if mesh.rank == 0:
+            run.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(sole_trainer(run))
+            stack.enter_context(explained_faults(run))
+
+        def opened() -> list[Any] | None:
+            nonlocal checkpoint
+            checkpoint = open_run(config, data, run, start, resume=resume)
+            return None if checkpoint is None else [checkpoint.step, checkpoint.state]
+
+        found = on_first("opening the run", opened)
+        if mesh.rank and found is not None:
+            checkpoint = Checkpoint(found[0], {}, found[1])  # its tensors come from the first rank
+        return _Trainer(config, data, run, machine, mesh, start, checkpoint, stop).train()
 
 
 class _Trainer:
@@ -144,60 +159,75 @@ class _Trainer:
         config: TrainConfig,
         data: PackedSet,
         run: Path,
-        device: torch.device,
-        workers: int | None,
-        deterministic: bool,
-        resident: bool,
-        quiet: bool,
+        machine: Machine,
+        mesh: Mesh,
+        start: Transfer | None,
+        checkpoint: Checkpoint | None,
         stop: StopRequest,
     ) -> None:
-        torch.use_deterministic_algorithms(deterministic)
+        torch.use_deterministic_algorithms(machine.deterministic)
         torch.backends.cudnn.benchmark = (
-            not deterministic
+            not machine.deterministic
         )  # shapes do not change, so the fastest algorithms are found once
         self.config, self.data, self.run = config, data, run
-        self.device, self.workers, self.quiet, self.stop = device, workers, quiet, stop
+        self.machine, self.device, self.mesh, self.start, self.stop = machine, machine.device, mesh, start, stop
+        self.checkpoint = checkpoint
         self.split: Split = data.split("train")
         self.val = data.split(data.held_out)
-        if resident:
-            self.split = ResidentSplit(self.split, device)
+        if machine.resident:
+            self.split = ResidentSplit(self.split, self.device)
         self.image_N = training_images(len(self.split), config)
-        model = network(config, len(data.classes))
-        dtype = torch.float64 if config.precision == "float64" else torch.float32
-        self.model: nn.Module = model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.mean_SSC = torch.from_numpy(data.mean).to(device)
-        self.kernels = kernels_in_use(device, build=True)
-        if self.kernels == "torch" and device.type == "cpu":
+        self.mean_SSC = torch.from_numpy(data.mean).to(self.device)
+        self.kernels = kernels_in_use(self.device, build=True)
+        if self.kernels == "torch" and self.device.type == "cpu":
             say(f"note: response normalization takes three times as long here ({KERNELS.failure})")
+        dtype = torch.float64 if config.precision == "float64" else torch.float32
+        whole = network(config, len(data.classes))
+        if start is not None and checkpoint is None:
+            whole.load_state_dict(start.tensors, strict=False)
+        whole = whole.to(self.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.checkpoint_bytes = _checkpoint_bytes(whole, config)
+        untrained = mesh.rank == 0 and checkpoint is None
+        self.signals = signal_check(whole, self._probe_input(dtype)) if untrained else []
+        wire = torch.bfloat16 if machine.exchange == "bfloat16" else None
+        self.parallel = parallelize(whole, mesh, wire=wire, scheme=machine.scheme)
+        self.model = self.parallel.model
+        self.optimizer = build_optimizer(self.model, config.optimizer)
         self.progress = Progress()
         self.unread: list[_UnreadStep] = []
         self.read_at = time.monotonic()
 
-    def train(self, checkpoint: Checkpoint | None, start: Transfer | None) -> nn.Module:
-        if checkpoint is not None:
-            self._restore(checkpoint)
-        elif start is not None:
-            self.model.load_state_dict(start.tensors, strict=False)
-            say(start)
+    def train(self) -> Parallel:
+        if self.checkpoint is not None:
+            self._restore(self.checkpoint)
+            self.checkpoint = None  # its tensors are no longer needed
+        elif self.start is not None:
+            say(self.start)
         config, progress = self.config, self.progress
-        _require_space(self.run, CHECKPOINTS * self._checkpoint_bytes())
         num, total = len(self.image_N), config.epochs * len(self.image_N)
-        with (
-            _Log(self.run / "log.jsonl", progress.log_bytes) as self.log,
-            scalar_writer(self.run / "tensorboard", progress.step) as self.scalars,
-            Bar("train", total, done=progress.epoch * num + progress.position, quiet=self.quiet) as bar,
-        ):
-            if progress.step == 0:
-                if start is not None and (other := other_input(start.initial, config)):
-                    self._note(f"the initial weights were trained on another input ({', '.join(other)})")
-                self._check_signal()
+        with ExitStack() as stack:
+            self.log: Log | None = None
+            self.scalars: Write = lambda _step, _scalars: None
+            if self.mesh.rank == 0:
+                require_space(self.run, CHECKPOINTS * self.checkpoint_bytes)
+                self.log = stack.enter_context(Log(self.run / "log.jsonl", progress.log_bytes))
+                self.scalars = stack.enter_context(scalar_writer(self.run / "tensorboard", progress.step))
+            done = progress.epoch * num + progress.position
+            bar = stack.enter_context(Bar("train", total, done=done, quiet=self.machine.quiet))
+            if self.signals:
+                self._note_signal()
             self.started = time.monotonic() - progress.seconds
+            self.first_step = progress.step + 1
             while progress.epoch < config.epochs and not self._reached_goal():
-                self._train_epoch(bar)
-                self._finish_epoch()
+                try:
+                    self._train_epoch(bar)
+                    self._finish_epoch()
+                except (DataError, ReadTimeoutError):
+                    if progress.position and self.mesh.world.size == 1:  # else the other ranks know nothing of it
+                        self._save(best=False)
+                    raise
         self.model.eval()
-        return self.model
+        return self.parallel
 
     def _reached_goal(self) -> bool:
         goal, history = self.config.until_train_error, self.progress.history
@@ -211,7 +241,8 @@ class _Trainer:
             order_N,
             config.batch_size,
             start=progress.position,
-            workers=self.workers,
+            workers=self.machine.workers,
+            own=self._own_images,
             pin=self.device.type == "cuda",
         )
         self.model.train()
@@ -234,45 +265,101 @@ class _Trainer:
                 self._save(best=False)
             asked = time.monotonic()
 
+    def _parts(self, num: int) -> list[slice]:
+        """The parts of a batch of ``num`` images that are computed one after the other."""
+        count = min(self.machine.accumulate, num)
+        return [share(num, part, count) for part in range(count)]
+
+    def _own_images(self, num: int) -> NDArray[np.int64]:
+        """The places in a batch of ``num`` images that this rank computes, part by part."""
+        own = [part.start + np.arange(num)[self.mesh.images(part.stop - part.start)] for part in self._parts(num)]
+        return np.concatenate(own)
+
     def _step(self, batch: Batch, data_seconds: float) -> None:
-        config, progress = self.config, self.progress
-        now = self._rates(progress.position)
+        progress = self.progress
+        now, num = self._rates(progress.position), len(batch.image_N)
         set_rates(self.optimizer, now)
-        x_BCHW, label_B = self._input(batch, now.color_noise)
-        draw = rng.DropoutDraw(config.seed, progress.epoch, batch.image_B)
-        with autocast(self.device, config.precision):
-            logits_BK = self.model(x_BCHW, draw)
-        logits_BK = logits_BK if config.precision == "float64" else logits_BK.float()
-        loss = F.cross_entropy(logits_BK, label_B, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        result_2 = torch.zeros(2, dtype=self._dtype, device=self.device)
+        first = 0
+        for part in self._parts(num):
+            own = self.mesh.images(part.stop - part.start)
+            rows = slice(first, first + own.stop - own.start)
+            first = rows.stop
+            x_BCHW, label_B = self._input(batch, rows, now.color_noise)
+            result_2 += self._backward(x_BCHW, label_B, batch.image_N[part], num, last=part.stop == num)
         if self.device.type not in STEPS_UNREAD:  # where it costs no waiting, before the weights change
-            self._require_finite(progress.step + 1, loss.item(), now.weight, x_BCHW)
+            result_2 = self._over_ranks(result_2)
+            self._require_finite(progress.step + 1, float(result_2[0]), now.weight, x_BCHW)
         self.optimizer.step()
         progress.step += 1
-        progress.position += len(batch.image_B)
+        progress.position += num
         row = {"event": "step", "step": progress.step, "epoch": progress.epoch + 1}
         row |= {"lr": now.weight, "data_seconds": data_seconds}
-        errors = (logits_BK.detach().argmax(dim=1) != label_B).sum()
-        self.unread.append(_UnreadStep(row, loss.detach(), errors, len(batch.image_B)))
+        self.unread.append(_UnreadStep(row, result_2, num))
+        if progress.step == self.first_step and self.mesh.world.size > 1:
+            self._report_ranks(num)
+
+    def _backward(self, x_BCHW: Tensor, label_B: Tensor, image_N: NDArray[np.int64], num: int, *, last: bool) -> Tensor:
+        """Forward and backward for this rank's images of ``image_N``, a part of a batch of ``num``: their share of the mean
+        loss, and how many were classified wrongly."""
+        config, full = self.config, self._dtype
+        loss = torch.zeros((), dtype=full, device=self.device)
+
+        def loss_of(logits_BK: Tensor, rows: slice) -> Tensor:
+            label_R, smoothing = label_B[rows], config.label_smoothing
+            value = F.cross_entropy(logits_BK.to(full), label_R, label_smoothing=smoothing, reduction="sum") / num
+            loss.add_(value.detach())
+            return value
+
+        logits_BK = self.parallel.backward(
+            x_BCHW,
+            rng.DropoutDraw(config.seed, self.progress.epoch, image_N),
+            loss_of,
+            last=last,
+            forward_context=lambda: autocast(self.device, config.precision),
+        )
+        errors = (logits_BK.to(full).argmax(dim=1) != label_B).sum()
+        return torch.stack([loss, errors.to(full)])
+
+    def _over_ranks(self, result_S: Tensor) -> Tensor:
+        """The sum over all ranks, on the CPU; of two ranks with the same images the first one's counts."""
+        own_S = result_S.cpu().double()
+        return add_up(self.mesh.world, "the sum of the losses", own_S if self.mesh.counts else torch.zeros_like(own_S))
 
     def _read_losses(self) -> dict[str, Any]:
         """Fetch the losses of the steps since the last time from the device, check and record them. The last row."""
-        progress, steps, row = self.progress, self.unread, {}
+        row: dict[str, Any] = {}
+        progress, steps = self.progress, self.unread
+        if not steps:
+            return row
         self.unread = []
-        losses = torch.stack([step.loss for step in steps]).tolist() if steps else []
-        errors = torch.stack([step.errors for step in steps]).tolist() if steps else []
+        result_S2 = torch.stack([step.result_2 for step in steps])
+        if self.device.type in STEPS_UNREAD:
+            result_S2 = self._over_ranks(result_S2)
         now = time.monotonic()
         rate = sum(step.images for step in steps) / (now - self.read_at)
         self.read_at = now
-        for step, loss, wrong in zip(steps, losses, errors, strict=True):
+        for step, (loss, errors) in zip(steps, result_S2.tolist(), strict=True):
             self._require_finite(step.row["step"], loss, step.row["lr"])
+            wrong = round(errors)
             progress.loss_sum += loss * step.images
             progress.top1_errors += wrong
             row = step.row | {"loss": loss, "top1_error": wrong / step.images, "images_per_second": rate}
-            self.log.write(row)
+            self._record(row)
             self.scalars(row["step"], {"train/loss": loss, "lr": row["lr"]})
         return row
+
+    def _record(self, row: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(row)
+
+    def _report_ranks(self, num: int) -> None:
+        report = rank_report(self.parallel, self.optimizer, self.config, self.machine, num, len(self.data.classes))
+        if report:
+            write_json(self.run / "ranks.json", report)
+            for line in rank_table(report):
+                say(line)
 
     def _rates(self, position: int) -> Rates:
         """The rates of the step that starts at ``position`` in the current epoch."""
@@ -285,21 +372,26 @@ class _Trainer:
             val_errors=[row["val_top1_error"] for row in progress.history],
         )
 
-    def _input(self, batch: Batch, noise_factor: float) -> tuple[Tensor, Tensor]:
+    def _input(self, batch: Batch, rows: slice, noise_factor: float) -> tuple[Tensor, Tensor]:
+        """Some of the images of a batch that were read, as the network's input, and their labels."""
         config = self.config
         draws = transforms.draw(
             config.augmentation,
             config.preprocessing,
             seed=config.seed,
             epoch=self.progress.epoch,
-            image_B=batch.image_B,
-            position_B=batch.position_B,
+            image_B=batch.image_B[rows],
+            position_B=batch.position_B[rows],
         )
-        pixels_BSSC = batch.pixels_BSSC.to(self.device, non_blocking=True)
+        pixels_BSSC = batch.pixels_BSSC[rows].to(self.device, non_blocking=True)
         x_BCHW = transforms.augment(
             pixels_BSSC, draws, config.augmentation, config.preprocessing, self.mean_SSC, self.data.color, noise_factor
         )
-        return x_BCHW.to(next(self.model.parameters()).dtype), batch.label_B.to(self.device, non_blocking=True)
+        return x_BCHW.to(self._dtype), batch.label_B[rows].to(self.device, non_blocking=True)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
 
     def _finish_epoch(self) -> None:
         """Validate, record, save."""
@@ -315,8 +407,10 @@ class _Trainer:
             batch_size=config.batch_size,
             device=self.device,
             precision=config.precision,
+            mesh=self.mesh,
             progress=lambda _done, _total: self._stop_if_requested(),
         )
+        self._require_finite(progress.step, result.loss_nats, self._rates(progress.position).weight)
         num = len(self.image_N)
         row = {
             "event": "epoch",
@@ -331,12 +425,12 @@ class _Trainer:
             "val_top5_error": result.top5_error,
             "val_loss": result.loss_nats,
             "lr": self._rates(num - 1).weight,
-            "dead_filters": dead_filters(self.model, self._probe_input()),
+            "dead_filters": self._dead_filters(),
         }
         progress.history.append(row)
         progress.epoch, progress.position = progress.epoch + 1, 0
         progress.seconds = time.monotonic() - self.started
-        self.log.write(row | {"seconds": progress.seconds})
+        self._record(row | {"seconds": progress.seconds})
         say(
             f"epoch {progress.epoch}/{config.epochs}: training loss {row['train_loss']:.3f} error "
             f"{row['train_top1_error']:.1%}, validation loss {row['val_loss']:.3f} error {row['val_top1_error']:.1%} "
@@ -353,14 +447,13 @@ class _Trainer:
             self._note(warning)
         best = result.top1_error < progress.best
         progress.best = min(progress.best, result.top1_error)
+        if self.mesh.rank == 0:
+            write_summary(self.run / "summary.csv", progress.history)  # again, if this process dies before it has saved
         self._save(best=best)
-        _write_summary(self.run / "summary.csv", progress.history)
 
     def _save(self, *, best: bool) -> None:
         self._read_losses()
-        progress = self.progress
-        progress.log_bytes = self.log.sync()
-        progress.seconds = time.monotonic() - self.started
+        progress, parallel = self.progress, self.parallel
         index = {id(p): name for name, p in self.model.named_parameters()}
         velocities = {
             f"{index[id(p)]}/{key}": torch.as_tensor(value)
@@ -368,10 +461,20 @@ class _Trainer:
             for key, value in state.items()
             if value is not None
         }
-        state = asdict(progress) | {"best": progress.best if math.isfinite(progress.best) else None}
-        state |= {"reproducible_with": self._conditions()}
-        tensors = {"model": self.model.state_dict(), "optimizer": velocities}
-        save_checkpoint(self.run / "checkpoint", progress.step, tensors, state, best=best)
+        tensors = {
+            "model": parallel.gather_state(self.model.state_dict()),
+            "optimizer": parallel.gather_state(velocities),
+        }
+        progress.seconds = time.monotonic() - self.started
+
+        def write() -> None:
+            assert self.log is not None
+            progress.log_bytes = self.log.sync()
+            state = asdict(progress) | {"best": progress.best if math.isfinite(progress.best) else None}
+            state |= {"reproducible_with": self._conditions()}
+            save_checkpoint(self.run / "checkpoint", progress.step, tensors, state, best=best)
+
+        on_first("saving a checkpoint", write)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.state)
@@ -380,20 +483,16 @@ class _Trainer:
             what = ", ".join(f"{c} {before.get(c)} -> {here.get(c)}" for c in changed)
             say(f"note: not bit for bit the uninterrupted run, for {what} changed since the checkpoint")
         self.progress = Progress(**(state | {"best": math.inf if state["best"] is None else state["best"]}))
-        self.model.load_state_dict(checkpoint.tensors["model"])
+        parallel = self.parallel
+        self.model.load_state_dict(parallel.spread_state(checkpoint.tensors.get("model", {})))
         by_name = dict(self.model.named_parameters())
-        for key, value in checkpoint.tensors.get("optimizer", {}).items():
+        for key, value in parallel.spread_state(checkpoint.tensors.get("optimizer", {})).items():
             name, _, slot = key.rpartition("/")
             parameter = by_name[name]
             velocity = value.dim() > 0  # AdamW's count of steps is a number
             kept = torch.empty_like(parameter).copy_(value) if velocity else value.to(parameter.device)
             self.optimizer.state[parameter][slot] = kept
         say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
-
-    def _checkpoint_bytes(self) -> int:
-        """Of one checkpoint: weights, and one velocity (AdamW: two moments) for each."""
-        moments = 2 if self.config.optimizer.kind == "adamw" else 1
-        return sum(p.numel() * p.element_size() for p in self.model.parameters()) * (1 + moments)
 
     def _conditions(self) -> dict[str, Any]:
         """What bit-for-bit equality of two runs depends on."""
@@ -403,9 +502,17 @@ class _Trainer:
             "device": self.device.type,
             "numpy": np.__version__,
             "normalization kernels": self.kernels,
+            "ranks": self._ranks(),
+            "accumulate": self.machine.accumulate,
         }
 
-    def _probe_input(self) -> Tensor:
+    def _ranks(self) -> str:
+        if self.mesh.world.size == 1:
+            return "one"
+        scheme = f" ({self.machine.scheme})" if self.mesh.layout == "hybrid" else ""
+        return f"{self.mesh.world.size} in the layout {self.mesh.layout}{scheme}, exchange {self.machine.exchange}"
+
+    def _probe_input(self, dtype: torch.dtype) -> Tensor:
         """The centers of the first training images, as network input."""
         image_B = self.image_N[: min(PROBE_IMAGES, len(self.image_N))]
         pixels_BSSC = torch.as_tensor(self.split.read(image_B)).to(self.device)
@@ -413,18 +520,33 @@ class _Trainer:
         preprocessing = self.config.preprocessing
         draws = transforms.draw(none, preprocessing, seed=0, epoch=0, image_B=image_B, position_B=image_B)
         x_BCHW = transforms.augment(pixels_BSSC, draws, none, preprocessing, self.mean_SSC, None)
-        return x_BCHW.to(next(self.model.parameters()).dtype)
+        return x_BCHW.to(dtype)
 
-    def _check_signal(self) -> None:
-        x_BCHW = self._probe_input()
-        signals = signal_check(self.model, x_BCHW)
-        write_json(self.run / "signal.json", {"layers": [asdict(s) for s in signals], "input_std": float(x_BCHW.std())})
-        if warning := signal_warning(signals, float(x_BCHW.std())):
+    def _note_signal(self) -> None:
+        """What the signal check of the untrained network has found."""
+        start, x_BCHW = self.start, self._probe_input(self._dtype)
+        if start is not None and (other := other_input(start.initial, self.config)):
+            self._note(f"the initial weights were trained on another input ({', '.join(other)})")
+        input_std = float(x_BCHW.std())
+        write_json(self.run / "signal.json", {"layers": [asdict(s) for s in self.signals], "input_std": input_std})
+        if warning := signal_warning(self.signals, input_std):
             self._note(warning)
+
+    def _dead_filters(self) -> dict[str, list[int]]:
+        """Of each convolution, by tower; of towers on ranks of their own each counts its filters."""
+        apart = self.mesh.layout == "towers" and self.mesh.tower.size > 1
+        towers = 1 if apart else int(getattr(self.config.model, "towers", 1))
+        dead = dead_filters(self.model, self._probe_input(self._dtype), towers)
+        if apart:
+            own = torch.zeros(len(dead), self.mesh.tower.size, dtype=torch.int64)
+            own[:, self.mesh.tower.index] = torch.tensor(list(dead.values()))[:, 0]
+            found = add_up(self.mesh.tower, "the count of dead filters", own)
+            dead = dict(zip(dead, found.tolist(), strict=True))
+        return dead
 
     def _note(self, message: str) -> None:
         say(f"warning: {message}")
-        self.log.write({"event": "note", "step": self.progress.step, "message": message})
+        self._record({"event": "note", "step": self.progress.step, "message": message})
 
     def _require_finite(self, step: int, loss: float, lr: float, x_BCHW: Tensor | None = None) -> None:
         if math.isfinite(loss):
@@ -442,11 +564,17 @@ class _Trainer:
         )
 
     def _stop_if_requested(self) -> None:
-        if self.stop.requested:
+        if any_of(self.mesh.world, "asking whether to stop", self.stop.requested):
             self._save(best=False)
             raise StoppedError(
                 f"stopped at step {self.progress.step}, checkpoint saved; the same command with --resume goes on"
             )
+
+
+def _checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
+    """Of one checkpoint: weights, and one velocity (AdamW: two moments) for each."""
+    moments = 2 if config.optimizer.kind == "adamw" else 1
+    return sum(p.numel() * p.element_size() for p in model.parameters()) * (1 + moments)
 
 
 def training_images(num: int, config: TrainConfig) -> NDArray[np.int64]:
@@ -468,128 +596,3 @@ def network(config: TrainConfig, classes: int, *, weights: bool = True) -> nn.Mo
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError("optimizer.layer_lr freezes every layer; leave out one that is to learn")
     return model
-
-
-def require_same_run(config: TrainConfig, data: PackedSet, run: Path, initial: Initial | None = None) -> None:
-    """Raise :class:`UsageError`, naming the fields, if ``run`` was made with other settings, other data, or (where
-    ``initial`` is given) other initial weights."""
-    stored = read_json(run / "config.json")
-    changed = [d for d in differences(stored.get("train"), to_json(config)) if d not in NOT_COMPUTED]
-    if stored.get("data", {}).get("fingerprint") != data.fingerprint:
-        changed.append("the content of the data")
-    if initial is not None and stored.get("initial", {}).get("fingerprint") != initial.fingerprint:
-        changed.append("the initial weights")
-    if changed:
-        raise UsageError(
-            f"{printable(run)} was made with other settings ({', '.join(changed[:4])}); resume with the same, or take "
-            "another --out"
-        )
-
-
-def _open_run(
-    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool
-) -> Checkpoint | None:
-    """Create the files of a new run, or check that an old one is the same and load its checkpoint."""
-    checkpoint: Checkpoint | None = None
-    faults: list[str] = []
-    if not (run / "config.json").exists():
-        settings = to_json(config)
-        origin = {"path": str(data.path), "fingerprint": data.fingerprint}
-        document = {"train": settings, "data": origin, "fingerprint": fingerprint(settings)}
-        write_json(run / "config.json", document | ({} if start is None else {"initial": start.record()}))
-    elif resume:
-        require_same_run(config, data, run, None if start is None else start.initial)
-        checkpoint, faults = load_checkpoint(run / "checkpoint")
-        source = read_json(run / "config.json").get("initial", {}).get("source")
-        if checkpoint is None and start is None and source is not None:
-            raise UsageError(
-                f"{printable(run)} has no checkpoint yet and starts from the weights of {printable(source)}; name them "
-                "again with --init-from"
-            )
-    else:
-        raise UsageError(
-            f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
-        )
-    for fault in faults:
-        say(f"warning: {fault}")
-    if faults and checkpoint is not None:
-        say(f"warning: going on from step {checkpoint.step}; the steps after it are computed again")
-    if resume and checkpoint is None:
-        say("no checkpoint yet: starting at step 0")
-    write_json(run / "environment.json", environment() | {"command": sys.argv})
-    return checkpoint
-
-
-class _Log:
-    """log.jsonl, cut back to where the checkpoint was made: rows are neither lost nor doubled."""
-
-    def __init__(self, path: Path, length: int) -> None:
-        self.file = open(path, "ab")  # noqa: SIM115, closed by __exit__
-        self.file.truncate(length)
-
-    def write(self, row: dict[str, Any]) -> None:
-        self.file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self.file.flush()
-
-    def sync(self) -> int:
-        """Make the rows durable; the length of the file."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        return os.fstat(self.file.fileno()).st_size
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-def _write_summary(path: Path, history: list[dict[str, Any]]) -> None:
-    columns = [name for name in history[0] if name not in ("event", "dead_filters")]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def _require_space(run: Path, needed: int) -> None:
-    """Refuse to begin what cannot be saved."""
-    have = sum(p.stat().st_size for p in (run / "checkpoint").rglob("*") if p.is_file())
-    free = shutil.disk_usage(run).free
-    if free + have < needed:
-        raise AlexNetError(
-            f"{printable(run)}: checkpoints need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; free some space or "
-            "take another --out"
-        )
-
-
-@contextmanager
-def _explained_faults(run: Path) -> Iterator[None]:
-    """A full or broken disk as one line; what was saved before is sound."""
-    try:
-        yield
-    except OSError as error:
-        free = shutil.disk_usage(run).free
-        raise AlexNetError(
-            f"{printable(run)}: cannot be written ({printable(error.strerror or error)}; {free / 1e6:,.0f} MB are free); "
-            "the last checkpoint is intact: mend this, then add --resume"
-        ) from error
-
-
-@contextmanager
-def _sole_trainer(run: Path) -> Iterator[None]:
-    """A lock that the kernel releases however the process ends."""
-    with open(run / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read(32).strip()
-            raise AlexNetError(
-                f"{printable(run)}: process {owner} is training here; wait, or take another --out"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield

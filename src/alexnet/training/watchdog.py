@@ -82,15 +82,14 @@ def stuck_warning(losses: list[float], num_classes: int) -> str | None:
 
 
 @torch.no_grad()
-def dead_filters(model: nn.Module, x_BCHW: Tensor) -> dict[str, list[int]]:
-    """Filters of each convolution whose response is positive nowhere in the batch, counted for each tower. With ReLU
-    they give no output and get no gradient."""
+def dead_filters(model: nn.Module, x_BCHW: Tensor, towers: int) -> dict[str, list[int]]:
+    """Filters of each convolution whose response is positive nowhere in the batch, counted for each of the towers that
+    ``model`` holds. With ReLU they give no output and get no gradient."""
     was_training = model.training
     model.eval()
     with _outputs(model) as outputs:
         model(x_BCHW)
     model.train(was_training)
-    towers = int(getattr(getattr(model, "config", None), "towers", 1))
     return {
         layer: [int(n) for n in (~(out > 0).any(dim=3).any(dim=2).any(dim=0)).view(towers, -1).sum(dim=1)]
         for layer, out in outputs.items()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,9 +23,12 @@ DPI = 150
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """A matplotlib figure as PNG, atomically; the same figure gives the same bytes."""
+    """A matplotlib figure as PNG, atomically; the same figure gives the same bytes. Letters that the font does not have are
+    boxes, without a word: matplotlib's warning would print them."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ", UserWarning)
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, facecolor="white")
     write_atomic(path, lambda file: file.write(buffer.getvalue()))
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from alexnet.core.errors import printable
 from alexnet.report.pictures import COLORS, save_figure
 
 TILE = 1.02
@@ -109,5 +110,5 @@ def _show(axes: Axes, tile: Tile) -> None:
 
 
 def _plain(text: str) -> str:
-    """What the font has signs for."""
-    return text.encode("ascii", "replace").decode()
+    """What the font has signs for, on one line."""
+    return printable(text).encode("ascii", "replace").decode()

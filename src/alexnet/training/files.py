@@ -1,0 +1,157 @@
+"""The files of a run, and the folder they stand in: who may write there, what must not have changed, what a fault says."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alexnet.core.config import differences, fingerprint, to_json
+from alexnet.core.console import say
+from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.runs import environment, read_json, write_atomic, write_json
+from alexnet.data.packed import PackedSet
+from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint
+from alexnet.training.config import TrainConfig
+from alexnet.training.initial import Initial, Transfer
+
+CHECKPOINTS = KEEP + 2
+"""At most on the disk at once: the newest, the best, and one being written."""
+
+NOT_COMPUTED = ("checkpoint_steps", "views")
+"""Fields of a run that may change when it resumes: no number of the training depends on them."""
+
+
+def require_same_run(config: TrainConfig, data: PackedSet, run: Path, initial: Initial | None = None) -> None:
+    """Raise :class:`UsageError`, naming the fields, if ``run`` was made with other settings, other data, or (where
+    ``initial`` is given) other initial weights."""
+    stored = read_json(run / "config.json")
+    changed = [d for d in differences(stored.get("train"), to_json(config)) if d not in NOT_COMPUTED]
+    if stored.get("data", {}).get("fingerprint") != data.fingerprint:
+        changed.append("the content of the data")
+    if initial is not None and stored.get("initial", {}).get("fingerprint") != initial.fingerprint:
+        changed.append("the initial weights")
+    if changed:
+        raise UsageError(
+            f"{printable(run)} was made with other settings ({', '.join(changed[:4])}); resume with the same, or take "
+            "another --out"
+        )
+
+
+def open_run(
+    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool
+) -> Checkpoint | None:
+    """Create the files of a new run, or check that an old one is the same and load its checkpoint."""
+    checkpoint: Checkpoint | None = None
+    faults: list[str] = []
+    for leftover in (path for folder in (".", "checkpoint", "results") for path in run.glob(f"{folder}/.*.tmp-*")):
+        leftover.unlink()  # of a write that was killed
+    if not (run / "config.json").exists():
+        settings = to_json(config)
+        origin = {"path": str(data.path), "fingerprint": data.fingerprint}
+        document = {"train": settings, "data": origin, "fingerprint": fingerprint(settings)}
+        write_json(run / "config.json", document | ({} if start is None else {"initial": start.record()}))
+    elif resume:
+        require_same_run(config, data, run, None if start is None else start.initial)
+        checkpoint, faults = load_checkpoint(run / "checkpoint")
+        source = read_json(run / "config.json").get("initial", {}).get("source")
+        if checkpoint is None and start is None and source is not None:
+            raise UsageError(
+                f"{printable(run)} has no checkpoint yet and starts from the weights of {printable(source)}; name them "
+                "again with --init-from"
+            )
+    else:
+        raise UsageError(
+            f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
+        )
+    for fault in faults:
+        say(f"warning: {fault}")
+    if faults and checkpoint is not None:
+        say(f"warning: going on from step {checkpoint.step}; the steps after it are computed again")
+    if resume and checkpoint is None:
+        say("no checkpoint yet: starting at step 0")
+    write_json(run / "environment.json", environment() | {"command": sys.argv})
+    return checkpoint
+
+
+class Log:
+    """log.jsonl, cut back to where the checkpoint was made: rows are neither lost nor doubled."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self.file = open(path, "ab")  # noqa: SIM115, closed by __exit__
+        self.file.truncate(length)
+
+    def write(self, row: dict[str, Any]) -> None:
+        self.file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self.file.flush()
+
+    def sync(self) -> int:
+        """Make the rows durable; the length of the file."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return os.fstat(self.file.fileno()).st_size
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def write_summary(path: Path, history: list[dict[str, Any]]) -> None:
+    columns = [name for name in history[0] if name not in ("event", "dead_filters")]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def require_space(run: Path, needed: int) -> None:
+    """Refuse to begin what cannot be saved."""
+    have = sum(p.stat().st_size for p in (run / "checkpoint").rglob("*") if p.is_file())
+    free = shutil.disk_usage(run).free
+    if free + have < needed:
+        raise AlexNetError(
+            f"{printable(run)}: checkpoints need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; free some space or "
+            "take another --out"
+        )
+
+
+@contextmanager
+def explained_faults(run: Path) -> Iterator[None]:
+    """A full or broken disk as one line; what was saved before is sound."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(run).free
+        raise AlexNetError(
+            f"{printable(run)}: cannot be written ({printable(error.strerror or error)}; {free / 1e6:,.0f} MB are free); "
+            "the last checkpoint is intact: mend this, then add --resume"
+        ) from error
+
+
+@contextmanager
+def sole_trainer(run: Path) -> Iterator[None]:
+    """A lock that the kernel releases however the process ends."""
+    with open(run / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read(32).strip()
+            raise AlexNetError(
+                f"{printable(run)}: process {owner} is training here; wait, or take another --out"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

@@ -1,0 +1,263 @@
+"""Runs within this process: resumed from every step, and stopped by numbers that are not finite."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from faults import Figure, remove, rows
+from safetensors.torch import load_file
+
+from alexnet.core.device import Machine
+from alexnet.core.errors import AlexNetError
+from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.packed import open_packed
+from alexnet.data.transforms import Augmentation
+from alexnet.models import model_config
+from alexnet.training import checkpoint, trainer
+from alexnet.training.config import TrainConfig
+from alexnet.training.optimizer import OptimizerConfig
+from alexnet.training.schedule import Cosine
+from alexnet.training.trainer import train
+
+QUIET = Machine(device=torch.device("cpu"), quiet=True)
+
+
+def tiny(data: Path, **fields: Any) -> TrainConfig:
+    """Dropout and all augmentation on; 40 steps: 5 epochs of 8, the last of 5 images."""
+    settings: dict[str, Any] = {
+        "epochs": 5,
+        "batch_size": 7,
+        "checkpoint_steps": 4,
+        "optimizer": OptimizerConfig(lr=0.02),
+    }
+    return TrainConfig(
+        recipe="tiny",
+        network="alexnet_2012",
+        model=model_config(
+            "alexnet_2012",
+            input_size=32,
+            conv_channels=(8, 8, 8, 8, 8),
+            conv_kernels=(5, 3, 3, 3, 3),
+            conv_strides=(2, 1, 1, 1, 1),
+            conv_padding=(2, 1, 1, 1, 1),
+            fc_units=(16, 16),
+            init="he",
+            biases=(0.0,) * 8,
+        ),
+        data=str(data),
+        size=36,
+        preprocessing=Preprocessing(resize=36, crop=32, scale=1 / 64),
+        augmentation=Augmentation(),
+        schedule=Cosine(warmup=1),
+        **(settings | fields),
+    )
+
+
+@contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+@contextmanager
+def at_each_step(act: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Call ``act(trainer, batch)`` before each step."""
+    step = trainer._Trainer._step
+
+    def acting(self: Any, batch: Any, data_seconds: float) -> None:
+        act(self, batch)
+        step(self, batch, data_seconds)
+
+    with replaced(trainer._Trainer, "_step", acting):
+        yield
+
+
+def state(run: Path) -> dict[str, bytes]:
+    """Weights and velocities of the last checkpoint."""
+    last = run / "checkpoint" / (run / "checkpoint" / "last").read_text().strip()
+    return {path.name: path.read_bytes() for path in sorted(last.glob("*.safetensors"))}
+
+
+# Resuming ---------------------------------------------------------------------------------------------------------------
+
+
+def resumes(data: Path, folder: Path, workers: Sequence[int], every: int = 1) -> Figure:
+    """Go on from the checkpoint of each step of a run of 40, with each number of readers: weights, velocities, rows of the
+    log, and the images of each step in their order."""
+    packed, config, figure = open_packed(data), tiny(data), Figure()
+    whole, order = folder / "whole", {}
+
+    def note(self: Any, batch: Any) -> None:
+        order[self.progress.step + 1] = batch.image_N.tobytes()
+
+    with replaced(checkpoint, "KEEP", 100), at_each_step(note):
+        train(replace(config, checkpoint_steps=1), packed, whole, QUIET)
+    expected = state(whole), rows(whole), dict(order)
+    steps = sorted(expected[2])
+    figure.check(len(steps) == 40, f"{len(steps)} steps")
+    for step in steps[:-1:every]:
+        for number in workers:
+            run = folder / "run"
+            shutil.copytree(whole, run)
+            for path in (run / "checkpoint").glob("step-*"):
+                if int(path.name.removeprefix("step-")) > step:
+                    shutil.rmtree(path)
+            (run / "checkpoint" / "last").write_text(f"step-{step}\n")
+            order.clear()
+            with at_each_step(note):
+                train(config, packed, run, replace(QUIET, workers=number), resume=True)
+            found = state(run), rows(run), {s: images for s, images in expected[2].items() if s <= step} | order
+            names = ("weights or velocities", "rows of the log", "order of the images")
+            differ = [name for name, a, b in zip(names, found, expected, strict=True) if a != b]
+            figure.check(not differ, f"step {step}, {number} readers: {', '.join(differ)}")
+            figure.check(min(order) == step + 1, f"step {step}: went on at step {min(order)}")
+            figure.count += 1
+            remove(run)
+    figure.details = {"steps": len(steps), "readers": list(workers)}
+    return figure
+
+
+# Numbers that are not finite ------------------------------------------------------------------------------------------------
+
+
+def non_finite(data: Path, folder: Path, count: int, seed: int) -> Figure:
+    """A loss, a pixel of the input or a gradient becomes NaN or infinite at a random step; and a learning rate of 1e20. The
+    run stops there, no file holds such a number, and without the fault it goes on to the end of a run that had none."""
+    packed, config, figure = open_packed(data), tiny(data), Figure()
+    train(config, packed, folder / "whole", QUIET)
+    expected, draw = (state(folder / "whole"), rows(folder / "whole")), random.Random(seed)
+    faults_of = {"loss": _bad_loss, "pixel": _bad_pixel, "gradient": _bad_gradient}
+    for trial in range(count):
+        kind, value = ("rate", *faults_of)[trial % 4], (math.nan, math.inf)[trial // 4 % 2]
+        step, run = draw.randint(1, 40), folder / f"run-{trial}"
+        name = f"{kind} {value} at step {step}"
+        figure.count += 1
+        try:
+            if kind == "rate":
+                step, name = 2, "a rate of 1e20"
+                train(replace(config, optimizer=OptimizerConfig(lr=1e20), seed=trial), packed, run, QUIET)
+            else:
+                with faults_of[kind](step, value):
+                    train(config, packed, run, QUIET)
+            figure.check(False, f"{name}: not noticed")
+        except AlexNetError as error:
+            # A gradient shows in the loss of the next step, or when the weights are to be saved.
+            latest = step + (kind in ("gradient", "rate"))
+            words = str(error).partition(":")[0]
+            stopped = words.startswith("step ") and step <= int(words[5:]) <= latest
+            figure.check(stopped, f"{name}: {error}")
+            logged = max((row["step"] for row in rows(run) if row["event"] == "step"), default=0)
+            figure.check(logged < latest, f"{name}: step {logged} is in the log")
+        figure.failures += [f"{name}: {found}" for found in not_finite(run)]
+        if kind != "rate":
+            train(config, packed, run, QUIET, resume=True)
+            figure.check((state(run), rows(run)) == expected, f"{name}: goes on otherwise")
+        remove(run)
+    figure.details = {"kinds": ["rate", *faults_of], "values": ["NaN", "infinity"]}
+    return figure
+
+
+@contextmanager
+def _bad_loss(step: int, value: float) -> Iterator[None]:
+    steps, cross_entropy = [0], trainer.F.cross_entropy
+
+    def note(self: Any, _batch: Any) -> None:
+        steps[0] = self.progress.step + 1
+
+    def loss(*arguments: Any, **settings: Any) -> torch.Tensor:
+        found = cross_entropy(*arguments, **settings)
+        return found * value if steps[0] == step and torch.is_grad_enabled() else found
+
+    with at_each_step(note), replaced(trainer.F, "cross_entropy", loss):
+        yield
+
+
+@contextmanager
+def _bad_pixel(step: int, value: float) -> Iterator[None]:
+    steps, augment = [0], trainer.transforms.augment
+
+    def note(self: Any, _batch: Any) -> None:
+        steps[0] = self.progress.step + 1
+
+    def spoiled(*arguments: Any) -> torch.Tensor:
+        x_BCHW = augment(*arguments)
+        if steps[0] == step:
+            x_BCHW[-1, 1, 7, 9] = value
+        return x_BCHW
+
+    with at_each_step(note), replaced(trainer.transforms, "augment", spoiled):
+        yield
+
+
+@contextmanager
+def _bad_gradient(step: int, value: float) -> Iterator[None]:
+    backward = trainer._Trainer._backward
+
+    def spoiled(self: Any, *arguments: Any, **settings: Any) -> torch.Tensor:
+        result = backward(self, *arguments, **settings)
+        if self.progress.step + 1 == step:
+            parameter = next(p for p in self.model.parameters() if p.grad is not None)
+            parameter.grad[(0,) * parameter.dim()] = value
+        return result
+
+    with replaced(trainer._Trainer, "_backward", spoiled):
+        yield
+
+
+def not_finite(run: Path) -> list[str]:
+    """The files of a run that hold a number which is not finite."""
+    found = []
+
+    def refuse(word: str) -> float:
+        raise ValueError(word)
+
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        try:
+            if path.suffix == ".safetensors":
+                fine = all(bool(torch.isfinite(tensor).all()) for tensor in load_file(path).values())
+            elif path.suffix == ".json":
+                json.loads(path.read_text(), parse_constant=refuse)
+                fine = True
+            elif path.suffix == ".jsonl":
+                fine = all(_finite(json.loads(line, parse_constant=refuse)) for line in path.read_text().splitlines())
+            elif path.suffix == ".csv":
+                cells = [cell for row in list(csv.reader(path.read_text().splitlines()))[1:] for cell in row]
+                fine = all(math.isfinite(float(cell)) for cell in cells)
+            elif path.suffix == ".npy":
+                fine = bool(np.isfinite(np.load(path)).all())
+            elif path.name.startswith("events."):
+                fine = all(math.isfinite(value) for value in _scalars(path))
+            else:
+                fine = True
+        except ValueError as error:
+            fine = str(error) not in ("NaN", "Infinity", "-Infinity")
+        if not fine:
+            found.append(f"{path.relative_to(run)} holds a number that is not finite")
+    return found
+
+
+def _finite(row: dict[str, Any]) -> bool:
+    return all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+
+
+def _scalars(path: Path) -> Iterator[float]:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    for event in EventFileLoader(str(path)).Load():
+        for value in event.summary.value:
+            yield from value.tensor.float_val or [value.simple_value]
