@@ -1,6 +1,6 @@
-"""The pictures of the README: examples of the drawn set, and the curves and kernels of a run.
+"""The pictures of the README and of docs/claims.md: examples of the drawn set, the curves and kernels of a run, figure 1.
 
-python benchmarks/pictures.py RUN    (a finished run; writes docs/pictures/)
+python benchmarks/pictures.py [RUN]    (a finished run; writes docs/pictures/)
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
+from alexnet.core.runs import read_json
 from alexnet.data.builtin import CLASSES, draw_picture
 from alexnet.report.tables import read_log
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt  # after the backend is chosen
 
-OUT = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "docs" / "pictures"
 TILE = 100
 
 
@@ -54,7 +56,29 @@ def training(run: Path) -> None:
     figure.savefig(OUT / "training.png", dpi=110)
 
 
+def figure_1() -> None:
+    """Training error by epoch with ReLU and with tanh, of three seeds each, as in figure 1 of the paper."""
+    folder = ROOT / "results" / "claims" / "cifar10"
+    arms = read_json(folder / "relu-tanh.json")["arms"]
+    figure, axes = plt.subplots(figsize=(7.5, 3))
+    for (arm, label), style in zip((("base", "ReLU"), ("tanh", "tanh")), ("-", "--"), strict=True):
+        for i, name in enumerate(arms[arm]["results"]):
+            points = read_json(folder / name)["curve"]
+            epoch, error = [p["epoch"] for p in points], [100 * p["error"] for p in points]
+            axes.plot(
+                epoch, error, style, color="C0" if arm == "base" else "C1", linewidth=1, label=None if i else label
+            )
+    axes.axhline(25, color="0.6", linewidth=0.8)
+    axes.set(xlabel="epoch", ylabel="training error, %", ylim=(20, 75), xlim=(0, 40))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(OUT / "figure-1.png", dpi=110)
+
+
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     shapes()
-    training(Path(sys.argv[1]))
+    figure_1()
+    if len(sys.argv) > 1:
+        training(Path(sys.argv[1]))
