@@ -162,8 +162,8 @@ def wait_until(what: Callable[[], bool], seconds: float = HANG, pause: float = 0
 
 def one_line(text: str) -> bool:
     """Whether a command failed with one line of its own."""
-    lines = [line for line in text.splitlines() if line.startswith("alexnet: ")]
-    return len(lines) == 1 and text.rstrip().endswith(lines[0]) and "Traceback" not in text
+    before, _, message = text.rstrip().partition("alexnet: ")  # what is before may be a line of stdout that was cut
+    return bool(message) and "\n" not in message and "alexnet: " not in message and "Traceback" not in before
 
 
 # What a run has come to ---------------------------------------------------------------------------------------------------

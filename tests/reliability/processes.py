@@ -75,6 +75,7 @@ def kills(data: Path, folder: Path, count: int, seed: int, reach: float = 1.0) -
                 seconds = time.monotonic() - began  # the machine has become faster since
         if code == 0:
             figure.check(not (differ := same(out, expected)), f"run {runs}: {', '.join(differ)} differ")
+            figure.check((out / "report.html").is_file(), f"run {runs}: no report")
             left = sorted(path.name for path in out.glob("[!.]*/*.tmp*"))
             figure.check(not left, f"run {runs}: {', '.join(left)} stay for ever")
         remove(out)

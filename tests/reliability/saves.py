@@ -220,6 +220,8 @@ def _after(checkpoint: Path, reached: int, what: str, figure: Figure) -> str:
         found = "neither"
         figure.check(False, f"{what}: neither step {reached} nor {reached + 1} is loaded")
     save(checkpoint, SAVED[-1] + 1)
+    best = checkpoint / (checkpoint / "best").read_text().strip() / "manifest.json"
+    figure.check(best.exists(), f"{what}: the best checkpoint is gone")
     figure.check(is_sound(checkpoint, SAVED[-1] + 1), f"{what}: the next save is not loaded")
     left = sorted(path.name for path in checkpoint.iterdir() if "tmp" in path.name and not path.name.startswith("."))
     figure.check(not left, f"{what}: {', '.join(left)} stay for ever")

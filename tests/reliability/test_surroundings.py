@@ -3,6 +3,7 @@ steps."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -46,9 +47,9 @@ def test_a_second_trainer_is_refused_and_the_lock_of_a_killed_one_is_taken_over(
 
 
 def test_too_little_memory_is_one_line_with_a_way_out(tiny_set, tmp_path):
-    options = ("--batch-size", "54", "--model.conv-channels", *["1024"] * 5)
+    options = ("--batch-size", "54", "--model.conv-channels", *["256"] * 5)  # what is computed, not the weights
     code, text = finish(
-        training(tiny_set.path, tmp_path / "run", *options), tmp_path / "said.txt", partial(little_memory, 200 << 20)
+        training(tiny_set.path, tmp_path / "run", *options), tmp_path / "said.txt", partial(little_memory, 60 << 20)
     )
     assert (code, one_line(text)) == (1, True), text
     assert "not enough memory; take a smaller --batch-size" in text
@@ -79,6 +80,23 @@ def test_a_log_that_takes_nothing_is_one_line(tiny_set, tmp_path):
     (out / "log.jsonl").symlink_to("/dev/full")
     code, text = finish(training(tiny_set.path, out), tmp_path / "said.txt")
     assert (code, one_line(text)) == (1, True), text
+
+
+def test_scalars_that_cannot_be_written_are_one_line(tiny_set, tmp_path):
+    """TensorBoard writes them in a thread of its own, which would print its fault as well."""
+    pytest.importorskip("tensorboard")
+    code, text = finish(training(tiny_set.path, tmp_path / "run"), tmp_path / "said.txt", _full_scalars)
+    assert (code, one_line(text)) == (1, True), text
+    assert "No space left on device" in text
+
+
+def _full_scalars() -> None:
+    from tensorboard.summary.writer import record_writer
+
+    def write(_self: object, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    record_writer.RecordWriter.write = write
 
 
 def test_stderr_that_takes_nothing_loses_no_run(tiny_set, tmp_path):

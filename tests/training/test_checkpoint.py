@@ -107,3 +107,33 @@ def test_a_missing_file_is_damage(tmp_path):
     assert checkpoint is not None
     assert checkpoint.step == 1
     assert "step-2 is damaged" in faults[0]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_the_best_is_not_deleted_when_its_pointer_cannot_be_read(error, tmp_path, monkeypatch):
+    save(tmp_path, 1, best=True)
+    save(tmp_path, 2)
+    read_text = Path.read_text
+
+    def refused(self, *arguments, **settings):
+        if self.name == "best":
+            raise error
+        return read_text(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(OSError, match=error.strerror):
+        save(tmp_path, 3)
+    assert {"step-1", "step-2", "step-3"} <= names(tmp_path)
+    assert loaded_step(tmp_path) == 3
+
+
+def test_a_folder_that_cannot_be_listed_is_not_one_without_checkpoints(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+
+    def refused(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.listdir", refused)
+    monkeypatch.setattr("os.scandir", refused)
+    with pytest.raises(PermissionError):
+        load_checkpoint(tmp_path)

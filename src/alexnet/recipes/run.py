@@ -118,6 +118,8 @@ def run(
 
     if (summary := on_first("looking for an earlier run", found)) is not None:
         say(f"{printable(out)} is finished; nothing to do")
+        if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
+            write_report(out)
         return summary
     with StopRequest() as stop:
         try:
@@ -127,8 +129,8 @@ def run(
             if report and number() == 0:
                 write_report(out)
             raise
-    if report:
-        on_first("writing the report", lambda: str(write_report(out)))
+        if report:
+            on_first("writing the report", lambda: str(write_report(out)))
     summary = on_first("reading the results", lambda: finished(config, out))
     assert summary is not None
     return summary

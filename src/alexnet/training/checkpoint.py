@@ -49,8 +49,9 @@ def save_checkpoint(
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise AlexNetError(f"step {step}: {group} {name} holds a non-finite number; not saved")
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("step-*.tmp"):  # of a killed process; one RUN has one trainer
-        shutil.rmtree(leftover)
+    for path in list(folder.iterdir()):
+        if path.match("step-*.tmp"):  # of a killed process; one RUN has one trainer
+            shutil.rmtree(path)
     final = _free_name(folder, step)
     temporary = folder / f"{final.name}.tmp"
     temporary.mkdir()
@@ -69,7 +70,7 @@ def save_checkpoint(
     _point(folder / "last", final)
     if best:
         _point(folder / "best", final)
-    _delete_old(folder)
+    _delete_old(folder, final)
 
 
 def save_tensors(named: Mapping[str, Tensor], path: Path) -> None:
@@ -135,7 +136,9 @@ _NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    """Raises OSError for a folder that cannot be listed: that is not one without checkpoints."""
+    paths = folder.iterdir() if folder.exists() else ()
+    return [path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()]
 
 
 def _age(path: Path) -> tuple[int, int]:
@@ -168,10 +171,14 @@ def _set_aside(damaged: list[Path], folder: Path, sound: Path) -> None:
     fsync_folder(folder)
 
 
-def _delete_old(folder: Path) -> None:
+def _delete_old(folder: Path, last: Path) -> None:
     """Keep the newest up to ``last``, and the best. What is newer than ``last`` was left by a kill."""
-    found, last = sorted(_checkpoints(folder), key=_age), folder / _pointed(folder / "last")
-    kept = [*found[found.index(last) :][:KEEP], folder / _pointed(folder / "best")]
+    found, best = sorted(_checkpoints(folder), key=_age), folder / "best"
+    # An error of reading is no reason to take the best for one of the others.
+    kept = [
+        *found[found.index(last) :][:KEEP],
+        folder / (best.read_text(errors="replace").strip() if best.exists() else ""),
+    ]
     for path in found:
         if path not in kept:
             shutil.rmtree(path)

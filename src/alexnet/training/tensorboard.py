@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,15 @@ def scalar_writer(folder: Path, first_step: int) -> Iterator[Write]:
     except (ImportError, UnicodeEncodeError):
         yield lambda step, scalars: None
         return
+    print_fault = threading.excepthook
+
+    def excepthook(fault: threading.ExceptHookArgs) -> None:
+        if (
+            type(fault.thread).__name__ != "_AsyncWriterThread"
+        ):  # its faults are raised again by the next write, or close()
+            print_fault(fault)
+
+    threading.excepthook = excepthook
     writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def write(step: int, scalars: Mapping[str, float]) -> None:
@@ -31,4 +41,7 @@ def scalar_writer(folder: Path, first_step: int) -> Iterator[Write]:
     try:
         yield write
     finally:
-        writer.close()
+        try:
+            writer.close()
+        finally:
+            threading.excepthook = print_fault
