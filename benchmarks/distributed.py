@@ -1,7 +1,7 @@
 """The loss curves of the same run in one process and on several ranks, as a picture and a result file.
 
-alexnet train paper2012_photos --train-images 1000 --epochs 6 --precision float32 --out runs/one
-torchrun --nproc-per-node 2 -m alexnet train paper2012_photos --train-images 1000 --epochs 6 --precision float32 \\
+alexnet train paper2012_photos --train-images 3200 --epochs 3 --precision float32 --views 1 --out runs/one
+torchrun --nproc-per-node 2 -m alexnet train paper2012_photos --train-images 3200 --epochs 3 --precision float32 --views 1 \\
     --layout towers --out runs/towers
 python benchmarks/distributed.py runs/one runs/towers ...   (writes results/distributed.json, docs/pictures/distributed.png)
 """
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def losses(run: Path) -> np.ndarray:
-    return np.array([row["loss"] for row in read_log(run / "log.jsonl").steps])
+    return np.array(read_log(run / "log.jsonl").steps["loss"])
 
 
 def document(run: Path, alone: Path) -> dict[str, Any]:
