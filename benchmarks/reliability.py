@@ -20,6 +20,7 @@ from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reliability"))
 
 import faults

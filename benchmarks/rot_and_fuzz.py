@@ -27,22 +27,13 @@ sys.path.insert(0, str(ROOT / "fuzz"))
 from alexnet.core.runs import environment, write_json  # noqa: E402
 from mutations import campaign  # noqa: E402
 from rot import Tally, rot_checkpoint, rot_model, rot_packed  # noqa: E402
-from targets import TARGETS  # noqa: E402
+from targets import CASES, TARGETS  # noqa: E402
 
 ROTTEN: dict[str, Callable[[Path, int], Tally]] = {
     "packed set, pixels": lambda folder, seed: rot_packed(folder, "pixels", 1000, 200, seed, blocks=20),
     "packed set, JPEG records": lambda folder, seed: rot_packed(folder, "jpeg", 1000, 200, seed, blocks=20),
     "checkpoints": lambda folder, seed: rot_checkpoint(folder, 500, 100, seed, blocks=20),
     "model folders": lambda folder, seed: rot_model(folder, 500, 100, seed, blocks=20),
-}
-CASES = {
-    "decode": 20_000,
-    "packed": 1700,
-    "weights": 1300,
-    "checkpoint": 800,
-    "results": 700,
-    "sources": 500,
-    "csv": 500,
 }
 
 

@@ -540,3 +540,15 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "sources": sources_target,
     "csv": csv_target,
 }
+
+CASES = {
+    "decode": 20_000,
+    "packed": 1700,
+    "weights": 1300,
+    "checkpoint": 800,
+    "results": 700,
+    "sources": 500,
+    "csv": 500,
+}
+"""How many mutations a full campaign makes of each: 20,000 images, 5,000 headers of weights, packed sets, checkpoints, results
+and published sets, 500 CSV lists."""

@@ -17,6 +17,7 @@ from PIL import Image
 from alexnet.core.errors import ImageError
 from alexnet.data import decode
 from alexnet.data.decode import decode_image
+from odd_images import UPRIGHT
 
 
 def encoded(image: Image.Image, fmt: str, **options: object) -> bytes:
@@ -31,19 +32,6 @@ def pixels(data: bytes) -> np.ndarray:
 
 def random_rgb(height: int = 8, width: int = 12) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-# What the eight EXIF orientations ask for, written as operations on rows and columns.
-UPRIGHT = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: a[::-1].transpose(1, 0, 2),
-    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: a[:, ::-1].transpose(1, 0, 2),
-}
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)

@@ -14,12 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from costly_images import MAX_MEGABYTES, MAX_SECONDS, Costly, costly_kinds, costs
 from PIL import Image
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from costly_images import MAX_MEGABYTES, MAX_SECONDS, Costly, costly_kinds, costs
 
 from alexnet.cli import main
 from alexnet.core.errors import ImageError, printable

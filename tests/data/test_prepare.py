@@ -25,6 +25,7 @@ from alexnet.data.packed import open_packed
 from alexnet.data.prepare import prepare, resolve
 from alexnet.data.shards import Store
 from alexnet.data.sources import Record, Source
+from shared import content, in_child
 
 MakeFolder = Callable[..., Path]
 COUNTS = {"train/cat": 7, "train/dog": 9, "val/cat": 3, "val/dog": 2}
@@ -33,14 +34,6 @@ COUNTS = {"train/cat": 7, "train/dog": 9, "val/cat": 3, "val/dog": 2}
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "SHARD_IMAGES", 4)
-
-
-def content(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def reference(path: Path, size: int) -> np.ndarray:
@@ -184,18 +177,6 @@ def test_classes_that_cannot_be_learned_end_before_anything_is_written(
 # --- interruptions --------------------------------------------------------------------------------------------------
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Run in a forked process; its wait status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
 @pytest.mark.parametrize("store", ["pixels", "jpeg"])
 def test_killed_at_any_point_of_its_writing_it_goes_on_to_the_same_bytes(
     image_folder_of: MakeFolder, tmp_path: Path, store: Store
@@ -222,7 +203,7 @@ def test_killed_at_any_point_of_its_writing_it_goes_on_to_the_same_bytes(
     for function in ("fsync", "replace"):
         for n in itertools.count(1):
             shutil.rmtree(tmp_path / "killed", ignore_errors=True)
-            status = in_child(lambda function=function, n=n: killed_at_call(function, n))
+            status = os.waitpid(in_child(lambda function=function, n=n: killed_at_call(function, n)), 0)[1]
             if status == 0:
                 break
             assert os.WTERMSIG(status) == signal.SIGKILL
@@ -250,7 +231,7 @@ def test_killed_twice_in_a_row_while_closing_holes(
         prepare(source, tmp_path / "killed", size=12, workers=1)
 
     for _ in range(2):
-        assert os.WTERMSIG(in_child(killed_after_closing)) == signal.SIGKILL
+        assert os.WTERMSIG(os.waitpid(in_child(killed_after_closing), 0)[1]) == signal.SIGKILL
     prepare(source, tmp_path / "killed", size=12, workers=1)
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
@@ -323,7 +304,7 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_from(image_folder_of: MakeFo
         except AlexNetError as error:
             message.write_text(f"{error.exit_code} {error}")
 
-    assert in_child(without_space) == 0
+    assert os.waitpid(in_child(without_space), 0)[1] == 0
     assert "\n" not in message.read_text()
     assert message.read_text().startswith("1 no space left in ")
     prepare(source, tmp_path / "full", size=40, workers=1)

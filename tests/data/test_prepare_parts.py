@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -27,6 +26,7 @@ from alexnet.data.packed import open_packed
 from alexnet.data.prepare import prepare, prepare_part
 from alexnet.data.shards import Store
 from alexnet.data.sources import Record, Source, Split
+from shared import content, in_child
 
 SIZE = 8
 BAD = (1, 10)
@@ -48,14 +48,6 @@ def source_of(train: int = 14, val: int = 5, bad: tuple[int, ...] = BAD) -> Sour
     return Source(classes=["cat", "dog"], records=records, fingerprint="photos")
 
 
-def content(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if not path.is_dir()
-    }
-
-
 def part(folder: Path, number: int, total: int, **settings: Any) -> list[Share]:
     options = {"size": SIZE, "workers": 1, "max_bad": 2} | settings
     return prepare_part(options.pop("source", None) or source_of(), folder, Share(number, total), **options)
@@ -64,18 +56,6 @@ def part(folder: Path, number: int, total: int, **settings: Any) -> list[Share]:
 def whole(folder: Path, **settings: Any) -> dict[str, str]:
     prepare(source_of(), folder, **({"size": SIZE, "workers": 1, "max_bad": 2} | settings))
     return content(folder)
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """The process number of a fork that does ``work``."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return child
 
 
 @pytest.mark.parametrize("store", ["pixels", "jpeg"])

@@ -179,6 +179,19 @@ def first_alone(seconds: float) -> tuple[Any, list[Any]]:
     return on_first("long work", work), tell_first(dist.get_rank() * 10)
 
 
+def first_fills(folder: str) -> str:
+    cache = Path(folder, "cache")
+
+    def work() -> str:
+        if cache.exists():
+            return "found"
+        time.sleep(0.3)
+        cache.touch(exist_ok=False)
+        return "filled"
+
+    return launch.first_before_others("filling the cache", work)
+
+
 def first_fails() -> None:
     def work() -> None:
         raise ValueError("no space left")

@@ -114,6 +114,10 @@ def test_what_the_first_rank_does_alone_may_take_longer_than_an_exchange_and_all
     assert others == [(answer, []), (answer, [])]
 
 
+def test_the_first_rank_fills_a_cache_once_before_the_others_look(tmp_path):
+    assert run_local(rank_jobs.first_fills, 3, str(tmp_path)) == ["filled", "found", "found"]
+
+
 def test_a_first_rank_that_fails_alone_is_named_by_its_own_reason():
     with pytest.raises(AlexNetError, match=r"^rank 0 of 2 failed: ValueError: no space left$"):
         run_local(rank_jobs.first_fails, 2)

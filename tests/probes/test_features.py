@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from alexnet.models.folder import save_model_folder
 from alexnet.probes import features
 from alexnet.probes.features import cached_features, embed, extract, extract_part, model_fingerprint, open_features
 from alexnet.probes.layers import find_layers
+from shared import content, in_child
 
 SIZE, CROP = 72, 64
 MEAN = np.random.default_rng(1).uniform(90, 150, (SIZE, SIZE, 3)).astype(np.float32)
@@ -370,10 +370,6 @@ def whole(predictor: Predictor, folder: Path, n: int = 11, **settings: Any) -> d
     return content(folder)
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 @pytest.mark.parametrize("total", [1, 2, 3, 5, 20])
 def test_parts_write_what_one_process_writes(predictor: Predictor, tmp_path: Path, total: int) -> None:
     # 11 images in 6 passes, the last of one image: of 20 parts most have nothing to do
@@ -403,18 +399,6 @@ def test_a_piece_is_several_passes_where_there_are_many(
 
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 """Python 3.12 warns of threads: those of the loader have ended their work."""
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """The process number of a fork that does ``work``."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return child
 
 
 @forks

@@ -16,9 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from alexnet.cli import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -50,20 +47,6 @@ class Figure:
     def check(self, kept: bool, what: str) -> None:
         if not kept:
             self.failures.append(what)
-
-
-def photographs(root: Path, train: int = 18, val: int = 4) -> Path:
-    """Class folders of 36 x 40 noise, three classes told apart by color."""
-    random = np.random.default_rng(0)
-    for split, num in (("train", train), ("val", val)):
-        for label, name in enumerate(("blue", "green", "red")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(num):
-                pixels = random.integers(0, 120, (36, 40, 3), dtype=np.uint8)
-                pixels[..., 2 - label] += 100
-                Image.fromarray(pixels).save(folder / f"{i}.png", compress_level=0)
-    return root
 
 
 def training(data: Path, out: Path, *options: str) -> list[str]:
@@ -203,15 +186,6 @@ def same(run: Path, expected: dict[str, str]) -> list[str]:
     """The names of what differs."""
     found = final(run)
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-
-
-def content(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file under a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def uninterrupted(data: Path, folder: Path) -> tuple[dict[str, str], float]:

@@ -24,11 +24,9 @@ from faults import (
     INTERVAL,
     Command,
     Figure,
-    content,
     finish,
     logged_step,
     one_line,
-    photographs,
     remove,
     same,
     saved_step,
@@ -37,6 +35,8 @@ from faults import (
     uninterrupted,
     wait_until,
 )
+
+from shared import content, make_photographs
 
 STOPPED = 75
 LEFT = 130
@@ -95,7 +95,7 @@ def _phase(out: Path) -> str:
 
 def prepare_kills(folder: Path, count: int, seed: int) -> Figure:
     """Kill ``alexnet prepare`` in two processes at random moments; every other time its workers as well."""
-    source = photographs(folder / "source", train=60, val=10)
+    source = make_photographs(folder / "source", train=60, val=10)
     (source / "train" / "red" / "3.png").write_bytes(b"no image")
     command = partial(_preparing, source)
     finish(["--version"], folder / "said.txt")  # the first process waits for what all are forked from
@@ -212,7 +212,7 @@ def slow_decoding() -> None:
 
 def workers_lost(folder: Path, count: int, seed: int) -> Figure:
     """Workers of ``prepare`` are killed, crash, end or are stopped in turn; the next call finishes the set."""
-    source = photographs(folder / "source", train=60, val=10)
+    source = make_photographs(folder / "source", train=60, val=10)
     (source / "train" / "red" / "3.png").write_bytes(b"no image")
     code, text = finish(_preparing(source, folder / "whole"), folder / "said.txt")
     assert code == 0, text

@@ -20,48 +20,19 @@ from safetensors.torch import load_file
 
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError
-from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import open_packed
-from alexnet.data.transforms import Augmentation
-from alexnet.models import model_config
 from alexnet.training import checkpoint, trainer
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import OptimizerConfig
-from alexnet.training.schedule import Cosine
 from alexnet.training.trainer import train
+from shared import tiny_training
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
 
 
 def tiny(data: Path, **fields: Any) -> TrainConfig:
     """Dropout and all augmentation on; 40 steps: 5 epochs of 8, the last of 5 images."""
-    settings: dict[str, Any] = {
-        "epochs": 5,
-        "batch_size": 7,
-        "checkpoint_steps": 4,
-        "optimizer": OptimizerConfig(lr=0.02),
-    }
-    return TrainConfig(
-        recipe="tiny",
-        network="alexnet_2012",
-        model=model_config(
-            "alexnet_2012",
-            input_size=32,
-            conv_channels=(8, 8, 8, 8, 8),
-            conv_kernels=(5, 3, 3, 3, 3),
-            conv_strides=(2, 1, 1, 1, 1),
-            conv_padding=(2, 1, 1, 1, 1),
-            fc_units=(16, 16),
-            init="he",
-            biases=(0.0,) * 8,
-        ),
-        data=str(data),
-        size=36,
-        preprocessing=Preprocessing(resize=36, crop=32, scale=1 / 64),
-        augmentation=Augmentation(),
-        schedule=Cosine(warmup=1),
-        **(settings | fields),
-    )
+    return tiny_training(data, **({"epochs": 5, "batch_size": 7, "checkpoint_steps": 4} | fields))
 
 
 @contextmanager

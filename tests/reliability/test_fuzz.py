@@ -12,19 +12,9 @@ import pytest
 
 from alexnet.core.errors import AlexNetError, ImageError
 from mutations import Campaign, campaign, mutate, require_one_line
-from targets import TARGETS
+from targets import CASES, TARGETS
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*-*"))
-CASES = {
-    "decode": 20_000,
-    "packed": 1700,
-    "weights": 1300,
-    "checkpoint": 800,
-    "results": 700,
-    "sources": 500,
-    "csv": 500,
-}
-"""20,000 images, 5,000 headers of weights, packed sets, checkpoints, results and published sets, 500 CSV lists."""
 MAX_GROWTH_BYTES = 700_000_000
 
 

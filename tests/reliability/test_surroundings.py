@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 from faults import (
-    content,
     finish,
     logged_step,
     one_line,
-    photographs,
     same,
     started,
     training,
@@ -24,6 +22,8 @@ from faults import (
     wait_until,
 )
 from processes import little_memory, long_run, without_shared_memory
+
+from shared import content, make_photographs
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 NOT_ALLOWED = 99
@@ -56,7 +56,7 @@ def test_too_little_memory_is_one_line_with_a_way_out(tiny_set, tmp_path):
 
 
 def test_nothing_needs_shared_memory(tiny_set, tmp_path):
-    source, said = photographs(tmp_path / "source"), tmp_path / "said.txt"
+    source, said = make_photographs(tmp_path / "source"), tmp_path / "said.txt"
     prepared = partial(_prepare, source)
     code, text = finish(prepared(tmp_path / "set"), said, without_shared_memory)
     if code == NOT_ALLOWED:

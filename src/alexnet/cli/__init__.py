@@ -83,21 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = error.exit_code if isinstance(error, AlexNetError) else 1
-        if (
-            code != StoppedError.exit_code or os.environ.get("RANK", "0") == "0"
-        ):  # that all ranks have stopped, one says
-            complain(_of_rank(describe(error)))
+        rank, world = _place()
+        if code != StoppedError.exit_code or rank == "0":  # that all ranks have stopped, one says
+            message = describe(error)
+            complain(message if world == "1" or message.startswith("rank ") else f"rank {rank} of {world}: {message}")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     sys.exit(code)
 
 
-def _of_rank(message: str) -> str:
-    """A message with the rank of the job that says it, where torchrun has started several."""
-    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "1")
-    return (
-        message if rank is None or world == "1" or message.startswith("rank ") else f"rank {rank} of {world}: {message}"
-    )
+def _place() -> tuple[str, str]:
+    """The rank of this process and the number of ranks, as torchrun says; 0 of 1 without it."""
+    return (os.environ["RANK"], os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else ("0", "1")
 
 
 def _require_working_folder() -> None:
@@ -120,7 +117,7 @@ def _dispatch(arguments: list[str]) -> int:
     verb = arguments[0]
     if verb not in VERBS:
         raise UsageError(f"unknown verb {printable(verb)!r}; the verbs are {', '.join(VERBS)}")
-    if verb != "train" and "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+    if verb != "train" and _place()[1] != "1":
         raise UsageError(f"{verb} is of one process, and only train of several ranks; start it without torchrun")
     run: Callable[[list[str]], int] = getattr(import_module(f"alexnet.cli.{VERBS[verb]}"), verb)
     return run(arguments[1:])

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.cli.shared import Word, check_workers, parse, print_json
+from alexnet.cli.shared import Word, check_workers, parse, print_json, print_part
 from alexnet.core.errors import UsageError, printable
 
 
@@ -48,7 +48,7 @@ def prepare(arguments: list[str]) -> int:
     if options.max_bad is not None and not 0 <= options.max_bad < float("inf"):
         raise UsageError(f"--max-bad is {options.max_bad}; it must be a count, or a fraction below 1")
     from alexnet.core.console import Bar
-    from alexnet.core.share import listed, parse_share
+    from alexnet.core.share import parse_share
     from alexnet.data.packed import open_packed
     from alexnet.data.prepare import prepare, prepare_part
 
@@ -68,11 +68,8 @@ def prepare(arguments: list[str]) -> int:
             left = []
         else:
             left = prepare_part(options.source, options.packed, share, **settings)
-    if left:
-        if options.json:
-            print_json({"packed": options.packed, "part": str(share), "not_done": [str(other) for other in left]})
-        else:
-            print(f"part {share} is done, not yet {listed(left)}; the last to end joins them")
+    if share is not None and left:
+        print_part({"packed": options.packed}, share, left, json=options.json)
         return 0
     if share is not None:
         packed = open_packed(options.packed)

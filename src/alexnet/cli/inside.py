@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json
+from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, print_part
 from alexnet.core.errors import UsageError, printable
 
 PROBES = {
@@ -67,7 +67,7 @@ class FeaturesOptions(DeviceOptions):
 def features(arguments: list[str]) -> int:
     options = parse(FeaturesOptions, "features", arguments)
     from alexnet.core.console import Bar
-    from alexnet.core.share import listed, parse_share
+    from alexnet.core.share import parse_share
     from alexnet.evaluation.predict import load
     from alexnet.probes.features import extract, extract_part, open_features
     from alexnet.recipes.run import data_of, provenance
@@ -90,11 +90,8 @@ def features(arguments: list[str]) -> int:
             found, left = extract(predictor, split, options.layers, out, **settings), []
         else:
             left = extract_part(predictor, split, options.layers, out, share, **settings)
-    if left:
-        if options.json:
-            print_json({"features": options.out, "part": str(share), "not_done": [str(other) for other in left]})
-        else:
-            print(f"part {share} is done, not yet {listed(left)}; the last to end joins them")
+    if share is not None and left:
+        print_part({"features": options.out}, share, left, json=options.json)
         return 0
     if share is not None:
         found = open_features(out, verify=False)

@@ -126,11 +126,9 @@ def train(arguments: list[str]) -> int:
         if own is not None:
             machine = replace(machine, device=own.device)
             say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
-            # One rank prepares, the others find it in the cache.
-            job.on_first(
-                "preparing the data", lambda: str(open_data(config, options.data_root, quiet=options.json).path)
-            )
-        data = open_data(config, options.data_root, quiet=options.json)
+        data = job.first_before_others(
+            "preparing the data", lambda: open_data(config, options.data_root, quiet=options.json)
+        )
         summary = run(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
     if own is not None and not own.first:
         return 0

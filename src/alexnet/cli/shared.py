@@ -19,6 +19,7 @@ from alexnet.core.errors import AlexNetError, UsageError, printable, refused
 
 if TYPE_CHECKING:
     from alexnet.core.device import Machine
+    from alexnet.core.share import Share
 
 Options = TypeVar("Options")
 Words = Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -147,6 +148,16 @@ def print_classes(evaluation: Any) -> None:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False))
+
+
+def print_part(written: dict[str, str], share: "Share", left: Sequence["Share"], *, json: bool) -> None:
+    """That one part of a job is done, and which are not."""
+    from alexnet.core.share import listed
+
+    if json:
+        print_json({**written, "part": str(share), "not_done": [str(other) for other in left]})
+    else:
+        print(f"part {share} is done, not yet {listed(left)}; the last to end joins them")
 
 
 def inert(text: str) -> str:

@@ -275,6 +275,14 @@ def on_first(what: str, work: Callable[[], T]) -> T:
     return found
 
 
+def first_before_others(what: str, work: Callable[[], T]) -> T:
+    """``work()`` on every rank, on the first before the others: what it leaves in a cache they find there. All ranks call this
+    together."""
+    mine: list[T] = []
+    on_first(what, lambda: mine.append(work()))
+    return mine[0] if mine else work()
+
+
 def _answered(store: Any, keys: list[str], seconds: float) -> bool:
     """Whether one of ``keys`` is there within this time. The store's own waiting would print a warning each time."""
     deadline, pause = time.monotonic() + seconds, 0.001
