@@ -127,6 +127,11 @@ def test_a_hostile_or_broken_pickle_runs_nothing(data: bytes, tmp_path: Path, mo
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_string_that_python_does_not_write_is_refused_without_a_warning():
+    with pytest.raises(DataError, match="x: not a readable batch"):
+        read_plain_pickle(b"S'\\q'\n.", "x")
+
+
 def test_every_opcode_is_read_or_refused():
     for opcode in pickletools.opcodes:
         with pytest.raises(DataError):

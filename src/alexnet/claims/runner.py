@@ -54,7 +54,6 @@ class Bench:
     out: Path
     machine: Machine
     open_data: Callable[[TrainConfig], PackedSet]
-    keep_models: bool = False
 
     @property
     def folder(self) -> Path:

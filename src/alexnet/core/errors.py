@@ -25,12 +25,6 @@ class UsageError(AlexNetError):
     exit_code = 2
 
 
-class CheckError(AlexNetError):
-    """The command ran, but a check of its result failed."""
-
-    exit_code = 3
-
-
 class DataError(AlexNetError):
     """Faults in the data: unreadable images, leaks between splits, damaged records."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -134,6 +135,15 @@ class _Unfinished(list[Any]):
 def read_plain_pickle(data: bytes, where: str) -> Any:
     """What a pickle of dicts, lists, tuples, strings, numbers and byte arrays says. The opcodes are interpreted here,
     and no function or class is ever looked up or called. Raises :class:`DataError` for anything else in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of an escape in a string that Python does not write
+            return _interpreted(data, where)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, StopIteration, Warning) as error:
+        raise DataError(f"{where}: not a readable batch ({printable(error)}); use the binary version") from error
+
+
+def _interpreted(data: bytes, where: str) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
@@ -143,55 +153,52 @@ def read_plain_pickle(data: bytes, where: str) -> Any:
         del stack[start:]
         return items
 
-    try:
-        for opcode, value, _ in pickletools.genops(data):
-            name, argument = opcode.name, cast(Any, value)
-            if name in ("PROTO", "FRAME"):
-                continue
-            if name == "STOP":
-                return _finished(stack.pop())
-            if name == "MARK":
-                stack.append(_MARK)
-            elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "NONE", "NEWTRUE", "NEWFALSE"):
-                stack.append(_constant(name))
-            elif name.endswith(("INT", "INT1", "INT2", "LONG", "LONG1", "STRING", "UNICODE", "BINBYTES", "BYTES8")):
-                stack.append(argument)
-            elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-                memo[argument] = stack[-1]
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name in ("BINGET", "LONG_BINGET", "GET"):
-                stack.append(memo[argument])
-            elif name in ("TUPLE", "LIST"):
-                items = pop_to_mark()
-                stack.append(tuple(items) if name == "TUPLE" else items)
-            elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-                count = int(name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            elif name == "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            elif name == "APPENDS":
-                items = pop_to_mark()
-                stack[-1].extend(items)
-            elif name in ("SETITEM", "SETITEMS"):
-                items = pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-                stack[-1].update(zip(map(_text, items[::2]), items[1::2], strict=True))
-            elif name in ("GLOBAL", "STACK_GLOBAL"):
-                path = argument if name == "GLOBAL" else f"{_text(stack.pop(-2))} {_text(stack.pop())}"
-                if path not in _ARRAY_PARTS:
-                    raise DataError(f"{where}: refers to {printable(path)}, which no CIFAR-10 batch does; not read")
-                stack.append(path)
-            elif name == "REDUCE":
-                arguments = stack.pop()
-                stack.append(_Unfinished([stack.pop(), arguments, None]))
-            elif name == "BUILD":
-                state = stack.pop()
-                stack[-1][2] = state
-            else:
-                raise DataError(f"{where}: pickle opcode {name}, which no CIFAR-10 batch needs; use the binary version")
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, StopIteration) as error:
-        raise DataError(f"{where}: not a readable batch ({printable(error)}); use the binary version") from error
+    for opcode, value, _ in pickletools.genops(data):
+        name, argument = opcode.name, cast(Any, value)
+        if name in ("PROTO", "FRAME"):
+            continue
+        if name == "STOP":
+            return _finished(stack.pop())
+        if name == "MARK":
+            stack.append(_MARK)
+        elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "NONE", "NEWTRUE", "NEWFALSE"):
+            stack.append(_constant(name))
+        elif name.endswith(("INT", "INT1", "INT2", "LONG", "LONG1", "STRING", "UNICODE", "BINBYTES", "BYTES8")):
+            stack.append(argument)
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[argument])
+        elif name in ("TUPLE", "LIST"):
+            items = pop_to_mark()
+            stack.append(tuple(items) if name == "TUPLE" else items)
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(name[-1])
+            stack[-count:] = [tuple(stack[-count:])]
+        elif name == "APPEND":
+            item = stack.pop()
+            stack[-1].append(item)
+        elif name == "APPENDS":
+            items = pop_to_mark()
+            stack[-1].extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            stack[-1].update(zip(map(_text, items[::2]), items[1::2], strict=True))
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            path = argument if name == "GLOBAL" else f"{_text(stack.pop(-2))} {_text(stack.pop())}"
+            if path not in _ARRAY_PARTS:
+                raise DataError(f"{where}: refers to {printable(path)}, which no CIFAR-10 batch does; not read")
+            stack.append(path)
+        elif name == "REDUCE":
+            arguments = stack.pop()
+            stack.append(_Unfinished([stack.pop(), arguments, None]))
+        elif name == "BUILD":
+            state = stack.pop()
+            stack[-1][2] = state
+        else:
+            raise DataError(f"{where}: pickle opcode {name}, which no CIFAR-10 batch needs; use the binary version")
     raise DataError(f"{where}: the pickle does not end")
 
 
