@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from shared import make_photographs, tiny_training
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["alexnet.recipes.run", "alexnet.cli", "alexnet.parallelize", "torch._dynamo", "torch.utils.tensorboard"]
 )
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, whose children nobody could interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # small tensors gain nothing from two, and lose much when something else runs on the machine
 
 
