@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,14 +29,22 @@ STEPS = 25 * 7
 
 
 class Job:
-    """torchrun with a run of 175 steps, dropout and all augmentation on."""
+    """torchrun with a run of 175 steps, dropout and all augmentation on; ``host``: words before the command."""
 
-    def __init__(self, data: Path, out: Path, *options: str, layout: str = "data", nproc: int = 2) -> None:
+    def __init__(
+        self,
+        data: Path,
+        out: Path,
+        *options: str,
+        layout: str = "data",
+        nproc: int = 2,
+        host: Sequence[str] = (),
+    ) -> None:
         self.out, self.said = out, out.with_suffix(f".{time.monotonic_ns()}.txt")
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(nproc), *options]
+        command = [*host, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(nproc), *options]
         command += ["-m", "alexnet", "train", "quickstart", "--data", str(data), "--out", str(out), "--resume"]
         command += ["--layout", layout, *TINY.split()]
-        surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        surroundings = {**os.environ, "OMP_NUM_THREADS": "1"} | ({} if host else {"GLOO_SOCKET_IFNAME": "lo"})
         with open(self.said, "wb") as file:
             self.process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, env=surroundings, start_new_session=True
@@ -203,4 +213,79 @@ def test_two_launchers_on_one_machine_are_one_job(tiny_set, whole, tmp_path):
         assert first.end(180) == 0, first.text() + second.text()
         assert second.end(60) == 0
         assert (first.text() + second.text()).count("2 ranks in the layout data") == 1
+    assert final(out) == final(whole)
+
+
+# Two hosts: each a network namespace with a name and an address of its own, and a cable between them ---------------------
+
+
+@dataclass(frozen=True)
+class Hosts:
+    first: tuple[str, ...]
+    """What stands before a command that is to run there."""
+    second: tuple[str, ...]
+    cable: Callable[[str], object]
+    """``up`` or ``down``."""
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    names = [f"alexnet-{os.getpid()}-{number}" for number in (1, 2)]
+    table = tmp_path / "hosts"
+    table.write_text("127.0.0.1 localhost\n" + "".join(f"10.77.0.{i} {name}\n" for i, name in enumerate(names, 1)))
+
+    def ip(line: str) -> None:
+        subprocess.run(["ip", *line.split()], check=True, capture_output=True, text=True)
+
+    def before(name: str) -> tuple[str, ...]:
+        setup = f'hostname {name} && mount --bind "{table}" /etc/hosts && exec "$@"'
+        return ("ip", "netns", "exec", name, "unshare", "--uts", "--mount", "sh", "-c", setup, "sh")
+
+    try:
+        for name in names:
+            ip(f"netns add {name}")
+        ip(f"link add cable netns {names[0]} type veth peer name cable netns {names[1]}")
+        for i, name in enumerate(names, 1):
+            ip(f"-n {name} addr add 10.77.0.{i}/24 dev cable")
+            ip(f"-n {name} link set lo up")
+            ip(f"-n {name} link set cable up")
+        subprocess.run([*before(names[0]), "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"network namespaces cannot be made here ({getattr(error, 'stderr', '') or error})")
+    else:
+        yield Hosts(before(names[0]), before(names[1]), lambda state: ip(f"-n {names[1]} link set cable {state}"))
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def test_two_hosts_train_as_one_and_when_the_cable_is_pulled_both_say_so_and_the_run_goes_on(
+    hosts, tiny_set, whole, tmp_path
+):
+    out = tmp_path / "run"
+    name = hosts.first[3]
+    meet = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{name}:29541", "--rdzv-id", "hosts"]
+    with (
+        job(tiny_set.path, out, *meet, nproc=1, host=hosts.first) as first,
+        job(tiny_set.path, out, *meet, nproc=1, host=hosts.second) as second,
+    ):
+        first.wait_for_step(60)
+        hosts.cable("down")
+        start = time.monotonic()
+        while first.ranks() or second.ranks():  # the ranks of both, by the command that they share
+            assert time.monotonic() - start < 90
+            time.sleep(0.1)
+        assert first.end(30) != 0
+        assert re.search(
+            r"rank 0 of 2: .* broke off .*; rank 1 \(process \d+ on alexnet-.*-2\) does not answer", first.text()
+        )
+        assert re.search(r"rank 1 of 2: .* broke off .*; nor does the host answer through which", second.text())
+        hosts.cable("up")  # for which the launcher of the second host waits
+        assert second.end(60) != 0
+    with (
+        job(tiny_set.path, out, *meet, nproc=1, host=hosts.first) as first,
+        job(tiny_set.path, out, *meet, nproc=1, host=hosts.second) as second,
+    ):
+        assert first.end(180) == 0, first.text() + second.text()
+        assert second.end(60) == 0
     assert final(out) == final(whole)

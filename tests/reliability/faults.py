@@ -119,6 +119,8 @@ def started(arguments: Sequence[str], said: Path, before: Callable[[], None] | N
 
 def _call(arguments: list[str], said: Path, before: Callable[[], None] | None) -> None:
     os.setsid()
+    for number in (signal.SIGHUP, signal.SIGQUIT):  # which a shell's background job may ignore
+        signal.signal(number, signal.SIG_DFL)
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,8 +38,13 @@ COLLECTIVE_TIMEOUT = timedelta(seconds=60)
 ROLL_CALL_SECONDS = 3.0
 """In which the ranks that are alive say so, once an exchange has broken off."""
 
+STORE_SECONDS = 5.0
+"""In which the store, through which the ranks meet, answers once something has failed."""
+
 GRACE_SECONDS = 5.0
 """For the other ranks to end, and to say why, once one has failed."""
+
+UNKNOWN_FAULT = "another rank was killed, is stopped, or cannot be reached: see its own output and that of the launcher"
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _FAULT = "alexnet/fault"
@@ -136,7 +142,7 @@ def join(device: str = "auto", *, store: Path | None = None, timeout: timedelta 
             world_size=job.world,
             timeout=timeout,
         )
-        _store().set(f"{_PROCESS}/{job.rank}", f"{socket.gethostname()} {os.getpid()}")
+        _store().set(f"{_PROCESS}/{job.rank}", json.dumps([socket.gethostname(), os.getpid(), _processes()]))
         dist.barrier()  # none leaves before the last one is connected
     except (RuntimeError, ValueError, OSError) as error:  # the first is torch.distributed's own
         raise ExchangeError(
@@ -201,29 +207,37 @@ def exchange_errors(what: str) -> Iterator[None]:
 def _tell(message: str) -> None:
     """Leave ``message`` for the other ranks, unless one has left its own."""
     with suppress(Exception):  # the store may be gone with the launcher; the failure itself is what counts
-        _store().compare_set(_FAULT, "", message)
+        _within(STORE_SECONDS, lambda: _store().compare_set(_FAULT, "", message))
 
 
 def _first_fault(job: Job) -> str:
     """What the rank that failed first has left, waiting a moment for it; else which ranks do not answer."""
-    with suppress(Exception):
-        store = _store()
-        store.set(f"{_HERE}/{job.rank}", "")
-        if _answered(store, [_FAULT], ROLL_CALL_SECONDS):
-            return printable(store.get(_FAULT).decode(errors="replace"))
-        silent = [rank for rank in range(job.world) if not store.check([f"{_HERE}/{rank}"])]
-        if silent:
-            return "; ".join(_state_of(rank, store.get(f"{_PROCESS}/{rank}").decode()) for rank in silent)
-    return "another rank was killed, is stopped, or cannot be reached: see its own output and that of the launcher"
+    try:
+        return _within(ROLL_CALL_SECONDS + STORE_SECONDS, lambda: _roll_call(job))
+    except TimeoutError:
+        return (
+            "nor does the host answer through which the ranks meet: see the network, and the output of the other ranks"
+        )
+    except Exception:
+        return UNKNOWN_FAULT
 
 
-def _state_of(rank: int, process: str) -> str:
+def _roll_call(job: Job) -> str:
+    store = _store()
+    store.set(f"{_HERE}/{job.rank}", "")
+    if _answered(store, [_FAULT], ROLL_CALL_SECONDS):
+        return printable(store.get(_FAULT).decode(errors="replace"))
+    silent = [rank for rank in range(job.world) if not store.check([f"{_HERE}/{rank}"])]
+    return "; ".join(_state_of(rank, store.get(f"{_PROCESS}/{rank}")) for rank in silent) or UNKNOWN_FAULT
+
+
+def _state_of(rank: int, process: bytes) -> str:
     """Why a rank does not answer, as far as its host can be asked. A stopped process of this host is killed: the launcher's
     SIGTERM would not reach it, and the job would last half a minute longer."""
-    host, _, number = process.partition(" ")
+    host, number, _ = json.loads(process)
     state, where = _state(process), f"rank {rank} (process {number} on {printable(host)})"
     if state == "stopped":
-        os.kill(int(number), signal.SIGKILL)
+        os.kill(number, signal.SIGKILL)
         return f"{where} was stopped, and is now killed"
     return f"{where} was killed" if state == "gone" else f"{where} does not answer"
 
@@ -232,10 +246,33 @@ def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
 
 
-def _state(process: str) -> Literal["elsewhere", "running", "stopped", "gone"]:
-    """Of a process, named by host and number, as far as this host knows."""
-    host, _, number = process.partition(" ")
-    if host != socket.gethostname():
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """``work()`` in a thread of its own, or TimeoutError: the store waits for ever for a host that cannot be reached."""
+    future: Future[T] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=answer, name="alexnet-store", daemon=True).start()
+    return future.result(seconds)
+
+
+def _processes() -> str:
+    """What tells this host, and this container, from others of its name: there the same number is another process. Empty where
+    processes cannot be asked for at all."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _state(process: bytes) -> Literal["elsewhere", "running", "stopped", "gone"]:
+    """Of a process, as :func:`join` names it, as far as this host knows."""
+    host, number, processes = json.loads(process)
+    if (host, processes) != (socket.gethostname(), _processes()) or not processes:
         return "elsewhere"
     try:
         state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
@@ -260,15 +297,28 @@ def on_first(what: str, work: Callable[[], T]) -> T:
         return answer
     with exchange_errors(f"waiting for the first rank ({what})"):
         beat, limit = b"", COLLECTIVE_TIMEOUT.total_seconds()
-        while not _answered(store, [key, _FAULT], _BEAT_SECONDS):
-            now = store.get(f"{key}/beat") if store.check([f"{key}/beat"]) else b""
+        silence = f"no sign of life for {COLLECTIVE_TIMEOUT.total_seconds():g} s"
+        process = store.get(f"{_PROCESS}/0")
+
+        def look() -> tuple[bool, bytes]:
+            """Whether the waiting is over, and the last sign of life."""
+            over = _answered(store, [key, _FAULT], _BEAT_SECONDS)
+            return over, store.get(f"{key}/beat") if store.check([f"{key}/beat"]) else b""
+
+        while True:
+            try:
+                over, now = _within(limit + _BEAT_SECONDS, look)
+            except TimeoutError:
+                raise RuntimeError(silence) from None
+            if over:
+                break
             if now != beat:
                 beat, limit = now, COLLECTIVE_TIMEOUT.total_seconds()
             limit -= _BEAT_SECONDS
-            if _state(store.get(f"{_PROCESS}/0").decode()) == "gone":
+            if _state(process) == "gone":
                 raise RuntimeError("it was killed")
             if limit < 0:
-                raise RuntimeError(f"no sign of life for {COLLECTIVE_TIMEOUT.total_seconds():g} s")
+                raise RuntimeError(silence)
         if not store.check([key]):
             raise RuntimeError("it failed")
     found: T = json.loads(store.get(key))
