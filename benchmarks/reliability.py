@@ -32,6 +32,7 @@ from faults import Figure
 
 from alexnet.core.runs import environment, read_json, write_json
 from alexnet.data.prepare import prepare
+from shared import make_photographs
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "reliability.json"
 
@@ -129,7 +130,7 @@ def main() -> int:
         what, count, measure = FIGURES[name]
         with tempfile.TemporaryDirectory(prefix="alexnet-reliability-") as folder:
             place = Path(folder)
-            prepare(faults.photographs(place / "photographs"), place / "data", size=36, workers=1)
+            prepare(make_photographs(place / "photographs"), place / "data", size=36, workers=1)
             began = time.monotonic()
             with contextlib.redirect_stderr(io.StringIO()):  # of runs within this process
                 figure = measure(place / "data", place, count if options.count is None else options.count, options.seed)

@@ -18,6 +18,8 @@ from safetensors.numpy import load_file
 
 from alexnet.cli import main
 from alexnet.cli.inside import PROBES
+from alexnet.cli.shared import describe
+from alexnet.data.packed import seal
 
 TINY = (
     "--size 36 --preprocessing.resize 36 --preprocessing.crop 32 --model.input-size 32 --model.fc-units 16 16 "
@@ -154,6 +156,25 @@ def test_prepare_and_check_say_what_they_found(photos, tmp_path, capsys):
     code, out, _ = alexnet(capsys, "check", tmp_path / "packed", "--json")
     assert code == 4
     assert len(json.loads(out)["faults"]) >= 1
+
+
+def test_what_a_set_says_of_rejected_files_is_printed_escaped(photos, tmp_path, capsys):
+    command = ("prepare", photos, tmp_path / "packed", "--size", "8", "--workers", "1")
+    assert alexnet(capsys, *command)[0] == 0
+    meta = json.loads((tmp_path / "packed" / "meta.json").read_text())
+    meta["rejected"] = [{"path": "a\n.jpg", "reason": "bad\x1b[2J\nin val: nothing"}]
+    del meta["sha256"]
+    (tmp_path / "packed" / "meta.json").write_text(json.dumps(seal(meta)))
+    code, out, _ = alexnet(capsys, *command)
+    assert (code, out.splitlines()[-1]) == (0, r"  rejected a\n.jpg: bad\x1b[2J\nin val: nothing")
+
+
+def test_too_little_memory_is_answered_with_what_verbs_have():
+    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")):
+        said = describe(error)
+        assert all(
+            word in said for word in ("--batch-size", "--size", "--workers", "whichever the verb has", "--device")
+        )
 
 
 def test_train_names_the_files_it_leaves_out_and_the_images_it_holds_out(tmp_path, capsys):

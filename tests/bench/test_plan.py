@@ -242,7 +242,7 @@ def test_one_device_needs_no_link(monkeypatch):
 @pytest.mark.long
 def test_ranks_on_a_cpu_are_timed_side_by_side_and_their_link_with_them(monkeypatch):
     found = small_plan(monkeypatch)(devices=4)
-    assert found.side_by_side == min(4, max(2, len(planner.os.sched_getaffinity(0))))
+    assert found.side_by_side == min(4, max(2, planner.usable_cores()))
     assert not found.link_given
     assert found.link is not None
     assert min(found.link.exchange, found.link.sum) > 1e6

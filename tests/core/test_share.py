@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.core.errors import UsageError
-from alexnet.core.share import Share, listed, locked, parse_share, unfinished
+from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.core.share import Share, alone, listed, locked, parse_share, unfinished
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 5, 9])
@@ -73,6 +73,13 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     assert log.read_text() == "in out " * 3
+
+
+def test_a_second_process_is_refused_where_the_first_is_alone(tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(AlexNetError, match="another process is writing to it; wait"), alone(tmp_path):
+        pass
+    with alone(tmp_path):  # again free
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_other_failures_of_a_lock_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

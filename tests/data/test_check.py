@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,24 @@ def test_where_there_is_nothing_to_read_it_says_so(tmp_path: Path):
 def test_an_unfinished_packed_set_is_a_fault(tmp_path: Path):
     (tmp_path / "packed" / ".unfinished").mkdir(parents=True)
     assert "unfinished: run prepare again" in check(tmp_path / "packed")["faults"][0]["reason"]
+
+
+@pytest.mark.parametrize("name", ["train.labels.npy", "mean.npy", "train.paths.jsonl", "train.images.npy"])
+def test_a_packed_set_of_which_a_file_cannot_be_read_has_a_fault(
+    image_folder_of: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    packed = prepare(image_folder_of({"train/cat": 2, "train/dog": 2}), tmp_path / "packed", size=16)
+    original = open
+
+    def refuse(file: object, *arguments: Any, **options: Any) -> Any:
+        if Path(str(file)).name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return original(file, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", refuse)
+    (fault,) = check(packed.path)["faults"]
+    assert name in fault["path"] + fault["reason"]
+    assert "Permission denied" in fault["reason"]
 
 
 def change(path: Path, how: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from alexnet.core.errors import DataError
 from alexnet.data.cifar import CLASSES, cifar10, is_cifar10, read_plain_pickle
+from alexnet.data.sources import MAX_IMAGES
 
 RNG = np.random.default_rng(0)
 PLANES = RNG.integers(0, 256, (6, 3072), dtype=np.uint8)
@@ -167,3 +169,73 @@ def test_a_damaged_binary_batch_is_refused(tmp_path: Path, size: int, label: int
     (tmp_path / "data_batch_1.bin").write_bytes(bytes([label]) + b"\0" * (size - 1))
     with pytest.raises(DataError, match=message):
         cifar10(tmp_path)
+
+
+def test_files_that_macos_leaves_beside_the_batches_are_passed_over(tmp_path: Path):
+    (tmp_path / "data_batch_1.bin").write_bytes(bytes(3073))
+    (tmp_path / "._data_batch_1.bin").write_bytes(b"\0\5\x16\7" + bytes(159))
+    assert len(cifar10(tmp_path).records) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [((), "of type tuple"), (None, "of type NoneType"), (10**400, "1000"), (True, "bool")]
+)
+def test_a_label_that_is_none_is_named_shortly(tmp_path: Path, label: object, said: str):
+    for _ in range(24):  # a value that shares its parts: written out, 2 to the 24 of them
+        label = (label, label) if isinstance(label, tuple) else label
+    batch = {"labels": [label], "data": np.zeros((1, 3072), np.uint8)}
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=4))
+    with pytest.raises(DataError, match=f"{said}.*(0 to 9|binary version)") as caught:
+        cifar10(tmp_path)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("data", [b"S" + b"x" * 100_000 + b"\n.", b"c" + b"x" * 100_000 + b"\nsystem\n."])
+def test_what_is_said_of_a_broken_pickle_is_short(data: bytes):
+    with pytest.raises(DataError) as caught:
+        read_plain_pickle(data, "data_batch_1")
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def npz_of(folder: Path, **arrays: np.ndarray) -> Path:
+    """Three images of two bytes, but for ``arrays``."""
+    usual = {"data": np.zeros(6, np.uint8), "offsets": np.arange(0, 8, 2), "labels": np.zeros(3, np.int8)}
+    np.savez_compressed(folder / "train.npz", **(usual | arrays))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"names": np.array([10**12, 1, 2])}, "names are no byte strings"),  # bytes(10**12) would be so many zeros
+        ({"names": np.array([[b"a"], [b"b"], [b"c"]])}, "names are no byte strings"),
+        ({"names": np.array([b"a", b"b"])}, "do not belong together"),
+        ({"names": np.array([b"a", b"b", b"a"])}, "two images of one name"),
+        ({"offsets": np.array([0, 2, 2, 6])}, "offsets that do not go up"),
+        ({"offsets": np.array([0, 4, 2, 6])}, "offsets that do not go up"),
+        ({"offsets": np.array([-2, 2, 4, 6])}, "do not belong together"),
+        ({"offsets": np.array([[0, 2, 4, 6]])}, "no whole numbers"),
+        ({"labels": np.array([0.0, 1.0, 2.0])}, "no whole numbers"),
+        ({"labels": np.array([0, 1, 255], np.uint8)}, "label 255; CIFAR-10 has 0 to 9"),
+        ({"labels": np.zeros(0, np.int8), "offsets": np.zeros(1, np.int8), "data": b""}, "do not belong together"),
+    ],
+)
+def test_an_npz_that_announces_something_else_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str):
+    assert len(cifar10(npz_of(tmp_path)).records) == 3
+    with pytest.raises(DataError, match=message):
+        cifar10(npz_of(tmp_path, **arrays))
+
+
+def test_millions_of_images_in_a_small_npz_are_refused_before_there_is_a_list_of_them(tmp_path: Path):
+    many = MAX_IMAGES + 1
+    offsets = np.zeros(many + 1, np.int8)
+    npz_of(tmp_path, data=np.zeros(0, np.uint8), offsets=offsets, labels=np.zeros(many, np.int8))
+    assert (tmp_path / "train.npz").stat().st_size < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"{many:,} images; at most {MAX_IMAGES:,}"):
+            cifar10(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()

@@ -11,6 +11,7 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.core.errors import DataError
+from alexnet.core.errors import DataError, ImageError
 from alexnet.data.check import check
-from alexnet.data.folder import image_folder, image_tar, tar_members, walk
+from alexnet.data.folder import image_folder, image_tar, list_tar, tar_members, walk
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import Source, class_notes
 
@@ -94,9 +95,10 @@ def test_files_are_known_as_images_by_name_or_else_by_content(tmp_path: Path):
 
 def test_hidden_files_are_skipped_and_counted(tmp_path: Path):
     build(tmp_path, "cat/a.jpg", "dog/b.jpg", "cat/.c.jpg", ".git/d.jpg", "__MACOSX/cat/a.jpg")
+    build(tmp_path, "lost+found/e.jpg", "cat/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg")
     source = image_folder(tmp_path)
     assert len(source.records) == 2
-    assert "hidden file or folder: 3 skipped" in source.notes
+    assert "hidden file or folder: 5 skipped" in source.notes
 
 
 def test_links_loops_and_pipes_end_and_each_file_counts_once(tmp_path: Path):
@@ -356,3 +358,126 @@ def test_a_tar_that_cannot_be_read_says_so(tmp_path: Path, damage: str):
         path.write_bytes(path.read_bytes()[:7000] if damage == "cut" else b"no tar " * 1000)
     with pytest.raises(DataError, match=r"not a readable tar.*decompress"):
         image_tar(path)
+
+
+def tar_of(*members: tuple[str | tarfile.TarInfo, bytes], end: int = 1024) -> bytes:
+    """A tar by hand: headers, contents, and so many zeros at the end."""
+    data = b""
+    for name, content in members:
+        header = name
+        if isinstance(header, str):
+            header = tarfile.TarInfo(header)
+            header.size = len(content)
+        data += header.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+    return data + bytes(end)
+
+
+SIX = [(f"{name}/{i}.png", png() + bytes([i])) for name in ("cat", "dog") for i in range(3)]
+
+
+@pytest.mark.parametrize("end", [512, 1024, 10240])
+def test_a_tar_may_end_with_one_block_of_zeros_or_with_many(tmp_path: Path, end: int):
+    (tmp_path / "set.tar").write_bytes(tar_of(*SIX, end=end))
+    assert [found.name for found in list_tar(tmp_path / "set.tar").files] == [name for name, _ in SIX]
+
+
+@pytest.mark.parametrize(
+    ("damage", "at"),
+    [
+        *((d, at) for d in ("bit", "cut before", "cut in header", "cut in content", "zeros") for at in range(1, 6)),
+        *(("more zeros", at) for at in range(1, 5)),  # over the last picture they look like the end that follows
+    ],
+)
+def test_a_tar_damaged_behind_its_first_file_is_refused_and_loses_nothing(tmp_path: Path, damage: str, at: int):
+    data = bytearray(tar_of(*SIX))
+    start = len(tar_of(*SIX[:at], end=0))
+    if damage == "bit":
+        data[start + 3] ^= 4
+    elif damage.startswith("cut"):
+        del data[start + {"cut before": 0, "cut in header": 100, "cut in content": 600}[damage] :]
+    else:
+        zeros = 512 if damage == "zeros" else 1024  # a header, or a header and its picture: the look of an end
+        data[start : start + zeros] = bytes(zeros)
+    (tmp_path / "set.tar").write_bytes(data)
+    with pytest.raises(DataError, match=r"not a readable tar .*(cut|damaged).* at byte|is cut"):
+        image_tar(tmp_path / "set.tar")
+
+
+def test_two_tars_in_one_are_refused(tmp_path: Path):
+    (tmp_path / "set.tar").write_bytes(tar_of(*SIX[:3]) + tar_of(*SIX[3:]))
+    with pytest.raises(DataError, match="two tars joined without tar -A"):
+        image_tar(tmp_path / "set.tar")
+
+
+def header_with(size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("dog/odd.png")
+    info.size, info.type = size, kind
+    return info
+
+
+def pax(**fields: str) -> tuple[tarfile.TarInfo, bytes]:
+    """An extended header for the next file."""
+    text = b""
+    for name, value in fields.items():
+        record = f" {name.replace('_', '.')}={value}\n".encode()
+        text += str(len(record) + 2).encode() + record  # lengths of two digits
+    return header_with(len(text), tarfile.XHDTYPE), text
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *([(header_with(size), b"")] for size in (-1, -512, -513, -(1 << 40), 1 << 40, 1 << 80)),
+        *([pax(size=size), SIX[0]] for size in ("-1024", "-1", "x", "9" * 30)),
+        [pax(GNU_sparse_map="a,b"), SIX[0]],
+        [pax(GNU_sparse_size="zz"), SIX[0]],
+        [pax(GNU_sparse_major="1", GNU_sparse_minor="0"), SIX[0]],
+        [(header_with(1 << 60, tarfile.GNUTYPE_LONGNAME), b"")],
+        [(header_with(0, tarfile.XHDTYPE), b"")] * 1200,
+    ],
+)
+def test_a_header_with_odd_numbers_ends_the_tar_and_does_not_hang(tmp_path: Path, odd: list[Any]):
+    (tmp_path / "set.tar").write_bytes(tar_of(SIX[0], *odd, *SIX[1:]))
+    with pytest.raises(DataError, match="not a readable tar") as caught:
+        list(islice(tar_members(tmp_path / "set.tar"), 20))
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tar_inside_a_tar_ends_where_its_place_does(tmp_path: Path):
+    whole, cut = tar_of(*SIX), tar_of(*SIX[:2], end=0)
+    (tmp_path / "outer.tar").write_bytes(tar_of(("a.tar", whole), ("b.tar", cut), ("c.tar", whole)))
+    inner = [(m.offset_data, m.size) for m in tar_members(tmp_path / "outer.tar")]
+    assert len(list_tar(tmp_path / "outer.tar", *inner[0]).files) == len(
+        list_tar(tmp_path / "outer.tar", *inner[2]).files
+    )
+    with pytest.raises(DataError, match="is cut, or has a wrong size"):  # and goes not on to c.tar
+        list_tar(tmp_path / "outer.tar", *inner[1])
+
+
+def test_of_two_files_of_one_name_in_a_tar_the_last_counts(tmp_path: Path):
+    root = build(tmp_path / "set", "cat/a.png", "dog/b.png")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(root, arcname=".")
+    (root / "cat" / "a.png").write_bytes(png() + b"newer")
+    with tarfile.open(tmp_path / "set.tar", "a") as tar:
+        tar.add(root / "cat" / "a.png", arcname="cat/a.png")
+    source = image_tar(tmp_path / "set.tar")
+    assert [r.name for r in source.records] == ["cat/a.png", "dog/b.png"]
+    assert source.records[0].read() == png() + b"newer"
+    assert "earlier file of the same name in the tar: 1 skipped" in source.notes
+
+
+def test_a_tar_replaced_since_it_was_listed_is_refused(tmp_path: Path):
+    # Pictures of one length: the places of the new ones are those of the old.
+    path = tmp_path / "set.tar"
+    path.write_bytes(tar_of(*SIX))
+    before = image_tar(path)
+    os.utime(path, (1, 1))
+    record = image_tar(path).records[0]
+    path.write_bytes(tar_of(*((name, content) for (name, _), (_, content) in zip(SIX, SIX[::-1], strict=True))))
+    with pytest.raises(
+        ImageError, match=r"cat/0.png: damaged \(.*set.tar changed since it was listed; run the command"
+    ):
+        record.read()
+    assert image_tar(path).fingerprint != before.fingerprint

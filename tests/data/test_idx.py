@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from alexnet.core.errors import DataError
+from alexnet.data import idx
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx, read_idx
+from alexnet.data.sources import MAX_IMAGES
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -53,7 +55,9 @@ def test_one_idx_file_is_split_by_class(tmp_path: Path):
         (struct.pack(">HBBI", 0, 13, 1, 2) + b"\0" * 8, "unsigned bytes"),
         (idx_bytes(LABELS)[:-1], "fewer bytes"),
         (idx_bytes(LABELS) + b"\0", "more bytes"),
-        (struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2), "announces"),
+        (struct.pack(">HBB3I", 0, 8, 3, 2**20, 2**31, 2), "announces"),
+        (struct.pack(">HBB3I", 0, 8, 3, MAX_IMAGES + 1, 1, 1), "announces 2,000,001 images; at most 2,000,000"),
+        (struct.pack(">HBBI", 0, 8, 1, MAX_IMAGES + 1), "announces 2,000,001 images"),
     ],
 )
 def test_what_is_no_idx_file_is_refused(tmp_path: Path, data: bytes, message: str):
@@ -95,3 +99,13 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "train-images-idx3-ubyte")
     with pytest.raises(DataError, match="not a regular file"):
         read_idx(tmp_path / "train-images-idx3-ubyte")
+
+
+def test_the_images_of_all_files_together_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_pair(tmp_path, "train", IMAGES, LABELS)
+    write_pair(tmp_path, "t10k", IMAGES, LABELS)
+    monkeypatch.setattr(idx, "MAX_IMAGES", 12)
+    assert len(idx_set(tmp_path).records) == 12
+    monkeypatch.setattr(idx, "MAX_IMAGES", 11)
+    with pytest.raises(DataError, match="more than 11 images"):
+        idx_set(tmp_path)

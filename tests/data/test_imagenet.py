@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
+import struct
 import tarfile
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.core.errors import DataError
+from alexnet.core.errors import DataError, ImageError
+from alexnet.data import imagenet as imagenet_module
 from alexnet.data.imagenet import imagenet, is_imagenet, read_meta_mat
 from alexnet.data.named import read_source
 from alexnet.data.sources import Source
@@ -102,6 +107,73 @@ def test_the_2012_set_extracted(tmp_path: Path):
     assert images(source, "val") == VALIDATION
 
 
+def extract(folder: Path) -> None:
+    """The tars unpacked beside themselves, as people do."""
+    for wnid in WNIDS:
+        (folder / "train" / wnid).mkdir(parents=True)
+        with tarfile.open(fileobj=io.BytesIO(class_tar(wnid))) as tar:
+            tar.extractall(folder / "train" / wnid, filter="data")
+    (folder / "val").mkdir()
+    with tarfile.open(folder / "ILSVRC2012_img_val.tar") as tar:
+        tar.extractall(folder / "val", filter="data")
+
+
+def write_2012(folder: Path) -> None:
+    write_train_tar(folder / "ILSVRC2012_img_train.tar")
+    write_numbered_tar(folder / "ILSVRC2012_img_val.tar", "ILSVRC2012_val")
+    write_devkit(folder / "devkit")
+
+
+def test_a_tar_beside_what_was_extracted_from_it_is_refused(tmp_path: Path):
+    write_2012(tmp_path)
+    extract(tmp_path)
+    with pytest.raises(DataError, match=r"img_train.tar and .*/train/n\d+: both hold train/n\d+/.*; move the tar or"):
+        read_source(tmp_path)
+    (tmp_path / "ILSVRC2012_img_train.tar").unlink()
+    with pytest.raises(DataError, match=r"img_val.tar and .*/val: both hold val image 1, which would count twice"):
+        read_source(tmp_path)
+    (tmp_path / "ILSVRC2012_img_val.tar").unlink()
+    source = read_source(tmp_path)
+    assert images(source, "train") == TRAIN
+    assert images(source, "val") == VALIDATION
+
+
+def test_every_file_is_counted_and_what_is_passed_over_is_noted(tmp_path: Path):
+    write_2012(tmp_path)  # 12 + 4 images and two files of the kit
+    write_numbered_tar(tmp_path / "ILSVRC2012_img_test.tar", "ILSVRC2012_test", count=3)
+    (tmp_path / "train" / "dog").mkdir(parents=True)
+    (tmp_path / "train" / "dog" / "a.jpg").write_bytes(jpeg(1))
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".hidden").write_text("x")
+    source = read_source(tmp_path)
+    assert (len(source.records), source.not_images) == (16, 2 + 3 + 1 + 1)
+    assert "hidden file or folder: 1 skipped" in source.notes
+    assert any(note.startswith("image without a label") and note.endswith(": 4 skipped") for note in source.notes)
+
+
+@pytest.mark.parametrize("form", ["tars", "extracted"])
+def test_a_file_replaced_since_it_was_listed_is_refused(tmp_path: Path, form: str):
+    write_2012(tmp_path)
+    if form == "extracted":
+        extract(tmp_path)
+        for name in ("train", "val"):
+            (tmp_path / f"ILSVRC2012_img_{name}.tar").unlink()
+    source = read_source(tmp_path)
+    for record in (source.records[0], source.records[-1]):
+        assert record.read()
+        os.utime(record.file, (1, 1))
+        with pytest.raises(ImageError, match="changed since it was listed"):
+            record.read()
+
+
+def test_a_class_tar_that_is_cut_loses_no_images(tmp_path: Path):
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as tar:
+        for wnid in WNIDS:
+            add(tar, f"{wnid}.tar", class_tar(wnid)[: 2048 if wnid == WNIDS[1] else None])
+    with pytest.raises(DataError, match=r"not a readable tar .*(cut|damaged)"):
+        read_source(tmp_path)
+
+
 def test_kaggles_tree(tmp_path: Path):
     data = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
     for wnid in WNIDS:
@@ -178,6 +250,53 @@ def test_a_meta_mat_that_is_none_is_refused(data_root: Path, tmp_path: Path, dam
     (tmp_path / "meta.mat").write_bytes({"cut": data[:5000], "text": b"hello" * 100, "flip": data}[damage])
     with pytest.raises(DataError, match=r"not the meta\.mat of a development kit"):
         read_meta_mat(tmp_path / "meta.mat")
+
+
+def element(kind: int, content: bytes) -> bytes:
+    return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+
+def matrix(matrix_class: int, content: bytes) -> bytes:
+    """A MATLAB matrix without a name."""
+    flags, dimensions = struct.pack("<II", matrix_class, 0), struct.pack("<ii", 1, 1)
+    return element(14, element(6, flags) + element(5, dimensions) + element(1, b"") + content)
+
+
+def write_mat(path: Path, *variables: bytes) -> Path:
+    packed = [zlib.compress(variable, 9) for variable in variables]
+    content = b"".join(struct.pack("<II", 15, len(data)) + data for data in packed)
+    path.write_bytes(b"MATLAB 5.0".ljust(124) + b"\0\1IM" + content)
+    return path
+
+
+def test_cells_in_cells_are_not_copied_at_each_level(tmp_path: Path):
+    nested = matrix(4, element(2, bytes(1 << 20)))
+    for _ in range(100):
+        nested = matrix(1, nested)
+    path = write_mat(tmp_path / "meta.mat", nested)
+    assert path.stat().st_size < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"not the meta\.mat of a development kit \(no synsets in it\)"):
+            read_meta_mat(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_all_variables_unpack_to_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(imagenet_module, "MAX_DEVKIT_BYTES", 100_000)
+    path = write_mat(tmp_path / "meta.mat", *[matrix(4, element(2, bytes(40_000)))] * 50)
+    with pytest.raises(DataError, match="unpacked more than 100,000 bytes"):
+        read_meta_mat(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", element(5, b""), element(5, struct.pack("<i", 0)) + element(1, b"ab"), element(5, bytes(4))]
+)
+def test_a_struct_that_lacks_its_parts_is_refused(tmp_path: Path, content: bytes):
+    with pytest.raises(DataError, match=r"not the meta\.mat"):
+        read_meta_mat(write_mat(tmp_path / "meta.mat", matrix(2, content)))
 
 
 def test_the_real_devkit_gives_the_class_order_of_caffe_and_torchvision(data_root: Path):

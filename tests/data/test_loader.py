@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -12,6 +13,7 @@ import torch
 from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.data import loader
 from alexnet.data.loader import ResidentSplit, batches, epoch_order
+from alexnet.data.pool import in_processes
 
 
 class Split:
@@ -65,8 +67,15 @@ def test_a_batch_that_does_not_come_is_given_up():
     release.set()
 
 
+def test_images_are_read_where_the_system_does_not_tell_which_cores_may_be_used(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    read = [batch.image_B.tolist() for batch in batches(Split(6), np.arange(6), 2)]
+    assert read == [[0, 1], [2, 3], [4, 5]]
+    assert dict(in_processes(abs, [-1, -2], None)) == {-1: 1, -2: 2}
+
+
 def test_readers_are_added_only_when_batches_are_waited_for(monkeypatch):
-    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _pid: range(4))
+    monkeypatch.setattr(loader, "usable_cores", lambda: 4)
     reading, most = [], []
 
     class Counted(Split):

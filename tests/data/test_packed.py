@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 import resource
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.core.errors import AlexNetError, DataError
 from alexnet.data.check import check
-from alexnet.data.packed import PackedSet, open_packed, seal
+from alexnet.data.packed import PackedSet, decode_record, is_packed, open_packed, seal
 from alexnet.data.prepare import prepare
 from alexnet.data.shards import Store
 
@@ -132,6 +134,51 @@ def test_another_version_an_edited_meta_and_no_set_at_all(packed: PackedSet, tmp
         open_packed(tmp_path / "empty")
     with pytest.raises(DataError, match="no such folder; make it with `alexnet prepare"):
         open_packed(tmp_path / "nowhere")
+
+
+def test_a_record_of_several_scans_is_refused_undecoded(
+    image_folder_of: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = prepare(image_folder_of({"train/cat": 2, "train/dog": 2}), tmp_path / "packed", size=16, store="jpeg").path
+    Image.new("RGB", (16, 16), "red").save(buffer := io.BytesIO(), "JPEG", progressive=True)
+    jpeg = buffer.getvalue()
+    assert len(decode_record(jpeg, 3, 16)) == 16  # of ten scans; thousands take a decoder many seconds
+    offset_N, crc32_N = np.load(folder / "train.offsets.npy"), np.load(folder / "train.crc32.npy")
+    records = (folder / "train.images.bin").read_bytes()
+    (folder / "train.images.bin").write_bytes(jpeg + records[offset_N[1] :])
+    offset_N[1:] += len(jpeg) - offset_N[1]
+    crc32_N[0] = zlib.crc32(jpeg)
+    np.save(folder / "train.offsets.npy", offset_N)
+    np.save(folder / "train.crc32.npy", crc32_N)
+    meta = json.loads((folder / "meta.json").read_text())
+    for name, file in meta["files"].items():
+        file |= {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
+    (folder / "meta.json").write_text(json.dumps(seal({k: v for k, v in meta.items() if k != "sha256"})))
+    split = open_packed(folder).split("train")
+    assert len(split.read(np.array([1]))) == 1
+    monkeypatch.setattr("alexnet.data.packed.decode_record", None)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"image 0 \(.*\) is damaged: 10 scans, and not one"):
+            split.read(np.array([0]))
+
+
+def test_images_beside_a_meta_file_of_somebody_else_are_a_source(image_folder_of: MakeFolder, tmp_path: Path):
+    source = image_folder_of({"train/cat": 2, "train/dog": 2})
+    for text in ('{"camera": "mine"}', "", '{"notes": "' + "x" * 200 + 'alexnet packed set"}'):
+        (source / "meta.json").write_text(text)
+        assert not is_packed(source)
+        assert check(source)["found"]["accepted"] == 4
+    packed = prepare(source, tmp_path / "packed", size=16)
+    for name in ("meta.json", "train.crc32.npy"):  # known by either
+        whole = (packed.path / name).read_bytes()
+        (packed.path / name).write_bytes(b"")
+        assert is_packed(packed.path)
+        (packed.path / name).unlink()
+        assert is_packed(packed.path)
+        (packed.path / name).write_bytes(whole)
 
 
 def test_many_threads_read_the_same_images(packed: PackedSet):

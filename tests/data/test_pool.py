@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,40 @@ def fail(x: int) -> int:
 def test_an_error_of_a_worker_is_raised_here(workers: int):
     with pytest.raises(ValueError, match="three"):
         list(in_processes(fail, range(10), workers))
+
+
+class TwoParts(Exception):
+    """Can be sent, but not made again of what it says."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"{number}: {text}")
+
+
+class Locked(Exception):
+    """Cannot be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("behind\na lock")
+        self.lock = threading.Lock()
+
+
+def raise_two_parts(x: int) -> int:
+    raise TwoParts(x, "of two parts")
+
+
+def raise_locked(x: int) -> int:
+    raise Locked
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [(raise_two_parts, "TwoParts: 3: of two parts"), (raise_locked, "Locked: behind\\na lock")],
+)
+def test_an_error_that_cannot_be_sent_is_told(function: Callable[[int], int], text: str):
+    with pytest.raises(AlexNetError) as caught:
+        list(in_processes(function, [3] * 10, 2))
+    assert str(caught.value) == text
+    assert function.__name__ in caught.value.__notes__[0]
 
 
 def die(x: int) -> int:

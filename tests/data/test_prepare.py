@@ -21,7 +21,7 @@ from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.data import prepare as preparing
 from alexnet.data import shards
 from alexnet.data.named import read_source
-from alexnet.data.packed import open_packed
+from alexnet.data.packed import open_packed, seal
 from alexnet.data.prepare import prepare, resolve
 from alexnet.data.shards import Store
 from alexnet.data.sources import Record, Source
@@ -317,6 +317,15 @@ def test_too_little_space_is_found_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("usage", (), {"free": 1000}))
     with pytest.raises(AlexNetError, match=r"no space left in .*: needs 0 MB, 0 MB free"):
         prepare(image_folder_of(COUNTS), tmp_path / "packed", size=12, workers=1)
+
+
+def test_a_set_that_does_not_say_what_it_was_made_from_is_another(image_folder_of: MakeFolder, tmp_path: Path):
+    source = image_folder_of(COUNTS)
+    folder = prepare(source, tmp_path / "packed", size=12, workers=1).path
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(seal({k: v for k, v in meta.items() if k not in ("plan", "sha256")})))
+    with pytest.raises(UsageError, match="prepared from another source"):
+        prepare(source, folder, size=12, workers=1)
 
 
 # --- JPEG records ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.core.errors import DataError, ImageError
+from alexnet.data import sources
 from alexnet.data.sources import Record, Source, class_faults, class_notes, csv_list, hold_out, split_by_hash
 
 
@@ -69,6 +70,8 @@ def test_numbers_as_labels_are_in_the_order_of_their_values(tmp_path: Path):
         ("a.jpg,cat\nmissing.jpg,dog\n", r"row 2: missing.jpg: no such file"),
         ("a.jpg,cat\n../nowhere/x.jpg,dog\n", r"row 2: \.\./nowhere/x.jpg: no such file"),
         ("a.jpg,cat\nb.jpg,dog\na.jpg,dog\n", r"row 3: a.jpg is already in row 1"),
+        ("a.jpg,cat\nb.jpg,dog\n./a.jpg,dog\n", r"row 3: \./a.jpg is already in row 1"),
+        ("a.jpg,cat\nb.jpg,dog\nx/../a.jpg,dog\n", r"row 3: x/\.\./a.jpg is already in row 1"),
         ("a.jpg,cat\nb.jpg\n", r"row 2: 1 columns"),
         ("a.jpg,cat\nb.jpg,\n", r"row 2: 2 columns"),
         ("a.jpg,cat,train\nb.jpg,dog,holdout\n", r"row 2: split 'holdout'"),
@@ -132,6 +135,25 @@ def test_a_record_is_a_part_of_a_file(tmp_path: Path):
         Record("train", 0, "x", str(tmp_path / "x.tar"), offset=8, length=4).read()
     with pytest.raises(ImageError, match="too large"):
         Record("train", 0, "x", str(tmp_path / "x.tar"), offset=0, length=1 << 40).read()
+    with pytest.raises(ImageError, match=r"x: missing \(.*y.tar: no such file"):
+        Record("train", 0, "x", str(tmp_path / "y.tar"), offset=0, length=4).read()
+    with pytest.raises(ImageError, match=r"x: damaged .*directory"):
+        Record("train", 0, "x", str(tmp_path), offset=0, length=4).read()
+
+
+def test_a_part_of_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sources, "open", refuse, raising=False)
+    with pytest.raises(ImageError, match="x: no permission") as caught:
+        Record("train", 0, "x", str(tmp_path / "x.tar"), length=4).read()
+    assert caught.value.reason == "no permission"
+
+
+def test_a_file_named_once_by_its_whole_path_is_the_same_image(tmp_path: Path):
+    with pytest.raises(DataError, match=r"row 2: .*a.jpg is already in row 1"):
+        csv_list(write_list(tmp_path, f"a.jpg,cat\n{tmp_path}/a.jpg,dog\n"))
 
 
 def source_of(classes: list[str], **labels_of_split: list[int]) -> Source:

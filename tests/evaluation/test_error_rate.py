@@ -14,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.evaluation.error_rate import (
     NUM_MISTAKES,
     Evaluation,
     Tally,
     count,
-    count_top_k_errors,
     evaluate_split,
     label_ranks,
     mean_log_probability,
@@ -71,6 +70,16 @@ def evaluate(split: Split, *, model: nn.Module | None = None, **options: Any) ->
     return evaluate_split(model or make_model(), split, INPUT, None, **options)
 
 
+def tallied(score_BK: Tensor, label_B: Tensor, valid_B: Tensor) -> tuple[int, int]:
+    """Top-1 and top-5 errors of the valid images, counted as in an evaluation."""
+    tally = Tally(int(valid_B.sum()))
+    image_B = np.cumsum(valid_B.numpy()) - 1
+    tally.add(image_B, score_BK.log_softmax(1), label_B, valid_B)
+    names = [str(k) for k in range(score_BK.shape[1])]
+    result = tally.evaluation(label_B[valid_B].numpy(), names, names * len(label_B), {})
+    return result.top1_errors, result.top5_errors
+
+
 # Ranking --------------------------------------------------------------------------------------------------------------
 
 
@@ -83,10 +92,8 @@ def test_counts_of_a_table_worked_by_hand() -> None:
     ])  # fmt: skip
     label_B = torch.tensor([1, 1, 0, 1])
     assert label_ranks(score_BK, label_B).tolist() == [0, 2, 2, 1]
-    valid_B = torch.tensor([True, True, True, True])
-    assert [int(count_top_k_errors(score_BK, label_B, valid_B, k)) for k in (1, 2, 3, 5)] == [3, 2, 0, 0]
-    padded_B = torch.tensor([True, False, True, False])
-    assert int(count_top_k_errors(score_BK, label_B, padded_B, 1)) == 1
+    for valid, errors in (([True] * 4, (3, 0)), ([True, False, True, False], (1, 0))):
+        assert tallied(score_BK, label_B, torch.tensor(valid)) == errors
 
 
 @settings(max_examples=200, deadline=None)
@@ -106,8 +113,24 @@ def test_ranks_are_those_of_numpys_stable_sort_ties_included(data: st.DataObject
 def test_a_constant_network_is_right_for_the_first_class_only() -> None:
     # A count that took ties as hits would call it perfect.
     score_BK, label_B = torch.zeros(10, 10), torch.arange(10)
-    assert int(count_top_k_errors(score_BK, label_B, torch.ones(10, dtype=torch.bool), 1)) == 9
-    assert int(count_top_k_errors(score_BK, label_B, torch.ones(10, dtype=torch.bool), 5)) == 5
+    assert tallied(score_BK, label_B, torch.ones(10, dtype=torch.bool)) == (9, 5)
+
+
+def test_a_list_of_names_that_cannot_be_read_is_found_before_the_work() -> None:
+    split = make_split(20)
+
+    class Damaged(Split):
+        @property
+        def paths(self) -> list[str]:
+            raise DataError("val.paths.jsonl: damaged")
+
+        @paths.setter
+        def paths(self, _: list[str]) -> None: ...
+
+    damaged = Damaged(split.pixels, split.labels)
+    with pytest.raises(DataError, match="damaged"):
+        evaluate(damaged)
+    assert damaged.reads == []
 
 
 def test_nan_is_no_rank() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
@@ -9,8 +10,12 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -70,6 +75,10 @@ class Squares:
 
 def squares(n: int) -> Squares:
     return Squares(np.random.default_rng(n).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8))
+
+
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+"""Python 3.12 warns of threads: those of the loader have ended their work."""
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +238,31 @@ def test_a_file_that_is_missing_is_named(predictor: Predictor, tmp_path: Path) -
     folder = extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES).folder
     (folder / "labels.npy").unlink()
     with pytest.raises(DataError, match=r"labels.npy: missing"):
-        open_features(folder, verify=False)
+        open_features(folder)
+
+
+def test_the_files_are_those_that_numpy_writes(predictor: Predictor, tmp_path: Path) -> None:
+    for dtype in ("float32", "float16"):
+        found = extract(predictor, squares(5), ["fc7"], tmp_path / "f", classes=CLASSES, dtype=dtype, batch_size=2)  # type: ignore[arg-type]
+        np.save(tmp_path / "again.npy", np.array(found.matrix("fc7")))
+        assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "f" / "fc7.npy").read_bytes()
+
+
+def test_a_list_of_names_that_cannot_be_read_is_found_before_the_work(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Damaged(Squares):
+        @property
+        def paths(self) -> list[str]:
+            raise DataError("val.paths.jsonl: damaged")
+
+        @paths.setter
+        def paths(self, _: list[str]) -> None: ...
+
+    monkeypatch.delattr(features, "embed")
+    with pytest.raises(DataError, match=r"paths\.jsonl: damaged"):
+        extract(predictor, Damaged(squares(3).pixels), ["fc7"], tmp_path / "f", classes=CLASSES)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["holiday.jpg", "meta.json"])
@@ -240,6 +273,87 @@ def test_a_folder_with_other_files_is_left_alone(predictor: Predictor, tmp_path:
     with pytest.raises(UsageError, match="exists and holds no features"):
         extract(predictor, squares(2), ["fc7"], tmp_path / "mine", classes=CLASSES)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "when"),
+    [
+        ("notes.txt", "before"),
+        ("fc6.npy", "before"),
+        ("folder/holiday.jpg", "before"),
+        ("notes.txt", "while computing"),
+        ("notes.txt", "before the join"),
+    ],
+)
+def test_features_with_other_files_beside_them_are_left_alone(
+    predictor: Predictor, tmp_path: Path, name: str, when: str
+) -> None:
+    folder = extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES).folder
+
+    def add(*_: int) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of hours")
+
+    def write() -> None:
+        if when == "before the join":
+            part(predictor, folder, 2, 2, progress=lambda done, total: add() if done == total else None)
+        else:
+            extract(predictor, squares(5), ["fc7"], folder, classes=CLASSES, progress=add)
+
+    if when == "before the join":
+        part(predictor, folder, 1, 2)
+    if when == "before":
+        add()
+    with pytest.raises(UsageError, match=rf"f: holds {Path(name).parts[0]}, which is no file of features; take an"):
+        write()
+    assert when == "before the join" or [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert (folder / name).read_text() == "of hours"
+    (folder / name).unlink()
+    assert len(open_features(folder)) == 3
+
+
+def test_a_meta_file_that_is_damaged_or_names_other_files_makes_nothing_deletable(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    folder = extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES).folder
+    (folder / "holiday.jpg").touch()
+    meta = json.loads((folder / "meta.json").read_text())
+    digests = meta["sha256"] | {"holiday.jpg": "0"}
+    for text in (
+        "{",
+        json.dumps(meta | {"sha256": None}),
+        json.dumps(meta | {"layers": None}),
+        json.dumps(meta | {"sha256": digests}),
+    ):
+        (folder / "meta.json").write_text(text)
+        before = content(folder)
+        with pytest.raises(AlexNetError, match=r"not valid JSON|which is no file of features"):
+            extract(predictor, squares(5), ["fc7"], folder, classes=CLASSES)
+        assert content(folder) == before
+        with pytest.raises(DataError, match=r"meta\.json: not"):
+            open_features(folder)
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_link_to_a_folder_is_followed_and_the_working_folder_refused(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    def write(folder: Path) -> None:
+        if parts:
+            assert part(predictor, folder, 1, 1) == []
+        else:
+            whole(predictor, folder)
+
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far")
+    for _ in range(2):  # an empty folder, and features
+        write(tmp_path / "link")
+        assert len(open_features(tmp_path / "far")) == 11
+    assert (tmp_path / "link").is_symlink()
+    monkeypatch.chdir(tmp_path / "far")
+    with pytest.raises(UsageError, match=r"far: the working or a mounted folder, which nothing can replace"):
+        write(Path())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "link"]
 
 
 def test_features_are_replaced_by_new_ones(predictor: Predictor, tmp_path: Path) -> None:
@@ -267,6 +381,80 @@ def test_an_interruption_leaves_nothing_half_and_the_old_as_it_was(
     assert len(open_features(tmp_path / "f")) == 3
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    (tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path / "disk")]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield tmp_path / "disk"
+    subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+
+
+def fill_up(disk: Path, left: int = 0) -> None:
+    """Another program fills the disk, but for these bytes."""
+    with open(disk / "other", "ab", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(file.tell() - left)
+
+
+@forks
+@pytest.mark.parametrize("when", ["before", "while computing", "before the join"])
+def test_a_full_disk_is_an_error_and_leaves_nothing_half(
+    predictor: Predictor, small_disk: Path, tmp_path: Path, when: str
+) -> None:
+    expected = whole(predictor, tmp_path / "whole", layers=["conv1"])
+    folder = small_disk / "f"
+
+    def fill(done: int, total: int) -> None:
+        if when != "before the join" or done == total:
+            fill_up(small_disk, 8192)
+
+    def write(progress: Any = None) -> None:
+        if when == "before the join":
+            part(predictor, folder, 2, 2, layers=["conv1"], progress=progress)
+        else:
+            whole(predictor, folder, layers=["conv1"], progress=progress)
+
+    def work() -> None:
+        shutil.disk_usage = lambda _: SimpleNamespace(free=1 << 40)  # type: ignore[assignment]  # it fills up afterwards
+        if when == "while computing":
+            del os.posix_fallocate  # as on macOS
+        elif when == "before":
+            fill_up(small_disk, 16384)
+        else:
+            part(predictor, folder, 1, 2, layers=["conv1"])
+        with pytest.raises(OSError, match="No space left") as error:
+            write(fill)
+        assert error.value.errno == errno.ENOSPC
+        assert str(error.value.filename).startswith(str(small_disk))
+        left = {path.name for path in small_disk.iterdir()}
+        assert left == ({"other", ".f.parts"} if when == "before the join" else {"other"})
+
+    assert os.waitpid(in_child(work), 0)[1] == 0  # a memory map would have ended it by SIGBUS
+    (small_disk / "other").unlink()
+    if when == "before the join":
+        write()
+        assert content(folder) == expected
+
+
+@forks
+def test_a_disk_that_fills_up_meanwhile_does_not_matter(
+    predictor: Predictor, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "META_BYTES", 12 << 10)
+    expected = whole(predictor, tmp_path / "whole")
+
+    def write() -> None:
+        assert whole(predictor, small_disk / "f", progress=lambda *_: fill_up(small_disk)) == expected
+
+    assert os.waitpid(in_child(write), 0)[1] == 0
+    assert sorted(path.name for path in small_disk.iterdir()) == ["f", "other"]
+
+
 def test_what_a_killed_command_left_is_no_obstacle(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / ".f.new").mkdir()
     (tmp_path / ".f.new" / "fc6.npy").write_bytes(b"half of a matrix")
@@ -280,7 +468,7 @@ def test_a_folder_is_written_by_one_process_at_a_time(predictor: Predictor, tmp_
     descriptor = os.open(tmp_path / ".f.new", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(AlexNetError, match="another process is writing it"):
+        with pytest.raises(AlexNetError, match="another process is writing to it"):
             extract(predictor, squares(3), ["fc7"], tmp_path / "f", classes=CLASSES)
     finally:
         os.close(descriptor)
@@ -323,6 +511,21 @@ def test_the_cache_computes_once_for_each_network_precision_and_data(predictor: 
     for number, (other, other_data) in enumerate(others, start=2):
         compute(other, other_data)
         assert len(passes) == number
+
+
+def test_rot_in_the_cache_is_found(predictor: Predictor, tmp_path: Path) -> None:
+    def compute() -> None:
+        cached_features(predictor, packed_set(squares(4)), "val", ["fc7"], cache=tmp_path)
+
+    compute()
+    (matrix,) = tmp_path.rglob("fc7.npy")
+    rotten = bytearray(matrix.read_bytes())
+    rotten[200] ^= 64
+    matrix.write_bytes(rotten)
+    with pytest.raises(DataError, match=r"fc7.npy: missing or damaged, .*; remove the folder and run the command"):
+        compute()
+    shutil.rmtree(matrix.parent)
+    compute()
 
 
 def test_the_fingerprint_is_of_all_that_decides_a_feature_and_of_nothing_else(predictor: Predictor) -> None:
@@ -395,10 +598,6 @@ def test_a_piece_is_several_passes_where_there_are_many(
     assert len(list((tmp_path / ".parts.parts").glob("*.npz"))) == 3
     part(predictor, tmp_path / "parts", 2, 2, n=29)
     assert content(tmp_path / "parts") == expected
-
-
-forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-"""Python 3.12 warns of threads: those of the loader have ended their work."""
 
 
 @forks
@@ -522,6 +721,25 @@ def test_a_damaged_piece_is_named_with_its_part(predictor: Predictor, tmp_path: 
     piece.unlink()
     assert part(predictor, tmp_path / "f", 2, 2) == []
     assert content(tmp_path / "f") == expected
+
+
+@pytest.mark.parametrize("damage", ["cut short", "missing"])
+def test_a_join_goes_on_only_with_what_it_left(predictor: Predictor, tmp_path: Path, damage: str) -> None:
+    part(predictor, tmp_path / "f", 1, 2)
+    place = tmp_path / ".f.parts"
+    (piece := place / "000000002.npz").write_bytes(b"x")  # the second piece, which the join finds damaged
+    with pytest.raises(DataError, match=r"000000002\.npz: damaged"):
+        part(predictor, tmp_path / "f", 2, 2)
+    assert (place / "000000000.placed").exists()
+    matrix = place / "joined" / "fc7.npy"
+    if damage == "missing":
+        matrix.unlink()
+    else:
+        os.truncate(matrix, matrix.stat().st_size - 4)
+    piece.unlink()
+    with pytest.raises((DataError, FileNotFoundError), match=r"fc7\.npy: cut short; remove|No such file"):
+        part(predictor, tmp_path / "f", 2, 2)
+    assert not (tmp_path / "f").exists()
 
 
 def test_different_machines_are_listed(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

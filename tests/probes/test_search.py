@@ -18,6 +18,7 @@ from PIL import Image
 from alexnet.cli import search as cli
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.core.share import alone
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
@@ -257,9 +258,126 @@ def test_meta_cannot_point_outside_the_folder(predictor: Predictor, model: Path,
     secret = tmp_path / "secret"
     secret.write_bytes(b"x")
     files = {**index.meta["files"], "../secret": {"bytes": 1, "sha256": module.sha256_file(secret)}}
-    module._write_meta(index.folder, {**index.meta, "files": files})
-    with pytest.raises(DataError, match="secret"):
+    (part,) = index.meta["parts"]
+    for change in (
+        {"files": files},
+        {"parts": [part | {"images": "../secret"}], "files": files},
+        {"parts": [part | {"images": "/dev/zero"}]},
+        {"parts": [part | {"vectors": "../index/vectors-0.npy"}]},
+    ):
+        module._write_meta(index.folder, {**index.meta, **change})
+        with pytest.raises(DataError, match=r"meta\.json: not as this program writes it; build the index again"):
+            open_index(index.folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {}},
+        {"files": []},
+        {"files": None},
+        {"parts": 5},
+        {"parts": [5]},
+        {"parts": [{"vectors": "vectors-0.npy", "images": "vectors-0.npy", "rows": 2}]},
+        {"parts": [{"vectors": "vectors-0.npy", "images": ["images-0.jsonl"], "rows": 2}]},
+        {"parts": [{"vectors": "vectors-0.npy", "images": "images-0.jsonl", "rows": -2}]},
+        {"parts": [{"vectors": "vectors-0.npy", "images": "images-0.jsonl", "rows": True}]},
+        {"parts": [{"vectors": "vectors-0.npy", "images": "images-0.jsonl"}]},
+        {"dimension": "x"},
+        {"dimension": 0},
+        {"model": 5},
+        {"layer": []},
+        {"kind": "slow"},
+        {"precision": "float8"},
+        {"network": None},
+        {"faiss": 5},
+    ],
+    ids=str,
+)
+def test_a_meta_file_with_a_fitting_checksum_that_is_not_ours_is_refused(
+    predictor: Predictor, model: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    draw(tmp_path / "a", 0, 2)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    for kind in ("exact", "hnsw"):
+        module._write_meta(index.folder, {**index.meta, "kind": kind, **change})
+        with pytest.raises(DataError, match=r"meta\.json: not as this program writes it"):
+            open_index(index.folder)
+    module._write_meta(index.folder, {key: value for key, value in index.meta.items() if key not in change})
+    with pytest.raises(DataError, match=r"meta\.json: not as this program writes it"):
         open_index(index.folder)
+
+
+def test_what_faiss_is_to_read_is_a_file_of_the_index(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 2)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    (index.folder / "faiss-2.index").write_bytes(b"x")
+    recall = dict.fromkeys(("at", "found", "of", "queries", "recall"), 1)
+    sound = {"file": "faiss-2.index", "rows": 2, "learned_from": 2, "version": "1", "recall": recall}
+    meta = {**index.meta, "files": module._described(index, "faiss-2.index"), "kind": "hnsw"}
+    module._write_meta(index.folder, {**meta, "faiss": sound})
+    assert len(open_index(index.folder)) == 2
+    for change in (
+        {"kind": "exact"},
+        {"faiss": sound | {"file": "images-0.jsonl"}},
+        {"faiss": sound | {"file": "../a/0000.png"}},
+        {"faiss": sound | {"rows": 3}},
+        {"faiss": sound | {"recall": recall | {"at": "ten"}}},
+        {"faiss": sound | {"recall": None}},
+        {"files": index.meta["files"]},
+    ):
+        module._write_meta(index.folder, {**meta, "faiss": sound, **change})
+        with pytest.raises(DataError, match=r"meta\.json: not as this program writes it"):
+            open_index(index.folder)
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_lists_that_are_not_of_all_vectors_are_refused(
+    predictor: Predictor, model: Path, tmp_path: Path, lines: int
+) -> None:
+    draw(tmp_path / "a", 0, 2)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    file, (part,) = index.folder / "images-0.jsonl", index.meta["parts"]
+    module._write_meta(index.folder, {**index.meta, "parts": [part | {"rows": lines}]})
+    with pytest.raises(DataError, match=rf"2 vectors for {lines} rows; build the index again"):
+        _ = open_index(index.folder).vectors
+    file.write_text("".join((file.read_text().splitlines(keepends=True) * 2)[:lines]))
+    module._write_meta(index.folder, {**index.meta, "files": module._described(index, file.name)})
+    with pytest.raises(DataError, match=rf"{lines} images for 2 rows; build the index again"):
+        _ = open_index(index.folder).images
+
+
+def test_an_index_that_was_interrupted_before_its_first_part_is_gone_on_with(
+    predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "a", 0, 3)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_with_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(predictor, model, tmp_path / "a", tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    with pytest.raises(DataError, match=r"index: holds no images yet; go on with `alexnet index --add`"):
+        index.search(vectors_of(predictor, [0]), 2)
+    assert len(add_to_index(index, predictor, [tmp_path / "a"])) == 3
+
+
+def test_an_index_that_came_to_nothing_leaves_a_link_to_a_folder_as_it_was(
+    predictor: Predictor, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "bad.png").write_bytes(b"")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "index").symlink_to("far")
+    with pytest.raises(DataError, match="none of the images could be read"):
+        build(predictor, model, tmp_path / "a", tmp_path / "index")
+    assert list((tmp_path / "index").iterdir()) == []
+    draw(tmp_path / "a", 0, 2)
+    assert len(build(predictor, model, tmp_path / "a", tmp_path / "index")) == 2
+    assert (tmp_path / "index").is_symlink()
 
 
 def test_queries_of_another_shape_are_refused(predictor: Predictor, model: Path, tmp_path: Path) -> None:
@@ -269,6 +387,7 @@ def test_queries_of_another_shape_are_refused(predictor: Predictor, model: Path,
     for query_QD in (np.zeros((1, dim + 1)), np.zeros(dim), np.full((1, dim), np.nan)):
         with pytest.raises(UsageError, match="queries are"):
             index.search(query_QD, 1)
+    assert index.search(np.zeros((1, dim)), 1 << 60).index_Qk.shape == (1, 2)  # no more room than there are images
     with pytest.raises(UsageError, match="k is 0"):
         index.search(np.zeros((1, dim)), 0)
 
@@ -334,7 +453,7 @@ def test_vectors_that_faiss_does_not_yet_hold_are_found(
 def test_one_process_adds_at_a_time(predictor: Predictor, model: Path, tmp_path: Path) -> None:
     draw(tmp_path / "a", 0, 2)
     index = build(predictor, model, tmp_path / "a", tmp_path / "index")
-    with module._locked(index.folder), pytest.raises(UsageError, match="another process is adding"):
+    with alone(index.folder), pytest.raises(AlexNetError, match="another process is writing to it"):
         add_to_index(index, predictor, [tmp_path / "a"])
 
 
@@ -384,9 +503,14 @@ def test_wrong_commands(model: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "index")
     cli.index([str(model), str(tmp_path / "a"), "--out", out, "--layer", LAYER, "--json"])
     query = str(tmp_path / "a" / "0000.png")
+    add = [str(model), str(tmp_path / "a"), "--out", out, "--add"]
+    assert cli.index([*add, "--layer", LAYER, "--kind", "exact", "--json"]) == 0
     for verb, given, message in (
         (cli.index, [str(model), "--out", out], "needs folders"),
         (cli.index, [str(model), str(tmp_path / "a"), "--out", out, "--layer", LAYER], "--add"),
+        (cli.index, [*add, "--layer", "c3"], f"--layer is c3, and .*index was built with {LAYER}; leave it out"),
+        (cli.index, [*add, "--layer", LAYER, "--kind", "ivf"], "--kind is ivf, and .*index was built with exact"),
+        (cli.index, [*add, "--precision", "bfloat16"], "--precision is bfloat16, and .*index was built with float32"),
         (cli.search, [out], "needs images"),
         (cli.search, [out, query, "--top", "0"], "--top is 0"),
         (cli.search, [out, "-", "--picture", "p.png"], "standard input"),

@@ -138,7 +138,8 @@ def _leads(pid: int) -> bool:
 
 
 def signals(data: Path, folder: Path, number: int, count: int, seed: int, *, twice: bool = False) -> Figure:
-    """Ask a run to stop at random moments, once its handler stands; start it again until it ends; compare."""
+    """Ask a run to stop at random moments, once its handler stands; start it again until it ends; compare. ``count``: how often
+    it stopped."""
     expected, seconds = uninterrupted(data, folder)
     draw, figure, ended, later, notes = random.Random(seed), Figure(), Counter[int | None](), [], Counter[str]()
     runs, waited = 0, []
@@ -164,7 +165,7 @@ def signals(data: Path, folder: Path, number: int, count: int, seed: int, *, twi
                     command.send(number)
                 code = command.code()
                 waited.append(time.monotonic() - asked)
-                figure.count += 1
+                figure.count += code != 0  # else the report was being written, after everything else
                 ended[code] += 1
                 figure.check(not command.session(), f"run {runs}: processes left behind")
                 figure.check("Traceback" not in command.text(), f"run {runs}: {command.text()[-300:]}")

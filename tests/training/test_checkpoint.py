@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from alexnet.core.errors import AlexNetError
+from alexnet.training import checkpoint
 from alexnet.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -137,3 +138,23 @@ def test_a_folder_that_cannot_be_listed_is_not_one_without_checkpoints(tmp_path,
     monkeypatch.setattr("os.scandir", refused)
     with pytest.raises(PermissionError):
         load_checkpoint(tmp_path)
+
+
+def test_a_kill_between_the_pointers_leaves_the_best_for_the_next_time(tmp_path, monkeypatch):
+    """The process comes by this step again, with the error before as the best."""
+    point, pointed = checkpoint._point, []
+    monkeypatch.setattr(
+        checkpoint, "_point", lambda pointer, target: (pointed.append(pointer.name), point(pointer, target))
+    )
+    save_checkpoint(tmp_path, 1, {}, {}, best=True)
+    assert pointed == ["best", "last"]
+
+
+def test_a_damaged_pointer_does_not_cost_the_best(tmp_path):
+    save_checkpoint(tmp_path, 1, {}, {}, best=True)
+    for step in (2, 3):
+        save_checkpoint(tmp_path, step, {}, {}, best=False)
+    (tmp_path / "best").write_text("step-1x\n")
+    for step in (4, 5, 6):
+        save_checkpoint(tmp_path, step, {}, {}, best=False)
+        assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-1", f"step-{step - 1}", f"step-{step}"]

@@ -185,14 +185,6 @@ def test_resuming_with_other_settings_is_refused_by_name(reference, tiny_config,
         train(other, tiny_set, tmp_path / "reference", QUIET, resume=True)
 
 
-def test_a_second_trainer_in_the_same_run_is_refused(tiny_config, tiny_set, tmp_path):
-    with (
-        files.sole_trainer(tmp_path),
-        pytest.raises(AlexNetError, match=f"process {os.getpid()} is training here"),
-    ):
-        train(tiny_config, tiny_set, tmp_path, QUIET)
-
-
 def test_training_on_a_subset_takes_the_same_images_every_epoch(tiny_config, tiny_set, tmp_path):
     config = replace(tiny_config, train_images=16, epochs=2)
     train(config, tiny_set, tmp_path / "run", QUIET)
@@ -273,3 +265,25 @@ def test_grey_images_for_a_color_network_are_refused(tiny_config, tiny_set, tmp_
     grey = replace(tiny_config, preprocessing=replace(tiny_config.preprocessing, channels=1))
     with pytest.raises(UsageError, match="holds images of 3 channels"):
         train(grey, tiny_set, tmp_path / "run", QUIET)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
+@pytest.mark.parametrize("kind", ["paper", "adamw"])
+def test_a_checkpoint_that_was_resumed_from_is_let_go(kind, tiny_config, tiny_set, tmp_path, monkeypatch):
+    """Its files would stay mapped, and on the disk after they are deleted."""
+    optimizer = OptimizerConfig(kind=kind, lr=0.003)
+    config = replace(tiny_config, optimizer=optimizer, epochs=1, checkpoint_steps=1)
+    step, mapped, interrupts = trainer._Trainer._step, [], [2]
+
+    def watched(self, batch, data_seconds):
+        step(self, batch, data_seconds)
+        if self.progress.step in interrupts:
+            interrupts.clear()
+            raise KeyboardInterrupt
+        mapped.append(str(tmp_path) in Path("/proc/self/maps").read_text())
+
+    monkeypatch.setattr(trainer._Trainer, "_step", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tiny_set, tmp_path, QUIET)
+    train(config, tiny_set, tmp_path, QUIET, resume=True)
+    assert mapped == [False] * 7

@@ -195,7 +195,7 @@ def result(name: str, trial: Trial, answers: Answers, data: Mapping[str, Any]) -
         **count(answers.score_MK),
         "views": "whole image",
         "loss_nats": loss,
-        "fit_seconds": round(answers.fit_seconds, 2),
+        "fit_seconds": round(answers.fit_seconds, 4),
         "test_seconds": round(answers.test_seconds, 2),
         "model_bytes": answers.model_bytes,
         **({"parts": parts} if parts else {}),

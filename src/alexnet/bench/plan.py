@@ -13,7 +13,6 @@ Shape suffixes: B images, C channels, H rows, W columns, N rows that a layer com
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from alexnet.bench.rates import wait_for_devices
-from alexnet.core.device import Layout, Machine, Precision, autocast
+from alexnet.core.device import Layout, Machine, Precision, autocast, usable_cores
 from alexnet.core.errors import UsageError
 from alexnet.core.memory import keep_freed_memory
 from alexnet.core.rng import DropoutDraw
@@ -259,7 +258,7 @@ def plan(
     config = check(network, devices, link, machine)
     layouts, obstacles = possible_layouts(config, devices, batch_size)
     on_cpu = machine.device.type == "cpu"
-    side_by_side = min(devices, max(2, len(os.sched_getaffinity(0)))) if on_cpu else 1
+    side_by_side = min(devices, max(2, usable_cores())) if on_cpu else 1
     threads = max(1, torch.get_num_threads() // devices) if on_cpu else None
     args = config, layouts, devices, batch_size, machine.device, precision, threads
     found = run_local(_measured, side_by_side, *args, timeout=3600.0) if side_by_side > 1 else [_measured(*args)]

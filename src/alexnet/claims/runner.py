@@ -25,7 +25,7 @@ from alexnet.core import rng
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.console import say
 from alexnet.core.device import Machine
-from alexnet.core.errors import AlexNetError, StoppedError, UsageError
+from alexnet.core.errors import NotFiniteError, UsageError
 from alexnet.core.runs import environment, read_json, write_json
 from alexnet.data.packed import PackedSet, Part
 from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
@@ -113,11 +113,7 @@ def train_in(
     initial = make_initial() if make_initial and not begun else None
     try:
         summary = run(config, out, bench.machine, data=data, initial=initial, resume=True, report=False)
-    except StoppedError:
-        raise
-    except AlexNetError as error:
-        if "the loss is" not in str(error):
-            raise
+    except NotFiniteError as error:
         return {"diverged": str(error)}
     return measured(bench, config, data, out, summary)
 

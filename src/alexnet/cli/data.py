@@ -20,7 +20,7 @@ class PrepareOptions:
 
     source: Word
     """Folder (train/ and val/ of class folders, or class folders alone), .csv of path,label, .tar, IDX or CIFAR-10
-    files, the ILSVRC files, or a named set."""
+    files, the ILSVRC files, or a named set (a folder called like one is ./NAME)."""
     packed: Word
     """Folder to write."""
     size: int | None = None
@@ -86,7 +86,7 @@ def prepare(arguments: list[str]) -> int:
         print(f"{split.name}: {len(split):,} images of {packed.size} x {packed.size} pixels")
     print(f"{len(packed.classes):,} classes; {len(rejected):,} files rejected; in {printable(packed.path)}")
     for fault in rejected[:20]:
-        print(f"  rejected {printable(fault['path'])}: {fault['reason']}")
+        print(f"  rejected {printable(fault['path'])}: {printable(fault['reason'])}")
     return 0
 
 
@@ -98,7 +98,7 @@ class CheckOptions:
     """
 
     source: Word
-    """Anything `prepare` reads, or a packed directory."""
+    """Anything `prepare` reads, or a packed directory. A folder called like a named set is ./NAME."""
     workers: int | None = None
     """Processes; by default one for each core."""
     seed: int = 0

@@ -94,7 +94,7 @@ def features(arguments: list[str]) -> int:
         print_part({"features": options.out}, share, left, json=options.json)
         return 0
     if share is not None:
-        found = open_features(out, verify=False)
+        found = open_features(out)
     if options.json:
         print_json({"features": options.out, **found.meta})
         return 0

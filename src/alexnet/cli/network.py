@@ -102,8 +102,12 @@ def train(arguments: list[str]) -> int:
         )
     if in_job and options.dry_run:
         raise UsageError("--dry-run measures one process; leave torchrun out")
-    if job.restarted():
-        resume, fresh = True, False
+    if in_job and fresh:
+        raise UsageError(
+            "--fresh under torchrun would delete the run again whenever ranks are started anew; delete it first, or take "
+            "another --out"
+        )
+    resume = resume or job.restarted()
     if in_job and job.number():
         mute()
     else:  # what the first rank writes is not to surprise the others
@@ -434,7 +438,7 @@ def report(arguments: list[str]) -> int:
 
 def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:
     """Refuse a folder that is in use before anything long begins."""
-    from alexnet.recipes.run import RUN_FILES, RUN_FOLDERS
+    from alexnet.training.files import RUN_FILES, RUN_FOLDERS
 
     check_folder(out, "--out")
     if resume and out.is_dir() and not (out / "config.json").is_file():

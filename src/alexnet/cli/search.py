@@ -31,13 +31,13 @@ class IndexOptions(DeviceOptions):
     """Folder of the index."""
     add: bool = False
     """Add to an index what is not yet in it, by path, size and time; also what goes on after an interruption."""
-    kind: Literal["exact", "ivf", "hnsw"] = "exact"
-    """How to search: exact, by a scan, or for more than some 100,000 images by faiss, which misses a few (how many is measured
-    and printed)."""
-    layer: str = "fc7"
-    """Whose features are compared; a wrong name lists all."""
-    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic of the network, for this index and searches in it."""
+    kind: Literal["exact", "ivf", "hnsw"] | None = None
+    """How to search: exact, by a scan (default), or for more than some 100,000 images by faiss, which misses a few (how many is
+    measured and printed)."""
+    layer: str | None = None
+    """Whose features are compared, by default fc7; a wrong name lists all."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] | None = None
+    """Of the arithmetic of the network, for this index and searches in it; by default float32."""
 
 
 def index(arguments: list[str]) -> int:
@@ -57,17 +57,23 @@ def index(arguments: list[str]) -> int:
         if options.add:
             old = open_index(options.out)
             before = len(old)
+            for name in ("kind", "layer", "precision"):
+                if getattr(options, name) not in (None, old.meta[name]):
+                    raise UsageError(
+                        f"--{name} is {printable(getattr(options, name))}, and {printable(options.out)} was built with "
+                        f"{printable(old.meta[name])}; leave it out, or build another index"
+                    )
             predictor = load(options.model, machine.device, old.meta["precision"])
             found = add_to_index(old, predictor, options.folders, on_fault=faults.tell, progress=progress)
         else:
-            predictor = load(options.model, machine.device, options.precision)
+            predictor = load(options.model, machine.device, options.precision or "float32")
             found = build_index(
                 predictor,
                 options.folders,
                 Path(options.out),
                 model=options.model,
-                layer=options.layer,
-                kind=options.kind,
+                layer=options.layer or "fc7",
+                kind=options.kind or "exact",
                 on_fault=faults.tell,
                 progress=progress,
             )

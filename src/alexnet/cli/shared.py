@@ -173,7 +173,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError):
         return refused(error)
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
-        return "not enough memory; take a smaller --batch-size or another --device"
+        return "not enough memory; take a smaller --batch-size, --size or --workers, whichever the verb has, or another --device"
     return f"{type(error).__name__}: {printable(error)[:150]} (--debug shows where)"
 
 

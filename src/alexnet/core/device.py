@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -51,6 +52,13 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "meta":
         raise UsageError(f"--device meta: computes nothing; {DEVICES}")
     return device
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, where the system tells; else all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

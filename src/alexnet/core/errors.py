@@ -25,6 +25,10 @@ class UsageError(AlexNetError):
     exit_code = 2
 
 
+class NotFiniteError(AlexNetError):
+    """A loss, or an output of a network, that is NaN or infinite."""
+
+
 class DataError(AlexNetError):
     """Faults in the data: unreadable images, leaks between splits, damaged records."""
 

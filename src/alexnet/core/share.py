@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from alexnet.core.errors import UsageError, printable
+from alexnet.core.errors import AlexNetError, UsageError, printable
 
 Piece = TypeVar("Piece")
 
@@ -70,6 +70,19 @@ def locked(place: Path) -> Iterator[None]:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
             fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time in a folder that is there; another of this host gets an :class:`AlexNetError`."""
+    with _opened(folder) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlexNetError(
+                f"{printable(folder)}: another process is writing to it; wait until it is done"
+            ) from None
         yield
 
 

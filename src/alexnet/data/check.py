@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.core.errors import DataError, ImageError
+from alexnet.core.errors import DataError, ImageError, refused
 from alexnet.core.runs import sha256_file
 from alexnet.data.named import find_source
 from alexnet.data.packed import PackedSplit, is_packed, open_packed
@@ -139,6 +139,8 @@ def _packed_faults(folder: Path, progress: Progress | None) -> list[Fault]:
         packed = open_packed(folder)
     except DataError as error:
         return [Fault(str(folder), str(error))]
+    except OSError as error:
+        return [Fault(str(folder), refused(error, folder))]
     faults = []
     total, done = sum(map(len, packed.splits.values())), 0
     for split in packed.splits.values():
@@ -149,11 +151,12 @@ def _packed_faults(folder: Path, progress: Progress | None) -> list[Fault]:
             if progress:
                 progress(done, total)
     if not faults:
-        faults = [
-            Fault(name, "its bytes are not those that were prepared")
-            for name, file in packed.meta["files"].items()
-            if sha256_file(folder / name) != file["sha256"]
-        ]
+        for name, file in packed.meta["files"].items():
+            try:
+                if sha256_file(folder / name) != file["sha256"]:
+                    faults.append(Fault(name, "its bytes are not those that were prepared"))
+            except OSError as error:
+                faults.append(Fault(name, refused(error, folder / name)))
     return faults
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickletools
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,16 @@ from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.runs import read_arrays
-from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, file_stamps, fingerprint_of, hold_out
+from alexnet.data.sources import (
+    HELD_OUT_NOTE,
+    MAX_IMAGES,
+    Record,
+    Source,
+    Split,
+    file_stamps,
+    fingerprint_of,
+    hold_out,
+)
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
@@ -30,9 +38,10 @@ def is_cifar10(folder: Path) -> bool:
 def cifar10(folder: Path, seed: int = 0) -> Source:
     """``data_batch_*.bin`` and ``test_batch.bin``, or ``data_batch_*`` and ``test_batch``, or ``train.npz`` and
     ``test.npz`` (arrays ``data``, ``offsets``, ``labels`` of concatenated image files). 32 x 32 RGB."""
-    if files := sorted(folder.glob("*_batch*.bin")):
+    batches = sorted(file for file in folder.glob("*_batch*") if not file.name.startswith("."))
+    if files := [file for file in batches if file.suffix == ".bin"]:
         records = [record for file in files for record in _read_binary(file)]
-    elif files := sorted(file for file in folder.glob("*_batch*") if file.is_file() and not file.suffix):
+    elif files := [file for file in batches if file.is_file() and not file.suffix]:
         records = [record for file in files for record in _read_python(file)]
     else:
         files = [file for name in ("train.npz", "test.npz") if (file := folder / name).is_file()]
@@ -71,20 +80,28 @@ def _read_python(file: Path) -> list[Record]:
 def _read_npz(file: Path) -> list[Record]:
     try:
         arrays = read_arrays(file, MAX_NPZ_BYTES, ("data", "offsets", "labels", "names"))
-        if {"i"} != {arrays[name].dtype.kind.replace("u", "i") for name in ("offsets", "labels")}:
+        data, offset_N, label_N = (arrays[name] for name in ("data", "offsets", "labels"))
+        name_N = arrays.get("names")
+        if any(array.ndim != 1 or array.dtype.kind not in "iu" for array in (offset_N, label_N)):
             raise ValueError("offsets or labels are no whole numbers")
-        data, offsets, labels = arrays["data"].tobytes(), arrays["offsets"].tolist(), arrays["labels"].tolist()
-        names = [bytes(name).decode("utf-8", "replace") for name in arrays["names"]] if "names" in arrays else None
-        if any(start > end for start, end in pairwise([0, *offsets])) or (names and len(names) != len(labels)):
-            raise ValueError("offsets that go back, or other names than labels")
-    except (AlexNetError, ValueError, TypeError, KeyError, OverflowError) as error:
+        if name_N is not None and (name_N.ndim != 1 or name_N.dtype.kind != "S"):
+            raise ValueError("names are no byte strings")
+    except (AlexNetError, ValueError, KeyError) as error:
         raise DataError(f"{printable(file)}: not an .npz of data, offsets and labels ({printable(error)})") from error
-    if len(offsets) != len(labels) + 1 or not labels or offsets[-1] != len(data):
-        raise DataError(f"{printable(file)}: offsets, labels and data do not belong together")
-    names = names or [str(i) for i in range(len(labels))]
+    counts = {len(offset_N) - 1, len(label_N), len(label_N if name_N is None else name_N)}
+    if len(counts) != 1 or not len(label_N) or offset_N[0] < 0 or offset_N[-1] != data.nbytes:
+        raise DataError(f"{printable(file)}: offsets, labels, names and data do not belong together; get it again")
+    if len(label_N) > MAX_IMAGES:  # before there is a list of them
+        raise DataError(f"{printable(file)}: {len(label_N):,} images; at most {MAX_IMAGES:,}")
+    if (offset_N[1:] <= offset_N[:-1]).any():
+        raise DataError(f"{printable(file)}: offsets that do not go up; every image has a byte or more")
+    content, offsets, labels = data.tobytes(), offset_N.tolist(), label_N.tolist()
+    names = [str(i) if name_N is None else name_N[i].decode("utf-8", "replace") for i in range(len(labels))]
+    if len(set(names)) < len(names):
+        raise DataError(f"{printable(file)}: two images of one name; leave the names out, or give each its own")
     split = _split(file)
     return [
-        Record(split, _label(file, label), f"{file.stem}/{name}", data=data[start:end])
+        Record(split, _label(file, label), f"{file.stem}/{name}", data=content[start:end])
         for label, name, start, end in zip(labels, names, offsets[:-1], offsets[1:], strict=True)
     ]
 
@@ -103,8 +120,9 @@ def _split(file: Path) -> Split:
 
 
 def _label(file: Path, label: int) -> int:
-    if not isinstance(label, int) or not 0 <= label < len(CLASSES):
-        raise DataError(f"{printable(file)}: label {printable(label)[:20]}; CIFAR-10 has 0 to 9")
+    if type(label) is not int or not 0 <= label < len(CLASSES):
+        said = printable(label)[:20] if type(label) in (int, float) else f"of type {type(label).__name__}"
+        raise DataError(f"{printable(file)}: label {said}; CIFAR-10 has 0 to 9")
     return label
 
 
@@ -140,7 +158,7 @@ def read_plain_pickle(data: bytes, where: str) -> Any:
             warnings.simplefilter("error")  # of an escape in a string that Python does not write
             return _interpreted(data, where)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, StopIteration, Warning) as error:
-        raise DataError(f"{where}: not a readable batch ({printable(error)}); use the binary version") from error
+        raise DataError(f"{where}: not a readable batch ({printable(error)[:150]}); use the binary version") from error
 
 
 def _interpreted(data: bytes, where: str) -> Any:
@@ -189,7 +207,7 @@ def _interpreted(data: bytes, where: str) -> Any:
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             path = argument if name == "GLOBAL" else f"{_text(stack.pop(-2))} {_text(stack.pop())}"
             if path not in _ARRAY_PARTS:
-                raise DataError(f"{where}: refers to {printable(path)}, which no CIFAR-10 batch does; not read")
+                raise DataError(f"{where}: refers to {printable(path[:80])}, which no CIFAR-10 batch does; not read")
             stack.append(path)
         elif name == "REDUCE":
             arguments = stack.pop()

@@ -234,7 +234,7 @@ def _check_size(image: Image.Image, data: bytes, label: str) -> None:
     pixels = width * height
     if max(width, height) > MAX_SIDE or pixels > MAX_PIXELS:
         raise ImageError(label, "too large", f"{width} x {height} pixels; at most {MAX_PIXELS:,}, side {MAX_SIDE:,}")
-    scans = _count_scans(data) if image.format in ("JPEG", "MPO") else 1
+    scans = count_scans(data) if image.format in ("JPEG", "MPO") else 1
     if scans > MAX_SCANS or scans * pixels > MAX_SCAN_PIXELS:
         raise ImageError(
             label, "too large", f"{scans} scans of {pixels:,} pixels; at most {MAX_SCANS}, {MAX_SCAN_PIXELS:,} in all"
@@ -248,7 +248,7 @@ def _check_size(image: Image.Image, data: bytes, label: str) -> None:
         )
 
 
-def _count_scans(data: bytes) -> int:
+def count_scans(data: bytes) -> int:
     """Scans of the first image of a JPEG file; not those of a thumbnail or of images behind it."""
     scans, at = 0, 2
     while (marker := _JPEG_MARKER.search(data, at)) and marker[1] != b"\xd9":

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from alexnet.core.errors import DataError, printable
 from alexnet.data.decode import SUFFIXES, file_stamp, looks_like_image
@@ -30,7 +31,15 @@ from alexnet.data.sources import (
     hold_out,
 )
 
+TAR_END_BYTES = 64 << 20
+"""How far behind the end of a tar it is looked whether there is more."""
+
+_OF_ODD_HEADERS = (ValueError, OverflowError, MemoryError, RecursionError)
+"""What ``tarfile`` raises for sizes that are none, and for long chains of headers."""
+
 _IMAGE_SUFFIXES = frozenset(chain.from_iterable(SUFFIXES.values()))
+_NOBODYS = ("__MACOSX", "lost+found", "@eaDir")
+"""Folders that systems make for themselves: macOS in archives, ext4, and Synology's previews of every image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class Found:
     offset: int = 0
     length: int | None = None
     stamp: str = ""
-    """Size and modification time."""
+    """Size and modification time, of the tar if it lies in one."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -113,41 +122,67 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         raise DataError(f"{printable(folder)}: cannot be listed ({error.strerror})") from error
 
 
-def list_tar(path: Path) -> Listing:
-    """The regular files of an uncompressed tar, by their place in it."""
+def list_tar(path: Path, offset: int = 0, size: int | None = None) -> Listing:
+    """The regular files of an uncompressed tar, by their place in it; of members of one name the last, as ``tar`` unpacks
+    them. ``offset``, ``size``: of a tar inside the file. Raises :class:`DataError` for one that is damaged or cut."""
     listing = Listing()
-    for member in tar_members(path):
+    files: dict[str, Found] = {}
+    try:
+        stamp = file_stamp(path.stat())
+    except OSError as error:
+        raise DataError(f"{printable(path)}: {error.strerror}") from error
+    for member in tar_members(path, offset, size):
         name = str(PurePosixPath(member.name))
         if any(_is_hidden(part) for part in name.split("/")):
             listing.skipped["hidden file or folder"] += 1
         elif member.isdir():
             listing.folders.append(name)
         elif member.isreg() and not member.issparse():
-            stamp = f"{member.size} {member.mtime}"
-            listing.files.append(Found(name, str(path), member.offset_data, member.size, stamp))
+            if name in files:
+                listing.skipped["earlier file of the same name in the tar"] += 1
+            files[name] = Found(name, str(path), member.offset_data, member.size, stamp)
         else:
             listing.skipped["link or special file in the tar"] += 1
-    listing.files.sort(key=lambda found: found.name)
+    listing.files = sorted(files.values(), key=lambda found: found.name)
     return listing
 
 
-def tar_members(path: Path, offset: int = 0) -> Iterator[tarfile.TarInfo]:
-    """The members of the tar that begins at ``offset`` of a file; a tar may lie inside another."""
+def tar_members(path: Path, offset: int = 0, size: int | None = None) -> Iterator[tarfile.TarInfo]:
+    """The members of the tar that begins at ``offset`` of a file and has ``size`` bytes (None: up to the end); a tar may lie
+    inside another. Raises :class:`DataError` for one that is damaged or cut, at the latest behind its last member."""
     if path.exists() and not path.is_file():
         raise DataError(f"{printable(path)}: not a regular file; a tar is read in place")
     try:
         with open(path, "rb") as file:
+            end = os.fstat(file.fileno()).st_size if size is None else offset + size
             file.seek(offset)
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
+                    if member.size < 0 or not member.offset_data <= tar.offset <= end:
+                        raise tarfile.ReadError(f"the file at byte {member.offset:,} of it is cut, or has a wrong size")
                     yield member
                     tar.members = []  # type: ignore[attr-defined]  # a million of them would stay in memory
-    except tarfile.TarError as error:
+                _check_end_of_tar(file, tar.offset, end)
+    except (tarfile.TarError, *_OF_ODD_HEADERS) as error:
+        said = printable(error)[:150] or type(error).__name__
         raise DataError(
-            f"{printable(path)}: not a readable tar ({printable(error)}); decompress .gz, .xz or .bz2 first"
+            f"{printable(path)}: not a readable tar ({said}); get it again, or decompress .gz, .xz or .bz2 first"
         ) from error
     except OSError as error:
         raise DataError(f"{printable(path)}: {error.strerror}") from error
+
+
+def _check_end_of_tar(file: BinaryIO, at: int, end: int) -> None:
+    """Raise unless a tar ends ``at`` this byte: ``tarfile`` takes a damaged header for the end, and a tar that was cut
+    between two files for a whole one. There must be a block of zeros (two by the standard, but not all write them), and
+    nothing else behind it."""
+    file.seek(at)
+    left = min(end - at, TAR_END_BYTES)
+    if left < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"cut short at byte {at:,}: there is no end mark")
+    for start in range(at, at + left, 1 << 16):
+        if file.read(min(1 << 16, at + left - start)).strip(b"\0"):
+            raise tarfile.ReadError(f"damaged at byte {at:,}, or two tars joined without tar -A")
 
 
 def arrange(listing: Listing, where: str, seed: int) -> Source:
@@ -201,7 +236,7 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
 def is_image(found: Found) -> bool:
     """Whether a file claims to be an image, by its name or else by its first bytes. One that is there and cannot be read
     counts as one, so that it is named and not passed over."""
-    if PurePosixPath(found.name).suffix.lower() in _IMAGE_SUFFIXES:
+    if has_image_suffix(found):
         return True
     try:
         with open(found.file, "rb") as file:
@@ -211,8 +246,12 @@ def is_image(found: Found) -> bool:
         return error.errno not in (errno.ENOENT, errno.ELOOP)
 
 
+def has_image_suffix(found: Found) -> bool:
+    return PurePosixPath(found.name).suffix.lower() in _IMAGE_SUFFIXES
+
+
 def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
+    return part.startswith(".") or part in _NOBODYS
 
 
 def _below_common_folder(listing: Listing) -> tuple[list[Found], list[str]]:

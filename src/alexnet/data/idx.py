@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import DataError, printable
-from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, file_stamps, fingerprint_of, hold_out
+from alexnet.data.sources import (
+    HELD_OUT_NOTE,
+    MAX_IMAGES,
+    Record,
+    Source,
+    Split,
+    file_stamps,
+    fingerprint_of,
+    hold_out,
+)
 
 FASHION_MNIST_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -38,6 +47,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
                 raise DataError(f"{printable(path)}: not an IDX file of unsigned bytes")
             shape = struct.unpack(f">{num_dims}I", file.read(4 * num_dims))
             num_bytes = math.prod(shape)
+            if shape[0] > MAX_IMAGES:
+                raise DataError(f"{printable(path)}: its header announces {shape[0]:,} images; at most {MAX_IMAGES:,}")
             if num_bytes > (most := min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * path.stat().st_size))):
                 raise DataError(f"{printable(path)}: its header announces {num_bytes:,} bytes; at most {most:,}")
             data = file.read(num_bytes + 1)
@@ -70,6 +81,8 @@ def idx_set(path: Path, seed: int = 0, classes: Sequence[str] | None = None) -> 
             raise DataError(
                 f"{printable(images)}: {image_NHW.shape} images with {label_N.shape} labels do not belong together"
             )
+        if len(records) + len(label_N) > MAX_IMAGES:
+            raise DataError(f"{printable(path)}: more than {MAX_IMAGES:,} images")
         sizes.add(min(image_NHW.shape[1:]))
         split: Split = "test" if re.search("t10k|test", images.name, re.IGNORECASE) else "train"
         records += [

@@ -18,14 +18,15 @@ import csv
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.runs import read_file
-from alexnet.data.folder import Found, Listing, is_image, list_tar, tar_members, walk
+from alexnet.data.folder import Found, Listing, has_image_suffix, is_image, list_tar, tar_members, walk
 from alexnet.data.sources import VAL_FRACTION, Record, Source, Split, fingerprint_of, hold_out
 
 _WNID = re.compile(r"n\d{8}")
@@ -35,7 +36,7 @@ _ILSVRC = re.compile(r"ILSVRC20\d\d_(img|images)_(train|val|test)(\.tar)?|LOC_va
 _TRAIN_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_train\.tar")
 _HELD_OUT_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_(val|test)\.tar")
 MAX_DEVKIT_BYTES = 1 << 24
-"""Of meta.mat and of each variable in it, unpacked."""
+"""Of meta.mat, and of what is unpacked from it."""
 _DEVKIT = re.compile(r"meta\.mat|map_clsloc\.txt|ILSVRC20\d\d_(validation|test)_ground_truth\.txt|LOC_.*\.(csv|txt)")
 
 
@@ -69,22 +70,29 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
         if _DEVKIT.fullmatch(found.parts[-1])
     }
     class_tars = [found for found in tars if _WNID.fullmatch(found.parts[-1].removesuffix(".tar"))]
-    train = list(_training_images(listing, tars, class_tars))
-    held_out = list(_numbered_images(listing, tars))
+    files = list(_opened(listing))
+    train = [(found.parts[-2], found) for found in files if _is_training_image(found)]
+    held_out = list(_numbered_images(files))
+    _refuse_copies((f"train/{wnid}/{found.parts[-1]}", found) for wnid, found in train)
+    _refuse_copies((f"{split} image {image_number}", found) for split, image_number, found in held_out)
     truth = _held_out_labels(devkit, held_out, folder) if held_out else {}
     words = {synset.wnid: synset.words for synset in _synsets(devkit)}
     wnids = sorted({wnid for wnid, _ in train} | set(truth.values()))
     if not wnids:
         raise DataError(f"{printable(folder)}: no ImageNet images found in it")
     number = {wnid: label for label, wnid in enumerate(wnids)}
-    records = [Record("train", number[wnid], f.name, f.file, f.offset, f.length) for wnid, f in train]
+    records = [Record("train", number[wnid], f.name, f.file, f.offset, f.length, stamp=f.stamp) for wnid, f in train]
     for split, image_number, found in held_out:
         wnid = truth.get((split, image_number))
         if wnid is None:
             raise DataError(f"{printable(folder)}: the list of validation labels has none of {printable(found.name)}")
-        records.append(Record(split, number[wnid], found.name, found.file, found.offset, found.length))
+        place = found.file, found.offset, found.length
+        records.append(Record(split, number[wnid], found.name, *place, stamp=found.stamp))
     records.sort(key=lambda r: (r.split != "train", r.split != "val", r.label if r.split == "train" else 0, r.name))
-    notes = []
+    notes = [f"{what}: {count} skipped" for what, count in sorted(listing.skipped.items())]
+    used = chain((found for _, found in train), (found for _, _, found in held_out))
+    if stray := sum(map(has_image_suffix, files)) - sum(map(has_image_suffix, used)):
+        notes.append(f"image without a label (as the test images of 2012), or outside its folder: {stray} skipped")
     if not held_out:
         fraction = 0.5 if len(class_tars) == len(tars) else VAL_FRACTION
         records = hold_out(records, seed, fraction)
@@ -94,46 +102,63 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
         classes=[f"{wnid} {words[wnid].split(',')[0].strip()}" if wnid in words else wnid for wnid in wnids],
         records=records,
         fingerprint=fingerprint_of("imagenet", seed, *stamps),
+        not_images=len(files) - len(records),
         notes=notes,
     )
 
 
-def _training_images(
-    listing: Listing, tars: Sequence[Found], class_tars: Sequence[Found]
-) -> Iterator[tuple[str, Found]]:
-    """(wnid, image) of class tars, alone or inside a training tar, and of class folders below a folder ``train``."""
-    for found in class_tars:
-        yield from _class_tar(Path(found.file), 0, found.parts[-1].removesuffix(".tar"))
-    for found in tars:
-        if _TRAIN_TAR.fullmatch(found.parts[-1]):
-            path = Path(found.file)
+def _opened(listing: Listing) -> Iterator[Found]:
+    """The files of a folder, with what is in the tars of ImageNet in place of these."""
+    for found in listing.files:
+        name, path = found.parts[-1], Path(found.file)
+        if _TRAIN_TAR.fullmatch(name):
             for member in tar_members(path):
                 wnid = PurePosixPath(member.name).name.removesuffix(".tar")
                 if not _WNID.fullmatch(wnid):
                     raise DataError(f"{printable(path)}: {printable(member.name)} in it is not the tar of a class")
-                yield from _class_tar(path, member.offset_data, wnid)
-    for found in listing.files:
-        if len(found.parts) > 2 and _WNID.fullmatch(found.parts[-2]) and "train" in found.parts[-3] and is_image(found):
-            yield found.parts[-2], found
+                yield from _class_tar(listing, wnid, list_tar(path, member.offset_data, member.size))
+        elif name.endswith(".tar") and _WNID.fullmatch(wnid := name.removesuffix(".tar")):
+            yield from _class_tar(listing, wnid, list_tar(path))
+        elif _HELD_OUT_TAR.fullmatch(name):
+            inner = list_tar(path)
+            listing.skipped += inner.skipped
+            yield from inner.files
+        else:
+            yield found
 
 
-def _class_tar(path: Path, offset: int, wnid: str) -> Iterator[tuple[str, Found]]:
-    for member in tar_members(path, offset):
-        if member.isreg():
-            name = f"train/{wnid}/{PurePosixPath(member.name).name}"
-            yield wnid, Found(name, str(path), member.offset_data, member.size)
+def _class_tar(listing: Listing, wnid: str, inner: Listing) -> Iterator[Found]:
+    """The files of a class tar, by the names that they have in a class folder."""
+    listing.skipped += inner.skipped
+    for found in inner.files:
+        yield replace(found, name=f"train/{wnid}/{found.parts[-1]}")
 
 
-def _numbered_images(listing: Listing, tars: Sequence[Found]) -> Iterator[tuple[Split, int, Found]]:
+def _is_training_image(found: Found) -> bool:
+    """Whether it is an image in a class folder below a folder ``train``."""
+    parts = found.parts
+    return len(parts) > 2 and bool(_WNID.fullmatch(parts[-2])) and "train" in parts[-3] and is_image(found)
+
+
+def _numbered_images(files: Iterable[Found]) -> Iterator[tuple[Split, int, Found]]:
     """(split, number, image) of the files ``ILSVRC2012_val_00000001.JPEG`` and their like."""
-    inner = (
-        found for tar in tars if _HELD_OUT_TAR.fullmatch(tar.parts[-1]) for found in list_tar(Path(tar.file)).files
-    )
-    for found in (*listing.files, *inner):
-        if match := _NUMBERED.fullmatch(found.parts[-1]):
+    for found in files:
+        if (match := _NUMBERED.fullmatch(found.parts[-1])) and not _is_training_image(found):
             split: Split = "val" if match[1].lower() == "val" else "test"
             if split == "val" or "ILSVRC2010" in found.parts[-1]:  # the labels of the 2012 test images are not public
                 yield split, int(match[2]), found
+
+
+def _refuse_copies(images: Iterable[tuple[str, Found]]) -> None:
+    """Refuse an image that is there twice, as with a tar beside what was extracted from it."""
+    first: dict[str, Found] = {}
+    for image, found in images:
+        if (other := first.setdefault(image, found)) is not found:
+            a, b = (f.file if f.length is not None else Path(f.file).parent for f in (other, found))
+            raise DataError(
+                f"{printable(a)} and {printable(b)}: both hold {printable(image)}, which would count twice; move the tar or "
+                "the extracted copy elsewhere"
+            )
 
 
 def _held_out_labels(
@@ -207,9 +232,8 @@ def read_meta_mat(path: Path) -> list[Synset]:
         *(AlexNetError, LookupError, ValueError, TypeError, AttributeError, StopIteration, OverflowError),
         *(RecursionError, struct.error, zlib.error),
     ) as error:
-        raise DataError(
-            f"{printable(path)}: not the meta.mat of a development kit ({printable(error)[:150]})"
-        ) from error
+        said = printable(error)[:150] or "no synsets in it"
+        raise DataError(f"{printable(path)}: not the meta.mat of a development kit ({said})") from error
 
 
 # MATLAB 5 files: a header of 128 bytes, then elements of (type, size, content), which may be zlib-compressed. A matrix
@@ -217,20 +241,27 @@ def read_meta_mat(path: Path) -> list[Synset]:
 _MI_COMPRESSED, _MI_MATRIX = 15, 14
 _CLASS_CELL, _CLASS_STRUCT, _CLASS_CHAR = 1, 2, 4
 _NUMBER_FORMATS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q", 16: "B", 17: "H"}
+_TEXT_CODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le"}
 
 
 def _mat_variables(data: bytes) -> Iterator[tuple[str, Any]]:
     if data[:10] != b"MATLAB 5.0" or data[126:128] != b"IM":
         raise ValueError("not a little-endian MATLAB 5 file")
-    for kind, content in _elements(data[128:]):
+    left = MAX_DEVKIT_BYTES
+    for kind, content in _elements(memoryview(data)[128:]):
         if kind == _MI_COMPRESSED:
             inflater = zlib.decompressobj()
-            ((kind, content),) = _elements(inflater.decompress(content, MAX_DEVKIT_BYTES))
+            unpacked = inflater.decompress(content, left)
+            left -= len(unpacked)
+            if not inflater.eof or not left:
+                raise ValueError(f"cut short, or unpacked more than {MAX_DEVKIT_BYTES:,} bytes")
+            ((kind, content),) = _elements(memoryview(unpacked))
         if kind == _MI_MATRIX:
             yield _matrix(content)
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(type, content), which is a view: cells lie in cells, and each level would copy those below."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<II", data, at)
@@ -244,32 +275,29 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
             at += 8 + size + padding
 
 
-def _matrix(content: bytes) -> tuple[str, Any]:
+def _matrix(content: memoryview) -> tuple[str, Any]:
     """(name, value): a str for characters, a list of dicts for a struct array, a tuple of numbers otherwise."""
-    parts = list(_elements(content))
+    elements = _elements(content)
+    parts = list(islice(elements, 3))
     if not parts:
         return "", ()
-    matrix_class, name = parts[0][1][0], parts[2][1].decode("latin-1")
-    if matrix_class == _CLASS_CHAR:
-        return name, _text(*parts[3]) if len(parts) > 3 else ""
+    matrix_class, name = parts[0][1][0], str(parts[2][1], "latin-1")
     if matrix_class == _CLASS_STRUCT:
-        width = struct.unpack("<i", parts[3][1])[0]
-        names = [
-            parts[4][1][i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(parts[4][1]), width)
-        ]
-        values = [_matrix(value)[1] for _, value in parts[5:]]
+        (_, width_view), (_, fields_view) = islice(elements, 2)
+        (width,), fields = struct.unpack("<i", width_view), bytes(fields_view)
+        names = [fields[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(fields), width)]
+        values = [_matrix(value)[1] for _, value in elements]
         return name, [
             dict(zip(names, values[i : i + len(names)], strict=True)) for i in range(0, len(values), len(names))
         ]
     if matrix_class == _CLASS_CELL:
-        return name, [_matrix(value)[1] for _, value in parts[3:]]
-    return name, _numbers(*parts[3]) if len(parts) > 3 else ()
+        return name, [_matrix(value)[1] for _, value in elements]
+    first = next(elements, None)
+    if matrix_class == _CLASS_CHAR:
+        return name, str(first[1], _TEXT_CODINGS[first[0]]) if first else ""
+    return name, _numbers(*first) if first else ()
 
 
-def _text(kind: int, content: bytes) -> str:
-    return "".join(chr(code) for code in _numbers(kind, content))
-
-
-def _numbers(kind: int, content: bytes) -> tuple[Any, ...]:
+def _numbers(kind: int, content: memoryview) -> tuple[Any, ...]:
     code = _NUMBER_FORMATS[kind]
     return struct.unpack(f"<{len(content) // struct.calcsize(code)}{code}", content)

@@ -7,7 +7,6 @@ to lose. A read that hangs is given up, and does not keep the process from endin
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.core import rng
+from alexnet.core.device import usable_cores
 from alexnet.core.errors import AlexNetError, UsageError
 
 RESIDENT_RESERVE = 12 << 30
@@ -129,7 +129,7 @@ def batches(
     if workers == 0:
         yield from map(load, firsts)
         return
-    most = workers or len(os.sched_getaffinity(0))
+    most = workers or usable_cores()
     ahead = 2 * workers if workers else 2
     readers = _Readers(load, most)
     try:

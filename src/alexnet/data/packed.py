@@ -26,6 +26,7 @@ from PIL import Image
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import map_array, read_array, read_file, read_json, sha256_file
+from alexnet.data.decode import count_scans
 from alexnet.data.sources import SPLITS
 
 VERSION = 1
@@ -33,6 +34,7 @@ HEADER_BYTES = 128
 """Of a .npy file with four dimensions; the pixels follow."""
 MAX_SIZE = 4096
 """Side of a stored image, at most."""
+FORMAT = "alexnet packed set"
 UNFINISHED = ".unfinished"
 """Folder inside a packed directory that exists until its preparation is complete."""
 AGAIN = "remove the folder and prepare it again"
@@ -96,7 +98,8 @@ class PackedSplit:
         return images_BSSC
 
     def record(self, index: int) -> bytes:
-        """One JPEG record of a set that is stored so, checked like :meth:`read`."""
+        """One JPEG record of a set that is stored so, checked like :meth:`read`. One of several scans, which ours never
+        have and which can take long to decode, is damaged."""
         jpeg = self._stored[self._offset_N[index] : self._offset_N[index + 1]].tobytes()
         self._verify(index, jpeg)
         return jpeg
@@ -106,6 +109,8 @@ class PackedSplit:
             return
         if zlib.crc32(stored) != self._crc32_N[index]:
             raise self._damaged(index, "its bytes are not those that were prepared")
+        if self._jpeg and (scans := count_scans(bytes(stored))) != 1:
+            raise self._damaged(index, f"{scans} scans, and not one, as records have")
         self._verified_N[index] = True
 
     def _damaged(self, index: int, why: str) -> DataError:
@@ -268,12 +273,20 @@ def open_packed(path: str | Path) -> PackedSet:
 
 def is_packed(path: Path) -> bool:
     """Whether a path is a packed directory, finished or not."""
-    return (path / "meta.json").is_file() or (path / UNFINISHED).is_dir() or _has_checksums(path)
+    return (path / UNFINISHED).is_dir() or _has_checksums(path) or _says_packed(path / "meta.json")
 
 
 def _has_checksums(path: Path) -> bool:
-    """Whether a folder without a meta.json was a packed set once."""
+    """Whether a folder is a packed set, or was one once."""
     return any((path / f"{split}.crc32.npy").is_file() for split in SPLITS)
+
+
+def _says_packed(meta: Path) -> bool:
+    """Whether a file begins like the meta.json of a set; images of a source may lie beside one of somebody else's."""
+    if not meta.is_file():
+        return False
+    with open(meta, "rb") as file:
+        return FORMAT.encode() in file.read(100)
 
 
 def seal(meta: dict[str, Any]) -> dict[str, Any]:
@@ -299,7 +312,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         meta = read_json(folder / "meta.json")
     except AlexNetError as error:
         raise DataError(f"{error}; {AGAIN}") from error
-    if not isinstance(meta, dict) or meta.get("format") != "alexnet packed set":
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise DataError(f"{printable(folder)}/meta.json: not that of a packed set")
     if meta.get("version") != VERSION:
         raise DataError(

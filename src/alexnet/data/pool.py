@@ -12,12 +12,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alexnet.core.errors import AlexNetError
+from alexnet.core.device import usable_cores
+from alexnet.core.errors import AlexNetError, printable
 from alexnet.core.memory import keep_freed_memory
 
 Job = TypeVar("Job")
@@ -51,7 +54,7 @@ def in_processes(
 ) -> Iterator[tuple[Job, Result]]:
     """Each job with its result, in the order in which they finish. ``workers``: None for one a core; 0 or 1 for
     none. Raises what ``function`` raises, and :class:`AlexNetError` naming a worker that died, was stopped, or hangs."""
-    count = min(len(jobs), len(os.sched_getaffinity(0)) if workers is None else workers)
+    count = min(len(jobs), usable_cores() if workers is None else workers)
     if count <= 1:
         for job in jobs:
             yield job, function(job)
@@ -160,9 +163,19 @@ def _work(function: Callable[[Job], Result], jobs: Sequence[Job], pipe: Connecti
             try:
                 answer: tuple[bool, Any] = True, function(jobs[job])
             except Exception as error:
-                error.add_note(f"in worker process {os.getpid()}:\n{traceback.format_exc()}")
-                answer = False, error
+                said = _sendable(error)
+                said.add_note(f"in worker process {os.getpid()}:\n{traceback.format_exc()}")
+                answer = False, said
             pipe.send(answer)
+
+
+def _sendable(error: Exception) -> Exception:
+    """``error``, or, where it cannot be made again in another process, an :class:`AlexNetError` with its name and text."""
+    try:
+        ForkingPickler.dumps(copy(error))
+    except Exception:
+        return AlexNetError(f"{type(error).__name__}: {printable(error)}")
+    return error
 
 
 def _start_worker() -> None:

@@ -25,7 +25,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,17 @@ from alexnet.core.runs import cache_folder, fsync_folder, read_json, sha256_file
 from alexnet.core.share import Share, listed, locked, unfinished
 from alexnet.data import pixels
 from alexnet.data.named import find_source
-from alexnet.data.named import named_source as named_source
-from alexnet.data.packed import AGAIN, HEADER_BYTES, UNFINISHED, VERSION, PackedSet, is_packed, open_packed, seal
+from alexnet.data.packed import (
+    AGAIN,
+    FORMAT,
+    HEADER_BYTES,
+    UNFINISHED,
+    VERSION,
+    PackedSet,
+    is_packed,
+    open_packed,
+    seal,
+)
 from alexnet.data.pool import in_processes
 from alexnet.data.shards import (
     JPEG_QUALITY,
@@ -202,7 +211,7 @@ class _Plan:
     notes: Sequence[str]
     fingerprint: str
 
-    @property
+    @cached_property
     def splits(self) -> dict[str, list[Record]]:
         """All records listed, by split."""
         splits: dict[str, list[Record]] = {}
@@ -255,10 +264,11 @@ def _plan(source: Source, size: int | None, store: Store, parts: int = 1) -> _Pl
 @contextmanager
 def _finishing(folder: Path, plan: _Plan) -> Iterator[bool]:
     """The folder begun, and held by this process alone; another waits. Gives whether the set is finished."""
-    if _is_finished(folder):
+    found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if "meta.json" in found:
         yield True
         return
-    if folder.exists() and any(folder.iterdir()) and not (folder / UNFINISHED).is_dir() and not _is_finished(folder):
+    if found and UNFINISHED not in found:
         raise _foreign(folder)
     (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
     with locked(folder / UNFINISHED / "whole"):
@@ -336,7 +346,7 @@ def _make_files(folder: Path, plan: _Plan) -> None:
 
 def _finished(folder: Path, plan: _Plan) -> PackedSet:
     packed = open_packed(folder)
-    if packed.meta["plan"] != plan.fingerprint:
+    if packed.meta.get("plan") != plan.fingerprint:
         raise UsageError(
             f"{printable(folder)}: holds a set prepared from another source or with other settings, or the source has changed "
             "since; choose another folder, or remove this one"
@@ -599,7 +609,7 @@ def _write_meta(
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     odd_note = [f"{len(odd)} odd files: {'; '.join(printable(remark) for remark in odd[:3])}"] if odd else []
     meta = {
-        "format": "alexnet packed set",
+        "format": FORMAT,
         "version": VERSION,
         "complete": True,
         "classes": list(source.classes),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -37,6 +38,9 @@ SPLIT_NAMES: dict[str, Split] = {
 VAL_FRACTION = 0.2
 """Of each class, where a source does not say which images are held out."""
 
+MAX_IMAGES = 2_000_000
+"""Of a set whose images come as arrays: a small file can announce millions of empty ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -54,7 +58,7 @@ class Record:
     data: bytes | NDArray[np.uint8] | None = None
     """An encoded image, or pixels (H, W, C)."""
     stamp: str = ""
-    """Of a whole file: its size and modification time when it was listed. Another file in its place is refused."""
+    """Size and modification time of the file (or tar) when it was listed. Another one in its place is refused."""
 
     def read(self) -> bytes | NDArray[np.uint8]:
         """The encoded image, or pixels. Raises :class:`ImageError`."""
@@ -66,10 +70,17 @@ class Record:
             raise ImageError(self.name, "too large", f"{self.length:,} bytes; at most {MAX_FILE_BYTES:,}")
         try:
             with open(self.file, "rb") as file:
+                if self.stamp and file_stamp(os.fstat(file.fileno())) != self.stamp:
+                    changed = f"{printable(self.file)} changed since it was listed; run the command again"
+                    raise ImageError(self.name, "damaged", changed)
                 file.seek(self.offset)
                 data = file.read(self.length)
+        except FileNotFoundError:
+            raise ImageError(self.name, "missing", f"{printable(self.file)}: no such file") from None
+        except PermissionError:
+            raise ImageError(self.name, "no permission", printable(self.file)) from None
         except OSError as error:
-            raise ImageError(self.name, "missing", printable(error)) from error
+            raise ImageError(self.name, "damaged", printable(error)) from error
         if len(data) < self.length:
             raise ImageError(self.name, "truncated", f"{printable(self.file)} ends inside it")
         return data
@@ -176,9 +187,10 @@ def csv_list(path: Path, seed: int = 0) -> Source:
     first_row: dict[str, int] = {}
     for row, name, label, split in rows:
         where = f"{printable(path)}, row {row}"
-        if name in first_row:
-            raise DataError(f"{where}: {printable(name)} is already in row {first_row[name]}; list each image once")
-        first_row[name] = row
+        place = os.path.abspath(path.parent / name)  # noqa: PTH100  # a/../b is b, and ./b too
+        if place in first_row:
+            raise DataError(f"{where}: {printable(name)} is already in row {first_row[place]}; list each image once")
+        first_row[place] = row
         try:
             file = path.parent / name
             stamp = file_stamp(file.stat())

@@ -204,14 +204,13 @@ def _resized_crops(pixels_BSSC: Tensor, box_B4: Tensor, mirror_B: Tensor, crop: 
     """Boxes (top, left, height, width) resized to ``crop`` pixels, bilinear: (B, crop, crop, C) float32. A box of a
     256-pixel image is at most 256/224 times the output, so nothing is lost for want of an antialiasing filter."""
     device, size = pixels_BSSC.device, pixels_BSSC.shape[1]
-    top_B, left_B, height_B, width_B = box_B4.to(device).unbind(1)
-    center_S = (torch.arange(crop, device=device, dtype=torch.float64) + 0.5) / crop
-    across_BS = torch.where(mirror_B.to(device)[:, None], 1 - center_S, center_S)
+    top_B, left_B, height_B, width_B = box_B4.cpu().unbind(1)  # not every device has float64
+    center_S = (torch.arange(crop, dtype=torch.float64) + 0.5) / crop
+    across_BS = torch.where(mirror_B.cpu()[:, None], 1 - center_S, center_S)
     y_BS = (top_B[:, None] + height_B[:, None] * center_S) * 2 / size - 1
     x_BS = (left_B[:, None] + width_B[:, None] * across_BS) * 2 / size - 1
-    grid_BSS2 = torch.stack(
-        [x_BS[:, None, :].expand(-1, crop, -1), y_BS[:, :, None].expand(-1, -1, crop)], dim=3
-    ).float()
+    x_BS, y_BS = x_BS.float().to(device), y_BS.float().to(device)
+    grid_BSS2 = torch.stack([x_BS[:, None, :].expand(-1, crop, -1), y_BS[:, :, None].expand(-1, -1, crop)], dim=3)
     x_BCSS = pixels_BSSC.permute(0, 3, 1, 2).float()
     out_BCSS = F.grid_sample(x_BCSS, grid_BSS2, mode="bilinear", padding_mode="border", align_corners=False)
     return out_BCSS.permute(0, 2, 3, 1)

@@ -43,9 +43,6 @@ class Traffic:
         if num_bytes:
             self.sent[layer, direction] += num_bytes
 
-    def total(self) -> int:
-        return sum(self.sent.values())
-
 
 @dataclass(frozen=True)
 class Link:

@@ -81,7 +81,7 @@ class Job:
 
 def in_job() -> bool:
     """Whether torchrun (or :func:`run_local`) started this process."""
-    return all(name in os.environ for name in _ENVIRONMENT)
+    return all(os.environ.get(name, "").isdecimal() for name in _ENVIRONMENT)
 
 
 def restarted() -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import Precision, autocast
-from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.errors import AlexNetError, NotFiniteError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import environment
 from alexnet.data.loader import batches
@@ -59,12 +59,6 @@ def label_ranks(score_BK: Tensor, label_B: Tensor) -> Tensor:
     return ((score_BK > own_B1) | ((score_BK == own_B1) & earlier_BK)).sum(dim=1)
 
 
-def count_top_k_errors(score_BK: Tensor, label_B: Tensor, valid_B: Tensor, k: int) -> Tensor:
-    """How many of the valid images do not have their class among the k first: a scalar, int64. With k classes or fewer
-    that is none of them."""
-    return (valid_B & (label_ranks(score_BK, label_B) >= k)).sum()
-
-
 def mean_log_probability(model: nn.Module, inputs: Iterable[Tensor], precision: Precision = "float32") -> Tensor:
     """ln of the mean over views of the softmax probabilities (§4.1), of one (B, C, H, W) input for each view: (B, K)
     float32 on the CPU. Summed in float64, in the logarithm, where nothing underflows. An output that is not finite
@@ -75,7 +69,7 @@ def mean_log_probability(model: nn.Module, inputs: Iterable[Tensor], precision: 
         with autocast(x_BCHW.device, precision):
             logits_BK = model(x_BCHW.double() if precision == "float64" else x_BCHW)
         if not torch.isfinite(logits_BK).all():
-            raise AlexNetError("the network's output holds NaN or infinity; evaluate an earlier checkpoint")
+            raise NotFiniteError("the network's output holds NaN or infinity; evaluate an earlier checkpoint")
         log_probability_BK = logits_BK.cpu().double().log_softmax(dim=1)
         total_BK = log_probability_BK if total_BK is None else torch.logaddexp(total_BK, log_probability_BK)
         num += 1
@@ -279,6 +273,7 @@ def evaluate_split(
     number_M = mesh.evaluation_order(n, min(batch_size, math.ceil(n / mesh.shares)))
     batch_size = min(batch_size, len(number_M))
     mean_SSC = None if mean is None else torch.as_tensor(mean).to(device)
+    label_N, paths = np.asarray(split.labels, dtype=np.int64), split.paths  # first: damage shows before the work
     tally = Tally(n)
     kept_NK = np.zeros((n, len(classes)), dtype=np.float32) if keep_probabilities else None
 
@@ -306,7 +301,6 @@ def evaluate_split(
     tally.join(mesh)
     kept_NK = None if kept_NK is None else _joined(mesh, kept_NK)
     protocol = describe_protocol(preprocessing, views, precision, classes, data)
-    label_N, paths = np.asarray(split.labels, dtype=np.int64), split.paths
     kept = None if kept_NK is None else Probabilities(kept_NK, label_N, tuple(paths), tuple(classes), protocol)
     return tally.evaluation(label_N, classes, paths, protocol, kept)
 

@@ -15,14 +15,14 @@ Shape suffixes: N images, B images of a batch, S rows and columns, C channels, D
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -45,7 +45,7 @@ from alexnet.core.runs import (
     write_atomic,
     write_json,
 )
-from alexnet.core.share import Share, listed, locked, unfinished
+from alexnet.core.share import Share, alone, listed, locked, unfinished
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
@@ -61,6 +61,9 @@ PIECES = 32
 """At least, of each part of a large enough split: or else some parts have much more to do than others."""
 PIECE_BYTES = 64 << 20
 """Of a piece, about: what is lost when a part is killed."""
+META_BYTES = 1 << 20
+"""Kept free for meta.json."""
+AGAIN = "remove the folder and run the command that wrote it again"
 POSITIONS = "before the test-time halving of plain dropout; layers called dropoutN are after it"
 
 
@@ -130,30 +133,30 @@ def extract(
     progress: Callable[[int, int], object] | None = None,
 ) -> Features:
     """Write the activations of the named layers for the center view of every image of ``split``, each exactly once, into
-    ``folder``, which must not exist or hold features (they are replaced). Memory does not grow with the number of
-    images. ``data`` says where the images come from, for the protocol. If :func:`extract_part` began, its parts are joined;
-    an :class:`AlexNetError` names those that are not done.
+    ``folder``, which must not exist, be empty or hold features alone (they are replaced). Memory does not grow with the number
+    of images; room on the disk is taken before the work. ``data`` says where the images come from, for the protocol. If
+    :func:`extract_part` began, its parts are joined; an :class:`AlexNetError` names those that are not done.
 
     A row does not depend on the other images of its batch, nor on ``batch_size`` beyond the rounding of sums. Raises
     :class:`UsageError` for an unknown layer, an empty split or a folder that holds something else, and
     :class:`AlexNetError` for activations that are not finite (in float16: above 65,504)."""
-    job = _job(predictor, split, layers, classes, dtype, batch_size, data or {})
+    job, folder = _job(predictor, split, layers, classes, dtype, batch_size, data or {}), folder.resolve()
     if (begun := _parts_folder(folder) / "plan.json").is_file():
         return _join_begun(job, folder, int(read_json(begun)["parts"]))
     with _new_folder(folder) as new:
         _require_room(new, job, job.n * job.row_bytes)
-        matrices = _matrices(new, job, "w+")
+        _write_names(new, job)
         position_N = np.arange(math.ceil(job.n / job.batch_size) * job.batch_size)
         done = 0
-        for row_B, outputs in _computed(job, position_N, workers):
-            for name, rows_BD in outputs.items():
-                matrices[name][row_B] = rows_BD
-            done += len(row_B)
-            if progress:
-                progress(done, job.n)
-        for matrix_ND in matrices.values():
-            matrix_ND.flush()
-        matrices.clear()
+        with _matrices(new, job, "wb") as matrices:
+            for matrix in matrices.values():
+                matrix.reserve()
+            for row_B, outputs in _computed(job, position_N, workers):
+                for name, rows_BD in outputs.items():
+                    matrices[name].put(range(done, done + len(row_B)), rows_BD)
+                done += len(row_B)
+                if progress:
+                    progress(done, job.n)
         meta = _complete(new, job, {"environment": environment()})
     return Features(folder, meta)
 
@@ -179,9 +182,9 @@ def extract_part(
     are kept and nothing is computed. Arguments and errors are those of :func:`extract`, and the arguments must be the same
     for all parts. Interrupted, the same call goes on. Where another process does the same part, it is waited for.
     ``progress`` counts the images of this part."""
-    job = _job(predictor, split, layers, classes, dtype, batch_size, data or {})
+    job, folder = _job(predictor, split, layers, classes, dtype, batch_size, data or {}), folder.resolve()
     _refuse_other(folder)
-    if _is_done(job, folder) and not _parts_folder(folder).exists():
+    if _done_before(job, folder) and not _parts_folder(folder).exists():
         return []
     try:
         _begin(job, folder, share.total)
@@ -191,7 +194,7 @@ def extract_part(
             return left
         _join_begun(job, folder, share.total)
     except FileNotFoundError:
-        if not _is_done(job, folder):  # else another process was first
+        if not _done_before(job, folder):  # else another process was first
             raise
     return []
 
@@ -207,7 +210,8 @@ def cached_features(
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Features]:
     """Features of a split of a packed set, for each layer a folder of its own in the cache, computed if they are not there.
-    They are found again by network, weights, preprocessing, precision, data and split."""
+    They are found again by network, weights, preprocessing, precision, data and split, and checked like those of
+    :func:`open_features`."""
     found: dict[str, Features] = {}
     model, parent = model_fingerprint(predictor), cache_folder(cache) / "features"
     parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +220,7 @@ def cached_features(
         key = fingerprint([model, predictor.precision, packed.fingerprint, split, layer])[:16]
         folder = parent / f"{layer}-{split}-{key}"
         if not (folder / "meta.json").is_file():
-            with _locked(parent, wait=True):  # a process that waited here finds the work done
+            with locked(parent):  # a process that waited here finds the work done
                 if not (folder / "meta.json").is_file():
                     extract(
                         predictor,
@@ -228,26 +232,26 @@ def cached_features(
                         data={"split": split, "fingerprint": packed.fingerprint},
                         progress=progress,
                     )
-        found[layer] = open_features(folder, verify=False)
+        found[layer] = open_features(folder)
     return found
 
 
-def open_features(folder: Path, *, verify: bool = True) -> Features:
-    """Open a folder that :func:`extract` wrote. With ``verify`` the SHA-256 of every file is compared. Raises
-    :class:`DataError` for a folder that is not one, or is damaged."""
+def open_features(folder: Path) -> Features:
+    """Open a folder that :func:`extract` wrote. The SHA-256 of every file is compared. Raises :class:`DataError` for a folder
+    that is not one, or is damaged."""
     where = printable(folder)
     if not (folder / "meta.json").is_file():
         raise DataError(f"{where}: holds no features; write some with `alexnet features MODEL --out {where}`")
     try:
         meta = read_json(folder / "meta.json")
     except AlexNetError as error:
-        raise DataError(f"{error}; write the features again") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise DataError(f"{where}/meta.json: not that of features this program reads; write them again")
-    for name, digest in meta["sha256"].items():
+        raise DataError(f"{error}; {AGAIN}") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT or not (names := _files_of(meta)):
+        raise DataError(f"{where}/meta.json: not that of features this program reads; {AGAIN}")
+    for name in sorted(names):
         file = folder / name
-        if not file.is_file() or (verify and sha256_file(file) != digest):
-            raise DataError(f"{printable(file)}: missing or damaged, not what meta.json says; write the features again")
+        if not file.is_file() or sha256_file(file) != meta["sha256"][name]:
+            raise DataError(f"{printable(file)}: missing or damaged, not what meta.json says; {AGAIN}")
     return Features(folder, meta)
 
 
@@ -276,6 +280,9 @@ class _Job:
     layers: Sequence[Layer]
     dtype: Dtype
     batch_size: int
+    label_N: NDArray[np.int64]
+    paths: Sequence[str]
+    """Read with the labels before the work: if they are damaged, nothing is lost."""
     description: dict[str, Any]
     """What ``meta.json`` says of it."""
 
@@ -329,7 +336,8 @@ def _job(
             **data,
         },
     }
-    return _Job(predictor, split, found, dtype, min(batch_size, n), description)
+    label_N = np.asarray(split.labels, dtype=np.int64)
+    return _Job(predictor, split, found, dtype, min(batch_size, n), label_N, split.paths, description)
 
 
 def _computed(
@@ -355,11 +363,62 @@ def _as(rows_BD: NDArray[np.float32], name: str, dtype: Dtype) -> NDArray[Any]:
     return converted_BD
 
 
-def _matrices(folder: Path, job: _Job, mode: Literal["w+", "r+"]) -> dict[str, np.memmap[Any, Any]]:
-    """The files of the layers: new ones, which take room as they are filled, or those that are there."""
-    open_one = np.lib.format.open_memmap
-    shapes = {layer.name: (job.n, layer.num_units) for layer in job.layers}
-    return {name: open_one(folder / f"{name}.npy", mode, np.dtype(job.dtype), shape) for name, shape in shapes.items()}
+class _Matrix:
+    """The file of a layer while it is filled; a new one takes room as it is. Written, not memory-mapped: what a full disk
+    does to a map is to end the process."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, int], dtype: Dtype) -> None:
+        self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self.start = file.tell()
+        self.end = self.start + math.prod(shape) * self.dtype.itemsize
+
+    def reserve(self) -> None:
+        """Take the room of all rows now, and some for meta.json, where the system can: a full disk or a quota is known
+        before the work."""
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(self.file.fileno(), 0, self.end + META_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+
+    def put(self, rows: range, value_BD: NDArray[Any]) -> None:
+        """Fill these rows. Values that are not theirs: :class:`ValueError`."""
+        if value_BD.dtype != self.dtype or value_BD.shape != (len(rows), self.shape[1]):
+            raise ValueError(f"{value_BD.dtype} {value_BD.shape} for {len(rows)} rows of {self.dtype} {self.shape}")
+        self.file.seek(self.start + rows.start * self.shape[1] * self.dtype.itemsize)
+        self.file.write(np.ascontiguousarray(value_BD).data)
+
+    def flush(self) -> None:
+        self.file.flush()
+        self.file.truncate(self.end)
+        os.fsync(self.file.fileno())
+
+
+@contextmanager
+def _matrices(folder: Path, job: _Job, mode: Literal["wb", "r+b"]) -> Iterator[dict[str, _Matrix]]:
+    """The files of the layers, new ones or those that are there; on the disk at the end."""
+    try:
+        with ExitStack() as stack:
+            matrices = {}
+            for layer in job.layers:
+                file = stack.enter_context(open(folder / f"{layer.name}.npy", mode))
+                matrix = matrices[layer.name] = _Matrix(file, (job.n, layer.num_units), job.dtype)
+                if mode == "wb":
+                    file.truncate(matrix.end)
+                elif os.fstat(file.fileno()).st_size != matrix.end:
+                    raise DataError(
+                        f"{printable(file.name)}: cut short; remove {printable(folder.parent)} and run all parts again"
+                    )
+            yield matrices
+            for matrix in matrices.values():
+                matrix.flush()
+    except OSError as error:
+        error.filename = error.filename or str(folder)  # which a failed write does not say
+        raise
 
 
 def _require_room(folder: Path, job: _Job, needed: int) -> None:
@@ -370,12 +429,14 @@ def _require_room(folder: Path, job: _Job, needed: int) -> None:
         )
 
 
-def _complete(new: Path, job: _Job, machines: Mapping[str, Any]) -> dict[str, Any]:
-    """Write what belongs beside the matrices; ``meta.json`` last, which is returned."""
-    label_N = np.asarray(job.split.labels, dtype=np.int64)
-    write_atomic(new / "labels.npy", lambda file: np.save(file, label_N, allow_pickle=False))
-    lines = "".join(json.dumps(path) + "\n" for path in job.split.paths).encode()
+def _write_names(new: Path, job: _Job) -> None:
+    write_atomic(new / "labels.npy", lambda file: np.save(file, job.label_N, allow_pickle=False))
+    lines = "".join(json.dumps(path) + "\n" for path in job.paths).encode()
     write_atomic(new / "paths.jsonl", lambda file: file.write(lines))
+
+
+def _complete(new: Path, job: _Job, machines: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``meta.json``, which is returned, when all else is there."""
     files = sorted(new.iterdir())
     meta = {**job.description, **machines, "sha256": {file.name: sha256_file(file) for file in files}}
     write_json(new / "meta.json", meta)
@@ -416,7 +477,7 @@ def _compute_pieces(
     """Those of a part that are not there yet."""
     place, pieces = _parts_folder(folder), job.pieces(share.total)
     names, done = share.of(list(pieces)), _done(place)
-    if _is_done(job, folder):  # then the pieces may be gone
+    if _done_before(job, folder):  # then the pieces may be gone
         return
     todo = [name for name in names if name not in done]
     for leftover in place.glob(".*.tmp-*"):  # of a write that was killed
@@ -458,23 +519,22 @@ def _done(place: Path) -> set[str]:
 
 def _parts_left(job: _Job, folder: Path, parts: int) -> list[Share]:
     left = unfinished(list(job.pieces(parts)), _done(_parts_folder(folder)), parts)
-    return [] if _is_done(job, folder) else left  # then the pieces may be gone
+    return [] if _done_before(job, folder) else left  # then the pieces may be gone
 
 
-def _is_done(job: _Job, folder: Path) -> bool:
-    """Whether ``folder`` holds the features of this job."""
-    if not (folder / "meta.json").is_file():
-        return False
-    meta, description = read_json(folder / "meta.json"), json.loads(json.dumps(job.description))
-    return isinstance(meta, dict) and {key: meta.get(key) for key in description} == description
+def _done_before(job: _Job, folder: Path) -> dict[str, Any] | None:
+    """The ``meta.json`` in ``folder`` if it holds the features of this job."""
+    meta, description = _meta_in(folder), json.loads(json.dumps(job.description))
+    return meta if meta and {key: meta.get(key) for key in description} == description else None
 
 
 def _join_begun(job: _Job, folder: Path, parts: int) -> Features:
     """All pieces as features, if all are there."""
     place = _parts_folder(folder)
+    _refuse_other(folder)
     _begin(job, folder, parts)
     with locked(place / "whole"):
-        if not _is_done(job, folder):
+        if (meta := _done_before(job, folder)) is None:
             if left := _parts_left(job, folder, parts):
                 raise AlexNetError(
                     f"{printable(folder)}: {listed(left)} not done; run features with --part for each of them, on any host, "
@@ -486,36 +546,35 @@ def _join_begun(job: _Job, folder: Path, parts: int) -> Features:
                 leftover.unlink()  # of a join that was killed
             alike = {key: value for key, value in machines[0].items() if key not in ("device", "normalization")}
             several = {"machines": machines} if len(machines) > 1 else {}
-            _complete(new, job, {"environment": alike, **several})
-            shutil.rmtree(folder, ignore_errors=True)
-            new.rename(folder)
-            fsync_folder(folder.parent)
+            _write_names(new, job)
+            meta = _complete(new, job, {"environment": alike, **several})
+            _replace(folder, new)
         shutil.rmtree(place, ignore_errors=True)
-    return open_features(folder, verify=False)
+    return Features(folder, meta)
 
 
 def _place(job: _Job, place: Path, parts: int) -> list[dict[str, Any]]:
     """Bring the rows of all pieces to the matrices of the folder ``joined``. Gives the different machines they come from."""
     machines: list[dict[str, Any]] = []
-    matrices = _matrices(place / "joined", job, "r+" if any(place.glob("*.placed")) else "w+")
-    fsync_folder(place / "joined")
-    for i, (name, rows) in enumerate(job.pieces(parts).items()):
-        piece, placed = place / f"{name}.npz", place / f"{name}.placed"
-        if not placed.exists():
-            try:
-                arrays = read_arrays(piece)
-                machine = json.loads(str(arrays["machine"]))
-                for j, layer in enumerate(job.layers):
-                    matrices[layer.name][rows.start : rows.stop] = arrays[str(j)]
-            except (AlexNetError, KeyError, ValueError) as error:
-                again = Share(i % parts + 1, parts)
-                raise DataError(f"{printable(piece)}: damaged; remove it and run part {again} again") from error
-            for matrix_ND in matrices.values():
-                matrix_ND.flush()
-            write_json(placed, machine)
-        piece.unlink(missing_ok=True)
-        if (machine := read_json(placed)) not in machines:
-            machines.append(machine)
+    with _matrices(place / "joined", job, "r+b" if any(place.glob("*.placed")) else "wb") as matrices:
+        fsync_folder(place / "joined")
+        for i, (name, rows) in enumerate(job.pieces(parts).items()):
+            piece, placed = place / f"{name}.npz", place / f"{name}.placed"
+            if not placed.exists():
+                try:
+                    arrays = read_arrays(piece)
+                    machine = json.loads(str(arrays["machine"]))
+                    for j, layer in enumerate(job.layers):
+                        matrices[layer.name].put(rows, arrays[str(j)])
+                except (AlexNetError, KeyError, ValueError) as error:
+                    again = Share(i % parts + 1, parts)
+                    raise DataError(f"{printable(piece)}: damaged; remove it and run part {again} again") from error
+                for matrix in matrices.values():
+                    matrix.flush()
+                write_json(placed, machine)
+            piece.unlink(missing_ok=True)
+            if (machine := read_json(placed)) not in machines:
+                machines.append(machine)
     return machines
 
 
@@ -528,38 +587,55 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     _refuse_other(folder)
     new = folder.with_name(f".{folder.name}.new")
     new.mkdir(parents=True, exist_ok=True)
-    with _locked(new, wait=False):
+    with alone(new):
         for leftover in new.iterdir():  # of a command that was killed
             leftover.unlink()
         try:
             yield new
+            _refuse_other(folder)  # it may have been filled since
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
+        _replace(folder, new)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put the folder ``new`` in the place of ``folder``, of which nothing but features goes away: meta.json last, by which what
+    is left is known for features if this is cut short."""
+    for name in (*_files_of(_meta_in(folder) or {}), "meta.json"):
+        (folder / name).unlink(missing_ok=True)
+    new.rename(folder)
     fsync_folder(folder.parent)
 
 
 def _refuse_other(folder: Path) -> None:
-    if folder.exists() and not _holds_features(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{printable(folder)}: exists and holds no features; take another --out")
+    """Raise :class:`UsageError` unless ``folder``, a resolved path, is free, or holds features and nothing else."""
+    where = printable(folder)
+    if not folder.exists():
+        return
+    if folder.samefile(os.curdir) or os.path.ismount(folder):
+        raise UsageError(
+            f"{where}: the working or a mounted folder, which nothing can replace; take one in it as --out"
+        )
+    files, meta = sorted(folder.iterdir()) if folder.is_dir() else [folder], _meta_in(folder)
+    if files and meta is None:
+        raise UsageError(f"{where}: exists and holds no features; take another --out")
+    ours = _files_of(meta or {}) | {"meta.json"}
+    for file in files:
+        if file.name not in ours or file.is_dir():
+            raise UsageError(f"{where}: holds {printable(file.name)}, which is no file of features; take another --out")
 
 
-def _holds_features(folder: Path) -> bool:
+def _meta_in(folder: Path) -> dict[str, Any] | None:
+    """The ``meta.json`` of the features in a folder, of whatever version; None where there are none."""
     meta = read_json(folder / "meta.json") if (folder / "meta.json").is_file() else None
-    return isinstance(meta, dict) and str(meta.get("format")).startswith("alexnet features")
+    return meta if isinstance(meta, dict) and str(meta.get("format")).startswith("alexnet features") else None
 
 
-@contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """One process at a time. Without ``wait``, the second gets an :class:`AlexNetError`."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlexNetError(f"{printable(folder)}: another process is writing it; wait until that is done") from None
-        yield
-    finally:
-        os.close(descriptor)
+def _files_of(meta: Mapping[str, Any]) -> set[str]:
+    """The names of the files beside ``meta.json``; none if it does not list just them."""
+    layers, digests = meta.get("layers"), meta.get("sha256")
+    if not isinstance(layers, dict) or not isinstance(digests, dict):
+        return set()
+    names = {"labels.npy", "paths.jsonl", *(f"{layer}.npy" for layer in layers)}
+    return names if names == digests.keys() and not any("/" in name for name in names) else set()

@@ -14,18 +14,16 @@ Shape suffixes: Q queries, N vectors, B vectors of a part or block, D dimensions
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -33,8 +31,10 @@ from numpy.typing import NDArray
 
 from alexnet.core import rng
 from alexnet.core.config import to_json
+from alexnet.core.device import Precision
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
 from alexnet.core.runs import map_array, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.share import alone
 from alexnet.evaluation.predict import STDIN, Predictor, image_files
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import embed, model_fingerprint
@@ -67,7 +67,12 @@ class Index:
 
     @cached_property
     def vectors(self) -> Vectors:
-        return Vectors([self.folder / part["vectors"] for part in self.meta["parts"]], int(self.meta["dimension"]))
+        vectors = Vectors([self.folder / part["vectors"] for part in self.meta["parts"]], int(self.meta["dimension"]))
+        if vectors.shape[0] != len(self):
+            raise DataError(
+                f"{printable(self.folder)}: {vectors.shape[0]:,} vectors for {len(self):,} rows; build the index again"
+            )
+        return vectors
 
     @cached_property
     def images(self) -> list[Image]:
@@ -81,6 +86,10 @@ class Index:
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 said = f"{printable(self.folder / part['images'])}: not a list of images ({printable(error)[:100]})"
                 raise DataError(f"{said}; build the index again") from error
+        if len(images) != len(self):
+            raise DataError(
+                f"{printable(self.folder)}: {len(images):,} images for {len(self):,} rows; build the index again"
+            )
         return images
 
     @cached_property
@@ -94,15 +103,18 @@ class Index:
         return set(range(len(self))) - set(last.values())
 
     def search(self, query_QD: NDArray[Any], k: int) -> Nearest:
-        """The ``k`` images nearest to each query, of features of the same model and layer. Exact by the kind ``exact``, a
-        scan; by the others what faiss found, with exact distances. -1 and infinity where fewer were found."""
+        """The ``k`` images nearest to each query, or all if there are fewer, of features of the same model and layer. Exact
+        by the kind ``exact``, a scan; by the others what faiss found, with exact distances. -1 and infinity where fewer were
+        found."""
+        if len(self) == 0:
+            raise DataError(f"{printable(self.folder)}: holds no images yet; go on with `alexnet index --add`")
         dim = int(self.meta["dimension"])
         if query_QD.ndim != 2 or query_QD.shape[1] != dim or not np.isfinite(query_QD).all():
             raise UsageError(f"queries are {query_QD.shape}; they must be (Q, {dim}), finite")
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1")
         query_QD = _as_stored(query_QD).astype(np.float32)
-        num = min(k + len(self._replaced), len(self))
+        k, num = min(k, len(self)), min(k + len(self._replaced), len(self))
         candidates = [nearest(query_QD, self.vectors, num)] if self._faiss is None else self._candidates(query_QD, num)
         index_Qk, distance_Qk = np.full((len(query_QD), k), -1), np.full((len(query_QD), k), math.inf)
         replaced = np.fromiter(self._replaced, np.int64, len(self._replaced))
@@ -206,7 +218,9 @@ def build_index(
         return add_to_index(Index(folder, meta), predictor, sources, on_fault=on_fault, progress=progress)
     except AlexNetError:
         if not open_index(folder).meta["parts"]:
-            shutil.rmtree(folder)
+            (folder / "meta.json").unlink()
+            with suppress(OSError):  # a link to a folder stays
+                folder.rmdir()
         raise
 
 
@@ -221,7 +235,7 @@ def add_to_index(
     """The index with the images of files and folders that are not yet in it, by path, size and time; a file that has changed
     takes the place of what it was. Raises :class:`UsageError` for another model than the index was built with."""
     require_model(index, predictor)
-    with _locked(index.folder):
+    with alone(index.folder):
         index = open_index(index.folder)
         _sweep(index)
         known = set(index.images)
@@ -260,9 +274,11 @@ def open_index(folder: str | Path) -> Index:
         raise DataError(f"{where}/meta.json: not that of an index this program reads; build it again")
     if meta.pop("check", None) != _check(meta):
         raise DataError(f"{where}/meta.json: damaged or edited; build the index again")
+    if not _is_whole(meta):
+        raise DataError(f"{where}/meta.json: not as this program writes it; build the index again")
     for name, stored in meta["files"].items():
         file = folder / name
-        if Path(name).name != name or not file.is_file() or file.stat().st_size != stored["bytes"]:
+        if not file.is_file() or file.stat().st_size != stored["bytes"]:
             raise DataError(f"{printable(file)}: missing or cut short, not what meta.json says; build the index again")
         if sha256_file(file) != stored["sha256"]:
             raise DataError(
@@ -375,25 +391,41 @@ def _check(meta: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
+def _is_whole(meta: Mapping[str, Any]) -> bool:
+    """Whether all that is read of a ``meta.json`` is there and of its kind; its checksum does not tell who wrote it. Files
+    that are opened must be among those whose size and SHA-256 are compared, and lie in the folder."""
+    try:
+        parts, files, faiss = meta["parts"], meta["files"], meta["faiss"]
+        opened = [part[key] for part in parts for key in ("vectors", "images")]
+        counts, measured = [meta["dimension"], *(part["rows"] for part in parts)], []
+        if faiss is not None:
+            opened.append(faiss["file"])
+            counts += [faiss["rows"], faiss["learned_from"]]
+            measured = [faiss["recall"][key] for key in ("at", "found", "of", "queries", "recall")]
+        texts = [meta[key] for key in ("model", "model_fingerprint", "network", "layer")]
+        texts += [text for name, file in files.items() for text in (name, file["sha256"])]
+        return (
+            all(type(count) is int and count > 0 for count in counts)
+            and all(isinstance(number, int | float) for number in measured)
+            and all(isinstance(text, str) for text in (*texts, *opened))
+            and len(set(opened)) == len(opened)
+            and set(opened) <= files.keys()
+            and all(name not in ("", ".", "..") and not set(name) & set("/\\\0") for name in files)
+            and all(type(file["bytes"]) is int for file in files.values())
+            and meta["kind"] in get_args(Kind)
+            and meta["precision"] in get_args(Precision)
+            and (faiss is None or (meta["kind"] != "exact" and faiss["rows"] <= sum(counts[1 : len(parts) + 1])))
+        )
+    except (LookupError, TypeError, AttributeError):
+        return False
+
+
 def _sweep(index: Index) -> None:
     """Delete what a killed command wrote and did not come to name."""
     for pattern in OWN_FILES:
         for file in index.folder.glob(pattern):
             if file.name not in index.meta["files"]:
                 file.unlink()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{printable(folder)}: another process is adding to it; wait until that is done") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 # --- faiss ----------------------------------------------------------------------------------------------------------

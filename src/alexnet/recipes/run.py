@@ -18,15 +18,16 @@ from torch import nn
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, Precision, autocast, choose_device
-from alexnet.core.errors import StoppedError, UsageError, printable
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
 from alexnet.core.memory import peak_memory
 from alexnet.core.rng import DropoutDraw
-from alexnet.core.runs import read_json, write_json
+from alexnet.core.runs import write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
 from alexnet.distributed.collectives import any_of
 from alexnet.distributed.launch import number, on_first
+from alexnet.distributed.mesh import share_sizes
 from alexnet.evaluation.ensemble import combine
 from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
@@ -37,26 +38,16 @@ from alexnet.models.folder import save_model_folder
 from alexnet.parallelize import Parallel
 from alexnet.probes.kernels import save_kernels
 from alexnet.report.page import write_report
+from alexnet.report.tables import read_result
 from alexnet.training.config import TrainConfig
-from alexnet.training.files import CHECKPOINTS, require_same_run
+from alexnet.training.files import CHECKPOINTS, read_settings, require_run, require_same_run, sole_trainer
 from alexnet.training.initial import Initial, transfer
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.trainer import network, train
+from alexnet.training.trainer import network, require_possible, train
 
-RUN_FILES = (
-    "config.json",
-    "environment.json",
-    "log.jsonl",
-    "summary.csv",
-    "signal.json",
-    "ranks.json",
-    "report.html",
-    ".lock",
-)
 TOLD = 5
 """Files left out, and notes on the data, that are named on stderr."""
 VIEW_NAMES = {"1": "center", "10": "ten"}
-RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard")
 
 
 def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False) -> PackedSet:
@@ -107,30 +98,37 @@ def run(
     out = Path(out)
     machine = machine or Machine(device=choose_device())
     data = data or open_data(config, quiet=machine.quiet)
+    with ExitStack() as stack:
 
-    def found() -> dict[str, Any] | None:
-        if fresh:
-            clear(out)
-        if not resume or (summary := finished(config, out)) is None:
+        def found() -> dict[str, Any] | None:
+            if fresh:
+                require_run(out)
+            if resume and (summary := finished(config, out)) is not None:
+                require_same_run(config, data, out, initial)
+                return summary
+            require_possible(config, data, machine)
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(sole_trainer(out))
             return None
-        require_same_run(config, data, out, initial)
-        return summary
 
-    if (summary := on_first("looking for an earlier run", found)) is not None:
-        say(f"{printable(out)} is finished; nothing to do")
-        if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
-            write_report(out)
-        return summary
-    with StopRequest() as stop:
-        try:
-            parallel = train(config, data, out, machine, initial=initial, resume=resume, stop=stop)
-            _evaluate(parallel, config, out, machine, data, stop)
-        except StoppedError:
-            if report and number() == 0:
+        if (summary := on_first("looking for an earlier run", found)) is not None:
+            say(f"{printable(out)} is finished; nothing to do")
+            if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
                 write_report(out)
-            raise
-        if report:
-            on_first("writing the report", lambda: str(write_report(out)))
+            return summary
+        with StopRequest() as stop:
+            try:
+                parallel = train(config, data, out, machine, initial=initial, resume=resume, fresh=fresh, stop=stop)
+                _evaluate(parallel, config, out, machine, data, stop)
+            except StoppedError:
+                if report and number() == 0:
+                    try:
+                        write_report(out)
+                    except (AlexNetError, OSError) as error:
+                        say(f"note: no report: {error}")
+                raise
+            if report:
+                on_first("writing the report", lambda: str(write_report(out)))
     summary = on_first("reading the results", lambda: finished(config, out))
     assert summary is not None
     return summary
@@ -171,6 +169,7 @@ def _evaluate(
                 batch_size=config.batch_size,
                 device=machine.device,
                 precision=config.precision,
+                workers=machine.workers,
                 mesh=mesh,
                 data=provenance(config.data, data, data.held_out),
                 progress=progress,
@@ -278,8 +277,8 @@ def data_of(
     takes, prepared into the cache first if need be. A model folder does not know its data: :class:`UsageError`."""
     size: int | None = predictor.preprocessing.resize
     if (Path(model) / "model").is_dir():
-        trained = read_json(Path(model) / "config.json")
-        size = trained["train"]["size"]
+        trained = read_settings(Path(model))
+        size = trained["train"].get("size")
         data = data or trained["data"]["path"]
     if data is None:
         raise UsageError(f"{printable(model)}: a model folder does not say what it was trained on; add --data")
@@ -307,23 +306,16 @@ def finished(config: TrainConfig, out: Path) -> dict[str, Any] | None:
         return None
     errors = {}
     for views, file in zip(config.views, files, strict=True):
-        result = read_json(file)
+        result = read_result(file)
         errors[views] = {
-            key: result[key] for key in ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
+            "n": result.n,
+            "top1_errors": result.top1_errors,
+            "top5_errors": result.top5_errors,
+            "top1_error": result.top1_errors / result.n,
+            "top5_error": result.top5_errors / result.n,
+            "loss_nats": result.loss_nats,
         }
     return {"run": str(out), "model": str(out / "model"), "report": str(out / "report.html"), "views": errors}
-
-
-def clear(out: Path) -> None:
-    """Delete the files of an earlier run, and nothing else. A folder that is no run: :class:`UsageError`."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
-        raise UsageError(
-            f"{printable(out)} is not empty and holds no run; --fresh deletes runs only, take another --out"
-        )
-    for name in RUN_FOLDERS:
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in RUN_FILES:
-        (out / name).unlink(missing_ok=True)
 
 
 def plan(
@@ -341,19 +333,22 @@ def plan(
     if taken is not None:
         say(taken)
     crop = config.preprocessing.crop
-    model = network(config, len(data.classes)).to(machine.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    dtype = torch.float64 if config.precision == "float64" else torch.float32
+    model = network(config, len(data.classes)).to(machine.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.optimizer)
-    shape = (config.batch_size, config.preprocessing.channels, crop, crop)
-    x_BCHW = torch.randn(shape, device=machine.device).contiguous(memory_format=torch.channels_last)
-    label_B = torch.zeros(config.batch_size, dtype=torch.long, device=machine.device)
-    draw = DropoutDraw(0, 0, np.arange(config.batch_size))
+    parts = share_sizes(config.batch_size, min(machine.accumulate, config.batch_size))
+    shape = (max(parts), config.preprocessing.channels, crop, crop)
+    x_BCHW = torch.randn(shape, device=machine.device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    label_B = torch.zeros(max(parts), dtype=torch.long, device=machine.device)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
-        with autocast(machine.device, config.precision):
-            logits_BK = model(x_BCHW, draw)
         optimizer.zero_grad()
-        F.cross_entropy(logits_BK.float(), label_B).backward()  # type: ignore[no-untyped-call]
+        for num in parts:
+            with autocast(machine.device, config.precision):
+                logits_BK = model(x_BCHW[:num], DropoutDraw(0, 0, np.arange(num)))
+            loss = F.cross_entropy(logits_BK.to(dtype), label_B[:num], reduction="sum") / config.batch_size
+            loss.backward()  # type: ignore[no-untyped-call]
         for group in optimizer.param_groups:
             group["lr"] = 1e-12
         optimizer.step()
@@ -362,7 +357,7 @@ def plan(
         seconds.append(time.perf_counter() - start)
     parameters = sum(p.numel() for p in model.parameters())
     images = min(config.train_images or len(data.split("train")), len(data.split("train")))
-    checkpoint = parameters * 4 * (2 if config.optimizer.kind != "adamw" else 3)
+    checkpoint = parameters * dtype.itemsize * (2 if config.optimizer.kind != "adamw" else 3)
     return {
         "network": config.network,
         "parameters": parameters,
@@ -371,7 +366,7 @@ def plan(
         "images_per_second": config.batch_size / min(seconds),
         "training_seconds": config.epochs * images / (config.batch_size / min(seconds)),
         "peak_memory_bytes": peak_memory(machine.device),
-        "disk_bytes": CHECKPOINTS * checkpoint + parameters * 4,
+        "disk_bytes": CHECKPOINTS * checkpoint + parameters * dtype.itemsize,
         "disk_free_bytes": shutil.disk_usage(_existing_parent(out)).free,
         **({} if taken is None else {"initial": taken.record()}),
         "config": to_json(config),

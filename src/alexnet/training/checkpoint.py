@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet.core.errors import AlexNetError, printable
+from alexnet.core.errors import AlexNetError, NotFiniteError, printable
 from alexnet.core.runs import MAX_SETTINGS_BYTES, fsync_folder, read_json, sha256_file, write_atomic, write_json
 
 VERSION = 1
@@ -42,12 +42,12 @@ def save_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: bool
 ) -> None:
     """Write ``folder/step-N``, point ``last`` (and ``best``) at it, delete what is neither among the two newest nor the
-    best. Raises :class:`AlexNetError` naming the first non-finite tensor, and OSError if the disk refuses; what was
+    best. Raises :class:`NotFiniteError` naming the first non-finite tensor, and OSError if the disk refuses; what was
     there before stays in both cases."""
     for group, named in tensors.items():
         for name, tensor in named.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise AlexNetError(f"step {step}: {group} {name} holds a non-finite number; not saved")
+                raise NotFiniteError(f"step {step}: {group} {name} holds a non-finite number; not saved")
     folder.mkdir(parents=True, exist_ok=True)
     for path in list(folder.iterdir()):
         if path.match("step-*.tmp"):  # of a killed process; one RUN has one trainer
@@ -67,9 +67,9 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _point(folder / "last", final)
-    if best:
+    if best:  # before `last`: a process that is killed in between comes by this step again, and points at it again
         _point(folder / "best", final)
+    _point(folder / "last", final)
     _delete_old(folder, final)
 
 
@@ -137,8 +137,10 @@ _NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Raises OSError for a folder that cannot be listed: that is not one without checkpoints."""
-    paths = folder.iterdir() if folder.exists() else ()
-    return [path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()]
+    try:
+        return [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    except FileNotFoundError:
+        return []
 
 
 def _age(path: Path) -> tuple[int, int]:
@@ -173,12 +175,13 @@ def _set_aside(damaged: list[Path], folder: Path, sound: Path) -> None:
 
 def _delete_old(folder: Path, last: Path) -> None:
     """Keep the newest up to ``last``, and the best. What is newer than ``last`` was left by a kill."""
-    found, best = sorted(_checkpoints(folder), key=_age), folder / "best"
-    # An error of reading is no reason to take the best for one of the others.
-    kept = [
-        *found[found.index(last) :][:KEEP],
-        folder / (best.read_text(errors="replace").strip() if best.exists() else ""),
-    ]
+    found = sorted(_checkpoints(folder), key=_age)
+    kept = set(found[found.index(last) :][:KEEP])
+    try:  # an error of reading is no reason to take the best for one of the others
+        best = folder / (folder / "best").read_text(errors="replace").strip()
+        kept.add(best if best in found else found[-1])  # of a damaged pointer: only the best grows so old
+    except FileNotFoundError:
+        pass
     for path in found:
         if path not in kept:
             shutil.rmtree(path)

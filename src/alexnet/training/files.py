@@ -30,10 +30,54 @@ NOT_COMPUTED = ("checkpoint_steps", "views")
 """Fields of a run that may change when it resumes: no number of the training depends on them."""
 
 
+RUN_FILES = (
+    "config.json",
+    "environment.json",
+    "log.jsonl",
+    "summary.csv",
+    "signal.json",
+    "ranks.json",
+    "report.html",
+)
+RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard")
+
+
+def require_run(out: Path) -> None:
+    """:class:`UsageError` for a folder in which no run has written: nothing in it may be deleted."""
+    if out.is_dir() and not (out / "config.json").is_file() and any(path.name[0] != "." for path in out.iterdir()):
+        raise UsageError(
+            f"{printable(out)} is not empty and holds no run; --fresh deletes runs only, take another --out"
+        )
+
+
+def clear(run: Path) -> None:
+    """Delete the files of an earlier run, and nothing else; config.json, by which it is known for one, last."""
+    for name in RUN_FOLDERS:
+        if (run / name).is_symlink():
+            (run / name).unlink()
+        elif (run / name).exists():
+            shutil.rmtree(run / name)
+    for name in reversed(RUN_FILES):
+        (run / name).unlink(missing_ok=True)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """config.json of a run. :class:`AlexNetError` if it is not what a run writes: it may have come from elsewhere."""
+    stored = read_json(run / "config.json")
+    parts = ("train", "data", "initial")
+    if isinstance(stored, dict) and all(isinstance(stored.get(part, {}), dict) for part in parts):
+        size, path = stored.get("train", {}).get("size"), stored.get("data", {}).get("path")
+        if isinstance(path, str) and (size is None or (type(size) is int and size > 0)):
+            return stored
+    raise AlexNetError(
+        f"{printable(run)}/config.json: not that of a run; restore it, or name a model folder and --data"
+    )
+
+
 def require_same_run(config: TrainConfig, data: PackedSet, run: Path, initial: Initial | None = None) -> None:
     """Raise :class:`UsageError`, naming the fields, if ``run`` was made with other settings, other data, or (where
     ``initial`` is given) other initial weights."""
-    stored = read_json(run / "config.json")
+    stored = read_settings(run)
     changed = [d for d in differences(stored.get("train"), to_json(config)) if d not in NOT_COMPUTED]
     if stored.get("data", {}).get("fingerprint") != data.fingerprint:
         changed.append("the content of the data")
@@ -55,6 +99,10 @@ def open_run(
     for leftover in (path for folder in (".", "checkpoint", "results") for path in run.glob(f"{folder}/.*.tmp-*")):
         leftover.unlink()  # of a write that was killed
     if not (run / "config.json").exists():
+        if any((run / "checkpoint").glob("step-*")):
+            raise UsageError(
+                f"{printable(run)} has checkpoints but no config.json to say of what; restore it, or take another --out"
+            )
         settings = to_json(config)
         origin = {"path": str(data.path), "fingerprint": data.fingerprint}
         document = {"train": settings, "data": origin, "fingerprint": fingerprint(settings)}
@@ -62,7 +110,7 @@ def open_run(
     elif resume:
         require_same_run(config, data, run, None if start is None else start.initial)
         checkpoint, faults = load_checkpoint(run / "checkpoint")
-        source = read_json(run / "config.json").get("initial", {}).get("source")
+        source = read_settings(run).get("initial", {}).get("source")
         if checkpoint is None and start is None and source is not None:
             raise UsageError(
                 f"{printable(run)} has no checkpoint yet and starts from the weights of {printable(source)}; name them "
@@ -87,6 +135,9 @@ class Log:
 
     def __init__(self, path: Path, length: int) -> None:
         self.file = open(path, "ab")  # noqa: SIM115, closed by __exit__
+        if self.file.tell() < length:
+            say(f"warning: {printable(path)} is shorter than the checkpoint says: rows are missing")
+            length = path.read_bytes().rfind(b"\n") + 1
         self.file.truncate(length)
 
     def write(self, row: dict[str, Any]) -> None:
@@ -133,9 +184,14 @@ def explained_faults(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         free = shutil.disk_usage(run).free
+        saved = (
+            "the last checkpoint is intact"
+            if (run / "checkpoint" / "last").is_file()
+            else "there was no checkpoint yet"
+        )
         raise AlexNetError(
             f"{printable(run)}: cannot be written ({printable(error.strerror or error)}; {free / 1e6:,.0f} MB are free); "
-            "the last checkpoint is intact: mend this, then add --resume"
+            f"{saved}: mend this, then add --resume"
         ) from error
 
 

@@ -6,6 +6,7 @@ Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a 
 from __future__ import annotations
 
 import math
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,7 @@ from alexnet.core import rng
 from alexnet.core.config import differences
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, autocast
-from alexnet.core.errors import AlexNetError, DataError, StoppedError, UsageError, printable
+from alexnet.core.errors import DataError, NotFiniteError, StoppedError, UsageError, printable
 from alexnet.core.runs import write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
@@ -42,10 +43,10 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.files import (
     CHECKPOINTS,
     Log,
+    clear,
     explained_faults,
     open_run,
     require_space,
-    sole_trainer,
     write_summary,
 )
 from alexnet.training.initial import Initial, Transfer, other_input, transfer
@@ -104,6 +105,7 @@ def train(
     *,
     initial: Initial | None = None,
     resume: bool = False,
+    fresh: bool = False,
     stop: StopRequest | None = None,
 ) -> Parallel:
     """Train ``config.network`` on ``data.splits["train"]``: the network, or this rank's part of it, after the last step, in
@@ -118,18 +120,7 @@ def train(
     checkpoint; :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
     :class:`AlexNetError` on a loss that is not finite.
     """
-    if data.channels != config.preprocessing.channels:
-        raise UsageError(
-            f"{printable(data.path)} holds images of {data.channels} channels, {config.network} reads "
-            f"{config.preprocessing.channels}; take another recipe, or set --preprocessing.channels and --model.in-channels"
-        )
-    # A layer that is not there is refused before there is a run; torch's fused optimizers take no shapes for parameters.
-    shapes = network(config, len(data.classes), weights=False)
-    build_optimizer(shapes, replace(config.optimizer, kind="paper"))
-    if machine.accumulate > 1 and any(isinstance(module, nn.BatchNorm2d) for module in shapes.modules()):
-        raise UsageError(
-            "--accumulate would normalize each part of a batch by itself; leave it out with model.normalization batch"
-        )
+    require_possible(config, data, machine)
     start = None if initial is None else transfer(initial, config, data.classes)
     mesh = build_mesh(machine.layout)
     with ExitStack() as stack:
@@ -137,18 +128,37 @@ def train(
         checkpoint: Checkpoint | None = None
         if mesh.rank == 0:
             run.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(sole_trainer(run))
             stack.enter_context(explained_faults(run))
 
         def opened() -> list[Any] | None:
             nonlocal checkpoint
+            if fresh:
+                clear(run)
             checkpoint = open_run(config, data, run, start, resume=resume)
             return None if checkpoint is None else [checkpoint.step, checkpoint.state]
 
         found = on_first("opening the run", opened)
         if mesh.rank and found is not None:
             checkpoint = Checkpoint(found[0], {}, found[1])  # its tensors come from the first rank
-        return _Trainer(config, data, run, machine, mesh, start, checkpoint, stop).train()
+        trainer = _Trainer(config, data, run, machine, mesh, start, checkpoint, stop)
+        checkpoint = None  # its files stay mapped, deleted or not, as long as one of its tensors is there
+        return trainer.train()
+
+
+def require_possible(config: TrainConfig, data: PackedSet, machine: Machine) -> None:
+    """:class:`UsageError` for what no training can be made of: to be known before there is a run, or an old one is deleted."""
+    if data.channels != config.preprocessing.channels:
+        raise UsageError(
+            f"{printable(data.path)} holds images of {data.channels} channels, {config.network} reads "
+            f"{config.preprocessing.channels}; take another recipe, or set --preprocessing.channels and --model.in-channels"
+        )
+    # Torch's fused optimizers take no shapes for parameters.
+    shapes = network(config, len(data.classes), weights=False)
+    build_optimizer(shapes, replace(config.optimizer, kind="paper"))
+    if machine.accumulate > 1 and any(isinstance(module, nn.BatchNorm2d) for module in shapes.modules()):
+        raise UsageError(
+            "--accumulate would normalize each part of a batch by itself; leave it out with model.normalization batch"
+        )
 
 
 class _Trainer:
@@ -165,10 +175,11 @@ class _Trainer:
         checkpoint: Checkpoint | None,
         stop: StopRequest,
     ) -> None:
+        if machine.deterministic:  # without a workspace of fixed size cuBLAS is not
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(machine.deterministic)
-        torch.backends.cudnn.benchmark = (
-            not machine.deterministic
-        )  # shapes do not change, so the fastest algorithms are found once
+        # Shapes do not change, so the fastest algorithms are found once.
+        torch.backends.cudnn.benchmark = not machine.deterministic
         self.config, self.data, self.run = config, data, run
         self.machine, self.device, self.mesh, self.start, self.stop = machine, machine.device, mesh, start, stop
         self.checkpoint = checkpoint
@@ -200,7 +211,7 @@ class _Trainer:
     def train(self) -> Parallel:
         if self.checkpoint is not None:
             self._restore(self.checkpoint)
-            self.checkpoint = None  # its tensors are no longer needed
+            self.checkpoint = None
         elif self.start is not None:
             say(self.start)
         config, progress = self.config, self.progress
@@ -397,19 +408,24 @@ class _Trainer:
         """Validate, record, save."""
         config, progress = self.config, self.progress
         self._read_losses()
-        result = evaluate_split(
-            self.model,
-            self.val,
-            config.preprocessing,
-            self.data.mean,
-            classes=self.data.classes,
-            views=CENTER,
-            batch_size=config.batch_size,
-            device=self.device,
-            precision=config.precision,
-            mesh=self.mesh,
-            progress=lambda _done, _total: self._stop_if_requested(),
-        )
+        try:
+            result = evaluate_split(
+                self.model,
+                self.val,
+                config.preprocessing,
+                self.data.mean,
+                classes=self.data.classes,
+                views=CENTER,
+                batch_size=config.batch_size,
+                device=self.device,
+                precision=config.precision,
+                workers=self.machine.workers,
+                mesh=self.mesh,
+                progress=lambda _done, _total: self._stop_if_requested(),
+            )
+        except NotFiniteError:  # by the last update, which is in no loss yet
+            self._require_finite(progress.step, math.nan, self._rates(progress.position).weight)
+            raise
         self._require_finite(progress.step, result.loss_nats, self._rates(progress.position).weight)
         num = len(self.image_N)
         row = {
@@ -490,7 +506,7 @@ class _Trainer:
             name, _, slot = key.rpartition("/")
             parameter = by_name[name]
             velocity = value.dim() > 0  # AdamW's count of steps is a number
-            kept = torch.empty_like(parameter).copy_(value) if velocity else value.to(parameter.device)
+            kept = torch.empty_like(parameter).copy_(value) if velocity else value.clone().to(parameter.device)
             self.optimizer.state[parameter][slot] = kept
         say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
 
@@ -527,7 +543,12 @@ class _Trainer:
         start, x_BCHW = self.start, self._probe_input(self._dtype)
         if start is not None and (other := other_input(start.initial, self.config)):
             self._note(f"the initial weights were trained on another input ({', '.join(other)})")
-        input_std = float(x_BCHW.std())
+        if lost := next((s.layer for s in self.signals if not math.isfinite(s.rms)), None):
+            raise NotFiniteError(
+                f"the outputs of the untrained network are not finite from {lost} on; use a smaller preprocessing.scale, or "
+                "smaller initial weights"
+            )
+        input_std = float(x_BCHW.cpu().double().std())
         write_json(self.run / "signal.json", {"layers": [asdict(s) for s in self.signals], "input_std": input_std})
         if warning := signal_warning(self.signals, input_std):
             self._note(warning)
@@ -558,7 +579,7 @@ class _Trainer:
             if not bool(torch.isfinite(p).all()):
                 found = name
                 break
-        raise AlexNetError(
+        raise NotFiniteError(
             f"step {step}: the loss is {loss} at learning rate {lr:g} (first non-finite: {found}); "
             f"nothing of this step was saved; lower optimizer.lr and go on from the last checkpoint with --resume"
         )

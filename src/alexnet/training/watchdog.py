@@ -41,7 +41,7 @@ def signal_check(model: nn.Module, x_BCHW: Tensor) -> list[LayerSignal]:
     model.train(was_training)
     signals = []
     for layer, out in outputs.items():
-        out_BD = out.flatten(1).double()
+        out_BD = out.flatten(1).cpu().double()
         rms = float(out_BD.square().mean().sqrt())
         between = float(out_BD.var(dim=0, unbiased=False).mean().sqrt())
         signals.append(LayerSignal(layer, rms, between / rms if rms > 0 else 0.0))
