@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
 import re
+import socket
 import threading
 import time
 from datetime import timedelta
@@ -10,6 +13,7 @@ import rank_jobs
 import torch
 import torch.distributed as dist
 
+from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.distributed import launch
 from alexnet.distributed.launch import ExchangeError, Job, exchange_errors, in_job, join, run_local, whoami
@@ -112,6 +116,42 @@ def test_what_the_first_rank_does_alone_may_take_longer_than_an_exchange_and_all
     assert answer["rank"] == 0
     assert said == [0, 10, 20]
     assert others == [(answer, []), (answer, [])]
+
+
+def test_a_process_of_another_host_or_container_is_not_judged_by_its_number(monkeypatch):
+    """Each counts its processes by itself, and its name may be the same."""
+
+    def named(host: str, processes: str) -> bytes:
+        return json.dumps([host, os.getpid(), processes]).encode()
+
+    here, own = socket.gethostname(), launch._processes()
+    assert launch._state(named(here, own)) == ("running" if own else "elsewhere")
+    assert launch._state(json.dumps([here, 2**31, own]).encode()) == ("gone" if own else "elsewhere")
+    assert launch._state(named("another", own)) == "elsewhere"
+    assert launch._state(named(here, "another boot, or another namespace")) == "elsewhere"
+    monkeypatch.setattr(launch, "_processes", lambda: "")  # as where there is no /proc
+    assert launch._state(named(here, "")) == "elsewhere"
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for():
+    with pytest.raises(TimeoutError):
+        launch._within(0.05, threading.Event().wait)
+    with pytest.raises(KeyError, match="of the store"):
+        launch._within(5, lambda: {}["of the store"])
+    assert launch._within(5, lambda: 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "message"),
+    [("x", "2", r"not part of a job \(RANK=x"), ("2", "2", "RANK=2 is not below WORLD_SIZE=2")],
+)
+def test_numbers_that_are_none_are_refused_in_one_line(rank, world, message, monkeypatch, capsys):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", world), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as exit:
+        main(["train", "quickstart", "--out", "run"])
+    assert exit.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_the_first_rank_fills_a_cache_once_before_the_others_look(tmp_path):

@@ -81,7 +81,7 @@ class Job:
 
 def in_job() -> bool:
     """Whether torchrun (or :func:`run_local`) started this process."""
-    return all(os.environ.get(name, "").isdecimal() for name in _ENVIRONMENT)
+    return all(name in os.environ for name in _ENVIRONMENT)
 
 
 def restarted() -> bool:
@@ -91,12 +91,11 @@ def restarted() -> bool:
 
 def number() -> int:
     """The rank of this process in its job, before or after it has joined; 0 of one that is alone."""
-    return int(os.environ["RANK"]) if in_job() else 0
+    return _numbers()[0] if in_job() else 0
 
 
-def whoami(device: str = "auto") -> Job:
-    """This process's place, from the environment that torchrun sets. ``device``: auto, cpu or cuda; on CUDA each rank of
-    a host takes the GPU of its local number."""
+def _numbers() -> tuple[int, int, int]:
+    """Rank, ranks in all, and rank among those of this host."""
     try:
         rank, world, local_rank = (int(os.environ[name]) for name in _ENVIRONMENT)
     except (KeyError, ValueError):
@@ -106,6 +105,13 @@ def whoami(device: str = "auto") -> Job:
         ) from None
     if not 0 <= rank < world:
         raise UsageError(f"RANK={rank} is not below WORLD_SIZE={world}; start the job with torchrun")
+    return rank, world, local_rank
+
+
+def whoami(device: str = "auto") -> Job:
+    """This process's place, from the environment that torchrun sets. ``device``: auto, cpu or cuda; on CUDA each rank of
+    a host takes the GPU of its local number."""
+    rank, world, local_rank = _numbers()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda"):
