@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from alexnet.claims import runner
+from alexnet.claims import runner, verdicts
 from alexnet.claims.experiment import Arm, Experiment, Side, lower, vary
 from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
 from alexnet.claims.ledger import CLAIMS
@@ -246,3 +247,20 @@ def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path
 
 def test_side_is_a_pair():
     assert vars(Side("base", "gap")) == {"arm": "base", "measure": "gap"}
+
+
+def test_own_photographs_that_changed_are_not_compared_with_what_they_were(tmp_path):
+    config = find_scale("smoke").network
+
+    def bench(scale: str, fingerprint: str) -> runner.Bench:
+        machine = Machine(device=choose_device("cpu"))
+        return runner.Bench(scale, tmp_path, machine, lambda _config: SimpleNamespace(fingerprint=fingerprint))
+
+    for fingerprint in ("before", "before"):
+        bench("photos", fingerprint).require_same_data(config)
+    with pytest.raises(UsageError, match="made from other images"):
+        bench("photos", "after").require_same_data(config)
+    bench("smoke", "after").require_same_data(config)  # a named set
+    assert not (tmp_path / "smoke").exists()
+    assert verdicts.documents(tmp_path, faults := [])
+    assert faults == []

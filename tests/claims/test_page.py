@@ -24,7 +24,7 @@ from alexnet.claims.groups import EXPERIMENTS, find_experiments
 from alexnet.claims.ledger import CLAIMS, find_claim
 from alexnet.claims.page import write_page
 from alexnet.claims.scales import SCALES
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import AlexNetError, UsageError
 
 HOSTILE = (
     "</title></style><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }} $\\frac{ \u202e\x07\n\udc80"
@@ -540,3 +540,31 @@ def test_the_marks_of_an_effect_stand_where_its_numbers_are(chromium: Any, shown
     assert printed - zero == pytest.approx(0.4 * unit, abs=1.5)
     assert low - zero == pytest.approx(-0.242 * unit, abs=1.5)
     assert high - zero == pytest.approx(2.242 * unit, abs=1.5)
+
+
+ROW = {"claim": "C13", "says": "s", "n": 1, "unit": "points", "effect": 1.0, "low": None, "high": None, "printed": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"experiment": ["x"]},
+        {"scale": 7},
+        {"arms": []},
+        {"comparisons": None},
+        {"comparisons": [1]},
+        {"comparisons": [{"claim": "C13"}]},
+        {"comparisons": [ROW | {"verdict": "v", "diverged": {}, "effect": "z"}]},
+        {"comparisons": [ROW | {"verdict": "v", "diverged": {}, "unit": "miles"}]},
+        {"comparisons": [ROW | {"verdict": "v", "diverged": {}, "n": 10**400, "effect": 10**400}]},
+    ],
+)
+def test_a_document_of_wrong_types_is_named_and_left_out(tmp_path: Path, changes: dict[str, Any]) -> None:
+    document = {"experiment": "x", "scale": "smoke", "command": "c", "arms": {}, "comparisons": []} | changes
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "x.json").write_text(json.dumps(document))
+    faults: list[str] = []
+    assert verdicts.documents(tmp_path, faults) == []
+    assert "x.json: not the document of an experiment" in faults[0]
+    with pytest.raises(AlexNetError, match="not the document of an experiment"):
+        verdicts.documents(tmp_path)

@@ -202,3 +202,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_answers_whose_sizes_disagree_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="must agree"):
         answers([[0.6, 0.4]], paths=())
+
+
+@pytest.mark.parametrize("value", [np.inf, 5.0])
+def test_what_is_no_probability_is_refused(tmp_path: Path, value: float) -> None:
+    logs_NK = np.array([[0.0, value]], np.float32)
+    Probabilities(logs_NK, np.zeros(1, np.int64), ("a",), ("x", "y"), {}).save(tmp_path / "a.npz")
+    with pytest.raises(AlexNetError, match="of no probability"):
+        load_probabilities(tmp_path / "a.npz")
+
+
+def test_weights_may_be_of_any_size_that_has_a_sum() -> None:
+    one, other = random_answers(1), random_answers(2)
+    found = combine([one, other], [1e-320, 1e10])
+    np.testing.assert_allclose(found.log_probability_NK, other.log_probability_NK, rtol=1e-6)
+    with pytest.raises(UsageError, match="weights are"):
+        combine([one, other], [1e308, 1e308])

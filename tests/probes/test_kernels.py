@@ -213,3 +213,16 @@ def test_options_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="--towers is for a file of weights"):
         run([str(tmp_path), "--towers", "2", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5, 5), (4, 3, 0, 0), (2, 3, 65, 65), (4097, 3, 1, 1)])
+def test_a_file_of_kernels_has_a_bearable_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "k.npy", np.ones(shape, np.float32))
+    with pytest.raises(AlexNetError, match="it must be 1 to 4,096 kernels of 1 to 64 pixels"):
+        read_conv1(tmp_path / "k.npy")
+
+
+def test_kernels_beyond_float32_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "k.npy", np.full((2, 3, 5, 5), 1e300))
+    with pytest.raises(AlexNetError, match="not finite as float32"):
+        read_conv1(tmp_path / "k.npy")

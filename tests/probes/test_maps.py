@@ -347,3 +347,14 @@ def test_real_conv1_and_conv2_on_the_cat(tmp_path: Path, data_root: Path) -> Non
     assert maps.activation_CHW.shape == (256, 27, 27)
     assert (maps.activation_CHW.max((1, 2)) > 0).sum() == 250
     assert maps.strongest(3) == [113, 151, 139]
+
+
+def test_figures_stand_beside_pictures_of_the_same_run_alone(tmp_path: Path, folder: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("maps-patches.png", "mine.png"):
+        (out / name).write_bytes(b"of an earlier run, or of another program")
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(image)
+    assert run([folder, "--layer", "c1", "--image", str(image), "--out", str(out), "--device", "cpu"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["maps-image.png", "maps.json", "maps.npy", "mine.png"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -124,3 +125,10 @@ def test_probes_of_different_models_are_named(tmp_path: Path) -> None:
     faults: list[str] = []
     assert len(read_sections(tmp_path, faults)) == 3
     assert faults == ["probes: codes and linear looked at different models; make the older ones again"]
+
+
+def test_a_pipe_is_not_opened_as_a_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "maps.png")
+    faults: list[str] = []
+    assert read_sections(tmp_path, faults) == []
+    assert "probes/maps.png is not readable" in faults[0]

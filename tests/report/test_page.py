@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from alexnet.core.errors import UsageError
-from alexnet.report.page import write_report
+from alexnet.report.page import PICTURE_CLASSES, write_report
 
 MakeRun = Callable[..., Path]
 ReadPage = Callable[[Path], Any]
@@ -259,3 +259,14 @@ def test_blocks_hold_the_wrong_answers_of_their_classes(tmp_path: Path, make_run
     page = read_page(write_report(run))
     assert "0–1 class 0 … 2 3 2–3 class 2 … 4–5 class 4 …" in page.text
     assert "class 0 class 5 3 20 class 0 class 1 2 20" in page.text
+
+
+def test_a_small_result_of_very_many_classes_takes_no_memory_of_their_square(tmp_path: Path) -> None:
+    row = {"name": "a", "n": 0, "top1_errors": 0, "top5_errors": 0}
+    classes = [{**row, "n": 1, "top1_errors": 1}, *[row] * PICTURE_CLASSES]
+    (tmp_path / "results").mkdir()
+    result = {"n": 1, "top1_errors": 1, "top5_errors": 0, "classes": classes, "confusion": [[0, 1, 1]]}
+    (tmp_path / "results" / "final-center.json").write_text(json.dumps(result))
+    page = write_report(tmp_path).read_text("utf-8")
+    assert "by blocks of" in page
+    assert 'class="zoom"' not in page

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from alexnet.report.tables import count, duration, figure, flatten, percent, read_log
+from alexnet.core.errors import AlexNetError
+from alexnet.report.tables import MAX_LINE_BYTES, count, duration, figure, flatten, percent, read_log, read_summary
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,21 @@ def test_a_log_is_read_row_by_row(tmp_path: Path) -> None:
     assert math.isnan(log.steps["loss"][1])
     assert all(map(math.isnan, log.steps["lr"]))
     assert (log.epochs, log.notes, log.dropped) == ([{"event": "epoch", "epoch": 1}], ["hello"], 1)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipes_and_devices_are_not_opened(tmp_path: Path, kind: str) -> None:
+    for name in ("log.jsonl", "summary.csv"):
+        if kind == "pipe":
+            os.mkfifo(tmp_path / name)
+        else:
+            (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(AlexNetError, match="regular"):
+        read_log(tmp_path / "log.jsonl")
+    assert read_summary(tmp_path / "summary.csv") == []
+
+
+def test_a_line_without_end_is_a_damaged_row(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(b"1" * (MAX_LINE_BYTES + 5) + b'\n{"event": "step", "step": 1}\n')
+    log = read_log(tmp_path / "log.jsonl")
+    assert (log.dropped, list(log.steps["step"])) == (2, [1.0])

@@ -19,13 +19,13 @@ import numpy as np
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, vary
 from alexnet.claims.measures import MEASURES, UNITS
-from alexnet.claims.scales import Scale, results_folder
+from alexnet.claims.scales import DATA_FILE, SCALES, Scale, results_folder
 from alexnet.claims.verdict import judge
 from alexnet.core import rng
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.console import say
 from alexnet.core.device import Machine
-from alexnet.core.errors import NotFiniteError, UsageError
+from alexnet.core.errors import NotFiniteError, UsageError, printable
 from alexnet.core.runs import environment, read_json, write_json
 from alexnet.data.packed import PackedSet, Part
 from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
@@ -81,6 +81,21 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{arm.name}-{key}.json", made)
         return made
+
+    def require_same_data(self, config: TrainConfig) -> None:
+        """Own photographs can change under their name, and results of others are no pairs: :class:`UsageError` if they are
+        not those that the first result here was made from. A named set stays what it is."""
+        if self.scale in SCALES:
+            return
+        known, data = self.folder / DATA_FILE, {"fingerprint": self.open_data(config).fingerprint}
+        if not known.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(known, data)
+        elif read_json(known) != data:
+            raise UsageError(
+                f"{printable(self.folder)}: its results were made from other images than are in {printable(self.scale)} now; "
+                "take another --out"
+            )
 
     def run_folder(self, config: TrainConfig) -> Path:
         return self.folder / "runs" / config_key(config)
@@ -232,6 +247,7 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], b
         raise UsageError(
             f"{experiment.id} means nothing at the scale {scale.name}; its scales are {', '.join(experiment.scales)}"
         )
+    bench.require_same_data(recipe_of(experiment, scale))
     results: dict[str, list[Result]] = {}
     chosen: dict[str, dict[str, Any]] = {}
     arms = arms_of(experiment, scale)

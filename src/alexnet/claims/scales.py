@@ -146,6 +146,10 @@ def find_scale(name: str) -> Scale:
     )
 
 
+DATA_FILE = "data.json"
+"""Beside the results of one's own photographs: which these were."""
+
+
 def results_folder(out: Path, scale: str) -> Path:
     """Where the results of a scale lie; a path has a name here that is safe for a folder."""
     if scale in SCALES:

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 
@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> int:
         "data": {"database": provenance(name, packed, "train"), "queries": provenance(name, packed, queries.name)},
         "environment": environment(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(folder, "codes.json", "codes.png")
     write_json(folder / "codes.json", document)
     draw_codes(document, folder / "codes.png")
     if options.json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import AlexNetError, UsageError, printable
 
 
@@ -60,6 +60,8 @@ def run(arguments: list[str]) -> int:
         raise UsageError(f"{printable(name)} has other classes than the network; take data it was trained on")
     split = packed.split(options.split or packed.held_out)
     n = len(split)
+    if n < 2:
+        raise UsageError(f"the split {split.name} has {n} images; the probe needs 2 or more, take another --split")
     with Bar("answers", n, quiet=options.json) as bar:
         evaluation = evaluate_split(
             predictor.model,
@@ -151,7 +153,14 @@ def run(arguments: list[str]) -> int:
         "environment": environment(),
     }
     document["summary"] = _summary(document)
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(
+        folder,
+        "inputs.json",
+        "inputs-properties.png",
+        "inputs-classes.png",
+        "inputs-reliability.png",
+        "inputs-shift.png",
+    )
     pictures = {
         "inputs-properties.png": draw_properties(document),
         "inputs-classes.png": draw_classes(document),

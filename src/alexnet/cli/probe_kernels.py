@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> int:
         },
         "environment": environment(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(folder, "kernels.json", "kernels.png")
     figure = draw_kernels(
         kernels.kernels_KCRS, kernels.num_towers, layer=kernels.layer, how=kernels.how, scale=options.scale
     )

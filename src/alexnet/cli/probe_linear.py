@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def run(arguments: list[str]) -> int:
         "data": provenance(name, packed, packed.held_out),
         "environment": environment(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(folder, "linear.json", "linear.png")
     write_json(folder / "linear.json", document)
     save_figure(error_curves(document), folder / "linear.png")
     if options.json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def run(arguments: list[str]) -> int:
         written += _image(options, predictor, folder, document, lines)
     if options.channels:
         written += _patches(options, machine, predictor, folder, document, lines)
+    clear_probe(folder, *({"maps-image.png", "maps.npy", "maps-patches.png"} - {path.name for path in written}))
     write_json(folder / "maps.json", document)
     if options.json:
         print_json(document)
@@ -126,6 +127,7 @@ def _image(
     strongest = maps.strongest(options.show)
     channels = maps.to_json()
     document["image"] = {"path": options.image, "drawn": strongest, "channels": channels}
+    clear_probe(folder, "maps.json")
     save_figure(
         draw_maps(maps.view_SSC, maps.activation_CHW, strongest, layer=options.layer), folder / "maps-image.png"
     )
@@ -186,5 +188,6 @@ def _patches(
         f"{options.layer} of {predictor.name}: the crops of the {len(split):,} images of {split.name} that excite a channel "
         f"most,\none of an image at most; {size} x {size} pixels, what lies outside the image is grey; activations below"
     )
+    clear_probe(folder, "maps.json")
     save_figure(draw_patches(rows, size, title=title), folder / "maps-patches.png")
     return [folder / "maps-patches.png"]

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> int:
         **{f"error, {errors[0].k} nearest by {space}": errors[0].error for space, errors in found.knn.items()},
         **{f"error, {errors[-1].k} nearest by {space}": errors[-1].error for space, errors in found.knn.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(folder, "neighbors.json", "neighbors.png", "neighbors_error.png")
     files = [folder / f"neighbors{end}" for end in (".json", ".png", "_error.png")]
     write_json(files[0], document)
     titles = [f"nearest of {document['train_images']:,} training images by {options.layer}", "nearest by pixels"]

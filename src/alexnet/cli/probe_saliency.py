@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, Words, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, Words, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 
@@ -132,7 +132,7 @@ def run(arguments: list[str]) -> int:
         "environment": environment(),
     }
     document["summary"] = _summary(document)
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(folder, "saliency.json", "saliency.png", "saliency-scores.png", "saliency-sanity.png")
     answers = [
         f"{image['predicted']}, {image['probability']:.0%}"
         + (f"\n(is {image['class']})" if image["class"] not in (None, image["predicted"]) else "")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alexnet.cli.probe_kernels import KernelOptions, read_kernels
-from alexnet.cli.shared import parse, print_json, probe_folder
+from alexnet.cli.shared import clear_probe, parse, print_json, probe_folder
 from alexnet.core.errors import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
         },
         "environment": environment(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(folder, "towers.json", "towers.png")
     save_figure(draw_towers(document), folder / "towers.png")
     write_json(folder / "towers.json", document)
     if options.json:

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def run(arguments: list[str]) -> int:
             "maps": {what: np.round(found.xy_N2.astype(float), 4).tolist() for what, found in maps.items()},
         },
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    clear_probe(folder, "tsne.json", "tsne.png", "tsne-thumbnails-*.png")
     files = ["tsne.json", "tsne.png"]
     write_json(folder / "tsne.json", document)
     save_figure(point_maps(document), folder / "tsne.png")

@@ -203,6 +203,15 @@ def silence_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def clear_probe(folder: Path, *patterns: str) -> None:
+    """Make the folder of a probe, without these files of an earlier run of the same probe: figures of one do not belong with
+    pictures of another, which a kill, or other options, would leave beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in patterns:
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
+
+
 def probe_folder(model: str, out: str | None) -> Path:
     """Where a probe writes: ``out``, or the folder ``probes`` of a run."""
     if out is not None:

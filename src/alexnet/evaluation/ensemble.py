@@ -25,7 +25,7 @@ def combine(members: Sequence[Probabilities], weights: Sequence[float] | None = 
     if not members:
         raise UsageError("an ensemble needs at least one member")
     weights = [1.0] * len(members) if weights is None else list(weights)
-    if len(weights) != len(members) or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
+    if len(weights) != len(members) or not all(0 <= w < math.inf for w in weights) or not 0 < sum(weights) < math.inf:
         raise UsageError(f"weights are {weights}; {len(members)} members need one each, none negative, not all zero")
     first = members[0]
     for number, member in enumerate(members[1:], start=2):
@@ -35,8 +35,8 @@ def combine(members: Sequence[Probabilities], weights: Sequence[float] | None = 
 
     total_NK = np.full(first.log_probability_NK.shape, -np.inf)
     for weight, member in zip(weights, members, strict=True):
-        if weight:
-            np.logaddexp(total_NK, math.log(weight / sum(weights)) + member.log_probability_NK, out=total_NK)
+        if share := weight / sum(weights):
+            np.logaddexp(total_NK, math.log(share) + member.log_probability_NK, out=total_NK)
     return Probabilities(
         total_NK.astype(np.float32), first.label_N, first.paths, first.classes, _protocol(members, weights)
     )

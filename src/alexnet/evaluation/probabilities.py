@@ -17,6 +17,8 @@ from alexnet.core.errors import AlexNetError, printable
 from alexnet.core.runs import read_arrays, write_atomic
 
 FORMAT = "alexnet probabilities 1"
+ROUNDING = 1e-5
+"""By so much the logarithm of a probability near 1 may be above 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,8 @@ def load_probabilities(path: Path) -> Probabilities:
             raise ValueError(f"no labels, or labels beyond the {len(found.classes)} classes")
         if np.isnan(found.log_probability_NK).any():
             raise ValueError("logarithms that are NaN")
+        if found.log_probability_NK.max() > ROUNDING:
+            raise ValueError("logarithms above 0, which are of no probability")
         return found
     except (ValueError, TypeError, LookupError, MemoryError, RecursionError) as error:
         raise AlexNetError(

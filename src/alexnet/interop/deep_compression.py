@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, printable
+from alexnet.core.runs import read_file
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,17 @@ ALEXNET = (
 """``AlexNet_compressed.net``: the weights of ``alexnet_caffe``, whose conv1 reads blue, green, red."""
 
 
+MAX_BYTES = 1 << 29
+"""Of a file. Uncompressed, the network takes 244 MB."""
+
+
 def read_deep_compression(path: Path, layers: Sequence[CompressedLayer] = ALEXNET) -> dict[str, NDArray[np.float32]]:
     """The file's weights and biases by the names of a state dict, ``conv1.weight`` and so on, dense float32.
 
     Raises :class:`AlexNetError` if the file cannot be read, ends early or late, or breaks the format."""
     try:
-        return decode(path.read_bytes(), layers)
-    except (OSError, ValueError) as error:
+        return decode(read_file(path, MAX_BYTES), layers)
+    except (AlexNetError, ValueError) as error:
         raise AlexNetError(
             f"{printable(path)}: not these layers in Deep Compression format ({printable(error)})"
         ) from error

@@ -141,7 +141,7 @@ def by_property(
     over images (:data:`RESAMPLES`, seeded). Equal values stay together, so fifths may differ in size.
 
     ``within_class`` is that difference for fifths taken in each class by itself: a property that merely tells easy classes
-    from hard ones vanishes there. Values that are all the same, or not known (NaN), have no fifths."""
+    from hard ones vanishes there. Values that are all the same have no fifths."""
     from scipy.stats import rankdata
 
     about: dict[str, Any] = {"unit": UNITS.get(name, "")}

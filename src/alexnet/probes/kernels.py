@@ -28,7 +28,8 @@ WEIGHT_FILES = (".npy", ".npz", ".safetensors")
 CONV1_KEYS = ("conv1_weight", "conv1.weight", "features.0.weight")
 """What conv1's weights are called in files: by exports from Caffe, by this program, by torchvision."""
 
-
+MAX_KERNELS, MAX_SIDE = 4096, 64
+"""Of a file: pictures, spectra and permutations take memory with the kernels, and with the square of their side."""
 MAX_ARRAY_BYTES = 1 << 26
 """Of the kernels in a NumPy file."""
 
@@ -127,13 +128,20 @@ def read_conv1(file: Path, num_towers: int = 1, channel_order: ChannelOrder = "r
             f"{where}: {key} is {kernels_KCRS.dtype} {kernels_KCRS.shape}; kernels are floats (kernels, 1 or 3 channels, "
             "rows, columns)"
         )
+    if 0 in kernels_KCRS.shape or len(kernels_KCRS) > MAX_KERNELS or max(kernels_KCRS.shape[2:]) > MAX_SIDE:
+        raise AlexNetError(
+            f"{where}: {key} has the shape {kernels_KCRS.shape}; it must be 1 to {MAX_KERNELS:,} kernels of 1 to {MAX_SIDE} "
+            "pixels a side"
+        )
+    with np.errstate(over="ignore"):  # seen by the check that follows
+        kernels_KCRS = kernels_KCRS.astype(np.float32)
     if not np.isfinite(kernels_KCRS).all():
-        raise AlexNetError(f"{where}: {key} holds values that are not finite")
+        raise AlexNetError(f"{where}: {key} holds values that are not finite as float32")
     if num_towers < 1 or len(kernels_KCRS) % num_towers:
         raise UsageError(
             f"{where}: {len(kernels_KCRS)} kernels cannot be the kernels of {num_towers} equal towers; --towers must divide them"
         )
-    kernels_KCRS = _in_rgb_order(kernels_KCRS.astype(np.float32), channel_order)
+    kernels_KCRS = _in_rgb_order(kernels_KCRS, channel_order)
     return Kernels("conv1", kernels_KCRS, num_towers, "weights of conv1")
 
 

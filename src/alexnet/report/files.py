@@ -105,7 +105,7 @@ def text_at(value: object, *keys: str) -> str:
 def _read_log(run: Path, faults: list[str]) -> Log:
     try:
         log = tables.read_log(run / "log.jsonl")
-    except OSError as error:
+    except (AlexNetError, OSError) as error:
         faults.append(f"log.jsonl is not readable: {error}")
         log = Log()
     if not log.steps["step"] and not log.epochs:

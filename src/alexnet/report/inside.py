@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from alexnet.core.errors import AlexNetError
+from alexnet.core.runs import read_file
 from alexnet.report import tables
 from alexnet.report.files import read_object
 
@@ -150,9 +151,7 @@ def _text(value: object) -> str:
 
 def _fit(path: Path) -> tuple[bytes, str, int, int]:
     """A PNG file for the page: content, kind, width and height. It is decoded here, so that a damaged one is found."""
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise AlexNetError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
-    content = path.read_bytes()
+    content = read_file(path, MAX_FILE_BYTES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -25,6 +25,8 @@ from alexnet.report.tables import Result
 
 MATRIX_CLASSES = 32
 """Up to so many classes the confusion matrix is a table with names; above, a table of blocks of classes, and a picture."""
+PICTURE_CLASSES = 4096
+"""Up to so many classes there is the picture too, whose memory grows with their square."""
 BLOCKS = 20
 """At most so many blocks."""
 MAX_KERNEL_BYTES = 1 << 26
@@ -143,7 +145,7 @@ def _confusion(best: Result) -> dict[str, Any]:
         "few": few,
         "block": size,
         "rows": _matrix(best, size, best.confusion if few else wrong),
-        "picture": "" if few else figures.confusion_picture(best.confusion, len(names)),
+        "picture": "" if few or len(names) > PICTURE_CLASSES else figures.confusion_picture(best.confusion, len(names)),
         "num_classes": len(names),
         "ticks": [(100 * start / len(names), start, names[start]) for start in starts],
         "step": 100 * size / len(names),

@@ -4,8 +4,10 @@ wrote them, a report is made from what is sound and names the rest."""
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import stat
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.runs import read_arrays, read_json
+from alexnet.core.runs import read_arrays, read_file, read_json
 
 # Shape suffixes: N images, S rows and columns of a square, C channels.
 
@@ -28,6 +30,9 @@ MAX_ITEMS = 64
 """Of settings, what is shown."""
 MAX_NUMBER = 1e30
 MAX_THUMBNAIL_BYTES = 1 << 26
+MAX_LINE_BYTES = 1 << 20
+"""Of a log. A longer line is no row."""
+MAX_SUMMARY_BYTES = 1 << 26
 
 STEP_COLUMNS = ("step", "loss", "lr", "images_per_second")
 
@@ -46,11 +51,13 @@ class Log:
 
 def read_log(path: Path) -> Log:
     """Every sound line of a log, in order; a line that is cut or damaged is counted. No file: an empty log. Raises
-    :class:`OSError` for a file that cannot be read."""
+    :class:`OSError` for a file that cannot be read, :class:`AlexNetError` for a pipe or a device, which is not opened."""
     log = Log()
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise AlexNetError("not a regular file")
         with open(path, "rb") as file:
-            for line in file:
+            while line := file.readline(MAX_LINE_BYTES):
                 _add_line(log, line)
     except FileNotFoundError:
         pass
@@ -76,9 +83,9 @@ def _add_line(log: Log, line: bytes) -> None:
 def read_summary(path: Path) -> list[Row]:
     """The epoch rows of ``summary.csv``, which repeats those of the log. None if it cannot be read."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [{str(key): _cell(text) for key, text in row.items()} for row in csv.DictReader(file)]
-    except (OSError, ValueError, csv.Error):
+        text = io.StringIO(read_file(path, MAX_SUMMARY_BYTES).decode(), newline="")
+        return [{str(key): _cell(cell) for key, cell in row.items()} for row in csv.DictReader(text)]
+    except (AlexNetError, ValueError, csv.Error):
         return []
 
 
