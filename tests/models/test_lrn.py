@@ -250,6 +250,7 @@ def test_operator_keeps_torchs_rules(norm):
     torch.library.opcheck(operators.response_norm_backward.default, arguments)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # by torch with Python 3.13.0
 @pytest.mark.parametrize("name", ["alexnet_2012", "alexnet_2012_code"])
 def test_network_compiles_as_a_whole(name):
     model = create_model(name, num_classes=10).to(memory_format=torch.channels_last).eval()
