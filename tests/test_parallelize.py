@@ -251,7 +251,7 @@ def test_a_network_of_one_rank_stays_what_it_is():
 def test_wrong_numbers_of_images_and_missing_draws_are_refused():
     part = parallelize(whole_network(Case("case", PAPER, ("towers",))), two_ranks("towers"))
     draw = DropoutDraw(0, 0, np.arange(5))
-    with pytest.raises(ValueError, match="rank 0 takes 5 of 5 images, and was given 3"):
+    with pytest.raises(ValueError, match="rank 0 takes 5 of 5 images, but was given 3"):
         part.backward(torch.zeros(3, 3, 35, 35), draw, lambda logits_BK, rows: logits_BK.sum())
     dropout = part.model.dropout6.train()
     assert isinstance(dropout, nn.Module)

@@ -57,8 +57,8 @@ from alexnet.models.layers import Dropout, TowerLinear, check_input
 from alexnet.models.lrn import LocalResponseNorm
 
 Loss = Callable[[Tensor, slice], Tensor]
-"""Of logits (B, K) and of which of this rank's images they are: the sum of their losses, divided by the images of the global
-batch. The sum over all ranks is then the mean loss, and the sum of the ranks' gradients its gradient."""
+"""Takes logits (B, K) and the positions of their images among this rank's; gives the sum of their losses, divided by the number
+of images in the global batch. The sum over all ranks is then the mean loss, and the sum of the ranks' gradients its gradient."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Split:
 
     dim: int
     size: int
-    """Of the whole."""
+    """Size of the whole layer."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Parallel:
     the logits of these images; all ranks along the tower axis must call it together."""
     mesh: Mesh
     splits: dict[str, Split]
-    """Of the parameters and buffers that are not whole on every rank."""
+    """How the parameters and buffers that are not whole on every rank are cut, by name."""
     sums: GradientSums
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -98,7 +98,7 @@ class Parallel:
         own = self.mesh.images(len(draw.image_B))
         if len(x_BCHW) != own.stop - own.start:
             raise ValueError(
-                f"rank {self.mesh.rank} takes {own.stop - own.start} of {len(draw.image_B)} images, and was given {len(x_BCHW)}"
+                f"rank {self.mesh.rank} takes {own.stop - own.start} of {len(draw.image_B)} images, but was given {len(x_BCHW)}"
             )
         if isinstance(self.model, HybridAlexNet):
             arm = self.sums.arm if last else lambda: None
@@ -156,7 +156,7 @@ class Parallel:
         return parts
 
     def own_part(self, name: str, tensor: Tensor) -> Tensor:
-        """Of a tensor of the whole network what this rank holds."""
+        """This rank's part of a tensor of the whole network."""
         if (split := self._split(name, tensor)) is None:
             return tensor
         part = share(split.size, self.mesh.tower.index, self.mesh.tower.size)
@@ -219,7 +219,7 @@ class UnitsLinear(nn.Linear):
 
     link: Link
     columns: int
-    """Of the whole input."""
+    """Channels or units of the whole input."""
     towers: int
     tower_units: list[int]
     """How many of the units here belong to each tower."""
@@ -258,7 +258,7 @@ class ColumnsLinear(nn.Linear):
 
     link: Link
     columns: slice
-    """Of the whole input."""
+    """Channels or units of the whole input."""
 
     def forward(self, x_ND: Tensor, images: Sequence[int] | None = None) -> Tensor:
         """Logits of all N images on every rank; with ``images``, of ``images[own]`` images on each."""
@@ -280,7 +280,7 @@ class UnitsDropout(Dropout):
         if not self.training or self.keep == 1.0:
             return super().forward(x_BD)
         if draw is None:
-            raise ValueError("the masks of a network on several ranks are those of a draw; give one, or call eval()")
+            raise ValueError("a network on several ranks needs a DropoutDraw for its masks; pass one, or call eval()")
         keep_BD = dropout_keep(draw, self.layer, self.total, self.keep, x_BD.device)
         x_BD = x_BD * (keep_BD[:, self.units] if x_BD.shape[1] < self.total else keep_BD)
         return x_BD if self.kind == "plain" else x_BD / self.keep
@@ -317,7 +317,7 @@ class HybridAlexNet(AlexNet):
     """AlexNet with whole convolutions and a rank's part of the fully connected layers."""
 
     link: Link
-    """Of what fc6 reads."""
+    """How the ranks exchange what fc6 reads."""
     scheme: Scheme
 
     def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:

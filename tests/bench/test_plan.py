@@ -276,7 +276,7 @@ def test_bytes_of_eight_ranks_are_those_predicted(precision):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--plan --gpus 0", "--gpus is 0; a plan is for 1 to 1,024 devices"),
+        ("--plan --gpus 0", "--gpus is 0; it must be from 1 to 1,024"),
         ("--plan --gpus 2 --link -1", "--link is -1; it is what a device sends to the others in GB/s, and more than 0"),
         ("--plan --gpus 2 --link nan", "--link is nan"),
         ("lenet --plan --gpus 2", "lenet is another network"),

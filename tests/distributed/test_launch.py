@@ -82,7 +82,7 @@ def test_a_rank_that_stays_alone_says_so_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     with (
         pytest.raises(
-            ExchangeError, match=r"^rank 0 of 2: the ranks did not find each other within 1 s \(.*\); see that all"
+            ExchangeError, match=r"^rank 0 of 2: the ranks did not find each other within 1 s \(.*\); check that all"
         ),
         join("cpu", store=tmp_path / "store", timeout=timedelta(seconds=1)),
     ):

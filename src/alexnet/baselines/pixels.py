@@ -31,7 +31,7 @@ from alexnet.core.console import Bar
 NEIGHBORS = (1, 3, 5, 9, 17, 33)
 """Numbers of neighbors that are tried."""
 QUERIES = 512
-"""Of a block."""
+"""Size of a block of distances."""
 ROWS = 8192
 """Training images of a block."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -49,7 +49,7 @@ CLIP = 0.2
 FLAT = 1.0
 """Mean gradient, in levels of 0..255 a pixel, below which a patch has no SIFT descriptor."""
 SCALES = 5
-"""At most, each smaller than the one before by the square root of 2."""
+"""Sizes at which an image is read at most, each smaller than the one before by the square root of 2."""
 LARGEST, SMALL = 256, 96
 """Larger images are reduced to this side; smaller ones than this are doubled first, as Lowe does."""
 REDUCED = 64
@@ -210,7 +210,7 @@ def fit_mixture(x_ND: Array, num_gaussians: int, seed: int) -> Mixture:
 
     if num_gaussians < 1 or len(x_ND) < max(2, num_gaussians):
         raise UsageError(
-            f"--gaussians is {num_gaussians}; it must be at least 1, and there are {len(x_ND):,} descriptors to fit them to"
+            f"--gaussians is {num_gaussians}; it must be at least 1 and at most {len(x_ND):,}, the number of descriptors to fit"
         )
     pca = PCA(min(REDUCED, *x_ND.shape), svd_solver="covariance_eigh").fit(x_ND.astype(np.float64))
     reduced_NE = pca.transform(x_ND)
@@ -279,7 +279,7 @@ def improved(gradient_BRF: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Encoder:
-    """From pixels to Fisher vectors."""
+    """What turns pixels into Fisher vectors."""
 
     grid: Grid
     kind: Kind

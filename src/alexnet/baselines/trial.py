@@ -32,7 +32,7 @@ IN_CLASS = "baseline/order in class"
 SELECTION_PART = 5
 """One training image in so many, of each class, chooses settings."""
 MAX_BYTES = 4 << 30
-"""Of the numbers that all training images are reduced to; they are held in memory."""
+"""Limit of the numbers that all training images are reduced to; they are held in memory."""
 BATCH = 64
 
 Array = NDArray[np.float32]
@@ -103,7 +103,7 @@ def reduced_pixels(split: Split, image_N: Labels, side: int, what: str, *, quiet
     """The images of these numbers as rows of ``side * side * C`` numbers on 0..255, by area averaging; smaller images as
     they are: (N, D) float32. A mean of 8 x 8 pixels, a multiple of 1/64, is exact."""
     if side < 1:
-        raise UsageError(f"--side is {side}; images are reduced to 1 pixel or more")
+        raise UsageError(f"--side is {side}; it must be at least 1")
     row_ND = np.empty((0, 0), np.float32)
     with Bar(what, len(image_N), quiet=quiet) as bar:
         for batch in batches(split, image_N, BATCH):
@@ -158,9 +158,9 @@ class Answers:
     log_probability: bool
     """Whether the scores are ln of probabilities; else there is no loss."""
     fit_seconds: float
-    """From the stored training images to the classifier, with the choice of settings."""
+    """Time from the stored training images to the classifier, including the choice of settings."""
     test_seconds: float
-    """From all stored held-out images to the scores."""
+    """Time from the stored held-out images to their scores."""
     model_bytes: int
     """What must be kept to answer, in float32."""
     method: dict[str, Any]

@@ -28,9 +28,9 @@ PAPER_EPOCHS = 90
 DRAWN = 384
 """Photographs drawn where no data is named."""
 BATCHES = 3
-"""Of one measurement."""
+"""How long one measurement takes."""
 ARITHMETIC_SHARE = 0.5
-"""From this share of the matrix-product rate on, a step is said to be bound by arithmetic, below it by memory traffic."""
+"""A step that reaches this share of the matrix-product rate is limited by arithmetic, a slower one by memory traffic."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Forecast:
     """Training steps fed from the packed set."""
     flops_per_image: int
     arithmetic_share: float
-    """Of the step, in the matrix-product rate. Convolutions may reach more than torch's matrix product does."""
+    """The step's share of the matrix-product rate. Convolutions may reach more than torch's matrix product does."""
     bottleneck: str
     kernels: str
-    """Of response normalization."""
+    """Which kernels compute response normalization."""
     jpeg_record_bytes: float
     """Mean size of a 256 x 256 JPEG record of these pictures."""
 

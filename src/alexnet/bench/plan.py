@@ -44,9 +44,9 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 MAX_DEVICES = 1024
 REPEATS = 3
 EXCHANGED_BYTES = 8 << 20
-"""Of a message of the link's test; conv3 sends 11 MB for 128 images in two towers."""
+"""Size of a message in the test of the link; conv3 sends 11 MB for 128 images in two towers."""
 SUMMED_BYTES = 64 << 20
-"""Of a sum of the link's test; the gradients of fc7 are 67 MB."""
+"""Size of a sum in the test of the link; the gradients of fc7 are 67 MB."""
 LEFT_OUT = "latency of messages, reading images, ranks of unequal speed; workspace of kernels, gradients of activations"
 
 Sent = Mapping[tuple[str, Direction], int]
@@ -68,7 +68,7 @@ class Work:
 
     layers: tuple[LayerSeconds, ...]
     update: float
-    """With the copies that sums of gradients need."""
+    """Including the copies that sums of gradients need."""
 
     @property
     def seconds(self) -> float:
@@ -85,7 +85,7 @@ class Memory:
     sums: int
     """The copies in which gradients travel."""
     activations: int
-    """What the backward pass reads again, what other ranks sent among it."""
+    """Everything that the backward pass reads again, including what other ranks sent."""
 
     @property
     def total(self) -> int:
@@ -108,7 +108,7 @@ class Row:
 
     layout: Layout
     images: int
-    """Whose convolutions the first rank computes."""
+    """The images whose convolutions the first rank computes."""
     sent: Sent
     """In a step, by the rank that sends most."""
     sent_by_rank: tuple[int, ...]
@@ -229,9 +229,9 @@ def _by_layer(sent: Sent) -> dict[str, int]:
 def check(network: str, devices: int, link: float | None, machine: Machine) -> AlexNetConfig:
     """The network. :class:`UsageError` for what no plan can be made of; ``link`` in GB/s."""
     if not 1 <= devices <= MAX_DEVICES:
-        raise UsageError(f"--gpus is {devices}; a plan is for 1 to {MAX_DEVICES:,} devices")
+        raise UsageError(f"--gpus is {devices}; it must be from 1 to {MAX_DEVICES:,}")
     if link is not None and not 0 < link < float("inf"):
-        raise UsageError(f"--link is {link:g}; it is what a device sends to the others in GB/s, and more than 0")
+        raise UsageError(f"--link is {link:g}; it must be more than 0: the GB/s that a device sends to the others")
     if link is None and devices > 1 and machine.device.type != "cpu":
         raise UsageError(
             f"--gpus {devices} needs --link GB/s, what a device sends to the others: with one device it cannot be measured "
@@ -565,7 +565,7 @@ def meet() -> None:
 
 
 def link_rates() -> LinkRates:
-    """Between all ranks of this job at once."""
+    """Measure the link between all ranks of this job at once."""
     world = dist.get_world_size()
     axis = Axis(dist.get_rank(), tuple(range(world)), dist.group.WORLD)
     piece, total = torch.ones(EXCHANGED_BYTES // 4), torch.ones(SUMMED_BYTES // 4)

@@ -25,11 +25,11 @@ class BaselineOptions:
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     train_images: int | None = None
-    """At most so many, as many of each class; by default all."""
+    """Use at most this many training images, the same number of each class; by default all."""
     seed: int = 0
-    """Of all random choices, and of the split that is held out where the source does not say."""
+    """Seed for all random choices."""
     threads: int | None = None
-    """CPU threads; by default one a core. On a machine that is busy, 1 is the fastest."""
+    """CPU threads; by default one for each core. On a busy machine 1 is fastest."""
     out: str | None = None
     """Write the result to this JSON file."""
     json: bool = False
@@ -46,7 +46,7 @@ class PixelOptions(BaselineOptions):
     classifier: Literal["nearest", "linear"] = "nearest"
     """The nearest training images, or logistic regression."""
     side: int = 32
-    """Larger images are averaged down to so many pixels a side."""
+    """Average larger images down to this many pixels a side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,9 @@ class FisherOptions(BaselineOptions):
 
     gaussians: int = 32
     bands: int = 3
-    """Horizontal bands that are encoded besides the whole image; 1 is the whole image alone."""
+    """Number of horizontal bands to encode besides the whole image; 1 means the whole image alone."""
     sift_only: bool = False
-    """Without the second classifier, of colors."""
+    """Leave out the second classifier, which reads colors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,9 @@ class KernelOptions(BaselineOptions):
     """
 
     train_images: int | None = 5000
-    """At most so many, as many of each class: time and memory grow with the square."""
+    """Use at most this many training images, the same number of each class: time and memory grow with the square."""
     side: int = 32
-    """Larger images are averaged down to so many pixels a side."""
+    """Average larger images down to this many pixels a side."""
 
 
 def baseline(arguments: list[str]) -> int:
@@ -148,7 +148,6 @@ def _open(options: BaselineOptions) -> tuple["Trial", dict[str, Any]]:
         packed = resolve(
             options.data,
             data_root=options.data_root,
-            seed=options.seed,
             progress=lambda done, total: bar.update(done, total=total),
         )
     trial = trial_on(packed, train_images=options.train_images, seed=options.seed, quiet=options.json)

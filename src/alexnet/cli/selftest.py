@@ -19,7 +19,7 @@ class SelftestOptions:
     """
 
     only: tuple[str, ...] = ()
-    """Names of checks, as the table has them; by default all."""
+    """Names of the checks to run, as the table has them; by default all."""
     out: str | None = None
     """Write the outcomes to this JSON file."""
     json: bool = False

@@ -37,7 +37,7 @@ class Traffic:
     """Bytes this rank has sent to others."""
 
     sent: Counter[tuple[str, Direction]] = field(default_factory=Counter)
-    """By layer and direction."""
+    """The same bytes, by layer and direction."""
 
     def add(self, layer: str, direction: Direction, num_bytes: int) -> None:
         if num_bytes:

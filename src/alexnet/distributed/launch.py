@@ -36,10 +36,10 @@ COLLECTIVE_TIMEOUT = timedelta(seconds=60)
 """A rank waits no longer for the others. What only one rank does between two steps must take less."""
 
 ROLL_CALL_SECONDS = 3.0
-"""In which the ranks that are alive say so, once an exchange has broken off."""
+"""Time for the ranks that are alive to say so, once an exchange has broken off."""
 
 STORE_SECONDS = 5.0
-"""In which the store, through which the ranks meet, answers once something has failed."""
+"""Time for the store, through which the ranks meet, to answer once something has failed."""
 
 GRACE_SECONDS = 5.0
 """For the other ranks to end, and to say why, once one has failed."""
@@ -54,7 +54,7 @@ _MEETING = "alexnet/meeting"
 _POLL_SECONDS = 0.02
 _BEAT_SECONDS = 1.0
 _turns = itertools.count()
-"""Of what all ranks have done together through the store, each in its own key."""
+"""Numbers what all ranks do together through the store, so that each such thing has a key of its own."""
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ def join(device: str = "auto", *, store: Path | None = None, timeout: timedelta 
         dist.barrier()  # none leaves before the last one is connected
     except (RuntimeError, ValueError, OSError) as error:  # the first is torch.distributed's own
         raise ExchangeError(
-            f"{where}: the ranks did not find each other within {timeout.total_seconds():g} s ({_line(error)}); see that "
+            f"{where}: the ranks did not find each other within {timeout.total_seconds():g} s ({_line(error)}); check that "
             "all were started, with the same --rdzv-endpoint"
         ) from error
     try:
@@ -217,13 +217,11 @@ def _tell(message: str) -> None:
 
 
 def _first_fault(job: Job) -> str:
-    """What the rank that failed first has left, waiting a moment for it; else which ranks do not answer."""
+    """The message of the rank that failed first, after waiting a moment for it; without one, which ranks do not answer."""
     try:
         return _within(ROLL_CALL_SECONDS + STORE_SECONDS, lambda: _roll_call(job))
     except TimeoutError:
-        return (
-            "nor does the host answer through which the ranks meet: see the network, and the output of the other ranks"
-        )
+        return "the host through which the ranks meet does not answer either: check the network and the output of the other ranks"
     except Exception:
         return UNKNOWN_FAULT
 
@@ -276,7 +274,7 @@ def _processes() -> str:
 
 
 def _state(process: bytes) -> Literal["elsewhere", "running", "stopped", "gone"]:
-    """Of a process, as :func:`join` names it, as far as this host knows."""
+    """What this host knows of a process, named as :func:`join` names it."""
     host, number, processes = json.loads(process)
     if (host, processes) != (socket.gethostname(), _processes()) or not processes:
         return "elsewhere"

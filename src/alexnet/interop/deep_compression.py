@@ -24,13 +24,13 @@ from alexnet.core.runs import read_file
 
 @dataclass(frozen=True)
 class CompressedLayer:
-    """What the format does not say of a layer."""
+    """What must be known of a layer beside the file, which does not say it."""
 
     name: str
     shape: tuple[int, ...]
-    """Of the weights, outputs first. For grouped kernels the second number is inputs / groups."""
+    """Shape of the weights, outputs first. For grouped kernels the second number is inputs / groups."""
     bits: Literal[4, 8]
-    """Of a code: 8 for convolutions, 4 for fully connected layers."""
+    """Bits of a code: 8 for convolutions, 4 for fully connected layers."""
 
 
 ALEXNET = (
@@ -47,7 +47,7 @@ ALEXNET = (
 
 
 MAX_BYTES = 1 << 29
-"""Of a file. Uncompressed, the network takes 244 MB."""
+"""Limit of a file. Uncompressed, the network takes 244 MB."""
 
 
 def read_deep_compression(path: Path, layers: Sequence[CompressedLayer] = ALEXNET) -> dict[str, NDArray[np.float32]]:

@@ -47,12 +47,12 @@ from alexnet.training.checkpoint import load_checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
 
 NOTICED_SECONDS = 30.0
-"""Within which a dead rank is to be named."""
+"""How soon a dead rank must be named."""
 READ_SECONDS = 0.5
-"""That a reader is given in the check of one that hangs."""
+"""How long a reader may take in the check of one that hangs."""
 FLIPS, CUTS = 60, 20
 TRIES = 3
-"""Of what must hit a command while it works."""
+"""How often a fault is tried that must hit a command while it works."""
 
 
 def kill(scene: Scene) -> str:
@@ -287,7 +287,7 @@ def _await_step(out: Path, step: int) -> None:
 
 
 def _first_child(process: BaseProcess) -> int | None:
-    """Of the processes that one starts, the first that is seen; none if it ends before."""
+    """The first process that is seen among those that one starts; None if that one ends before."""
     deadline = time.monotonic() + HANG_SECONDS
     while process.exitcode is None and time.monotonic() < deadline:
         for folder in Path("/proc").glob("[0-9]*"):

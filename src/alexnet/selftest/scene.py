@@ -28,9 +28,9 @@ from alexnet.training.config import TrainConfig
 
 CONTEXT: multiprocessing.context.BaseContext = multiprocessing.get_context("forkserver")
 PRELOADED = ["alexnet.recipes.run", "alexnet.cli", "alexnet.parallelize", "torch._dynamo", "torch.utils.tensorboard"]
-"""What the process imports once that all others are forked from."""
+"""What is imported once, by the process that all others are forked from."""
 HANG_SECONDS = 120.0
-"""After which a command is taken to hang."""
+"""After this time a command is taken to hang."""
 
 SIZE, CROP = 36, 32
 BATCH = 8
@@ -48,9 +48,9 @@ class Scene:
     """Removed at the end, with all that is in it."""
     kills: int = 20
     kill_seconds: float = 40.0
-    """After which no further kill is tried, on a slow machine."""
+    """After this time no further kill is tried on a slow machine."""
     seed: int = 0
-    """Of the random moments and places."""
+    """Seed of the random moments and places."""
 
     @cached_property
     def photographs(self) -> Path:

@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, x_BCHW: Tensor, window: Window) -> Layout:
-        """Of a tensor that is contiguous, or else channels last."""
+        """The layout of a tensor that is contiguous, or else channels last."""
         B, C, H, W = x_BCHW.shape
         channels_last = not x_BCHW.is_contiguous()
         if window.towers:

@@ -65,7 +65,7 @@ class _Plan(NamedTuple):
     window: Window
     layout: Layout
     stride: tuple[int, int, int, int]
-    """Of the layout in a buffer, gaps included."""
+    """Numbers of the layout in a buffer, including gaps."""
     steps: tuple[int, ...]
     """Distance of neighbors in a buffer, for each dimension of the window."""
     margin: int
