@@ -277,7 +277,10 @@ def test_bytes_of_eight_ranks_are_those_predicted(precision):
     ("options", "words"),
     [
         ("--plan --gpus 0", "--gpus is 0; it must be from 1 to 1,024"),
-        ("--plan --gpus 2 --link -1", "--link is -1; it is what a device sends to the others in GB/s, and more than 0"),
+        (
+            "--plan --gpus 2 --link -1",
+            "--link is -1; it must be more than 0: the GB/s that a device sends to the others",
+        ),
         ("--plan --gpus 2 --link nan", "--link is nan"),
         ("lenet --plan --gpus 2", "lenet is another network"),
         ("--gpus 2", "--gpus 2 is of a plan; add --plan"),

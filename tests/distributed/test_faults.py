@@ -279,7 +279,9 @@ def test_two_hosts_train_as_one_and_when_the_cable_is_pulled_both_say_so_and_the
         assert re.search(
             r"rank 0 of 2: .* broke off .*; rank 1 \(process \d+ on alexnet-.*-2\) does not answer", first.text()
         )
-        assert re.search(r"rank 1 of 2: .* broke off .*; the host through which the ranks meet does not answer", second.text())
+        assert re.search(
+            r"rank 1 of 2: .* broke off .*; the host through which the ranks meet does not answer", second.text()
+        )
         hosts.cable("up")  # for which the launcher of the second host waits
         assert second.end(60) != 0
     with (
