@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -44,44 +44,56 @@ def train(arguments: list[str]) -> int:
     base = recipe(arguments[0])
     from alexnet.training.config import TrainConfig
 
-    @dataclass(frozen=True, kw_only=True)
-    class TrainOptions(DeviceOptions):
-        out: str
-        """Folder of the run."""
-        init_from: str | None = None
-        """Fine-tune: start from the weights of this run or model folder. Layers are taken over by name; the last one is new
-        if the classes are others. Single layers can learn slower or, at 0, stay as they are:
-        --optimizer.layer-lr conv1 0 conv2 0 conv3 0.1"""
-        resume: bool = False
-        """Go on from the last checkpoint."""
-        fresh: bool = False
-        """Delete an earlier run in this folder first."""
-        dry_run: bool = False
-        """Measure a few steps; say what the run would take in time, memory and disk."""
-        deterministic: bool = False
-        """On CUDA: deterministic algorithms only."""
-        resident: bool = False
-        """Keep all training images in the memory of the device, if they fit."""
-        layout: Literal["data", "towers", "hybrid"] = "data"
-        """Under torchrun: what each rank holds. data: the whole network; towers: half of it, as in 2012; hybrid: all
-        convolutions and a part of the fully connected layers. A batch is that of all ranks together."""
-        scheme: Literal["all", "turns", "slices"] = "all"
-        """Of the layout hybrid: whose images the fully connected layers see at a time."""
-        exchange: Literal["full", "bfloat16"] = "full"
-        """What activations and gradients travel as between ranks."""
-        accumulate: int = 1
-        """Compute each batch in so many parts, one after the other: for batches that do not fit into the memory."""
-        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = base
+    def options_with(settings: TrainConfig) -> Any:
+        @dataclass(frozen=True, kw_only=True)
+        class TrainOptions(DeviceOptions):
+            out: str
+            """Folder of the run."""
+            init_from: str | None = None
+            """Fine-tune: start from the weights of this run or model folder. Layers are taken over by name; the last one is new
+            if the classes are others. Single layers can learn slower or, at 0, stay as they are:
+            --optimizer.layer-lr conv1 0 conv2 0 conv3 0.1"""
+            resume: bool = False
+            """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
+            change: bool = False
+            """With --resume: go on with the other rates, schedule, noise or batches that this command names. What decides the
+            network or its data stays as it is."""
+            fresh: bool = False
+            """Delete an earlier run in this folder first."""
+            dry_run: bool = False
+            """Measure a few steps; say what the run would take in time, memory and disk."""
+            deterministic: bool = False
+            """On CUDA: deterministic algorithms only."""
+            resident: bool = False
+            """Keep all training images in the memory of the device, if they fit."""
+            layout: Literal["data", "towers", "hybrid"] = "data"
+            """Under torchrun: what each rank holds. data: the whole network; towers: half of it, as in 2012; hybrid: all
+            convolutions and a part of the fully connected layers. A batch is that of all ranks together."""
+            scheme: Literal["all", "turns", "slices"] = "all"
+            """Of the layout hybrid: whose images the fully connected layers see at a time."""
+            exchange: Literal["full", "bfloat16"] = "full"
+            """What activations and gradients travel as between ranks."""
+            accumulate: int = 1
+            """Compute each batch in so many parts, one after the other: for batches that do not fit into the memory."""
+            config: Annotated[TrainConfig, tyro.conf.arg(name="")] = settings
 
-    TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
-    options = parse(TrainOptions, f"train {arguments[0]}", arguments[1:])
+        TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
+        return TrainOptions
+
+    verb = f"train {arguments[0]}"
+    options = parse(options_with(base), verb, arguments[1:])
+    from alexnet.core.config import from_json, to_json
     from alexnet.core.console import mute, say
     from alexnet.distributed import launch as job
     from alexnet.recipes.run import open_data, plan, run
+    from alexnet.training.files import stored_config
     from alexnet.training.initial import load_initial
 
-    config, out = options.config, Path(options.out)
-    in_job = job.in_job()
+    out, in_job = Path(options.out), job.in_job()
+    resume, change, fresh = options.resume or job.restarted(), options.change, options.fresh
+    if resume and (stored := stored_config(out)) is not None and stored.recipe == base.recipe:
+        options = parse(options_with(stored), verb, arguments[1:])  # what the command does not say stays as it is
+    config = options.config
     machine = replace(
         machine_of(replace(options, device="cpu") if in_job else options),
         deterministic=options.deterministic,
@@ -91,9 +103,10 @@ def train(arguments: list[str]) -> int:
         exchange=options.exchange,
         accumulate=options.accumulate,
     )
-    resume, fresh = options.resume, options.fresh
-    if resume and fresh:
+    if options.resume and fresh:
         raise UsageError("--resume goes on, --fresh starts over: give one of them")
+    if change and not resume:
+        raise UsageError("--change needs --resume: it goes on with a run under other settings")
     if options.accumulate < 1:
         raise UsageError(f"--accumulate is {options.accumulate}; it must be at least 1")
     if options.layout != "data" and not in_job:
@@ -107,7 +120,6 @@ def train(arguments: list[str]) -> int:
             "--fresh under torchrun would delete the run again whenever ranks are started anew; delete it first, or take "
             "another --out"
         )
-    resume = resume or job.restarted()
     if in_job and job.number():
         mute()
     else:  # what the first rank writes is not to surprise the others
@@ -129,11 +141,13 @@ def train(arguments: list[str]) -> int:
     with job.join(options.device) if in_job else nullcontext() as own:
         if own is not None:
             machine = replace(machine, device=own.device)
+            settings = job.on_first("reading the settings of the run", lambda: to_json(config))
+            config = from_json(TrainConfig, settings)  # the other ranks may have no access to it
             say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
         data = job.first_before_others(
             "preparing the data", lambda: open_data(config, options.data_root, quiet=options.json)
         )
-        summary = run(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
+        summary = run(config, out, machine, data=data, initial=initial, resume=resume, change=change, fresh=fresh)
     if own is not None and not own.first:
         return 0
     if options.json:

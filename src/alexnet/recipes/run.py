@@ -85,6 +85,7 @@ def run(
     data: PackedSet | None = None,
     initial: Initial | None = None,
     resume: bool = False,
+    change: bool = False,
     fresh: bool = False,
     report: bool = True,
 ) -> dict[str, Any]:
@@ -93,7 +94,8 @@ def run(
     ``initial``: weights to start from, instead of random ones in the layers that fit.
 
     Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same summary,
-    nothing computed. Raises what :func:`~alexnet.training.trainer.train` raises.
+    nothing computed. With ``resume`` the epochs may be others, with ``change`` all that decides only how the network is
+    optimized. Raises what :func:`~alexnet.training.trainer.train` raises.
     """
     out = Path(out)
     machine = machine or Machine(device=choose_device())
@@ -103,8 +105,8 @@ def run(
         def found() -> dict[str, Any] | None:
             if fresh:
                 require_run(out)
-            if resume and (summary := finished(config, out)) is not None:
-                require_same_run(config, data, out, initial)
+            summary = finished(config, out) if resume else None
+            if summary is not None and not require_same_run(config, data, out, initial, change=change):
                 return summary
             require_possible(config, data, machine)
             out.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,9 @@ def run(
             return summary
         with StopRequest() as stop:
             try:
-                parallel = train(config, data, out, machine, initial=initial, resume=resume, fresh=fresh, stop=stop)
+                parallel = train(
+                    config, data, out, machine, initial=initial, resume=resume, change=change, fresh=fresh, stop=stop
+                )
                 _evaluate(parallel, config, out, machine, data, stop)
             except StoppedError:
                 if report and number() == 0:

@@ -59,7 +59,7 @@ class RunFiles:
         command = self.environment.get("command") or self.config.get("command")
         if not isinstance(command, list):
             return command if isinstance(command, str) else ""
-        words = [str(word) for word in command if word not in ("--resume", "--fresh")]
+        words = [str(word) for word in command if word not in ("--resume", "--fresh", "--change")]
         if words[1:2] == ["train"] and Path(words[0]).name in ("__main__.py", "alexnet"):
             words[0] = "alexnet"
         return shlex.join(words)

@@ -95,7 +95,7 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     facts = [
         ("Recipe", run.recipe),
         ("Seed", tables.count(settings["seed"]) if "seed" in settings else ""),
-        ("Epochs", f"{done:g} of {planned}" if planned and planned != done else f"{done:g}"),
+        ("Epochs", f"{done:g} of {planned}" if tables.number(planned) > done else f"{done:g}"),
         ("Steps", f"{np.nanmax(steps):,.0f}" if np.isfinite(steps).any() else ""),
         ("Training time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("Speed", f"{np.nanmedian(speed):,.0f} images/s" if np.isfinite(speed).any() else ""),

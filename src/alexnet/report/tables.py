@@ -76,7 +76,7 @@ def _add_line(log: Log, line: bytes) -> None:
             values.append(number(row.get(name)))
     elif kind == "epoch":
         log.epochs.append(row)
-    elif kind == "note":
+    elif kind in ("note", "change"):
         log.notes.append(str(row.get("message", "")))
 
 

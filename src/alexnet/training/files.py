@@ -10,11 +10,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from alexnet.core.config import differences, fingerprint, to_json
+from alexnet.core.config import differences, fingerprint, from_json, to_json
 from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import environment, read_json, write_atomic, write_json
@@ -29,6 +30,13 @@ CHECKPOINTS = KEEP + 2
 NOT_COMPUTED = ("checkpoint_steps", "views")
 """Fields of a run that may change when it resumes: no number of the training depends on them."""
 
+NEVER_CHANGED = (
+    *("recipe", "network", "model", "preprocessing", "data", "size", "train_images", "seed"),
+    "optimizer.kind",
+)
+"""Fields that decide the network, its input, the data or the draws, with all fields below them; the kind of the optimizer
+decides what a checkpoint holds. Everything else decides how the network is optimized, and may be changed on resume."""
+
 
 RUN_FILES = (
     "config.json",
@@ -39,7 +47,9 @@ RUN_FILES = (
     "ranks.json",
     "report.html",
 )
-RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard")
+MADE_AT_THE_END = ("model", "results", "probes", "report.html")
+"""What a run leaves when it is finished, and what was made of its network since."""
+RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard", "earlier")
 
 
 def require_run(out: Path) -> None:
@@ -74,26 +84,103 @@ def read_settings(run: Path) -> dict[str, Any]:
     )
 
 
-def require_same_run(config: TrainConfig, data: PackedSet, run: Path, initial: Initial | None = None) -> None:
+def stored_config(run: Path) -> TrainConfig | None:
+    """The settings that a run has now. None where there is no run, or one of another version: it is refused later, by name."""
+    try:
+        return from_json(TrainConfig, read_settings(run)["train"])
+    except (AlexNetError, KeyError):
+        return None
+
+
+def require_same_run(
+    config: TrainConfig, data: PackedSet, run: Path, initial: Initial | None = None, *, change: bool = False
+) -> dict[str, list[Any]]:
     """Raise :class:`UsageError`, naming the fields, if ``run`` was made with other settings, other data, or (where
-    ``initial`` is given) other initial weights."""
-    stored = read_settings(run)
-    changed = [d for d in differences(stored.get("train"), to_json(config)) if d not in NOT_COMPUTED]
+    ``initial`` is given) other initial weights.
+
+    A run may go on for more epochs or for fewer and, with ``change``, with any settings that decide only how it is
+    optimized. Returns those fields with the old and the new value."""
+    stored, settings = read_settings(run), to_json(config)
+    before = stored.get("train")
+    changed = [d for d in differences(before, settings) if d not in NOT_COMPUTED]
     if stored.get("data", {}).get("fingerprint") != data.fingerprint:
         changed.append("the content of the data")
     if initial is not None and stored.get("initial", {}).get("fingerprint") != initial.fingerprint:
         changed.append("the initial weights")
-    if changed:
+    free = [name for name in changed if _may_change(name)]
+    if other := [name for name in changed if name not in free]:
         raise UsageError(
-            f"{printable(run)} was made with other settings ({', '.join(changed[:4])}); resume with the same, or take "
-            "another --out"
+            f"{printable(run)} was made with other settings ({', '.join(other[:4])}), which decide the network, its data or "
+            "its draws and cannot be changed; resume without them, or take another --out"
         )
+    if not change and (other := [name for name in free if name != "epochs"]):
+        raise UsageError(
+            f"{printable(run)} was made with other settings ({', '.join(other[:4])}); resume without them, add --change to go "
+            "on with them, or take another --out"
+        )
+    return {name: [_at(before, name), _at(settings, name)] for name in free}
+
+
+def _may_change(field: str) -> bool:
+    fixed = any(f"{field}.".startswith(f"{name}.") for name in NEVER_CHANGED)
+    return not fixed and field.partition(".")[0] in {f.name for f in fields(TrainConfig)}
+
+
+def _at(value: Any, name: str) -> Any:
+    """The value of a dotted field; None if there is no such field, as in a schedule of another kind."""
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def described(change: dict[str, Any]) -> str:
+    """An entry of the history in config.json as one line."""
+    changed = ", ".join(f"{name} {_said(old)} -> {_said(new)}" for name, (old, new) in change["changed"].items())
+    return f"changed after step {change['step']}: {changed}"
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _record_change(
+    run: Path, config: TrainConfig, changed: dict[str, list[Any]], checkpoint: Checkpoint | None
+) -> None:
+    """Give a run its new settings, and write down which were changed when. What it had made of its last state is set aside:
+    that is no longer the end of the run."""
+    state: dict[str, Any] = {} if checkpoint is None else checkpoint.state
+    step, epoch, logged = state.get("step", 0), state.get("epoch", 0), state.get("changes", 0)
+    made = [name for name in MADE_AT_THE_END if (run / name).exists()]
+    if changed and "model" in made and config.epochs <= epoch:
+        raise UsageError(
+            f"{printable(run)} has finished its {epoch} epochs; to go on with other settings, add --epochs with more than that"
+        )
+    if changed and "model" in made and checkpoint is None:
+        raise UsageError(f"{printable(run)} has no checkpoint any more to go on from; take another --out")
+    if changed and made:
+        aside = run / "earlier" / f"step-{step}"
+        aside.mkdir(parents=True, exist_ok=True)
+        for name in made:
+            if (aside / name).is_dir():
+                shutil.rmtree(aside / name)
+            (run / name).rename(aside / name)
+    stored = read_settings(run)
+    history = stored.get("history", [])
+    for entry in history[logged:]:  # its step may be in a checkpoint that was lost: it holds from this one on
+        entry |= {"step": step, "epoch": epoch}
+    if changed:
+        history = [*history, {"step": step, "epoch": epoch, "changed": changed}]
+        settings = to_json(config)
+        stored |= {"train": settings, "fingerprint": fingerprint(settings)}
+    if history:
+        write_json(run / "config.json", stored | {"history": history})
 
 
 def open_run(
-    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool
+    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool, change: bool = False
 ) -> Checkpoint | None:
-    """Create the files of a new run, or check that an old one is the same and load its checkpoint."""
+    """Create the files of a new run, or check that an old one is the same, write down what is changed, and load its
+    checkpoint."""
     checkpoint: Checkpoint | None = None
     faults: list[str] = []
     for leftover in (path for folder in (".", "checkpoint", "results") for path in run.glob(f"{folder}/.*.tmp-*")):
@@ -108,7 +195,7 @@ def open_run(
         document = {"train": settings, "data": origin, "fingerprint": fingerprint(settings)}
         write_json(run / "config.json", document | ({} if start is None else {"initial": start.record()}))
     elif resume:
-        require_same_run(config, data, run, None if start is None else start.initial)
+        changed = require_same_run(config, data, run, None if start is None else start.initial, change=change)
         checkpoint, faults = load_checkpoint(run / "checkpoint")
         source = read_settings(run).get("initial", {}).get("source")
         if checkpoint is None and start is None and source is not None:
@@ -116,6 +203,7 @@ def open_run(
                 f"{printable(run)} has no checkpoint yet and starts from the weights of {printable(source)}; name them "
                 "again with --init-from"
             )
+        _record_change(run, config, changed, checkpoint)
     else:
         raise UsageError(
             f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
@@ -126,8 +214,17 @@ def open_run(
         say(f"warning: going on from step {checkpoint.step}; the steps after it are computed again")
     if resume and checkpoint is None:
         say("no checkpoint yet: starting at step 0")
-    write_json(run / "environment.json", environment() | {"command": sys.argv})
+    write_json(run / "environment.json", environment() | {"command": _first_command(run)})
     return checkpoint
+
+
+def _first_command(run: Path) -> list[str]:
+    """The command that began the run: one that goes on with it need not repeat the settings."""
+    with suppress(AlexNetError, LookupError, TypeError):
+        command = read_json(run / "environment.json")["command"]
+        if isinstance(command, list) and all(isinstance(word, str) for word in command):
+            return command
+    return sys.argv
 
 
 class Log:

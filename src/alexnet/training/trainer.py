@@ -44,8 +44,10 @@ from alexnet.training.files import (
     CHECKPOINTS,
     Log,
     clear,
+    described,
     explained_faults,
     open_run,
+    read_settings,
     require_space,
     write_summary,
 )
@@ -85,6 +87,8 @@ class Progress:
     """Length of log.jsonl."""
     seconds: float = 0.0
     """Spent training, over all starts."""
+    changes: int = 0
+    """Changes of the settings that log.jsonl tells of."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def train(
     *,
     initial: Initial | None = None,
     resume: bool = False,
+    change: bool = False,
     fresh: bool = False,
     stop: StopRequest | None = None,
 ) -> Parallel:
@@ -114,7 +119,8 @@ def train(
     The first rank writes config.json, environment.json, log.jsonl, summary.csv and checkpoint/ into ``run``, and
     ranks.json where there are several. With ``resume`` the run goes on from its last sound checkpoint, bit for bit as if
     it had never stopped (same threads, versions and ranks on the CPU; with other ranks in the same order and with the
-    same draws). ``initial``: weights to start from, of the layers that fit; with a checkpoint they are no longer needed,
+    same draws); with ``change`` it may go on with other rates, schedule, noise and batches, which is written down with the
+    step. ``initial``: weights to start from, of the layers that fit; with a checkpoint they are no longer needed,
     and if given must be the same.
     Raises :class:`StoppedError` after a ``stop`` was requested (by default: by SIGINT or SIGTERM) of any rank, with a
     checkpoint; :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
@@ -134,7 +140,7 @@ def train(
             nonlocal checkpoint
             if fresh:
                 clear(run)
-            checkpoint = open_run(config, data, run, start, resume=resume)
+            checkpoint = open_run(config, data, run, start, resume=resume, change=change)
             return None if checkpoint is None else [checkpoint.step, checkpoint.state]
 
         found = on_first("opening the run", opened)
@@ -227,6 +233,7 @@ class _Trainer:
             bar = stack.enter_context(Bar("train", total, done=done, quiet=self.machine.quiet))
             if self.signals:
                 self._note_signal()
+            self._note_changes()
             self.started = time.monotonic() - progress.seconds
             self.first_step = progress.step + 1
             while progress.epoch < config.epochs and not self._reached_goal():
@@ -553,6 +560,16 @@ class _Trainer:
         if warning := signal_warning(self.signals, input_std):
             self._note(warning)
 
+    def _note_changes(self) -> None:
+        """What was changed since the checkpoint was made, and so is not in the log yet."""
+        if self.log is None:
+            return
+        for entry in read_settings(self.run).get("history", [])[self.progress.changes :]:
+            message = described(entry)
+            say(message)
+            self._record({"event": "change", **entry, "message": message})
+            self.progress.changes += 1
+
     def _dead_filters(self) -> dict[str, list[int]]:
         """Of each convolution, by tower; of towers on ranks of their own each counts its filters."""
         apart = self.mesh.layout == "towers" and self.mesh.tower.size > 1
@@ -587,8 +604,10 @@ class _Trainer:
     def _stop_if_requested(self) -> None:
         if any_of(self.mesh.world, "asking whether to stop", self.stop.requested):
             self._save(best=False)
+            progress = self.progress
+            end = f", --resume --epochs {progress.epoch} ends the run here" if progress.epoch else ""
             raise StoppedError(
-                f"stopped at step {self.progress.step}, checkpoint saved; the same command with --resume goes on"
+                f"stopped at step {progress.step}, checkpoint saved; the same command with --resume goes on{end}"
             )
 
 
