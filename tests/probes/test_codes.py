@@ -41,6 +41,7 @@ from alexnet.probes.codes import (
     require_bits,
     thumbnails,
 )
+from alexnet.report.pictures import save_figure
 from alexnet.report.pictures.codes import draw_codes
 
 KINDS: tuple[Kind, ...] = ("hyperplanes", "itq", "autoencoder")
@@ -473,13 +474,13 @@ def test_the_picture_shows_each_series(tmp_path: Path) -> None:
             for name in ("fc7", "fc7 directions", "pixels")
         ],
     }
-    draw_codes(document, tmp_path / "codes.png")
+    save_figure(draw_codes(document), tmp_path / "codes.png")
     with Image.open(tmp_path / "codes.png") as image:
         picture = np.asarray(image.convert("RGB")).astype(int)
     for color in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73), (0xCC, 0x79, 0xA7)):
         assert (np.abs(picture - color).sum(axis=2) < 6).sum() > 300, color
     before = (tmp_path / "codes.png").read_bytes()
-    draw_codes(document, tmp_path / "codes.png")
+    save_figure(draw_codes(document), tmp_path / "codes.png")
     assert (tmp_path / "codes.png").read_bytes() == before
 
 

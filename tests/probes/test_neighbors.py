@@ -22,6 +22,7 @@ from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import neighbors as module
 from alexnet.probes.neighbors import PixelRows, knn_error, nearest, neighbors, ranks, vote
+from alexnet.report.pictures import save_figure
 from alexnet.report.pictures.neighbors import Tile, draw_errors, draw_neighbors
 
 INPUT = Preprocessing(resize=28, crop=28, mean="none", scale=1 / 255)
@@ -296,7 +297,7 @@ def test_pictures_are_the_same_twice_and_show_all_tiles(tmp_path: Path) -> None:
         (tile("a very long name of a class"), [[tile("c", True), tile("d", False)], []]),
     ]
     for name in ("one.png", "two.png"):
-        draw_neighbors(rows, ["by fc7", "by pixels"], tmp_path / name, legend=True)
+        save_figure(draw_neighbors(rows, ["by fc7", "by pixels"], legend=True), tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with Image.open(tmp_path / "one.png") as image:
         colors = {tuple(color) for color in np.asarray(image.convert("RGB")).reshape(-1, 3)[::3].tolist()}
@@ -305,7 +306,7 @@ def test_pictures_are_the_same_twice_and_show_all_tiles(tmp_path: Path) -> None:
 
 def test_the_bars_are_drawn_from_the_document(tmp_path: Path) -> None:
     knn = {space: [{"k": k, "n": 9, "errors": 3, "error": 1 / 3} for k in (1, 5)] for space in ("fc7", "pixels")}
-    draw_errors({"knn": knn, "train_images": 24, "n": 9}, tmp_path / "bars.png")
+    save_figure(draw_errors({"knn": knn, "train_images": 24, "n": 9}), tmp_path / "bars.png")
     with Image.open(tmp_path / "bars.png") as image:
         assert image.width > 600
 

@@ -132,3 +132,11 @@ def test_a_pipe_is_not_opened_as_a_picture(tmp_path: Path) -> None:
     faults: list[str] = []
     assert read_sections(tmp_path, faults) == []
     assert "probes/maps.png is not readable" in faults[0]
+
+
+def test_what_numbers_in_a_picture_stand_for_is_below_it(tmp_path: Path) -> None:
+    for name in ("tsne.png", "tsne-thumbnails-fc7.png"):
+        noise(tmp_path / name, 3, 2)
+    (tmp_path / "tsne.json").write_text(json.dumps({"numbered": {"tsne.png": {"[1]": "猫", "[2]": "狗"}}}))
+    (section,) = read_sections(tmp_path, [])
+    assert [picture.numbered for picture in section.pictures] == ["[1] 猫, [2] 狗", ""]

@@ -50,6 +50,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.probes.features import cached_features, model_fingerprint
     from alexnet.probes.layers import find_layers
     from alexnet.recipes.run import data_of, provenance
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.codes import draw_codes
 
     load_faiss()
@@ -101,8 +102,8 @@ def run(arguments: list[str]) -> int:
         "environment": environment(),
     }
     clear_probe(folder, "codes.json", "codes.png")
+    save_pictures(folder, {"codes.png": draw_codes(document)})
     write_json(folder / "codes.json", document)
-    draw_codes(document, folder / "codes.png")
     if options.json:
         print_json(document)
         return 0

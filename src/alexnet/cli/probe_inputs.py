@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.probes import inputs as probe
     from alexnet.probes.features import model_fingerprint
     from alexnet.recipes.run import data_of, provenance
-    from alexnet.report.pictures import save_figure
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.inputs import draw_classes, draw_properties, draw_reliability, draw_shift
 
     folder = probe_folder(options.model, options.out)
@@ -167,8 +167,7 @@ def run(arguments: list[str]) -> int:
         "inputs-reliability.png": draw_reliability(document["calibration"], document["temperature"]),
         "inputs-shift.png": draw_shift(mirror, shift),
     }
-    for file, figure in pictures.items():
-        save_figure(figure, folder / file)
+    document["numbered"] = save_pictures(folder, pictures)
     write_json(folder / "inputs.json", document)
     if options.json:
         print_json(document)

@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
     import numpy as np
 
     from alexnet.core.runs import environment, write_json
-    from alexnet.report.pictures import save_figure
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.kernels import SCALES, draw_kernels
 
     folder = probe_folder(options.model, options.out)
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> int:
     figure = draw_kernels(
         kernels.kernels_KCRS, kernels.num_towers, layer=kernels.layer, how=kernels.how, scale=options.scale
     )
-    save_figure(figure, folder / "kernels.png")
+    save_pictures(folder, {"kernels.png": figure})
     write_json(folder / "kernels.json", document)
     if options.json:
         print_json(document)

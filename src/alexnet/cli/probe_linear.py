@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.probes.features import model_fingerprint
     from alexnet.probes.layers import PIXELS, find_layers, network_layers
     from alexnet.recipes.run import data_of, provenance
-    from alexnet.report.pictures import save_figure
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.linear import error_curves
 
     linear.require_scikit_learn()
@@ -141,8 +141,8 @@ def run(arguments: list[str]) -> int:
         "environment": environment(),
     }
     clear_probe(folder, "linear.json", "linear.png")
+    save_pictures(folder, {"linear.png": error_curves(document)})
     write_json(folder / "linear.json", document)
-    save_figure(error_curves(document), folder / "linear.png")
     if options.json:
         print_json(document)
         return 0

@@ -119,7 +119,7 @@ def _image(
 
     from alexnet.core.runs import write_atomic
     from alexnet.probes.maps import maps_of
-    from alexnet.report.pictures import save_figure
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.maps import draw_maps
 
     assert options.image is not None
@@ -128,9 +128,8 @@ def _image(
     channels = maps.to_json()
     document["image"] = {"path": options.image, "drawn": strongest, "channels": channels}
     clear_probe(folder, "maps.json")
-    save_figure(
-        draw_maps(maps.view_SSC, maps.activation_CHW, strongest, layer=options.layer), folder / "maps-image.png"
-    )
+    figure = draw_maps(maps.view_SSC, maps.activation_CHW, strongest, layer=options.layer)
+    save_pictures(folder, {"maps-image.png": figure})
     write_atomic(folder / "maps.npy", lambda file: np.save(file, maps.activation_CHW, allow_pickle=False))
     first = ", ".join(f"{c} ({channels[c]['max']:.3g})" for c in strongest[:8])
     active = sum(channel["max"] > 0 for channel in channels)
@@ -152,7 +151,7 @@ def _patches(
     from alexnet.probes.layers import find_layers
     from alexnet.probes.maps import field_size, patch_pixels, top_patches
     from alexnet.recipes.run import data_of, provenance
-    from alexnet.report.pictures import save_figure
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.maps import Tile, draw_patches
 
     name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
@@ -189,5 +188,5 @@ def _patches(
         f"most,\none of an image at most; {size} x {size} pixels, what lies outside the image is grey; activations below"
     )
     clear_probe(folder, "maps.json")
-    save_figure(draw_patches(rows, size, title=title), folder / "maps-patches.png")
+    save_pictures(folder, {"maps-patches.png": draw_patches(rows, size, title=title)})
     return [folder / "maps-patches.png"]

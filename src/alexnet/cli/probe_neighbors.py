@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.evaluation.predict import load
     from alexnet.probes.neighbors import neighbors
     from alexnet.recipes.run import data_of, provenance
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.neighbors import draw_errors, draw_neighbors
 
     machine, folder = machine_of(options), probe_folder(options.model, options.out)
@@ -82,10 +83,13 @@ def run(arguments: list[str]) -> int:
     }
     clear_probe(folder, "neighbors.json", "neighbors.png", "neighbors_error.png")
     files = [folder / f"neighbors{end}" for end in (".json", ".png", "_error.png")]
-    write_json(files[0], document)
     titles = [f"nearest of {document['train_images']:,} training images by {options.layer}", "nearest by pixels"]
-    draw_neighbors(_rows(document, packed, found.split), titles, files[1], legend=True)
-    draw_errors(document, files[2])
+    pictures = {
+        files[1].name: draw_neighbors(_rows(document, packed, found.split), titles, legend=True),
+        files[2].name: draw_errors(document),
+    }
+    document["numbered"] = save_pictures(folder, pictures)
+    write_json(files[0], document)
     if options.json:
         print_json(document)
         return 0

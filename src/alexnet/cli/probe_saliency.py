@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.probes import saliency as probe
     from alexnet.probes.features import model_fingerprint
     from alexnet.recipes.run import data_of, provenance
-    from alexnet.report.pictures import save_figure
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.saliency import draw_maps, draw_sanity, draw_scores
 
     folder = probe_folder(options.model, options.out)
@@ -143,8 +143,7 @@ def run(arguments: list[str]) -> int:
         pictures["saliency-scores.png"] = draw_scores(document["scores"])
     if options.sanity:
         pictures["saliency-sanity.png"] = draw_sanity(document["sanity"])
-    for file, figure in pictures.items():
-        save_figure(figure, folder / file)
+    document["numbered"] = save_pictures(folder, pictures)
     write_json(folder / "saliency.json", document)
     if options.json:
         print_json(document)

@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, "probe towers", arguments)
     from alexnet.core.runs import environment, write_json
     from alexnet.probes.towers import CHANCE, COLORFUL, DEFINITIONS, MEASURES, PERMUTATIONS, tower_meter
-    from alexnet.report.pictures import save_figure
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.towers import draw_towers
 
     folder = probe_folder(options.model, options.out)
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
         "environment": environment(),
     }
     clear_probe(folder, "towers.json", "towers.png")
-    save_figure(draw_towers(document), folder / "towers.png")
+    document["numbered"] = save_pictures(folder, {"towers.png": draw_towers(document)})
     write_json(folder / "towers.json", document)
     if options.json:
         print_json(document)

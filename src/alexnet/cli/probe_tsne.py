@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
         tsne_map,
     )
     from alexnet.recipes.run import data_of, provenance
-    from alexnet.report.pictures import save_figure, save_image
+    from alexnet.report.pictures import save_image, save_pictures
     from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_map
 
     require_scikit_learn()
@@ -157,8 +157,8 @@ def run(arguments: list[str]) -> int:
     }
     clear_probe(folder, "tsne.json", "tsne.png", "tsne-thumbnails-*.png")
     files = ["tsne.json", "tsne.png"]
+    document["numbered"] = save_pictures(folder, {"tsne.png": point_maps(document)})
     write_json(folder / "tsne.json", document)
-    save_figure(point_maps(document), folder / "tsne.png")
     place_N = np.unique(label_N, return_inverse=True)[1]
     for what, found in maps.items():
         cell_N, side = grid_cells(found.xy_N2[shown])

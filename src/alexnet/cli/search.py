@@ -168,6 +168,7 @@ class _Faults:
 
 
 def _draw(documents: list[dict[str, Any]], predictor: "Predictor", layer: str, path: Path) -> None:
+    from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.neighbors import Tile, draw_neighbors
 
     def tile(file: str, caption: str) -> Tile:
@@ -183,4 +184,5 @@ def _draw(documents: list[dict[str, Any]], predictor: "Predictor", layer: str, p
         )
         for document in documents[:SHOWN_QUERIES]
     ]
-    draw_neighbors(rows, [f"nearest by {layer}, with their distances"], path, legend=False)
+    figure = draw_neighbors(rows, [f"nearest by {layer}, with their distances"], legend=False)
+    save_pictures(path.parent, {path.name: figure})

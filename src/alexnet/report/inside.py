@@ -23,6 +23,7 @@ from alexnet.core.errors import AlexNetError
 from alexnet.core.runs import read_file
 from alexnet.report import tables
 from alexnet.report.files import read_object
+from alexnet.report.lettering import legend
 
 PROBES = {
     "kernels": (
@@ -86,6 +87,8 @@ class Picture:
     text: str
     width: int
     height: int
+    numbered: str = ""
+    """What numbers stand for in it, where names could not be written."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def read_sections(folder: Path, faults: list[str]) -> list[Section]:
             room -= len(content)
             source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
             text = said if isinstance(said, str) else f"{title} ({path.stem})"
-            pictures.append(Picture(source, text, width, height))
+            pictures.append(Picture(source, text, width, height, _numbered(document, path.name)))
         if pictures or document:
             provenance = tables.flatten({key: document[key] for key in PROVENANCE if key in document})
             sections.append(Section(name, title, sentence, pictures, _figures(document), provenance))
@@ -128,6 +131,12 @@ def read_sections(folder: Path, faults: list[str]) -> list[Section]:
     if len(models) > 1:
         faults.append(f"probes: {' and '.join(models.values())} looked at different models; make the older ones again")
     return sections
+
+
+def _numbered(document: Mapping[str, Any], file: str) -> str:
+    of_files = document.get("numbered")
+    numbers = of_files.get(file) if isinstance(of_files, Mapping) else None
+    return legend({str(k): str(v) for k, v in numbers.items()}) if isinstance(numbers, Mapping) else ""
 
 
 def _figures(document: Mapping[str, Any]) -> list[tuple[str, str]]:

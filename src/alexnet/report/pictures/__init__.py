@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,38 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.core.console import say
 from alexnet.core.runs import write_atomic
+from alexnet.report.lettering import legend, quiet_fonts, write_names
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 DPI = 150
+SHOWN_NUMBERS = 12
+"""Of names that cannot be written, in the line on the screen; the JSON file has all."""
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """A matplotlib figure as PNG, atomically; the same figure gives the same bytes. Letters that the font does not have are
-    boxes, without a word: matplotlib's warning would print them."""
+def save_pictures(folder: Path, pictures: Mapping[str, Figure]) -> dict[str, dict[str, str]]:
+    """Figures as PNG files of these names. Where no font of this machine has the letters of a name, numbers stand for it: that
+    is said in a line, and what they stand for is returned by file, ``{"neighbors.png": {"[1]": "猫"}}``."""
+    numbered = {file: numbers for file, figure in pictures.items() if (numbers := save_figure(figure, folder / file))}
+    for file, numbers in numbered.items():
+        say(
+            f"{file}: no font on this machine has the letters of some names, so numbers stand for them: "
+            f"{legend(numbers, SHOWN_NUMBERS)}; install a font that has the letters and run this again to see the names"
+        )
+    return numbered
+
+
+def save_figure(figure: Figure, path: Path) -> dict[str, str]:
+    """A matplotlib figure as PNG, atomically; the same figure gives the same bytes on one machine. What numbers stand for in it,
+    of :func:`alexnet.report.lettering.write_names`."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    numbers = write_names(figure)
+    with warnings.catch_warnings(), quiet_fonts():
         warnings.filterwarnings("ignore", "Glyph ", UserWarning)
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, facecolor="white")
     write_atomic(path, lambda file: file.write(buffer.getvalue()))
+    return numbers
 
 
 def save_image(pixels_HWC: NDArray[np.uint8], path: Path) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alexnet.report.pictures import COLORS, save_figure
+from alexnet.report.pictures import COLORS
 
 NAMES = {"autoencoder": "autoencoder", "itq": "ITQ", "hyperplanes": "random hyperplanes"}
 
 
-def draw_codes(document: Mapping[str, Any], path: Path) -> None:
+def draw_codes(document: Mapping[str, Any]) -> Figure:
     """Mean average precision and recall against bits, and precision against the time of a query, from ``codes.json``."""
     figure = Figure(figsize=(15, 5.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -35,7 +34,7 @@ def draw_codes(document: Mapping[str, Any], path: Path) -> None:
         f"Short codes of {document['layer']}: {n['queries']:,} held-out queries, {n['database']:,} training images, "
         f"{n['classes']} classes; {spread}"
     )
-    save_figure(figure, path)
+    return figure
 
 
 def _series(document: Mapping[str, Any]) -> list[tuple[str, str, str, list[Mapping[str, Any]]]]:

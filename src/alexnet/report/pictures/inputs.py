@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alexnet.core.errors import printable
+from alexnet.report.lettering import shortened
 from alexnet.report.pictures import COLORS
 
 BLUE, ORANGE, GREEN = COLORS[:3]
@@ -53,7 +53,7 @@ def draw_classes(document: Mapping[str, Any]) -> Figure:
     low, high = (100 * np.array([abs(c[key] - c["rate"]) for c in rows]) for key in ("low", "high"))
     axes.errorbar([100 * c["rate"] for c in rows], at, xerr=[low, high], fmt="o", color=BLUE, capsize=2, markersize=4)
     axes.axvline(100 * document["error"]["rate"], color=GREY, linewidth=0.9, linestyle="--")
-    axes.set_yticks(at, [printable(c["name"])[:40] for c in rows], fontsize=8, parse_math=False)
+    axes.set_yticks(at, [shortened(c["name"], 40) for c in rows], fontsize=8, parse_math=False)
     axes.set_xlabel("top-1 error, %, with 95 % intervals (dashed: all)")
     axes.set_title("Error by class", fontsize=10)
     axes.grid(axis="x", alpha=0.3)

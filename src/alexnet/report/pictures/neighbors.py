@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from alexnet.core.errors import printable
-from alexnet.report.pictures import COLORS, save_figure
+from alexnet.report.lettering import shortened
+from alexnet.report.pictures import COLORS
 
 TILE = 1.02
 """Inches."""
@@ -37,8 +36,8 @@ class Tile:
 
 
 def draw_neighbors(
-    rows: Sequence[tuple[Tile, Sequence[Sequence[Tile]]]], titles: Sequence[str], path: Path, *, legend: bool
-) -> None:
+    rows: Sequence[tuple[Tile, Sequence[Sequence[Tile]]]], titles: Sequence[str], *, legend: bool
+) -> Figure:
     """A row for each query: its picture, then one block of pictures for each of ``titles``. ``legend`` explains the frames."""
     widths = [1] + [max((len(blocks[b]) for _, blocks in rows), default=0) for b in range(len(titles))]
     offsets = [TILE * sum(widths[:i]) + GAP * i for i in range(len(widths))]
@@ -48,7 +47,7 @@ def draw_neighbors(
     figure = Figure(figsize=(width, height))
 
     def write(x: float, y: float, text: str, **options: Any) -> None:
-        figure.text((x + GAP / 2) / width, y / height, _plain(text), parse_math=False, **options)
+        figure.text((x + GAP / 2) / width, y / height, text, parse_math=False, **options)
 
     def place(tile: Tile, x: float, top: float) -> None:
         side = TILE - 0.08
@@ -56,8 +55,14 @@ def draw_neighbors(
             ((x + GAP / 2 + 0.04) / width, (height - top - side) / height, side / width, side / height)
         )
         _show(axes, tile)
-        caption = tile.caption if len(tile.caption) <= LETTERS else tile.caption[: LETTERS - 2] + ".."
-        write(x + TILE / 2, height - top - side - 0.04, caption, ha="center", va="top", fontsize=7.5)
+        write(
+            x + TILE / 2,
+            height - top - side - 0.04,
+            shortened(tile.caption, LETTERS),
+            ha="center",
+            va="top",
+            fontsize=7.5,
+        )
 
     for offset, title in zip(offsets, ["query", *titles], strict=True):
         write(offset + 0.04, height - TITLE + 0.12, title, ha="left", va="bottom", fontsize=10)
@@ -70,10 +75,10 @@ def draw_neighbors(
     if legend:
         write(0.04, 0.1, "frame: the class of the query", color=RIGHT, fontsize=8.5, va="bottom")
         write(2.1, 0.1, "another class", color=WRONG, fontsize=8.5, va="bottom")
-    save_figure(figure, path)
+    return figure
 
 
-def draw_errors(document: Mapping[str, Any], path: Path) -> None:
+def draw_errors(document: Mapping[str, Any]) -> Figure:
     """The k-nearest-neighbor errors of ``neighbors.json``, a bar for each space and k."""
     knn: Mapping[str, Sequence[Mapping[str, Any]]] = document["knn"]
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
@@ -82,7 +87,7 @@ def draw_errors(document: Mapping[str, Any], path: Path) -> None:
     bar_width = 0.8 / len(knn)
     for s, (space, rows) in enumerate(knn.items()):
         x = np.arange(len(ks)) + (s - (len(knn) - 1) / 2) * bar_width
-        bars = axes.bar(x, [100 * row["error"] for row in rows], bar_width * 0.92, color=COLORS[s], label=_plain(space))
+        bars = axes.bar(x, [100 * row["error"] for row in rows], bar_width * 0.92, color=COLORS[s], label=space)
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=1)
     axes.set_xticks(range(len(ks)), [str(k) for k in ks])
     axes.set(xlabel="neighbors k that vote", ylabel="error, %", ylim=(0, 100))
@@ -92,7 +97,7 @@ def draw_errors(document: Mapping[str, Any], path: Path) -> None:
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=len(knn), loc="upper left", fontsize=9)
-    save_figure(figure, path)
+    return figure
 
 
 def _show(axes: Axes, tile: Tile) -> None:
@@ -107,8 +112,3 @@ def _show(axes: Axes, tile: Tile) -> None:
     color = "#B0B0B0" if tile.is_right is None else RIGHT if tile.is_right else WRONG
     for spine in axes.spines.values():
         spine.set(color=color, linewidth=0.6 if tile.is_right is None else 2.2)
-
-
-def _plain(text: str) -> str:
-    """What the font has signs for, on one line."""
-    return printable(text).encode("ascii", "replace").decode()

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from alexnet.core.errors import printable
+from alexnet.report.lettering import shortened
 from alexnet.report.pictures import COLORS
 
 CLASS_COLORS = (*COLORS, "#999999", "#882255")
@@ -53,7 +54,7 @@ def point_maps(document: Mapping[str, Any]) -> Figure:
     figure.suptitle(title if few else f"{title}: too many for a legend, colors repeat", fontsize=12)
     if few:
         handles = [Line2D([], [], **_style(place, 7.0)) for place in range(len(present))]
-        names = [" " + printable(classes[label])[:LABEL_CHARACTERS] for label in present]
+        names = [" " + shortened(classes[label], LABEL_CHARACTERS) for label in present]
         legend = figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a class may be called $x
