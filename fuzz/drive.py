@@ -11,7 +11,7 @@ from typing import Any
 
 import atheris
 
-from mutations import mutate, require_one_line
+from mutations import require_one_line
 
 SEED_SHARE = 0.5
 """Of mutations that know JSON and headers; the others are libFuzzer's."""
@@ -42,7 +42,7 @@ def fuzz(name: str, *more: str) -> None:
             draw = random.Random(seed)
             if draw.random() < SEED_SHARE:
                 data = draw.choice((data, draw.choice(target.seeds)))  # libFuzzer forgets what reaches no new line
-                return (data[: target.kept] + mutate(data[target.kept :], draw, bodies))[:max_size]
+                return (data[: target.kept] + target.damage(data[target.kept :], draw, bodies))[:max_size]
             return atheris.Mutate(data, max_size)
 
         atheris.Setup([*sys.argv, str(corpus)], one, custom_mutator=damage)

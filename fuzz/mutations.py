@@ -45,6 +45,9 @@ JSON_VALUES: tuple[Any, ...] = (
     *([1, 2, 3], {"kind": "x"}, {"a": {"b": {}}}, [0] * 300, ["a"] * 3),
 )
 
+Damage = Callable[[bytes, random.Random, Sequence[bytes]], bytes]
+"""Makes another file of one; the last are others of its kind."""
+
 
 def mutate(data: bytes, draw: random.Random, others: Sequence[bytes] = ()) -> bytes:
     """``data`` with one to four kinds of damage; JSON text often by replacing what it says instead of its bytes."""
@@ -199,10 +202,11 @@ def campaign(
     *,
     kept: int = 0,
     allowed: type[AlexNetError] = AlexNetError,
+    damage: Damage = mutate,
     seconds: float = 12.0,
 ) -> Campaign:
-    """``target`` with ``count`` mutated inputs. It may return or raise ``allowed`` with a message of one line; anything
-    else is a fault, and so are more than ``seconds``. The first ``kept`` bytes of a seed stay as they are."""
+    """``target`` with ``count`` inputs that ``damage`` made of ``seeds``. It may return or raise ``allowed`` with a message of
+    one line; anything else is a fault, and so are more than ``seconds``. The first ``kept`` bytes of a seed stay as they are."""
     draw, done = random.Random(seed), Campaign()
     bodies = [data[kept:] for data in seeds]
     before = _peak()
@@ -210,7 +214,7 @@ def campaign(
     try:
         for i in range(count):
             chosen = i % len(seeds)
-            data = seeds[chosen][:kept] + mutate(bodies[chosen], draw, bodies)
+            data = seeds[chosen][:kept] + damage(bodies[chosen], draw, bodies)
             start = time.perf_counter()
             signal.setitimer(signal.ITIMER_REAL, seconds)
             try:

@@ -15,14 +15,14 @@ import tarfile
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from alexnet.core.config import fingerprint, from_json
 from alexnet.core.errors import AlexNetError, DataError, ImageError
@@ -44,6 +44,8 @@ from alexnet.models.folder import ModelFolder, load_model_folder, save_model_fol
 from alexnet.probes.kernels import read_conv1
 from alexnet.report.tables import read_result, read_thumbnails
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from containers import mutate_parts, take_apart
+from mutations import Campaign, Damage, campaign, mutate
 
 SIZE, TRAIN_IMAGES, VAL_IMAGES = 16, 10, 4
 CLASSES = ("cat", "dog", "emu")
@@ -56,6 +58,11 @@ class Target:
     allowed: type[AlexNetError] = AlexNetError
     kept: int = 0
     """Bytes at the start of a seed that say where the rest goes."""
+    damage: Damage = mutate
+
+    def campaign(self, count: int, seed: int) -> Campaign:
+        options: dict[str, Any] = {"kept": self.kept, "allowed": self.allowed, "damage": self.damage}
+        return campaign(self.check, self.seeds, count, seed, **options)
 
 
 # --- sound files ------------------------------------------------------------------------------------------------------
@@ -159,7 +166,9 @@ def image_files() -> list[bytes]:
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "<script>alert(1)</script>\x1b[31m\n"
-    frames = [rgb.rotate(90 * i) for i in range(3)]
+    frames, notes = [rgb.rotate(90 * i) for i in range(3)], PngImagePlugin.PngInfo()
+    notes.add_text("Comment", "x" * 300, zip=True)
+    notes.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
     kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
         (rgb, "JPEG", {"quality": 90}),
         (rgb, "JPEG", {"progressive": True, "exif": exif, "comment": b"<b>"}),
@@ -172,7 +181,14 @@ def image_files() -> list[bytes]:
         (deep, "PNG", {}),
         (grey.convert("1"), "PNG", {}),
         (palette, "GIF", {"transparency": 2}),
+        (
+            rgb.convert("1"),
+            "PNG",
+            {"icc_profile": bytes(200), "pnginfo": notes, "save_all": True, "append_images": frames[:1]},
+        ),
+        (rgba.convert("LA"), "PNG", {"bits": 4}),
         (frames[0], "GIF", {"save_all": True, "append_images": frames[1:]}),
+        (frames[0], "WEBP", {"save_all": True, "append_images": frames[1:]}),
         (rgb, "WEBP", {"lossless": True, "exif": exif}),
         (rgba, "WEBP", {"quality": 50}),
         (rgb, "BMP", {}),
@@ -205,6 +221,12 @@ def decode_target(_folder: Path) -> Target:
         image.tobytes()[:1]
 
     return Target(check, image_files(), ImageError)
+
+
+def containers_target(folder: Path) -> Target:
+    """The same with damage that keeps checksums right, for the formats that are made of parts."""
+    target = decode_target(folder)
+    return replace(target, seeds=[seed for seed in target.seeds if take_apart(seed).parts], damage=mutate_parts)
 
 
 # --- packed -----------------------------------------------------------------------------------------------------------
@@ -533,6 +555,7 @@ def _meta_mat() -> bytes:
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "decode": decode_target,
+    "containers": containers_target,
     "packed": packed_target,
     "weights": weights_target,
     "checkpoint": checkpoint_target,
@@ -543,6 +566,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 
 CASES = {
     "decode": 20_000,
+    "containers": 100_000,
     "packed": 1700,
     "weights": 1300,
     "checkpoint": 800,
@@ -550,5 +574,5 @@ CASES = {
     "sources": 500,
     "csv": 500,
 }
-"""How many mutations a full campaign makes of each: 20,000 images, 5,000 headers of weights, packed sets, checkpoints, results
-and published sets, 500 CSV lists."""
+"""How many mutations a full campaign makes of each: 20,000 images, 100,000 whose checksums stay right, 5,000 headers of weights,
+packed sets, checkpoints, results and published sets, 500 CSV lists."""

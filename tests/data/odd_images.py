@@ -256,6 +256,12 @@ def png_kinds() -> Iterator[Kind]:
     yield Kind("png-header-checksum.png", good[:29] + b"\0" * 4 + good[33:], reason="damaged")
     yield Kind("png-bad-stream.png", PNG_MAGIC + header() + chunk(b"IDAT", b"no stream" * 9), reason="damaged")
     yield Kind("png-no-columns.png", PNG_MAGIC + header(width=0) + idat, reason="damaged")
+    index = np.arange(RGB.shape[0] * RGB.shape[1], dtype=np.uint8).reshape(RGB.shape[:2]) % 4
+    plte = chunk(b"PLTE", bytes(range(12)))
+    yield Kind("png-palette-missing.png", png(index, 3), reason="damaged")
+    yield Kind("png-palette-behind-pixels.png", png(index, 3, after=plte), reason="damaged")
+    yield Kind("png-palette-twice.png", png(index, 3, before=plte + plte), reason="damaged")
+    yield Kind("png-header-twice.png", png(RGB, 2, before=header(4, 4)), reason="damaged")
     yield Kind("png-no-such-depth.png", PNG_MAGIC + header(bits=3) + idat, reason="damaged")
     yield Kind("png-no-such-filter.png", PNG_MAGIC + header(more=(0, 7, 0)) + idat, reason="damaged")
     yield Kind("png-50000-squared.png", PNG_MAGIC + header(50_000, 50_000) + idat, reason="too large")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from alexnet.core.errors import ImageError
 from alexnet.data import decode
-from alexnet.data.decode import decode_image
+from alexnet.data.decode import decode_image, image_size
 from odd_images import UPRIGHT
 
 
@@ -278,6 +278,49 @@ def test_damage_gives_an_image_or_an_image_error_and_nothing_else(seed: bytes, d
     except ImageError:
         return
     assert image.mode == "RGB"
+
+
+ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
+ERRORS += (RecursionError, MemoryError, EOFError, OverflowError, zlib.error, NotImplementedError, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("where", ["open", "getexif", "load", "convert", "has_transparency_data", "transpose"])
+def test_whatever_pillow_raises_is_a_fault_of_the_file(where: str, monkeypatch: pytest.MonkeyPatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(random_rgb()).convert("P"), "PNG", exif=exif)
+    for kind in ERRORS:
+
+        def broken(*_: object, kind: type[Exception] = kind, **__: object) -> None:
+            raise kind("boom")
+
+        if where == "open":
+            monkeypatch.setattr(Image, "open", broken)
+        else:
+            monkeypatch.setattr(Image.Image, where, property(broken) if where == "has_transparency_data" else broken)
+        with pytest.raises(ImageError, match=r"^image: "):
+            decode_image(data)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_the_size_by_the_header_is_that_of_the_upright_image(fmt: str):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options: dict[str, object] = {"tiffinfo": {0x0112: 6}} if fmt == "TIFF" else {"exif": exif}
+    data = encoded(Image.new("RGB", (30, 20)), fmt, **options)
+    assert image_size(data) == decode_image(data).size == (20, 30)
+    with pytest.raises(ImageError, match=r"a\.jpg: truncated|a\.jpg: damaged"):
+        image_size(data[:20], "a.jpg")
 
 
 def test_a_fault_of_our_own_does_not_hide_among_damaged_files(monkeypatch: pytest.MonkeyPatch):

@@ -5,22 +5,25 @@ The same targets run under Atheris (fuzz/README.md). What either found is a file
 from __future__ import annotations
 
 import random
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 
 from alexnet.core.errors import AlexNetError, ImageError
+from alexnet.data.decode import decode_image
+from containers import PNG_MAGIC, mutate_parts, take_apart
 from mutations import Campaign, campaign, mutate, require_one_line
-from targets import CASES, TARGETS
+from targets import CASES, TARGETS, image_files
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*-*"))
 MAX_GROWTH_BYTES = 700_000_000
 
 
 def fuzzed(name: str, count: int, seed: int, folder: Path) -> Campaign:
-    target = TARGETS[name](folder)
-    return campaign(target.check, target.seeds, count, seed, kept=target.kept, allowed=target.allowed)
+    return TARGETS[name](folder).campaign(count, seed)
 
 
 @pytest.mark.parametrize(("name", "count"), [(name, max(60, count // 30)) for name, count in CASES.items()])
@@ -54,6 +57,33 @@ def test_what_was_found_once_is_refused_or_read(path: Path, targets: dict) -> No
         target.check(path.read_bytes())
     except target.allowed as error:
         require_one_line(error)
+
+
+def test_a_file_taken_apart_and_put_together_is_the_same_image() -> None:
+    files = image_files()
+    assert sum(bool(take_apart(data).parts) for data in files) > 20
+    for data in files:
+        parts, join = take_apart(data)
+        assert not parts or answer(join(parts)) == answer(data)
+
+
+def answer(data: bytes) -> bytes | str:
+    try:
+        return decode_image(data).tobytes()
+    except ImageError as error:
+        return error.reason
+
+
+def test_damaged_parts_of_a_png_have_right_checksums() -> None:
+    sound, draw = next(data for data in image_files() if data.startswith(PNG_MAGIC)), random.Random(0)
+    damaged = {mutate_parts(sound, draw) for _ in range(100)}
+    assert len(damaged) > 50
+    for data in damaged:
+        at = len(PNG_MAGIC)
+        while at < len(data):
+            (length,) = struct.unpack_from(">I", data, at)
+            assert struct.unpack_from(">I", data, at + 8 + length)[0] == zlib.crc32(data[at + 4 : at + 8 + length])
+            at += 12 + length
 
 
 # The fuzzer itself ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -110,21 +111,20 @@ def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     if image.format == "PNG":
         _check_png(image, data, label)
     del data  # if nobody else holds it
-    file_format = "JPEG" if image.format == "MPO" else str(image.format)
-    peak = _peak(image) if image.mode.startswith("I;16") else 65535
-    plain = image.mode == "RGB" and not image.has_transparency_data and turn is None
-    if image.width * image.height <= LARGE_PIXELS or plain:
-        rgb = _to_rgb(image, file_format, peak, label)
-        rgb = rgb if turn is None else rgb.transpose(turn)
-    else:
-        planes = _planes(image, file_format, peak, label)
-        image.close()  # before there is another copy
-        if turn is not None:
-            for i in range(3):  # one at a time
-                planes[i] = planes[i].transpose(turn)
-        rgb = Image.merge("RGB", planes)
-    rgb.info = {"format": file_format, "warnings": [str(warning.message) for warning in caught]}
+    with _faults_of(label):
+        rgb = _upright_rgb(image, turn, label)
+    rgb.info |= {"warnings": [str(warning.message) for warning in caught]}
     return rgb
+
+
+def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
+    """Width and height of an image file when it is upright; from its header alone. Raises :class:`ImageError`."""
+    with _PROCESS_LOCK, warnings.catch_warnings(), _faults_of(name):
+        warnings.simplefilter("ignore")
+        with _open(data, name) as image:
+            orientation, (width, height) = image.getexif().get(ExifTags.Base.Orientation), image.size
+            turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # whose size Pillow gives upright
+    return (height, width) if turned else (width, height)
 
 
 def read_image_file(path: str | Path, name: str | None = None, stamp: str = "") -> bytes:
@@ -183,29 +183,35 @@ class _TimedBytes(io.BytesIO):
         return super().read(size)
 
 
-# For damaged files Pillow raises OSError, SyntaxError, ValueError, KeyError, struct.error, MemoryError and more. The
-# two functions below catch everything, and so hold nothing but calls of Pillow: a fault of ours must not hide there.
-
-
-def _open(data: bytes, label: str) -> Image.Image:
+@contextmanager
+def _faults_of(label: str) -> Iterator[None]:
+    """Whatever Pillow raises is a fault of the file: OSError, SyntaxError, ValueError, KeyError, IndexError, AssertionError,
+    struct.error, RecursionError and more, when it opens a damaged file, when it looks at a tag, when it decodes, and when it
+    converts what it decoded. Around little else, so that faults of ours do not hide among those."""
     try:
-        return Image.open(_TimedBytes(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise _unidentified(data[:512], label) from None
+        yield
+    except ImageError:
+        raise
     except Exception as error:
         raise _fault(error, label) from error
 
 
+def _open(data: bytes, label: str) -> Image.Image:
+    with _faults_of(label):
+        try:
+            return Image.open(_TimedBytes(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise _unidentified(data[:512], label) from None
+
+
 def _load(image: Image.Image, label: str) -> Image.Transpose | None:
     """Decode the pixels as they are stored. Returns how to turn them."""
-    try:
+    with _faults_of(label):
         exif = image.getexif()
         orientation = exif.pop(ExifTags.Base.Orientation, 1)  # or else Pillow turns TIFF files while it loads them
         with _quiet(image):
             image.load()
         return _TURNS.get(orientation)
-    except Exception as error:
-        raise _fault(error, label) from error
 
 
 @contextmanager
@@ -239,7 +245,9 @@ def _check_size(image: Image.Image, data: bytes, label: str) -> None:
         raise ImageError(
             label, "too large", f"{scans} scans of {pixels:,} pixels; at most {MAX_SCANS}, {MAX_SCAN_PIXELS:,} in all"
         )
-    if (needed := _decoder_bytes(image, scans, len(data))) > MAX_DECODER_BYTES:
+    with _faults_of(label):
+        needed = _decoder_bytes(image, scans, len(data))
+    if needed > MAX_DECODER_BYTES:
         raise ImageError(
             label,
             "too large",
@@ -292,11 +300,17 @@ def _check_png(image: Image.Image, data: bytes, label: str) -> None:
     if data[12:16] != b"IHDR":
         raise ImageError(label, "damaged", "its first chunk is not the header")
     bits, color, interlaced = (data[i] for i in (24, 25, 28))
+    before_pixels = [name for name, _, _ in takewhile(lambda chunk: chunk[0] != b"IDAT", _png_chunks(data))]
+    if before_pixels.count(b"IHDR") > 1 or before_pixels.count(b"PLTE") > 1:
+        raise ImageError(label, "damaged", "it has two headers or two palettes")
+    if color == 3 and image.palette is None:
+        raise ImageError(label, "damaged", "it has no palette (PLTE), which its pixels need")
     transparent = image.info.get("transparency")
     if bits == 16 and image.mode == "RGB" and isinstance(transparent, tuple):
         image.info["transparency"] = tuple(sample >> 8 for sample in transparent)
-    last_row = image.crop((0, height - 1, width, height))
-    if not interlaced and any(last_row.tobytes()):
+    with _faults_of(label):
+        last_row = image.crop((0, height - 1, width, height)).tobytes()
+    if not interlaced and any(last_row):
         return
     sample_bits = bits * {2: 3, 4: 2, 6: 4}.get(color, 1)
     expected = 0
@@ -307,17 +321,26 @@ def _check_png(image: Image.Image, data: bytes, label: str) -> None:
         raise ImageError(label, "truncated", f"{found:,} of {expected:,} bytes of pixels")
 
 
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, and where the content begins and ends, of each chunk."""
+    at = 8
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        yield name, at + 8, at + 8 + length
+        at += 12 + length
+
+
 def _png_stream_bytes(data: bytes, enough: int) -> int:
     """Bytes of pixels in the IDAT chunks, counted to ``enough``."""
-    stream, found, at = zlib.decompressobj(), 0, 8
-    while at + 8 <= len(data) and found < enough:
-        length, name = struct.unpack_from(">I4s", data, at)
-        for start in range(at + 8, at + 8 + length, 1 << 16) if name == b"IDAT" else ():
+    stream, found = zlib.decompressobj(), 0
+    for name, begin, end in _png_chunks(data):
+        if found >= enough:
+            break
+        for start in range(begin, end, 1 << 16) if name == b"IDAT" else ():
             try:
-                found += len(stream.decompress(data[start : min(start + (1 << 16), at + 8 + length)]))
+                found += len(stream.decompress(data[start : min(start + (1 << 16), end)]))
             except zlib.error:
                 return found
-        at += 12 + length
     return found
 
 
@@ -325,6 +348,24 @@ def _peak(image: Image.Image) -> int:
     """The largest sample of grey of 16 bits (12 in some TIFF files)."""
     bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # BitsPerSample
     return (1 << int(bits)) - 1
+
+
+def _upright_rgb(image: Image.Image, turn: Image.Transpose | None, label: str) -> Image.Image:
+    file_format = "JPEG" if image.format == "MPO" else str(image.format)
+    peak = _peak(image) if image.mode.startswith("I;16") else 65535
+    plain = image.mode == "RGB" and not image.has_transparency_data and turn is None
+    if image.width * image.height <= LARGE_PIXELS or plain:
+        rgb = _to_rgb(image, file_format, peak, label)
+        rgb = rgb if turn is None else rgb.transpose(turn)
+    else:
+        planes = _planes(image, file_format, peak, label)
+        image.close()  # before there is another copy
+        if turn is not None:
+            for i in range(3):  # one at a time
+                planes[i] = planes[i].transpose(turn)
+        rgb = Image.merge("RGB", planes)
+    rgb.info = {"format": file_format}
+    return rgb
 
 
 def _planes(image: Image.Image, file_format: str, peak: int, label: str) -> list[Image.Image]:
@@ -378,7 +419,9 @@ def _unidentified(head: bytes, label: str) -> ImageError:
 
 
 def _fault(error: Exception, label: str) -> ImageError:
-    text = printable(error)[:200] or type(error).__name__
+    text = printable(error)[:200]
+    if not text or not isinstance(error, OSError | EOFError | SyntaxError | ValueError | MemoryError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     reason: Reason = "damaged"
     if isinstance(error, TimeoutError | MemoryError | Image.DecompressionBombError) or any(
         words in text

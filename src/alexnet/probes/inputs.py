@@ -6,7 +6,6 @@ Shape suffixes: N images, B images of a batch, S rows and columns, C channels, K
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from alexnet.core import rng
 from alexnet.core.errors import UsageError
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.decode import image_size
 from alexnet.data.loader import batches
 from alexnet.data.sources import Source
 from alexnet.data.transforms import apply_crops, fit
@@ -121,16 +120,12 @@ def original_sizes(source: Source, split: str, paths: Sequence[str]) -> dict[str
     record_of = {record.name: record for record in source.records if record.split == split}
     if missing := [path for path in paths if path not in record_of]:
         raise UsageError(f"the source does not hold {len(missing)} of the {len(paths)} images")
-    size_N2 = np.array([_size(record_of[path].read()) for path in paths], dtype=np.float64)
+    size_N2 = np.array([_size(path, record_of[path].read()) for path in paths], dtype=np.float64)
     return {"width": size_N2[:, 0], "height": size_N2[:, 1], "aspect": size_N2[:, 0] / size_N2[:, 1]}
 
 
-def _size(data: bytes | NDArray[np.uint8]) -> tuple[int, int]:
-    if isinstance(data, np.ndarray):
-        return data.shape[1], data.shape[0]
-    with Image.open(io.BytesIO(data)) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: a quarter turn
-        return (image.height, image.width) if turned else (image.width, image.height)
+def _size(path: str, data: bytes | NDArray[np.uint8]) -> tuple[int, int]:
+    return (data.shape[1], data.shape[0]) if isinstance(data, np.ndarray) else image_size(data, path)
 
 
 def by_property(
