@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet.core import rng
 from alexnet.core.errors import UsageError
+from alexnet.core.intervals import wilson
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import image_size
 from alexnet.data.loader import batches
@@ -44,12 +45,8 @@ UNITS = {
 
 def share(count: int, n: int) -> dict[str, Any]:
     """``count`` of ``n`` as a rate with Wilson's 95 % interval; without images a rate of 0 within 0 to 1."""
-    if n == 0:
-        return {"n": 0, "count": 0, "rate": 0.0, "low": 0.0, "high": 1.0}
-    z, p = 1.959963984540054, count / n
-    center, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((center + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return {"n": n, "count": count, "rate": p, "low": max(0.0, min(low, p)), "high": min(1.0, max(high, p))}
+    low, high = wilson(count, n)
+    return {"n": n, "count": count, "rate": count / n if n else 0.0, "low": low, "high": high}
 
 
 def errors_by_class(wrong_N: NDArray[np.bool_], label_N: NDArray[np.int64], classes: Sequence[str]) -> list[Any]:

@@ -23,6 +23,7 @@ from torch import nn
 
 from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.intervals import wilson
 from alexnet.data.loader import batches
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.predict import Predictor
@@ -56,16 +57,8 @@ class Errors:
     n: int
 
     def to_json(self) -> dict[str, Any]:
-        from scipy.stats import binomtest
-
-        interval = binomtest(self.errors, self.n).proportion_ci(0.95, method="wilson")
-        return {
-            "errors": self.errors,
-            "n": self.n,
-            "error": self.errors / self.n,
-            "low": float(interval.low),
-            "high": float(interval.high),
-        }
+        low, high = wilson(self.errors, self.n)
+        return {"errors": self.errors, "n": self.n, "error": self.errors / self.n, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
