@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.runs import read_json, write_atomic, write_json
+from alexnet.core.runs import ArrayFile, read_json, write_atomic, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
@@ -39,3 +40,42 @@ def test_undecodable_names_survive_json_and_print_on_one_line(tmp_path):
     write_json(tmp_path / "a.json", [name])
     assert read_json(tmp_path / "a.json") == [name]
     assert printable(name) == "caf\\udce9\\n.jpg"
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7,), (7, 0), (0, 3), (4, 2, 5)])
+def test_rows_read_from_a_file_are_those_of_the_array(tmp_path, shape):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    np.save(tmp_path / "a.npy", array)
+    found = ArrayFile(tmp_path / "a.npy")
+    assert (found.shape, found.dtype, len(found)) == (array.shape, array.dtype, len(array))
+    every = np.arange(len(array))
+    for rows in (slice(None), slice(1, 3), slice(5, 2), slice(None, None, -2), every[::-1], every % 2 == 1, every[:0]):
+        assert np.array_equal(found[rows], array[rows]), rows
+    assert np.array_equal(np.asarray(found, dtype=np.float64), array)
+    if len(array):
+        assert np.array_equal(found[-1], array[-1])
+    with pytest.raises(IndexError):
+        found[len(array)]
+
+
+def test_a_file_of_rows_that_is_cut_while_it_is_open_is_an_error(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3000, 3)))
+    found = ArrayFile(tmp_path / "a.npy")
+    os.truncate(tmp_path / "a.npy", 40_000)
+    assert found[:1000].shape == (1000, 3)
+    for rows in (slice(None), np.array([2999])):
+        with pytest.raises(AlexNetError, match=r"a\.npy: cut short since it was opened"):
+            found[rows]
+    with pytest.raises(AlexNetError, match=r"a\.npy: not a readable NumPy file \(cut short\)"):
+        ArrayFile(tmp_path / "a.npy")
+
+
+def test_what_is_no_file_of_rows_is_named(tmp_path):
+    np.save(tmp_path / "number.npy", np.float32(3))
+    np.save(tmp_path / "turned.npy", np.asfortranarray(np.zeros((2, 3))))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("text")
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name in ("number", "turned", "objects", "text", "pipe", "missing"):
+        with pytest.raises(AlexNetError, match=rf"{name}\.npy: not a readable NumPy file"):
+            ArrayFile(tmp_path / f"{name}.npy")

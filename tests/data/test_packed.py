@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import resource
 import shutil
@@ -97,6 +98,24 @@ def test_every_file_cut_or_missing_is_found_at_once(packed: PackedSet):
             open_packed(folder)
         file.write_bytes(whole)
     read_everything(folder)
+
+
+def test_a_file_of_images_cut_while_it_is_in_use_is_one_line(packed: PackedSet):
+    # A file mapped into memory would end the process here (SIGBUS).
+    split, file = packed.split("train"), next(packed.path.glob("train.images.*"))
+    assert split.read(np.array([16])).shape == (1, 16, 16, 3)
+    os.truncate(file, file.stat().st_size // 2)
+    assert split.read(np.array([0])).shape == (1, 16, 16, 3)
+    with pytest.raises(DataError, match=r"train\.images\.(npy|bin): cut short since it was opened"):
+        split.read(np.array([0, 16]))
+
+
+def test_a_file_of_images_replaced_while_it_is_in_use_changes_nothing(packed: PackedSet):
+    split, file = packed.split("train"), next(packed.path.glob("train.images.*"))
+    before = split.read(np.arange(17))
+    (packed.path / "new").write_bytes(b"")
+    (packed.path / "new").replace(file)
+    assert np.array_equal(split.read(np.arange(17)), before)
 
 
 def test_files_of_two_sets_mixed_are_found(packed: PackedSet, image_folder_of: MakeFolder, tmp_path: Path):

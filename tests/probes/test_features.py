@@ -123,7 +123,7 @@ def test_every_image_is_there_once_and_in_its_place_whatever_the_batch(
 ) -> None:
     # 1 to 70 images: full and partial last batches, fewer images than a batch holds
     everything = squares(70)
-    expected_ND = extract(predictor, everything, ["fc7"], tmp_path / "all", classes=CLASSES).matrix("fc7")
+    expected_ND = extract(predictor, everything, ["fc7"], tmp_path / "all", classes=CLASSES).matrix("fc7")[:]
     assert len(np.unique(np.asarray(expected_ND), axis=0)) == 70  # so that a row in the wrong place is seen
     for n in [*range(1, 18), 23, 24, 25, 69, 70]:
         done: list[tuple[int, int]] = []
@@ -138,7 +138,7 @@ def test_every_image_is_there_once_and_in_its_place_whatever_the_batch(
             progress=lambda images, total, done=done: done.append((images, total)),  # type: ignore[misc]
         )
         assert len(found) == n == len(found.labels) == len(found.paths)
-        np.testing.assert_allclose(found.matrix("fc7"), expected_ND[:n], rtol=1e-4, atol=1e-5 * expected_ND.max())
+        np.testing.assert_allclose(found.matrix("fc7")[:], expected_ND[:n], rtol=1e-4, atol=1e-5 * expected_ND.max())
         assert found.labels.tolist() == everything.labels[:n].tolist()
         assert found.paths == everything.paths[:n]
         assert done[-1] == (n, n)
@@ -151,13 +151,13 @@ def test_rows_are_those_of_the_forward_pass_written_out(predictor: Predictor, tm
     found = extract(predictor, split, layers, tmp_path / "f", classes=CLASSES, batch_size=3)
     for layer, expected_ND in written_out(predictor, split.pixels).items():
         assert expected_ND.max() > 0
-        np.testing.assert_allclose(found.matrix(layer), expected_ND, rtol=1e-4, atol=1e-5 * expected_ND.max())
+        np.testing.assert_allclose(found.matrix(layer)[:], expected_ND, rtol=1e-4, atol=1e-5 * expected_ND.max())
 
 
 def test_fc7_is_before_the_halving_and_dropout7_after_it(predictor: Predictor, tmp_path: Path) -> None:
     found = extract(predictor, squares(5), ["fc7", "dropout7"], tmp_path / "f", classes=CLASSES)
-    assert found.matrix("fc7").max() > 0
-    assert np.array_equal(found.matrix("dropout7"), 0.5 * np.asarray(found.matrix("fc7")))
+    assert found.matrix("fc7")[:].max() > 0
+    assert np.array_equal(found.matrix("dropout7")[:], 0.5 * found.matrix("fc7")[:])
 
 
 def test_the_layer_pixels_is_the_input_of_the_network(predictor: Predictor, tmp_path: Path) -> None:
@@ -166,21 +166,21 @@ def test_the_layer_pixels_is_the_input_of_the_network(predictor: Predictor, tmp_
     border = (SIZE - CROP) // 2
     inner = slice(border, border + CROP)
     expected_NSSC = (split.pixels.astype(np.float32) - MEAN)[:, inner, inner]
-    assert np.array_equal(found.matrix("pixels"), expected_NSSC.transpose(0, 3, 1, 2).reshape(2, -1))
+    assert np.array_equal(found.matrix("pixels")[:], expected_NSSC.transpose(0, 3, 1, 2).reshape(2, -1))
 
 
 def test_half_precision_files_are_the_rounded_values(predictor: Predictor, tmp_path: Path) -> None:
     wide = extract(predictor, squares(5), ["fc7"], tmp_path / "wide", classes=CLASSES)
     half = extract(predictor, squares(5), ["fc7"], tmp_path / "half", classes=CLASSES, dtype="float16")
-    assert half.matrix("fc7").dtype == np.float16
-    assert np.array_equal(half.matrix("fc7"), wide.matrix("fc7").astype(np.float16))
+    assert half.matrix("fc7")[:].dtype == np.float16
+    assert np.array_equal(half.matrix("fc7")[:], wide.matrix("fc7")[:].astype(np.float16))
 
 
 def test_values_beyond_half_precision_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     predictor = make_predictor()
     with torch.no_grad():
         predictor.model.get_submodule("fc7").bias.fill_(1e5)  # type: ignore[operator, union-attr]
-    assert np.isfinite(extract(predictor, squares(2), ["fc7"], tmp_path / "f", classes=CLASSES).matrix("fc7")).all()
+    assert np.isfinite(extract(predictor, squares(2), ["fc7"], tmp_path / "f", classes=CLASSES).matrix("fc7")[:]).all()
     with pytest.raises(AlexNetError, match=r"fc7: activations are not finite as float16"):
         extract(predictor, squares(2), ["fc7"], tmp_path / "half", classes=CLASSES, dtype="float16")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f"]
@@ -193,7 +193,7 @@ def test_an_unknown_layer_lists_the_names(predictor: Predictor, tmp_path: Path) 
         extract(predictor, squares(2), ["fc9"], tmp_path / "f", classes=CLASSES)
     found = extract(predictor, squares(2), ["fc6", "fc7"], tmp_path / "f", classes=CLASSES)
     with pytest.raises(UsageError, match=r"holds no layer 'fc8', only fc6, fc7"):
-        found.matrix("fc8")
+        found.matrix("fc8")[:]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_file_that_is_missing_is_named(predictor: Predictor, tmp_path: Path) -
 def test_the_files_are_those_that_numpy_writes(predictor: Predictor, tmp_path: Path) -> None:
     for dtype in ("float32", "float16"):
         found = extract(predictor, squares(5), ["fc7"], tmp_path / "f", classes=CLASSES, dtype=dtype, batch_size=2)  # type: ignore[arg-type]
-        np.save(tmp_path / "again.npy", np.array(found.matrix("fc7")))
+        np.save(tmp_path / "again.npy", found.matrix("fc7")[:])
         assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "f" / "fc7.npy").read_bytes()
 
 
@@ -495,7 +495,7 @@ def test_the_cache_computes_once_for_each_network_precision_and_data(predictor: 
         found = cached_features(
             predictor, data, "val", ["fc7"], cache=tmp_path, progress=lambda *_: passes.append("pass")
         )
-        return np.asarray(found["fc7"].matrix("fc7"))
+        return np.asarray(found["fc7"].matrix("fc7")[:])
 
     data = packed_set(squares(4))
     first_ND = compute(predictor, data)

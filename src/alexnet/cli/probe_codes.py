@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
                 workers=machine.workers,
                 progress=lambda done, _total: bar.update(done),
             )
-        return found[layer.name].matrix(layer.name)
+        return found[layer.name].matrix(layer.name)[:]
 
     def pixels_of(split: PackedSplit) -> Any:
         with Bar(f"pixels of {split.name}", len(split), quiet=options.json) as bar:

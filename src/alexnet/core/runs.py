@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import stat
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Container
 from contextlib import suppress
 from importlib import metadata
@@ -102,17 +105,91 @@ def read_array(content: BinaryIO, path: Path) -> NDArray[Any]:
         raise AlexNetError(f"{printable(path)}: not a readable NumPy file ({_said(error)}); {RESTORE}") from error
 
 
-def map_array(path: Path) -> NDArray[Any]:
-    """The array in the ``.npy`` file ``path``, mapped into memory, read only. Raises like :func:`read_array`."""
-    import numpy as np
+class ArrayFile:
+    """The array in the ``.npy`` file ``path``, whose rows are read when they are asked for, into memory of their own. It is not
+    mapped: where a mapped file is cut meanwhile, the kernel ends the process (SIGBUS), and nobody learns why.
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-        return array
-    except Exception as error:
-        raise AlexNetError(f"{printable(path)}: not a readable NumPy file ({_said(error)}); {RESTORE}") from error
+    Any number of threads may read. Raises like :func:`read_array`, also when rows are no longer there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import numpy as np
+
+        self.path = path
+        try:
+            self._descriptor = open_regular(path)
+        except OSError as error:
+            raise AlexNetError(f"{printable(path)}: not a readable NumPy file ({_said(error)}); {RESTORE}") from error
+        self._close = weakref.finalize(self, os.close, self._descriptor)
+        try:
+            with open(self._descriptor, "rb", closefd=False) as file, warnings.catch_warnings():
+                warnings.simplefilter("error")
+                version = np.lib.format.read_magic(file)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, fortran, dtype = read_header[version](file)
+                self._start = file.tell()
+            if not shape or dtype.hasobject or (fortran and len(shape) > 1):
+                raise ValueError("not rows of numbers")
+            self.shape: tuple[int, ...] = tuple(int(extent) for extent in shape)
+            self.dtype = dtype
+            self._row_bytes = math.prod(self.shape[1:]) * dtype.itemsize
+            if os.fstat(self._descriptor).st_size < self._start + self.shape[0] * self._row_bytes:
+                raise ValueError("cut short")
+        except Exception as error:
+            self._close()
+            raise AlexNetError(f"{printable(path)}: not a readable NumPy file ({_said(error)}); {RESTORE}") from error
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]:
+        """A slice of the rows, those of these numbers, or one: a copy."""
+        import numpy as np
+
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                piece: NDArray[Any] = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
+                if piece.nbytes:
+                    self._read(piece.reshape(-1).view(np.uint8).data, start)
+                return piece
+            rows = np.arange(start, stop, step)
+        if np.ndim(rows) == 0:
+            return self[np.array([rows])][0]  # type: ignore[no-any-return]
+        row_B = np.arange(len(self))[np.asarray(rows)]  # NumPy's rules: from the end, of a mask, and its IndexError
+        array_B: NDArray[Any] = np.empty((len(row_B), *self.shape[1:]), self.dtype)
+        if array_B.nbytes:
+            num, view = self._row_bytes, array_B.reshape(-1).view(np.uint8).data
+            for b, row in enumerate(row_B.tolist()):
+                self._read(view[b * num : (b + 1) * num], row)
+        return array_B
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+    def _read(self, into: memoryview, row: int) -> None:
+        pread_into(self._descriptor, into, self._start + row * self._row_bytes, self.path)
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor to read a regular file; pipes and devices are :class:`OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def pread_into(descriptor: int, into: memoryview, offset: int, path: Path) -> None:
+    """Fill ``into`` from this place of the file at ``path``. Raises :class:`AlexNetError` if the file ends before."""
+    while into:
+        try:
+            num = os.preadv(descriptor, [into], offset)
+        except OSError as error:
+            raise AlexNetError(f"{printable(path)}: cannot be read ({printable(error.strerror)}); {RESTORE}") from error
+        if num == 0:
+            raise AlexNetError(f"{printable(path)}: cut short since it was opened; {RESTORE}")
+        into, offset = into[num:], offset + num
 
 
 def read_arrays(

@@ -12,12 +12,14 @@ import hashlib
 import io
 import itertools
 import json
+import os
+import weakref
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ from PIL import Image
 
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.preprocessing import ColorStatistics
-from alexnet.core.runs import map_array, read_array, read_file, read_json, sha256_file
+from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json, sha256_file
 from alexnet.data.decode import count_scans
 from alexnet.data.sources import SPLITS
 
@@ -37,6 +39,8 @@ MAX_SIZE = 4096
 FORMAT = "alexnet packed set"
 UNFINISHED = ".unfinished"
 """Folder inside a packed directory that exists until its preparation is complete."""
+Array = TypeVar("Array", NDArray[Any], ArrayFile)
+
 AGAIN = "remove the folder and prepare it again"
 
 
@@ -63,9 +67,10 @@ class PackedSplit:
             images, ends_N = folder / f"{name}.images.bin", self._offset_N[1:]
             if self._offset_N[0] != 0 or (ends_N <= self._offset_N[:-1]).any() or ends_N[-1] != images.stat().st_size:
                 raise DataError(f"{printable(folder)}/{name}.offsets.npy: not the offsets of its records; {AGAIN}")
-            self._stored: NDArray[np.uint8] = np.memmap(images, np.uint8, "r")
+            self._records = open_regular(images)
+            weakref.finalize(self, os.close, self._records)
         else:
-            self._stored = _load_array(folder / f"{name}.images.npy", (n, *self._shape_SSC), np.uint8, mmap=True)
+            self._pixels = _open_array(folder / f"{name}.images.npy", (n, *self._shape_SSC), np.uint8)
         self._verified_N = np.zeros(n, dtype=bool)
 
     def __len__(self) -> int:
@@ -92,19 +97,27 @@ class PackedSplit:
                 except Exception as error:  # whatever a decoder raises for what is no such record
                     raise self._damaged(i, printable(error)) from error
             return image_BSSC
-        images_BSSC: NDArray[np.uint8] = self._stored[index_B]
+        try:
+            images_BSSC: NDArray[np.uint8] = self._pixels[index_B]
+        except AlexNetError as error:
+            raise DataError(f"{error}, or {AGAIN}") from error
         for b in np.flatnonzero(~self._verified_N[index_B]).tolist():
             self._verify(int(index_B[b]), images_BSSC[b].data)
         return images_BSSC
 
-    def record(self, index: int) -> bytes:
+    def record(self, index: int) -> bytearray:
         """One JPEG record of a set that is stored so, checked like :meth:`read`. One of several scans, which ours never
         have and which can take long to decode, is damaged."""
-        jpeg = self._stored[self._offset_N[index] : self._offset_N[index + 1]].tobytes()
+        start, end = self._offset_N[index].item(), self._offset_N[index + 1].item()
+        jpeg = bytearray(end - start)
+        try:
+            pread_into(self._records, memoryview(jpeg), start, self._folder / f"{self.name}.images.bin")
+        except AlexNetError as error:
+            raise DataError(f"{error}, or {AGAIN}") from error
         self._verify(index, jpeg)
         return jpeg
 
-    def _verify(self, index: int, stored: bytes | memoryview) -> None:
+    def _verify(self, index: int, stored: bytearray | memoryview) -> None:
         if self._verified_N[index]:
             return
         if zlib.crc32(stored) != self._crc32_N[index]:
@@ -160,7 +173,7 @@ class Part:
         return self.split.read(self.image_N[index_B])
 
 
-def decode_record(jpeg: bytes, channels: int, side: int | None = None) -> NDArray[np.uint8]:
+def decode_record(jpeg: bytes | bytearray, channels: int, side: int | None = None) -> NDArray[np.uint8]:
     """The pixels of one of our own JPEG records, (S, S, C), by simplejpeg if it is installed, else by Pillow, to the
     same result. With ``side``, a record whose header says another size is a :class:`ValueError` and not decoded."""
     try:
@@ -382,13 +395,23 @@ def _verify_file(file: Path, meta: dict[str, Any]) -> None:
         )
 
 
-def _load_array(file: Path, shape: tuple[int, ...], dtype: type[np.generic], mmap: bool = False) -> NDArray[Any]:
+def _load_array(file: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
     try:
-        array = map_array(file) if mmap else read_array(io.BytesIO(read_file(file)), file)
+        return _expect(read_array(io.BytesIO(read_file(file)), file), file, shape, dtype)
     except AlexNetError as error:
         raise DataError(f"{error}; {AGAIN}") from error
+
+
+def _open_array(file: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> ArrayFile:
+    try:
+        return _expect(ArrayFile(file), file, shape, dtype)
+    except AlexNetError as error:
+        raise DataError(f"{error}; {AGAIN}") from error
+
+
+def _expect(array: Array, file: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
     if array.shape != shape or array.dtype != dtype:
-        raise DataError(
-            f"{printable(file)}: {array.dtype} {array.shape}, but meta.json says {np.dtype(dtype)} {shape}; {AGAIN}"
+        raise AlexNetError(
+            f"{printable(file)}: {array.dtype} {array.shape}, but meta.json says {np.dtype(dtype)} {shape}"
         )
     return array

@@ -1,4 +1,4 @@
-"""Activations of named layers for a whole data set, as memory-mapped matrices: what every other probe works on.
+"""Activations of named layers for a whole data set, as matrices on the disk: what every other probe works on.
 
 ```
 meta.json        layers, shapes, protocol, network and data, size and SHA-256 of the other files; written last
@@ -36,6 +36,7 @@ from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import autocast
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.runs import (
+    ArrayFile,
     cache_folder,
     environment,
     fsync_folder,
@@ -85,15 +86,15 @@ class Features:
     def classes(self) -> list[str]:
         return list(self.meta["classes"])
 
-    def matrix(self, layer: str) -> NDArray[Any]:
-        """(N, D), memory-mapped, read only. An unknown layer: :class:`UsageError` that lists those that are here."""
+    def matrix(self, layer: str) -> ArrayFile:
+        """(N, D), on the disk: rows are read when they are asked for, all of them by ``[:]``. An unknown layer:
+        :class:`UsageError` that lists those that are here."""
         if layer not in self.meta["layers"]:
             raise UsageError(
                 f"{printable(self.folder)}: holds no layer {printable(layer)!r}, only {', '.join(self.layers)}; "
                 "write it with `alexnet features --layers`"
             )
-        matrix_ND: NDArray[Any] = np.load(self.folder / f"{layer}.npy", mmap_mode="r", allow_pickle=False)
-        return matrix_ND
+        return ArrayFile(self.folder / f"{layer}.npy")
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:

@@ -33,7 +33,7 @@ from alexnet.core import rng
 from alexnet.core.config import to_json
 from alexnet.core.device import Precision
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
-from alexnet.core.runs import map_array, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import ArrayFile, read_json, sha256_file, write_atomic, write_json
 from alexnet.core.share import alone
 from alexnet.evaluation.predict import STDIN, Predictor, image_files
 from alexnet.models.lrn import kernels_in_use
@@ -151,12 +151,12 @@ class Index:
 
 
 class Vectors:
-    """The parts of an index as one matrix (N, D) float16, memory-mapped."""
+    """The parts of an index as one matrix (N, D) float16, on the disk: rows are read when they are asked for."""
 
     def __init__(self, files: Sequence[Path], dim: int) -> None:
-        self._parts = [map_array(file) for file in files]
+        self._parts = [ArrayFile(file) for file in files]
         for file, part in zip(files, self._parts, strict=True):
-            if part.ndim != 2 or part.shape[1] != dim or part.dtype != np.float16:
+            if len(part.shape) != 2 or part.shape[1] != dim or part.dtype != np.float16:
                 raise DataError(
                     f"{printable(file)}: {part.dtype} {part.shape}, not float16 (N, {dim}); build the index again"
                 )

@@ -8,6 +8,7 @@ last good checkpoint gone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -18,11 +19,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from alexnet.core.errors import AlexNetError, NotFiniteError, printable
-from alexnet.core.runs import MAX_SETTINGS_BYTES, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import (
+    MAX_SETTINGS_BYTES,
+    fsync_folder,
+    parse_json,
+    read_file,
+    read_json,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 
 VERSION = 1
 KEEP = 2
@@ -121,11 +131,20 @@ def _load(folder: Path) -> Checkpoint:
     ):
         odd = sorted(files.keys() ^ found)[:3] if isinstance(files, dict) else []
         raise AlexNetError(f"manifest.json does not list the files that are there ({', '.join(odd)})")
-    for name, file in files.items():
-        if (folder / name).stat().st_size != file.get("bytes") or sha256_file(folder / name) != file.get("sha256"):
+    tensors: dict[str, dict[str, Tensor]] = {}
+    state: Any = None
+    for name, file in sorted(files.items()):  # each is read once, and what is used is what was compared
+        path = folder / name
+        content = read_file(path) if path.stat().st_size == file.get("bytes") else b""
+        if hashlib.sha256(content).hexdigest() != file.get("sha256"):
             raise AlexNetError(f"{name} does not match its SHA-256 in manifest.json")
-    tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    return Checkpoint(step, tensors, read_json(folder / "state.json"))
+        if path.suffix == ".safetensors":
+            tensors[path.stem] = load(content)
+        elif name == "state.json":
+            state = parse_json(content, path)
+    if state is None:
+        raise AlexNetError("state.json is missing")
+    return Checkpoint(step, tensors, state)
 
 
 def _point(pointer: Path, target: Path) -> None:

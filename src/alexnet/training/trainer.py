@@ -147,7 +147,7 @@ def train(
         if mesh.rank and found is not None:
             checkpoint = Checkpoint(found[0], {}, found[1])  # its tensors come from the first rank
         trainer = _Trainer(config, data, run, machine, mesh, start, checkpoint, stop)
-        checkpoint = None  # its files stay mapped, deleted or not, as long as one of its tensors is there
+        checkpoint = None  # its tensors were copied
         return trainer.train()
 
 
