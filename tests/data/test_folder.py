@@ -10,6 +10,7 @@ import tempfile
 import time
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.core.errors import DataError, ImageError
+from alexnet.core.errors import DataError, ImageError, as_text
 from alexnet.data.check import check
 from alexnet.data.folder import image_folder, image_tar, list_tar, tar_members, walk
 from alexnet.data.prepare import prepare
@@ -114,7 +115,13 @@ def test_links_loops_and_pipes_end_and_each_file_counts_once(tmp_path: Path):
     listing = walk(root)
     names = [found.name for found in listing.files]
     assert names == ["cat/a.jpg", "cat/itself", "dog/b.jpg", "dog/nowhere.jpg", "dog/outside.jpg"]
-    assert listing.skipped == {"second name of a folder": 1, "second name of a file": 2, "pipe, socket or device": 1}
+    assert [(found.name, found.twin_of) for found in listing.twins] == [
+        ("dog/hard.jpg", "dog/b.jpg"),
+        ("cat/again.jpg", "cat/a.jpg"),
+    ]
+    assert listing.linked_folders == {"cat/loop": ""}
+    assert listing.skipped == {"second name of a folder": 1, "pipe, socket or device": 1}
+    assert "second name of a file: 2 skipped" in image_folder(root).notes
 
 
 def test_a_walk_through_loops_ends_and_counts_every_entry(tmp_path: Path):
@@ -172,9 +179,12 @@ def test_names_of_classes_and_files_may_hold_anything(tmp_path: Path):
             pixels = np.random.default_rng(4 * i + j).integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
     packed = prepare(root, tmp_path / "packed", size=8, workers=1)
-    assert packed.classes == sorted(visible)
+    assert packed.classes == sorted(as_text(name) for name in visible)
+    assert "not-utf8-\\xff" in packed.classes
+    json.dumps(packed.meta, ensure_ascii=False).encode()  # no lone surrogates
     found = {path for split in packed.splits.values() for path in split.paths}
-    assert found == {str(path.relative_to(root)) for path in root.rglob("*.png")}
+    files = {as_text(str(path.relative_to(root))): path for path in root.rglob("*.png")}
+    assert found == files.keys()
     assert packed.meta["found"] == {
         "files": 4 * len(visible),
         "accepted": 4 * len(visible),
@@ -184,7 +194,7 @@ def test_names_of_classes_and_files_may_hold_anything(tmp_path: Path):
     for split in packed.splits.values():
         for i, path in enumerate(split.paths):
             assert packed.classes[split.labels[i]] == path.split("/")[0]
-            assert np.array_equal(split.read(np.array([i]))[0], np.asarray(Image.open(root / path)))
+            assert np.array_equal(split.read(np.array([i]))[0], np.asarray(Image.open(files[path])))
     twins = [note for note in check(root, workers=1)["notes"] if "differ by case or coding" in note]
     assert len(twins) == 2  # of three spellings of one word
     assert all(note.isprintable() for note in class_notes(image_folder(root)))
@@ -290,6 +300,55 @@ def test_a_pipe_with_the_name_of_a_tar_is_not_waited_for(tmp_path: Path):
         image_tar(tmp_path / "set.tar")
 
 
+def test_a_set_whose_splits_are_links_is_found_to_leak(tmp_path: Path):
+    # `cp -al train val`, or links to files: both names count, so that check finds the same bytes in two splits.
+    root = build(tmp_path, *(f"train/{c}/{i}.png" for c in ("cat", "dog") for i in range(3)))
+    distinct(root)
+    for path in list(root.rglob("*.png")):
+        linked = root / "val" / path.relative_to(root / "train")
+        linked.parent.mkdir(parents=True, exist_ok=True)
+        if "cat" in path.parts:
+            os.link(path, linked)
+        else:
+            linked.symlink_to(path)
+    source = image_folder(root)
+    assert Counter(record.split for record in source.records) == {"train": 6, "val": 6}
+    (note,) = (note for note in source.notes if "in two splits" in note)
+    assert note.startswith("6 files are in two splits by links, as val/cat/0.png, which is train/cat/0.png")
+    report = check(root, workers=1)
+    assert sum("a leak between train and val" in fault["reason"] for fault in report["faults"]) == 6
+    assert report["found"] == {"files": 12, "accepted": 12, "rejected": 0, "not_images": 0}
+
+
+def test_a_split_or_class_folder_that_is_a_link_into_the_set_is_a_fault(tmp_path: Path):
+    root = build(tmp_path, *(f"train/{c}/{i}.png" for c in ("cat", "dog") for i in range(3)), "val/dog/x.png")
+    (root / "val" / "cat").symlink_to(root / "train" / "cat")
+    (root / "test").symlink_to("train")
+    assert [(f.path, f.reason.split(",")[0]) for f in image_folder(root).faults] == [
+        ("test", "a link to train"),
+        ("val/cat", "a link to train/cat"),
+    ]
+
+
+def test_files_that_are_not_images_are_counted_by_suffix(tmp_path: Path):
+    root = build(tmp_path, *(f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)))
+    for i in range(3):
+        (root / "cat" / f"{i}.MOV").write_bytes(b"film")
+    (root / "dog" / "notes").write_bytes(b"text")
+    assert "files that are not images: 3 .mov, 1 without a suffix" in image_folder(root).notes
+    for path in root.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"no images among 4 files; .*; found 3 .mov, 1 without a suffix"):
+        image_folder(root)
+
+
+def test_images_beside_a_list_of_them_are_refused_with_its_name(tmp_path: Path):
+    build(tmp_path, "0001.png", "0002.png")
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0001.png,cat\n")
+    with pytest.raises(DataError, match=r"or name the list of them if it is one: .*/metadata\.csv"):
+        image_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -333,6 +392,20 @@ def test_a_tar_is_read_in_place(tmp_path: Path):
     source = image_tar(tmp_path / "set.tar")
     assert rows(source) == rows(image_folder(root))
     assert [r.read() for r in source.records] == [r.read() for r in image_folder(root).records]
+
+
+def test_hard_links_in_a_tar_are_the_files_that_they_name(tmp_path: Path):
+    root = build(tmp_path / "set", "train/cat/a.png", "train/dog/b.png")
+    distinct(root)
+    (root / "val" / "dog").mkdir(parents=True)
+    os.link(root / "train" / "dog" / "b.png", root / "val" / "dog" / "b.png")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(root / "train", arcname="train")
+        tar.add(root / "val", arcname="val")
+    source = image_tar(tmp_path / "set.tar")
+    assert rows(source) == rows(image_folder(root))
+    assert [r.read() for r in source.records] == [r.read() for r in image_folder(root).records]
+    assert any(note.startswith("1 file is in two splits by links") for note in source.notes)
 
 
 def test_a_tar_inside_a_tar_is_found_at_its_offset(tmp_path: Path):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from alexnet.core.errors import AlexNetError, UsageError, printable, refused
+from alexnet.core.errors import AlexNetError, UsageError, as_text, printable, refused
 
 if TYPE_CHECKING:
     from alexnet.core.device import Machine
@@ -147,7 +147,16 @@ def print_classes(evaluation: Any) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False))
+    """One JSON document on stdout. Names that are not UTF-8 are made text: JSON has no lone surrogates."""
+    print(json.dumps(_text_in(value), indent=1, ensure_ascii=True, allow_nan=False))
+
+
+def _text_in(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_text_in(key): _text_in(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_text_in(item) for item in value]
+    return as_text(value) if isinstance(value, str) else value
 
 
 def print_part(written: dict[str, str], share: "Share", left: Sequence["Share"], *, json: bool) -> None:

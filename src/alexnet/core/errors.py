@@ -87,3 +87,15 @@ def refused(error: OSError, path: str | Path | None = None) -> str:
 def printable(text: object) -> str:
     """``text`` on one line, with control characters and undecodable bytes escaped: safe to print and to log."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def as_text(name: str) -> str:
+    """A name of a file as text that any program can read: bytes of it that are not UTF-8, which Python keeps as lone
+    surrogates, become ``\\xNN``."""
+    return (
+        "".join(_undecodable(ord(c)) if "\ud800" <= c <= "\udfff" else c for c in name) if not name.isascii() else name
+    )
+
+
+def _undecodable(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

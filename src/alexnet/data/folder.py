@@ -1,7 +1,6 @@
-"""Folders of class folders, on disk or in a tar file.
+"""Folders of images, on disk or in a tar file, as they are found; ``layout`` says which folders are splits and classes.
 
-``train``, ``val`` and ``test`` folders of class folders, or class folders alone. The first folder below a split is the
-class; whatever lies below it, however deep, belongs to it. Classes are in the order of their names (by code point).
+Classes are in the order of their names (by code point).
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ import os
 import stat
 import tarfile
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from alexnet.core.errors import DataError, printable
+from alexnet.core.errors import DataError, as_text, printable
 from alexnet.data.decode import SUFFIXES, file_stamp, looks_like_image
+from alexnet.data.layout import Layout, splits_of, understand
 from alexnet.data.sources import (
     HELD_OUT_NOTE,
-    SPLIT_NAMES,
     SPLITS,
     Fault,
     Record,
@@ -53,6 +52,8 @@ class Found:
     length: int | None = None
     stamp: str = ""
     """Size and modification time, of the tar if it lies in one."""
+    twin_of: str = ""
+    """The name by which the same file (by a hard or symbolic link) was found first."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -64,7 +65,11 @@ class Listing:
     """What was found: files in the order of their names, folders, and a count of what was passed over."""
 
     files: list[Found] = field(default_factory=list)
+    twins: list[Found] = field(default_factory=list)
+    """Further names of these files, by hard and symbolic links."""
     folders: list[str] = field(default_factory=list)
+    linked_folders: dict[str, str] = field(default_factory=dict)
+    """Links to folders of this list, and the names by which these were found first."""
     skipped: Counter[str] = field(default_factory=Counter)
 
 
@@ -82,7 +87,7 @@ def walk(root: Path) -> Listing:
     """Every regular file below ``root``, once: links are followed last, and lead nowhere twice. Hidden files, pipes and
     devices are counted and not opened."""
     listing = Listing()
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], str] = {}
     pending = deque([("", str(root))])
     while pending:
         name, path = pending.popleft()
@@ -94,12 +99,13 @@ def walk(root: Path) -> Listing:
             listing.files.append(Found(name, path))
             continue
         is_folder = stat.S_ISDIR(status.st_mode)
-        if (status.st_dev, status.st_ino) in seen:
-            listing.skipped[f"second name of a {'folder' if is_folder else 'file'}"] += 1
-            continue
-        seen.add((status.st_dev, status.st_ino))
+        first = seen.setdefault((status.st_dev, status.st_ino), name)
         if stat.S_ISREG(status.st_mode):
-            listing.files.append(Found(name, path, stamp=file_stamp(status)))
+            found = Found(name, path, stamp=file_stamp(status), twin_of="" if first == name else first)
+            (listing.files if first == name else listing.twins).append(found)
+        elif is_folder and first != name:
+            listing.skipped["second name of a folder"] += 1
+            listing.linked_folders[name] = first
         elif not is_folder:
             listing.skipped["pipe, socket or device"] += 1
         else:
@@ -141,6 +147,8 @@ def list_tar(path: Path, offset: int = 0, size: int | None = None) -> Listing:
             if name in files:
                 listing.skipped["earlier file of the same name in the tar"] += 1
             files[name] = Found(name, str(path), member.offset_data, member.size, stamp)
+        elif member.islnk() and (first := files.get(str(PurePosixPath(member.linkname)))) and name not in files:
+            listing.twins.append(replace(first, name=name, twin_of=first.name))
         else:
             listing.skipped["link or special file in the tar"] += 1
     listing.files = sorted(files.values(), key=lambda found: found.name)
@@ -186,51 +194,120 @@ def _check_end_of_tar(file: BinaryIO, at: int, end: int) -> None:
 
 
 def arrange(listing: Listing, where: str, seed: int) -> Source:
-    """Splits and classes from the names of files."""
-    files, folders = _below_common_folder(listing)
+    """Splits and classes from the names of files. Raises :class:`DataError` for what is no set, or may be two."""
+    files = sorted([*listing.files, *listing.twins], key=lambda found: found.name)
     images = [found for found in files if is_image(found)]
     if not images:
         raise DataError(
-            f"{where}: no images among {len(files):,} files; expected train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg"
+            f"{where}: no images among {len(listing.files):,} files; expected train/CLASS/*.jpg and val/CLASS/*.jpg, "
+            f"or CLASS/*.jpg{_formats_passed_over(files)}"
         )
-    has_splits = any(found.parts[0].lower() in SPLIT_NAMES for found in images if len(found.parts) > 1)
-    depth = 2 if has_splits else 1  # folders above an image: split and class, or class
-
-    def place(parts: tuple[str, ...]) -> tuple[Split, str] | None:
-        if len(parts) < depth:
-            return None
-        split = SPLIT_NAMES.get(parts[0].lower()) if has_splits else "train"
-        return (split, parts[depth - 1]) if split else None
-
-    placed = [(place(found.parts[:-1]), found) for found in images]
-    classes = sorted({at[1] for at, _ in placed if at})
+    layout = understand(Counter(found.parts[:-1] for found in images), map(_parts, listing.folders), where)
+    placed = [(layout.place(found.parts[layout.wrapping : -1]), found) for found in images]
+    classes = sorted({at[1] for at, _ in placed if at}, key=as_text)
     if not classes:
-        raise DataError(f"{where}: {len(images):,} images, but not in class folders; expected CLASS/*.jpg")
-    filled = {at for at, _ in placed if at}
-    empty = [
-        name
-        for name in sorted(folders)
-        if name.count("/") == depth - 1 and (at := place(tuple(name.split("/")))) and at not in filled
-    ]
+        lists = sorted({found.name for found in files if found.name.lower().endswith(".csv")})
+        hint = f", or name the list of them if it is one: {where}/{printable(lists[0])}" if lists else ""
+        raise DataError(f"{where}: {len(images):,} images, but not in class folders; expected CLASS/*.jpg{hint}")
     number = {name: label for label, name in enumerate(classes)}
-    records = [
-        Record(at[0], number[at[1]], f.name, f.file, f.offset, f.length, stamp=f.stamp) for at, f in placed if at
-    ]
-    records.sort(key=lambda record: (SPLITS.index(record.split), record.label, record.name))
-    notes = [f"{what}: {count} skipped" for what, count in sorted(listing.skipped.items())]
-    if stray := len(images) - len(records):
-        notes.append(f"image beside the class folders: {stray} skipped")
-    if all(record.split == "train" for record in records):
-        records = hold_out(records, seed)
+    records: dict[tuple[str, Split, str], Record] = {}  # each file once in a class of a split
+    for at, found in placed:
+        if at and (key := (found.twin_of or found.name, *at)) not in records:
+            name = as_text("/".join(found.parts[layout.wrapping :]))
+            place = found.file, found.offset, found.length
+            records[key] = Record(at[0], number[at[1]], name, *place, stamp=found.stamp)
+    ordered = sorted(records.values(), key=lambda record: (SPLITS.index(record.split), record.label, record.name))
+    again = sum(at is not None for at, _ in placed) - len(records)
+    stray = sum(at is None for at, _ in placed)
+    notes = notes_on_skipped(listing, again)
+    notes += [f"image beside the class folders: {stray} skipped"] if stray else []
+    notes += [*layout.notes, *_notes_on_files_of_two_splits(records)]
+    if others := Counter(_suffix(found) for found in files) - Counter(_suffix(found) for found in images):
+        notes.append(f"files that are not images: {_counted(others)}")
+    if all(record.split == "train" for record in ordered):
+        ordered = hold_out(ordered, seed)
         notes.append(HELD_OUT_NOTE)
     return Source(
-        classes=classes,
-        records=records,
+        classes=[as_text(name) for name in classes],
+        records=ordered,
         fingerprint=fingerprint_of("folder", seed, *(f"{found.name} {found.stamp}" for found in files)),
-        not_images=len(files) - len(records),
+        not_images=len(files) - again - len(ordered),
         notes=notes,
-        faults=[Fault(name, "class folder without images; add some or remove it") for name in empty],
+        faults=[*_empty_classes(listing, layout, placed), *_linked_folders(listing, layout)],
     )
+
+
+def notes_on_skipped(listing: Listing, again: int) -> list[str]:
+    """What was passed over, with ``again`` further names of files."""
+    skipped = listing.skipped + Counter({"second name of a file": again})
+    return [f"{what}: {count} skipped" for what, count in sorted(skipped.items())]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(name.split("/"))
+
+
+def _empty_classes(
+    listing: Listing, layout: Layout, placed: Sequence[tuple[tuple[Split, str] | None, Found]]
+) -> list[Fault]:
+    filled = {at for at, _ in placed}
+    around = {found.parts[: layout.wrapping] for _, found in placed}
+    return [
+        Fault("/".join(inside), "class folder without images; add some or remove it")
+        for parts in map(_parts, sorted(listing.folders))
+        if (inside := parts[layout.wrapping :])
+        and parts[: layout.wrapping] in around
+        and layout.is_class_folder(inside)
+        and layout.place(inside) not in filled
+    ]
+
+
+def _linked_folders(listing: Listing, layout: Layout) -> list[Fault]:
+    """Splits, and classes of a split, that are links to folders of the set: as images are counted once, they seem empty."""
+    return [
+        Fault(
+            name,
+            f"a link to {printable(first)}, which is in the set already; put images here, or remove one of the two",
+        )
+        for name, first in listing.linked_folders.items()
+        if first
+        and () not in layout.heads
+        and (
+            layout.is_class_folder(inside := _parts(name)[layout.wrapping :])
+            or (len(inside) == 1 and splits_of(inside))
+        )
+    ]
+
+
+def _notes_on_files_of_two_splits(records: Mapping[tuple[str, Split, str], Record]) -> list[str]:
+    """Files that lie in two splits by hard or symbolic links."""
+    first: dict[str, Record] = {}
+    pairs = [
+        (record, other)
+        for (file, _, _), record in records.items()
+        if (other := first.setdefault(file, record)) != record
+    ]
+    across = [(a, b) for a, b in pairs if a.split != b.split]
+    if not across:
+        return []
+    a, b = across[0]
+    files = "file is" if len(across) == 1 else "files are"
+    return [f"{len(across):,} {files} in two splits by links, as {a.name}, which is {b.name}"]
+
+
+def _formats_passed_over(files: Sequence[Found]) -> str:
+    return f"; found {_counted(Counter(map(_suffix, files)))}" if files else ""
+
+
+def _suffix(found: Found) -> str:
+    return as_text(PurePosixPath(found.name).suffix.lower()) or "without a suffix"
+
+
+def _counted(suffixes: Mapping[str, int]) -> str:
+    """``12 .txt, 3 .csv``: the most frequent first."""
+    ordered = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(ordered) - 6} more kinds" if len(ordered) > 6 else ""
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in ordered[:6]) + more
 
 
 def is_image(found: Found) -> bool:
@@ -252,17 +329,3 @@ def has_image_suffix(found: Found) -> bool:
 
 def _is_hidden(part: str) -> bool:
     return part.startswith(".") or part in _NOBODYS
-
-
-def _below_common_folder(listing: Listing) -> tuple[list[Found], list[str]]:
-    """Files and folders by their names below the one folder that holds everything, if it is no class and no split:
-    archives often come wrapped like that."""
-    tops = {found.parts[0] for found in listing.files if "/" in found.name}
-    top = next(iter(tops), "")
-    wrapped = any(len(found.parts) > 2 for found in listing.files)
-    beside = any("/" not in found.name and is_image(found) for found in listing.files)
-    if len(tops) != 1 or top.lower() in SPLIT_NAMES or not wrapped or beside:
-        return listing.files, listing.folders
-    prefix = top + "/"
-    files = [replace(f, name=f.name.removeprefix(prefix)) for f in listing.files]
-    return files, [name.removeprefix(prefix) for name in listing.folders if name.startswith(prefix)]

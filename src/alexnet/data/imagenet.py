@@ -26,7 +26,16 @@ from typing import Any
 
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.runs import read_file
-from alexnet.data.folder import Found, Listing, has_image_suffix, is_image, list_tar, tar_members, walk
+from alexnet.data.folder import (
+    Found,
+    Listing,
+    has_image_suffix,
+    is_image,
+    list_tar,
+    notes_on_skipped,
+    tar_members,
+    walk,
+)
 from alexnet.data.sources import VAL_FRACTION, Record, Source, Split, fingerprint_of, hold_out
 
 _WNID = re.compile(r"n\d{8}")
@@ -89,7 +98,7 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
         place = found.file, found.offset, found.length
         records.append(Record(split, number[wnid], found.name, *place, stamp=found.stamp))
     records.sort(key=lambda r: (r.split != "train", r.split != "val", r.label if r.split == "train" else 0, r.name))
-    notes = [f"{what}: {count} skipped" for what, count in sorted(listing.skipped.items())]
+    notes = notes_on_skipped(listing, len(listing.twins))
     used = chain((found for _, found in train), (found for _, _, found in held_out))
     if stray := sum(map(has_image_suffix, files)) - sum(map(has_image_suffix, used)):
         notes.append(f"image without a label (as the test images of 2012), or outside its folder: {stray} skipped")
