@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alexnet.core.config import fingerprint
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError
+from alexnet.data.packed import open_packed
+from alexnet.data.prepare import prepare
 from alexnet.data.transforms import Augmentation
 from alexnet.training import checkpoint, files, trainer
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.trainer import train
+from shared import make_photographs
 
 CPU = torch.device("cpu")
 QUIET = Machine(device=CPU, quiet=True)
@@ -183,6 +188,26 @@ def test_resuming_with_other_settings_is_refused_by_name(reference, tiny_config,
     other = replace(tiny_config, batch_size=4, augmentation=Augmentation(color_noise=0.2))
     with pytest.raises(UsageError, match=r"augmentation\.color_noise, batch_size"):
         train(other, tiny_set, tmp_path / "reference", QUIET, resume=True)
+
+
+def test_the_same_images_under_another_name_go_on_to_the_same_bytes(reference, tiny_config, tiny_set, tmp_path):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    train(replace(tiny_config, epochs=1), tiny_set, run, QUIET)
+    shutil.copytree(tiny_set.path, moved)
+    config = replace(tiny_config, data="./moved")
+    model = train(config, open_packed(moved), run, QUIET, resume=True).model
+    assert weights(model) == reference[0]
+    stored = json.loads((run / "config.json").read_text())
+    assert (stored["train"]["data"], stored["data"]["path"]) == ("./moved", str(moved))
+    assert stored["fingerprint"] == fingerprint(stored["train"])
+
+
+def test_other_images_under_the_same_name_are_refused(reference, tiny_config, tmp_path):
+    other = prepare(make_photographs(tmp_path / "photos", train=17), tmp_path / "other", size=36, workers=1)
+    before = (tmp_path / "reference" / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=rf"trained on other images than those of {tiny_config.data}"):
+        train(tiny_config, other, tmp_path / "reference", QUIET, resume=True)
+    assert (tmp_path / "reference" / "config.json").read_bytes() == before
 
 
 def test_training_on_a_subset_takes_the_same_images_every_epoch(tiny_config, tiny_set, tmp_path):

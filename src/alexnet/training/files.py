@@ -27,11 +27,12 @@ from alexnet.training.initial import Initial, Transfer
 CHECKPOINTS = KEEP + 2
 """At most on the disk at once: the newest, the best, and one being written."""
 
-NOT_COMPUTED = ("checkpoint_steps", "views")
-"""Fields of a run that may change when it resumes: no number of the training depends on them."""
+NOT_COMPUTED = ("checkpoint_steps", "views", "data")
+"""Fields of a run that may change when it resumes: no number of the training depends on them. The data is compared by its
+fingerprint, and may have another name."""
 
 NEVER_CHANGED = (
-    *("recipe", "network", "model", "preprocessing", "data", "size", "train_images", "seed"),
+    *("recipe", "network", "model", "preprocessing", "size", "train_images", "seed"),
     "optimizer.kind",
 )
 """Fields that decide the network, its input, the data or the draws, with all fields below them; the kind of the optimizer
@@ -104,7 +105,10 @@ def require_same_run(
     before = stored.get("train")
     changed = [d for d in differences(before, settings) if d not in NOT_COMPUTED]
     if stored.get("data", {}).get("fingerprint") != data.fingerprint:
-        changed.append("the content of the data")
+        raise UsageError(
+            f"{printable(run)} was trained on other images than those of {printable(config.data)}; resume with the same "
+            "images, whatever their folder is called now, or take another --out"
+        )
     if initial is not None and stored.get("initial", {}).get("fingerprint") != initial.fingerprint:
         changed.append("the initial weights")
     free = [name for name in changed if _may_change(name)]
@@ -176,6 +180,16 @@ def _record_change(
         write_json(run / "config.json", stored | {"history": history})
 
 
+def _record_place(run: Path, config: TrainConfig, data: PackedSet) -> None:
+    """Write down what the data of a run is called now, where that has changed: by that name it will be looked for."""
+    stored = read_settings(run)
+    if (stored["train"].get("data"), stored["data"]["path"]) == (config.data, str(data.path)):
+        return
+    settings = stored["train"] | {"data": config.data}
+    place = stored["data"] | {"path": str(data.path)}
+    write_json(run / "config.json", stored | {"train": settings, "data": place, "fingerprint": fingerprint(settings)})
+
+
 def open_run(
     config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool, change: bool = False
 ) -> Checkpoint | None:
@@ -204,6 +218,7 @@ def open_run(
                 "again with --init-from"
             )
         _record_change(run, config, changed, checkpoint)
+        _record_place(run, config, data)
     else:
         raise UsageError(
             f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
