@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -42,58 +42,60 @@ def train(arguments: list[str]) -> int:
             return 0 if arguments else 2
         raise UsageError(f"train needs the name of a recipe first: {', '.join(RECIPES)}")
     base = recipe(arguments[0])
-    from alexnet.training.config import TrainConfig
-
-    def options_with(settings: TrainConfig) -> Any:
-        @dataclass(frozen=True, kw_only=True)
-        class TrainOptions(DeviceOptions):
-            out: str
-            """Folder of the run."""
-            init_from: str | None = None
-            """Fine-tune: start from the weights of this run or model folder. Layers are taken over by name; the last one is new
-            if the classes are others. Single layers can learn slower or, at 0, stay as they are:
-            --optimizer.layer-lr conv1 0 conv2 0 conv3 0.1"""
-            resume: bool = False
-            """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
-            change: bool = False
-            """With --resume: go on with the other rates, schedule, noise or batches that this command names. What decides the
-            network or its data stays as it is."""
-            fresh: bool = False
-            """Delete an earlier run in this folder first."""
-            dry_run: bool = False
-            """Measure a few steps; say what the run would take in time, memory and disk."""
-            deterministic: bool = False
-            """On CUDA: deterministic algorithms only."""
-            resident: bool = False
-            """Keep all training images in the memory of the device, if they fit."""
-            layout: Literal["data", "towers", "hybrid"] = "data"
-            """Under torchrun: what each rank holds. data: the whole network; towers: half of it, as in 2012; hybrid: all
-            convolutions and a part of the fully connected layers. A batch is that of all ranks together."""
-            scheme: Literal["all", "turns", "slices"] = "all"
-            """Of the layout hybrid: whose images the fully connected layers see at a time."""
-            exchange: Literal["full", "bfloat16"] = "full"
-            """What activations and gradients travel as between ranks."""
-            accumulate: int = 1
-            """Compute each batch in so many parts, one after the other: for batches that do not fit into the memory."""
-            config: Annotated[TrainConfig, tyro.conf.arg(name="")] = settings
-
-        TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
-        return TrainOptions
-
-    verb = f"train {arguments[0]}"
-    options = parse(options_with(base), verb, arguments[1:])
+    from alexnet.cli.options import value_of
+    from alexnet.cli.train_options import DECIDED, FIRST, refuse_unused, with_kinds
     from alexnet.core.config import from_json, to_json
     from alexnet.core.console import mute, say
     from alexnet.distributed import launch as job
     from alexnet.recipes.run import open_data, plan, run
+    from alexnet.training.config import TrainConfig
     from alexnet.training.files import stored_config
     from alexnet.training.initial import load_initial
 
-    out, in_job = Path(options.out), job.in_job()
+    in_job, named = job.in_job(), value_of(arguments, "out")
+    if named and ("--resume" in arguments or job.restarted()):
+        stored = stored_config(Path(named))
+        if stored is not None and stored.recipe == base.recipe:
+            base = stored  # what the command does not say stays as it is
+    base, rest = with_kinds(base, arguments[1:])
+
+    @dataclass(frozen=True, kw_only=True)
+    class TrainOptions(DeviceOptions):
+        out: str
+        """Folder of the run."""
+        init_from: str | None = None
+        """Fine-tune: start from the weights of this run or model folder. Layers are taken over by name; the last one is new
+        if the classes are others. Single layers can learn slower or, at 0, stay as they are:
+        --optimizer.layer-lr conv1 0 conv2 0 conv3 0.1"""
+        resume: bool = False
+        """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
+        change: bool = False
+        """With --resume: go on with the other rates, schedule, noise or batches that this command names. What decides the
+        network or its data stays as it is."""
+        fresh: bool = False
+        """Delete an earlier run in this folder first."""
+        dry_run: bool = False
+        """Measure a few steps; say what the run would take in time, memory and disk."""
+        deterministic: bool = False
+        """On CUDA: deterministic algorithms only."""
+        resident: bool = False
+        """Keep all training images in the memory of the device, if they fit."""
+        layout: Literal["data", "towers", "hybrid"] = "data"
+        """Under torchrun: what each rank holds. data: the whole network; towers: half of it, as in 2012; hybrid: all
+        convolutions and a part of the fully connected layers. A batch is that of all ranks together."""
+        scheme: Literal["all", "turns", "slices"] = "all"
+        """Of the layout hybrid: whose images the fully connected layers see at a time."""
+        exchange: Literal["full", "bfloat16"] = "full"
+        """What activations and gradients travel as between ranks."""
+        accumulate: int = 1
+        """Compute each batch in so many parts, one after the other: for batches that do not fit into the memory."""
+        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = base
+
+    TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__
+    options = parse(TrainOptions, f"train {arguments[0]}", rest, first=FIRST, decided=DECIDED)
+    refuse_unused(options.config, base, rest)
+    config, out = options.config, Path(options.out)
     resume, change, fresh = options.resume or job.restarted(), options.change, options.fresh
-    if resume and (stored := stored_config(out)) is not None and stored.recipe == base.recipe:
-        options = parse(options_with(stored), verb, arguments[1:])  # what the command does not say stays as it is
-    config = options.config
     machine = replace(
         machine_of(replace(options, device="cpu") if in_job else options),
         deterministic=options.deterministic,
@@ -109,6 +111,12 @@ def train(arguments: list[str]) -> int:
         raise UsageError("--change needs --resume: it goes on with a run under other settings")
     if options.accumulate < 1:
         raise UsageError(f"--accumulate is {options.accumulate}; it must be at least 1")
+    if options.scheme != "all" and options.layout != "hybrid":
+        raise UsageError(f"--scheme {options.scheme} has no effect here: it needs --layout hybrid")
+    if options.exchange != "full" and not in_job:
+        raise UsageError(
+            f"--exchange {options.exchange} has no effect here: it needs several ranks, started with torchrun"
+        )
     if options.layout != "data" and not in_job:
         raise UsageError(
             f"--layout {options.layout} is of several ranks: start them with torchrun --nproc-per-node N -m alexnet train ..."

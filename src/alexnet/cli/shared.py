@@ -8,13 +8,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from alexnet.cli.helptext import help_text
+from alexnet.cli.options import given, options_of, spelled
 from alexnet.core.errors import AlexNetError, UsageError, as_text, printable, refused
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ FORMULA_SIGNS = tuple("=+-@＝＋－＠")
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """Where to compute."""
+    """Machine and output."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -46,26 +48,45 @@ class DeviceOptions:
     """One JSON document on stdout."""
 
 
-def parse(cls: type[Options], verb: str, arguments: list[str]) -> Options:
+def parse(
+    cls: type[Options],
+    verb: str,
+    arguments: list[str],
+    *,
+    first: Sequence[str] = (),
+    decided: Mapping[str, str] = {},
+) -> Options:
     """The options of a verb. What tyro says of wrong ones, in a frame of several lines, becomes one :class:`UsageError`. So
-    does an empty word, such as an unset variable of a shell leaves: as a path it would mean the working folder."""
+    does an empty word, such as an unset variable of a shell leaves: as a path it would mean the working folder.
+
+    ``--help`` prints the help and exits; ``first``: the fields whose options it explains before all others, for a verb with
+    many. ``decided``: fields that the program sets, and by what; to give one is refused."""
+    names = given(arguments)
+    if {"-h", "--help", "--help-all"} & {*arguments}:
+        opened = {name.rpartition(".")[0] for name in names if name.endswith(".kind")}
+        everything = "--help-all" in arguments
+        print(help_text(cls, verb, first=first, opened=opened, hidden=decided, all=everything), end="")
+        raise SystemExit(0)
     if "" in arguments:
         before = arguments[arguments.index("") - 1] if arguments.index("") else verb
         raise UsageError(f"the value after {printable(before)} is empty; give one, or leave the option out")
+    for name in names:
+        if name in decided:
+            raise UsageError(f"--{name.replace('_', '-')} cannot be set: {decided[name]}; leave it out")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 cls,
                 prog=f"alexnet {verb}",
-                args=arguments,
+                args=spelled(cls, arguments),
                 config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff, tyro.conf.SuppressFixed),
             )
     except SystemExit as exit:
         if exit.code == 0:
             raise
     except ValueError as error:  # a settings dataclass refused its fields
-        raise UsageError(printable(error)) from None
+        raise UsageError(_by_option(cls, printable(error))) from None
     raise UsageError(f"{_fault(cls, verb, arguments, said.getvalue())}; `alexnet {verb} --help` lists the options")
 
 
@@ -74,16 +95,41 @@ def _fault(cls: type, verb: str, arguments: Sequence[str], said: str) -> str:
     lines = [re.sub(r"[\s│╭╮╰╯─-]+$|^[\s│╭╮╰╯─]+", "", line) for line in said.splitlines()]
     text = re.sub(r"\s+", " ", " ".join(line for line in lines[1:] if line)).partition(" For full helptext")[0]
     if text.startswith("Missing from"):
-        words = [f for f in fields(cls) if f.type == Word and f.default is MISSING]
-        names = [f.name.upper() for f in words[len(words) - lines.count("STR") :]]
+        places = [f for f in fields(cls) if f.type == Word and f.default is MISSING]
+        names = [f.name.upper() for f in places[len(places) - lines.count("STR") :]]
         return f"{verb} lacks {', '.join(names + re.findall(r'(?<= )--[a-z-]+(?= [A-Z{])', text))}"
+    values = {option.name: _in_words(option.values) for option in options_of(cls)}
+    if match := re.match(r"Missing value for argument '(--[\w.-]+)", text):
+        return f"{match[1]} needs {values.get(match[1], 'a value')}"
+    if match := re.match(r"invalid choice '(.*)' for argument '(--[\w.-]+)'", text):
+        return f"{match[2]} is {printable(match[1])[:60]}; it takes {values.get(match[2], 'another value')}"
     option, _, takes = text.partition(" Argument helptext: ")[2].partition(" ")
     if text.startswith("Error parsing --") and takes:
-        given = [b for a, b in itertools.pairwise(arguments) if a.replace("_", "-") == option]
-        return f"{option} is {printable(given[-1])[:60] if given else 'wrong'}; it takes {takes.partition(' ')[0]}"
+        words = [b for a, b in itertools.pairwise(arguments) if a.replace("_", "-") == option]
+        wanted = values.get(option, takes.partition(" ")[0])
+        return f"{option} is {printable(words[-1])[:60] if words else 'wrong'}; it takes {wanted}"
+    if text.startswith("Error parsing config"):  # a settings dataclass within another refused its fields
+        return _by_option(cls, printable(text.partition(": ")[2]))
     unknown, _, meant = text.partition(" Perhaps you meant: ")
     near = re.findall(r"(?<![\w-])--[a-z][\w.-]*", meant)[:1]
     return printable(unknown)[:150].rstrip(".") + (f" (perhaps {near[0]})" if near else "")
+
+
+def _by_option(cls: type, message: str) -> str:
+    """A message of a settings dataclass with its fields by the names of their options."""
+    names = {}
+    for option in options_of(cls):
+        names[option.path] = names[f"{option.owner.__name__}.{option.field}"] = f"--{option.path.replace('_', '-')}"
+    message = re.sub(r"\bTrainConfig\.(?=\w+\.)", "", message)
+    return re.sub(r"[A-Za-z]\w*\.\w+", lambda match: names.get(match[0], match[0]), message)
+
+
+def _in_words(values: str) -> str:
+    """What an option takes, in a sentence."""
+    if values.startswith("{"):
+        return "one of " + values[1:-1].replace(",", ", ")
+    in_words = {"N": "a whole number", "X": "a number", "N N": "two whole numbers", "X X": "two numbers"}
+    return {**in_words, "N ...": "whole numbers", "X ...": "numbers"}.get(values, f"a value ({values})")
 
 
 def check_threads(threads: int | None) -> None:

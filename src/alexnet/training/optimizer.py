@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError, printable
@@ -32,9 +33,9 @@ class OptimizerConfig:
     """Of the biases. The paper does not say; the 2012 program used none."""
     beta2: float = 0.999
     """AdamW only."""
-    layer_lr: tuple[tuple[str, float], ...] = ()
+    layer_lr: Annotated[tuple[tuple[str, float], ...], tyro.conf.arg(metavar="LAYER X ...")] = ()
     """Factors on both rates of single layers, as (layer, factor); 0 freezes the layer."""
-    layer_weight_decay: tuple[tuple[str, float], ...] = ()
+    layer_weight_decay: Annotated[tuple[tuple[str, float], ...], tyro.conf.arg(metavar="LAYER X ...")] = ()
     """Decay of the weights of single layers, as (layer, decay), where it is not ``weight_decay``."""
 
     def __post_init__(self) -> None:
