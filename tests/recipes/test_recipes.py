@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from alexnet.claims.scales import smoke
 from alexnet.core.config import from_json, to_json
 from alexnet.core.errors import UsageError
 from alexnet.models import list_models
+from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import RECIPES, recipe
 from alexnet.training.config import TrainConfig
 from alexnet.training.schedule import Plateau, Staged
@@ -28,6 +30,31 @@ def test_network_and_preprocessing_agree(name):
     config = recipe(name)
     assert config.model.input_size == config.preprocessing.crop
     assert config.model.in_channels == config.preprocessing.channels
+
+
+def unread_pixels(model: AlexNetConfig) -> list[int]:
+    """Rows (and columns) at the end of each pool's input that none of its windows reads; negative: zeros that it reads beyond."""
+    side, left = model.input_size + model.overhang_pixels(), []
+    for kernel, stride, padding, stage in zip(
+        model.conv_kernels, model.conv_strides, model.conv_padding, model.stages, strict=True
+    ):
+        left.append((side + 2 * padding - kernel) % stride - (model.overhang_pixels() if not left else 0))
+        side = (side + 2 * padding - kernel) // stride + 1
+        if "pool" in stage:
+            left.append((side - model.pool_size) % model.pool_stride)
+            side = (side - model.pool_size) // model.pool_stride + 1
+    return left
+
+
+@pytest.mark.parametrize("config", [recipe("quickstart"), smoke().network], ids=["quickstart", "claims at smoke"])
+def test_networks_of_our_own_read_their_input_evenly(config):
+    # Else every map of what an answer rests on leans to the upper left.
+    assert not any(unread_pixels(config.model))
+
+
+def test_the_paper_network_reads_three_zeros_beyond_the_edge_and_its_pools_leave_nothing_out():
+    # 224 + 3 pixels give 55; 55 to 27, 27 to 13 and 13 to 6 are exact.
+    assert unread_pixels(recipe("paper2012").model) == [-3, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_paper2012_is_section_5():
