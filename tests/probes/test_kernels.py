@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -18,7 +19,7 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.models import create_model, default_preprocessing
 from alexnet.models.folder import save_model_folder
 from alexnet.probes.kernels import conv1_kernels, conv2_patterns, kernels_of, read_conv1, save_kernels
-from alexnet.report.pictures.kernels import columns_of, draw_kernels, mosaic, shaded
+from alexnet.report.pictures.kernels import columns_of, draw_kernels, shaded, show_tiles
 
 RGB = Preprocessing(mean="none")
 BGR = Preprocessing(mean="none", channel_order="bgr")
@@ -155,13 +156,13 @@ def test_shades_on_their_own_scale_and_on_one_for_all() -> None:
 
 def test_a_mosaic_has_every_tile_in_its_place() -> None:
     tiles_KRSC = np.broadcast_to(np.arange(5, dtype=np.uint8)[:, None, None, None], (5, 2, 3, 3))
-    sheet_HWC = mosaic(tiles_KRSC, 3)
-    assert sheet_HWC.shape == (5, 11, 3)
-    for k in range(5):
+    axes = Figure().add_subplot()
+    show_tiles(axes, tiles_KRSC, 3)
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 11), (5, 0))
+    for k, image in enumerate(axes.get_images()):
         top, left = 3 * (k // 3), 4 * (k % 3)
-        assert (sheet_HWC[top : top + 2, left : left + 3] == k).all()
-    assert (sheet_HWC[2] == 255).all()
-    assert (sheet_HWC[3:, 8:] == 255).all()
+        assert tuple(image.get_extent()) == (left, left + 3, top + 2, top)
+        assert (np.asarray(image.get_array()) == k).all()
 
 
 @pytest.mark.parametrize(("num", "columns"), [(96, 16), (48, 16), (64, 16), (40, 10), (5, 5), (17, 16)])
@@ -177,8 +178,8 @@ def test_the_picture_has_a_panel_for_each_tower_and_says_the_scale() -> None:
     ]
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["48", "64", "80"]
     assert "one scale for all" in figure.get_suptitle()
-    (panel,) = figure.axes[0].get_images()
-    assert np.asarray(panel.get_array()).shape == (3 * 12 - 1, 16 * 12 - 1, 3)
+    assert len(figure.axes[0].get_images()) == 48
+    assert (figure.axes[0].get_xlim(), figure.axes[0].get_ylim()) == ((0, 16 * 12 - 1), (3 * 12 - 1, 0))
 
 
 # Command --------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from alexnet.models.folder import save_model_folder
 from alexnet.probes import tsne
 from alexnet.probes.tsne import center_pixels, chance_purity, grid_cells, neighbors_of_own_class, tsne_map
 from alexnet.report.pictures import save_figure
-from alexnet.report.pictures.tsne import BORDER, CLASS_COLORS, point_maps, thumbnail_map
+from alexnet.report.pictures.tsne import BORDER, CLASS_COLORS, NOBODY, TITLE_PIXELS, point_maps, thumbnail_map
 
 NAMES = ["$ash", "_birch", "cedar\n"]
 INPUT = Preprocessing(resize=28, crop=24, mean="none", scale=1 / 255)
@@ -161,7 +161,7 @@ def test_the_sheet_shows_each_thumbnail_in_its_cell_and_frame() -> None:
     assert np.array_equal(sheet[:step, :step][inner, inner], thumbnails[1])
     assert np.array_equal(sheet[:step, step:][inner, inner], thumbnails[2])
     assert np.array_equal(sheet[step:, step:][inner, inner], thumbnails[0])
-    assert (sheet[step:, :step] == 255).all()  # nobody's cell
+    assert (sheet[step:, :step] == NOBODY).all()
     assert sheet[-1, -1].tolist() == [0, 0x72, 0xB2] == sheet[0, -1].tolist()
     assert CLASS_COLORS[0] == "#0072B2"
     with pytest.raises(ValueError, match="two thumbnails share a cell"):
@@ -188,6 +188,9 @@ def test_up_to_twenty_classes_have_a_legend_of_their_own_looks(tmp_path: Path) -
     figure = point_maps(document(20))
     (legend,) = figure.legends
     assert [text.get_text().strip() for text in legend.get_texts()][:4] == ["$a^$", "_b", "c\\n", "class 3"]
+    for axes, title in zip(figure.axes, ("Map by fc7", "Map by pixels"), strict=True):
+        assert axes.get_title().startswith(title)
+        assert [text.get_text() for text in axes.texts][:3] == ["$a^$", "_b", "c\\n"]  # each at its cluster
     looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
     assert len(looks) == 20
     many = point_maps(document(21))
@@ -256,12 +259,12 @@ def test_the_command_writes_and_prints(
     assert document["environment"]["torch"] == torch.__version__
     with Image.open(tmp_path / "probes" / "tsne-thumbnails-f6.png") as image:
         sheet = (
-            np.asarray(image).reshape(7, 100, 7, 100, 3).swapaxes(1, 2)
+            np.asarray(image.convert("RGB"))[TITLE_PIXELS:].reshape(7, 100, 7, 100, 3).swapaxes(1, 2)
         )  # 42 thumbnails of 96 + 2 x 2 pixels on 7 x 7
     shown = [0, 0, 0]
     for cell in sheet.reshape(49, 100, 100, 3):
         frame = "#" + cell[0, 0].tobytes().hex().upper()
-        if frame != "#FFFFFF":
+        if frame != "#A0A0A0":  # nobody's cell
             bands = [cell[2 + 31 * k : 31 + 31 * k].mean() for k in range(3)]  # a picture is bright where its class is
             assert CLASS_COLORS.index(frame) == np.argmax(bands)
             shown[int(np.argmax(bands))] += 1

@@ -47,8 +47,9 @@ def test_errors_are_compared_where_protocols_are_equal(runs: list[Path], tmp_pat
     page = read_page(write_comparison(runs, tmp_path / "page.html"))
     # 15 and 6 of 60: 25 % and 10 %, 15 points; 196 * sqrt((.25 * .75 + .1 * .9) / 60) = 13.3.
     for said in [
-        "3 runs compared", "A a alexnet_2012 on shapes, recipe quickstart B b", "A 25.0 % 15 1.7 % 1 60 0.6543 B 10.0 % 6",
-        "0.6543 −15.0 ± 13.3 C 25.0 % 15", "0.6543 protocol differs Not all of these were measured alike",
+        "3 runs compared", "A a alexnet_2012 on shapes, recipe quickstart B b",
+        "A 25.0 % 15.8 to 37.2 % 15 1.7 % 1 60 0.6543 B 10.0 % 4.7 to 20.1 % 6",
+        "0.6543 −15.0 ± 13.3 C 25.0 % 15.8 to 37.2 % 15", "0.6543 protocol differs Not all of these were measured alike",
         "They differ in: A B C averaging mean of softmax mean of softmax of logits preprocessing.resize 256 256 64",
         "Center view", "+0.0 ± 16.4",
         "The protocols differ",
@@ -62,7 +63,7 @@ def test_another_number_of_images_is_another_protocol(runs: list[Path], tmp_path
         edit(runs[1] / "results" / f"{name}.json", n=61)
     page = read_page(write_comparison(runs[:2], tmp_path / "page.html"))
     assert "They differ in: A B images 60 61" in page.text
-    assert "±" not in page.text.partition("± is the 95 %")[0]
+    assert "±" not in page.text.partition("Intervals are what")[0]
 
 
 def test_differences_of_settings_and_machines_are_named(runs: list[Path], tmp_path: Path, read_page: ReadPage) -> None:
@@ -164,3 +165,22 @@ def test_a_wrong_invocation_writes_nothing(
     with pytest.raises(UsageError, match=said):
         report(arguments)
     assert not list(tmp_path.rglob("*.html"))
+
+
+def test_errors_are_points_with_wilsons_interval_on_one_axis(
+    runs: list[Path], tmp_path: Path, read_page: ReadPage
+) -> None:
+    page = read_page(write_comparison(runs[:2], tmp_path / "page.html"))
+    assert (
+        "4.7 to 37.2 %" in page.text
+    )  # of 6 and of 15 errors of 60, from the lower end of one to the upper of the other
+    # 15 / 60: from 15.78 to 37.23, 25; on an axis from 4.66 to 37.23 those are 34.1, 100 and 62.4 %.
+    assert "--low: 34.1%; --at: 62.4%; --high: 100.0%" in page.source
+
+
+def test_fingerprints_are_shown_by_their_first_digits(runs: list[Path], tmp_path: Path, read_page: ReadPage) -> None:
+    for run, digit in zip(runs[:2], "ab", strict=True):
+        edit(run / "config.json", data__fingerprint=digit * 64)
+    page = read_page(write_comparison(runs[:2], tmp_path / "page.html"))
+    assert "data.fingerprint aaaaaaaaaaaa… bbbbbbbbbbbb…" in page.text
+    assert "a" * 13 not in page.text

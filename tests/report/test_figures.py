@@ -221,3 +221,22 @@ def test_the_colors_of_a_figure_are_told_apart_by_every_eye(scheme: int, eye: An
         for i, one in enumerate(seen):
             for other in seen[:i]:
                 assert np.linalg.norm(one - other) > 20  # a just noticeable difference is 2.3
+
+
+def test_before_the_first_epoch_ends_curves_are_against_steps_and_say_so() -> None:
+    steps = {"step": [1.0, 2.0, 3.0], "loss": [3.0, 2.0, 1.0]}
+    svg = training_curves(make_log([], **steps))
+    assert 'aria-label="Loss, nats, against steps"' in svg
+    assert re.findall(r">(epoch|step)</text>", svg) == ["step"] * 4
+    svg = training_curves(make_log([{"epoch": 1, "step": 3, "train_loss": 2.0}], **steps))
+    assert re.findall(r">(epoch|step)</text>", svg) == ["epoch"] * 4
+
+
+@pytest.mark.parametrize("last", [1e-12, 0.0])
+def test_the_end_of_a_cosine_does_not_flatten_the_axis_of_rates(last: float) -> None:
+    log = make_log([], step=[1.0, 2.0, 3.0, 4.0], lr=[0.02, 0.01, 0.002, last])
+    rates = training_curves(log).split("<svg")[3]
+    (points,) = curves(rates, "ink")
+    y = [point[1] for point in points[:3]]
+    assert y[2] - y[0] > 50  # of 1.8 inches less title and axis, 70 points: a decade, not a tenth of eleven
+    assert "1e-" not in rates

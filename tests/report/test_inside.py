@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from alexnet.report import inside
 from alexnet.report.inside import AS_IT_IS_BYTES, MAX_WIDTH, read_sections
+from alexnet.report.pictures import save_figure, show_at
 
 
 def noise(path: Path, width: int, height: int) -> None:
@@ -140,3 +143,38 @@ def test_what_numbers_in_a_picture_stand_for_is_below_it(tmp_path: Path) -> None
     (tmp_path / "tsne.json").write_text(json.dumps({"numbered": {"tsne.png": {"[1]": "猫", "[2]": "狗"}}}))
     (section,) = read_sections(tmp_path, [])
     assert [picture.numbered for picture in section.pictures] == ["[1] 猫, [2] 狗", ""]
+
+
+def test_photographs_are_told_from_what_a_dark_page_turns_dark(tmp_path: Path) -> None:
+    figure = Figure(figsize=(2, 1))
+    axes = figure.add_axes((0.5, 0, 0.5, 1))
+    axes.set_axis_off()
+    show_at(axes, np.full((2, 2, 3), 255, dtype=np.uint8), 0, 0, 2, 2)  # as white as the paper
+    save_figure(figure, tmp_path / "maps.png")
+    noise(tmp_path / "maps-other.png", 3, 2)
+    ((picture, other),) = (section.pictures for section in read_sections(tmp_path, []))
+    assert (picture.is_plain, other.is_plain) == (False, True)
+    opaque = np.asarray(decoded(picture.photographs))[..., 3] == 255
+    assert opaque.shape == (150, 300)
+    assert opaque[:, 150:].all()
+    assert not opaque[:, :150].any()
+
+
+@pytest.mark.parametrize(
+    "said", ["", "a,b", "1,2,3", "9,9,1,1", "-1,0,5,5", "99999999999999999999,0,1,1", "0,0,\u0663,5"]
+)
+def test_wrong_places_of_photographs_are_passed_over(tmp_path: Path, said: str) -> None:
+    chunks = PngInfo()
+    chunks.add_text("Photographs", said)
+    Image.new("RGB", (4, 4)).save(tmp_path / "maps.png", pnginfo=chunks)
+    (section,) = read_sections(tmp_path, [])
+    assert len(section.pictures) == 1
+
+
+def test_no_text_of_a_picture_is_below_nine_pixels_in_a_report(tmp_path: Path) -> None:
+    for inches in (4.0, 13.0):
+        figure = Figure(figsize=(inches, 1))
+        text = figure.text(0, 0.5, "small", fontsize=3)
+        save_figure(figure, tmp_path / "a.png")
+        shown = min(1.0, 944 / (150 * inches))
+        assert text.get_fontsize() * 150 / 72 * shown == pytest.approx(9)

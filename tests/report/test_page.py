@@ -270,3 +270,16 @@ def test_a_small_result_of_very_many_classes_takes_no_memory_of_their_square(tmp
     page = write_report(tmp_path).read_text("utf-8")
     assert "by blocks of" in page
     assert 'class="zoom"' not in page
+
+
+@pytest.mark.parametrize(
+    ("side", "said"), [(11, "Long training on photographs makes edges"), (7, "Kernels of 7 × 7 pixels are too small")]
+)
+def test_the_caption_of_kernels_calls_no_trained_network_untrained(
+    tmp_path: Path, make_run: Callable[..., Path], read_page: Callable[[Path], Any], side: int, said: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    np.save(run / "results" / "conv1.npy", np.ones((8, 3, side, side), dtype=np.float32))
+    page = read_page(write_report(run))
+    assert said in page.text
+    assert "untrained" not in page.text

@@ -70,8 +70,8 @@ def run(arguments: list[str]) -> int:
         tsne_map,
     )
     from alexnet.recipes.run import data_of, provenance
-    from alexnet.report.pictures import save_image, save_pictures
-    from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_map
+    from alexnet.report.pictures import save_pictures
+    from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_figure, thumbnail_map
 
     require_scikit_learn()
     machine = machine_of(options)
@@ -155,17 +155,17 @@ def run(arguments: list[str]) -> int:
             "maps": {what: np.round(found.xy_N2.astype(float), 4).tolist() for what, found in maps.items()},
         },
     }
-    clear_probe(folder, "tsne.json", "tsne.png", "tsne-thumbnails-*.png")
-    files = ["tsne.json", "tsne.png"]
-    document["numbered"] = save_pictures(folder, {"tsne.png": point_maps(document)})
-    write_json(folder / "tsne.json", document)
+    pictures = {"tsne.png": point_maps(document)}
     place_N = np.unique(label_N, return_inverse=True)[1]
     for what, found in maps.items():
         cell_N, side = grid_cells(found.xy_N2[shown])
         size = max(24, min(96, SHEET // side - 2 * BORDER))
         thumbnails_NSSC = _thumbnails(split, image_N[shown], size)
-        files.append(f"tsne-thumbnails-{what}.png")
-        save_image(thumbnail_map(thumbnails_NSSC, cell_N, side, place_N[shown]), folder / files[-1])
+        sheet_HWC = thumbnail_map(thumbnails_NSSC, cell_N, side, place_N[shown])
+        pictures[f"tsne-thumbnails-{what}.png"] = thumbnail_figure(sheet_HWC, what)
+    clear_probe(folder, "tsne.json", "tsne.png", "tsne-thumbnails-*.png")
+    document["numbered"] = save_pictures(folder, pictures)
+    write_json(folder / "tsne.json", document)
 
     if options.json:
         print_json(document)
@@ -178,7 +178,7 @@ def run(arguments: list[str]) -> int:
             f"{figures['neighbor_purity_in_space']:.1%}), silhouette {found.map_silhouette:+.3f}, "
             f"trustworthiness {found.trustworthiness:.3f}"
         )
-    print(f"in {printable(folder)}: {', '.join(files)}")
+    print(f"in {printable(folder)}: {', '.join(['tsne.json', *pictures])}")
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from alexnet.core.errors import UsageError, printable
+from alexnet.core.intervals import wilson
 from alexnet.report import figures, tables
 from alexnet.report.figures import letter
 from alexnet.report.files import RunFiles, read_run
@@ -78,12 +79,19 @@ def _errors(name: str, runs: Sequence[RunFiles]) -> dict[str, Any]:
     found = {letter(i): run.results[name] for i, run in enumerate(runs) if name in run.results}
     protocols = [{**result.protocol, "images": result.n} for result in found.values()]
     first = next(iter(found.values()))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (of, result), protocol in zip(found.items(), protocols, strict=True):
         differs = bool(tables.differing([protocols[0], protocol]))
         points = "" if differs or result is first else _difference(first, result)
         rows.append({"letter": of, "result": result, "differs": differs, "points": points})
+    intervals = [wilson(row["result"].top1_errors, row["result"].n) for row in rows]
+    start, end = min(low for low, _ in intervals), max(high for _, high in intervals)
+    for row, (low, high) in zip(rows, intervals, strict=True):
+        places = (low, row["result"].top1_errors / row["result"].n, high)
+        row["low"], row["interval"] = low, f"{100 * low:.1f} to {100 * high:.1f} %"
+        row["places"] = [round(100 * (place - start) / (end - start or 1.0), 1) for place in places]
     return {
+        "axis": f"{100 * start:.1f} to {100 * end:.1f} %",
         "name": name,
         "views": first.views_in_words,
         "letters": list(found),

@@ -42,6 +42,8 @@ RUN_MARKERS = "os^Dv"
 
 DASHED, DOTTED = RUN_DASHES[1:3]
 MAX_POINTS = 600
+LOWEST_RATE = 1e5
+"""A rate this many times lower than the highest is off the axis."""
 """A longer curve is drawn by means of neighboring points."""
 
 
@@ -64,10 +66,11 @@ class Line:
 
 
 def training_curves(log: Log) -> str:
-    """Loss, error, learning rate and speed against epochs, as four ``<svg>`` elements. Values that are absent or not finite
-    leave a gap. Empty if there is nothing to draw."""
+    """Loss, error, learning rate and speed against epochs, as four ``<svg>`` elements; against steps while no epoch is finished.
+    Values that are absent or not finite leave a gap. Empty if there is nothing to draw."""
     epochs, steps = log.epochs, {name: np.array(values) for name, values in log.steps.items()}
     at_epochs, at_steps = column(epochs, "epoch"), _epochs_of_steps(steps["step"], epochs)
+    against = "epoch" if epochs else "step"
 
     def of_epochs(name: str, scale: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return at_epochs, scale * column(epochs, name)
@@ -84,10 +87,10 @@ def training_curves(log: Log) -> str:
     ]
     speed = Line(at_steps, steps["images_per_second"], INK, width=1.2)
     panels = [
-        _panel("Loss, nats", loss),
-        _panel("Error, %", error, floor=0),
-        _panel("Learning rate", [_rate(log, Line(at_steps, steps["lr"], INK, width=1.2))], low=True, log=True),
-        _panel("Images a second", [speed], low=True, floor=0),
+        _panel("Loss, nats", loss, against),
+        _panel("Error, %", error, against, floor=0),
+        _panel("Learning rate", [_rate(log, Line(at_steps, steps["lr"], INK, width=1.2))], against, low=True, log=True),
+        _panel("Images a second", [speed], against, low=True, floor=0),
     ]
     return "\n".join(svg for svg, drawn in panels) if any(drawn for _, drawn in panels) else ""
 
@@ -188,14 +191,15 @@ STYLE: Any = {
 def _panel(
     title: str,
     lines: Sequence[Line],
+    against: str = "epoch",
     *,
     low: bool = False,
     floor: float | None = None,
     log: bool = False,
     legend: bool = True,
 ) -> tuple[str, bool]:
-    """A small figure against epochs, as an ``<svg>`` element that says in words where its lines begin and end; and whether
-    there was anything to draw. It is of a size that can be read on a phone."""
+    """A small figure against epochs or steps, as an ``<svg>`` element that says in words where its lines begin and end; and
+    whether there was anything to draw. It is of a size that can be read on a phone."""
     with matplotlib.rc_context(STYLE):
         width, height = 4.8, 1.8 if low else 3.2
         figure = Figure(figsize=(width, height))
@@ -210,13 +214,13 @@ def _panel(
         for line in drawn:
             draw_line(axes, line)
         dress(axes, title, floor=floor, log=log, legend=legend)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(against)
         ends = [
             f"{line.label} {line.y[line.finite][0]:.3g} to {line.y[line.finite][-1]:.3g}"
             for line in drawn
             if line.label
         ]
-        return svg_of(figure, f"{title}, against epochs" + (f": {'; '.join(ends)}" if ends else "")), bool(drawn)
+        return svg_of(figure, f"{title}, against {against}s" + (f": {'; '.join(ends)}" if ends else "")), bool(drawn)
 
 
 def draw_line(axes: Axes, line: Line) -> None:
@@ -248,9 +252,9 @@ def dress(axes: Axes, title: str, *, floor: float | None, log: bool, legend: boo
         axes.set_yticks([])
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=SOFT)
         return
-    lows, highs = zip(*((np.nanmin(line.get_ydata()), np.nanmax(line.get_ydata())) for line in axes.lines), strict=True)
-    if log and min(lows) > 0 and max(highs) > 3 * min(lows):
+    if log and (shown := _decades(axes)) and shown[1] > 3 * shown[0]:
         axes.set_yscale("log")
+        axes.set_ylim(shown[0] / 1.5, shown[1] * 1.5)
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     elif floor is not None:
@@ -258,6 +262,17 @@ def dress(axes: Axes, title: str, *, floor: float | None, log: bool, legend: boo
     if legend and any(not str(line.get_label()).startswith("_") for line in axes.lines):
         above: Any = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.0}  # no curve is there
         axes.legend(**above, ncols=3, labelcolor=SOFT, fontsize=9, handlelength=1.8, columnspacing=1.2)
+
+
+def _decades(axes: Axes) -> tuple[float, float] | None:
+    """The lowest and highest value worth room on a logarithmic axis. What a schedule ends with, 0 or next to nothing, would
+    press all that comes before it into a strip."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines])
+    values = values[np.isfinite(values)]
+    if not len(values) or values.max() <= 0:
+        return None
+    high = float(values.max())
+    return float(values[values >= high / LOWEST_RATE].min()), high
 
 
 def svg_of(figure: Figure, title: str) -> str:

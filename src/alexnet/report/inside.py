@@ -24,12 +24,13 @@ from alexnet.core.runs import read_file
 from alexnet.report import tables
 from alexnet.report.files import read_object
 from alexnet.report.lettering import legend
+from alexnet.report.pictures import PHOTOGRAPHS
 
 PROBES = {
     "kernels": (
         "Kernels, tower by tower",
-        "The weights of a layer as pictures (Figure 3 of the paper): edges, gratings and spots of color where a network has "
-        "learned, noise where it has not.",
+        "The weights of a layer as pictures (Figure 3 of the paper). Long training on photographs makes edges, gratings and "
+        "spots of color of large kernels; small ones look like noise even where a network has learned.",
     ),
     "towers": (
         "How the towers share the work",
@@ -75,6 +76,7 @@ AS_IT_IS_BYTES = 400_000
 ROOM_BYTES = 6_000_000
 """For all pictures of probes; in a page they take a third more."""
 MAX_FIGURES = 24
+MAX_BOXES = 10_000
 NO_HEADLINES = ("seed",)
 """Numbers at the top of a probe's JSON that are no finding."""
 PROVENANCE = ("protocol", "n", "seed", "model", "data", "environment")
@@ -83,10 +85,14 @@ PROVENANCE = ("protocol", "n", "seed", "model", "data", "environment")
 @dataclass(frozen=True)
 class Picture:
     source: str
-    """A data URI."""
+    """A data URI; of a picture that tells its photographs apart all but these."""
     text: str
     width: int
     height: int
+    photographs: str = ""
+    """Of those a data URI, transparent elsewhere. They stay as they are on a dark page, where the rest is turned dark."""
+    is_plain: bool = True
+    """It does not say what in it are photographs, and stays as it is."""
     numbered: str = ""
     """What numbers stand for in it, where names could not be written."""
 
@@ -112,17 +118,25 @@ def read_sections(folder: Path, faults: list[str]) -> list[Section]:
         for path in sorted(folder.glob(f"{name}*.png"), key=lambda path: path.stem):
             said = words.get(path.name) if isinstance(words, Mapping) else None
             try:
-                content, kind, width, height = _fit(path)
+                fitted = _fit(path)
             except (AlexNetError, OSError) as error:
                 faults.append(f"probes/{path.name} is not readable: {error}")
                 continue
-            if len(content) > room:
+            size = len(fitted.ink) + len(fitted.photographs)
+            if size > room:
                 faults.append(f"probes/{path.name} is left out: the pictures of the page have {ROOM_BYTES / 1e6:g} MB")
                 continue
-            room -= len(content)
-            source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-            text = said if isinstance(said, str) else f"{title} ({path.stem})"
-            pictures.append(Picture(source, text, width, height, _numbered(document, path.name)))
+            room -= size
+            picture = Picture(
+                _data_uri(fitted.ink, fitted.kind),
+                said if isinstance(said, str) else f"{title} ({path.stem})",
+                fitted.width,
+                fitted.height,
+                _data_uri(fitted.photographs, "webp"),
+                fitted.is_plain,
+                _numbered(document, path.name),
+            )
+            pictures.append(picture)
         if pictures or document:
             provenance = tables.flatten({key: document[key] for key in PROVENANCE if key in document})
             sections.append(Section(name, title, sentence, pictures, _figures(document), provenance))
@@ -158,8 +172,22 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _fit(path: Path) -> tuple[bytes, str, int, int]:
-    """A PNG file for the page: content, kind, width and height. It is decoded here, so that a damaged one is found."""
+@dataclass(frozen=True)
+class _Fitted:
+    ink: bytes
+    kind: str
+    width: int
+    height: int
+    photographs: bytes = b""
+    is_plain: bool = True
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}" if content else ""
+
+
+def _fit(path: Path) -> _Fitted:
+    """A PNG file for the page. It is decoded here, so that a damaged one is found."""
     content = read_file(path, MAX_FILE_BYTES)
     try:
         with warnings.catch_warnings():
@@ -172,16 +200,47 @@ def _fit(path: Path) -> tuple[bytes, str, int, int]:
         *(OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error, zlib.error),
     ) as error:
         raise AlexNetError(f"not a sound PNG file ({error})") from error
-    if image.width <= MAX_WIDTH and len(content) <= AS_IT_IS_BYTES:
-        return content, "png", image.width, image.height
+    boxes = _boxes(image)
+    if not boxes and image.width <= MAX_WIDTH and len(content) <= AS_IT_IS_BYTES:
+        return _Fitted(content, "png", image.width, image.height, is_plain=boxes is None)
     white = Image.new("RGBA", image.size, "white")
     flat = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     if flat.width > MAX_WIDTH:
         size = (MAX_WIDTH, max(1, round(flat.height * MAX_WIDTH / flat.width)))
         flat = flat.resize(size, Image.Resampling.LANCZOS)
+    if not boxes:
+        return _Fitted(_webp(flat), "webp", flat.width, flat.height, is_plain=boxes is None)
+    photographs = Image.new("RGBA", flat.size)
+    for left, top, right, bottom in boxes:
+        box = (
+            *(left * flat.width // image.width, top * flat.height // image.height),
+            *(right * flat.width // image.width, bottom * flat.height // image.height),
+        )
+        photographs.paste(flat.crop(box), box[:2])
+        flat.paste("white", box)
+    return _Fitted(_webp(flat), "webp", flat.width, flat.height, _webp(photographs), is_plain=False)
+
+
+def _webp(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     try:
-        flat.save(buffer, format="WEBP", quality=85, method=4)
+        image.save(buffer, format="WEBP", quality=85, method=4)
     except (OSError, ValueError, KeyError) as error:  # higher than WebP allows, or a Pillow without it
-        raise AlexNetError(f"{flat.width} x {flat.height} pixels cannot be written as WebP ({error})") from error
-    return buffer.getvalue(), "webp", flat.width, flat.height
+        raise AlexNetError(f"{image.width} x {image.height} pixels cannot be written as WebP ({error})") from error
+    return buffer.getvalue()
+
+
+def _boxes(image: Image.Image) -> list[tuple[int, int, int, int]] | None:
+    """Where a picture says that its photographs are; None if it does not say."""
+    said = image.info.get(PHOTOGRAPHS)
+    if not isinstance(said, str):
+        return None
+    boxes = []
+    for word in said.split()[:MAX_BOXES]:
+        edges = [int(edge) for edge in word.split(",") if edge.isdecimal()]
+        if len(edges) == 4:
+            left, top, right, bottom = edges
+            box = (left, top, min(right, image.width), min(bottom, image.height))
+            if box[0] < box[2] and box[1] < box[3]:
+                boxes.append(box)
+    return boxes

@@ -30,6 +30,15 @@ PICTURE_CLASSES = 4096
 BLOCKS = 20
 """At most so many blocks."""
 MAX_KERNEL_BYTES = 1 << 26
+LARGE_SIDE = 9
+LARGE_KERNELS = (
+    "Long training on photographs makes edges, gratings and spots of color of them; after a short one much of them still looks "
+    "like noise, though the network has learned."
+)
+SMALL_KERNELS = (
+    "Kernels of {side} × {side} pixels are too small to show edges and gratings as those of 11 × 11 pixels do: many look like "
+    "noise even where the network has learned."
+)
 SHOWN_CONFUSIONS = 60
 """For many classes; 12 where the matrix names them all."""
 
@@ -79,7 +88,15 @@ def _read_kernels(folder: Path, faults: list[str]) -> dict[str, Any] | None:
         about = read_object(folder / "kernels.json", faults) if (folder / "kernels.json").exists() else {}
         towers = 2 if about.get("towers") == 2 else 1
         picture = figures.kernel_picture(kernels_KCRS, towers)
-        return {"picture": picture, "towers": towers, "num": len(kernels_KCRS), "side": kernels_KCRS.shape[2]}
+        side = kernels_KCRS.shape[2]
+        expected = LARGE_KERNELS if side >= LARGE_SIDE else SMALL_KERNELS
+        return {
+            "picture": picture,
+            "towers": towers,
+            "num": len(kernels_KCRS),
+            "side": side,
+            "expected": expected.format(side=side),
+        }
     except (AlexNetError, ValueError) as error:
         faults.append(f"results/conv1.npy is not readable: {error}")
         return None

@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +25,12 @@ from alexnet.report.lettering import legend, quiet_fonts, write_names
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 DPI = 150
+REPORT_WIDTH = 944
+"""Pixels that a picture has in a report, which is 62 rem wide with its margins."""
+LEAST_TEXT = 9.0
+"""Height of the font, in pixels of a report at 100 %."""
+PHOTOGRAPHS = "Photographs"
+"""The text of a PNG file that says where images lie in it: a dark page turns the rest of the picture dark."""
 SHOWN_NUMBERS = 12
 """Of names that cannot be written, in the line on the screen; the JSON file has all."""
 
@@ -39,22 +48,39 @@ def save_pictures(folder: Path, pictures: Mapping[str, Figure]) -> dict[str, dic
 
 
 def save_figure(figure: Figure, path: Path) -> dict[str, str]:
-    """A matplotlib figure as PNG, atomically; the same figure gives the same bytes on one machine. What numbers stand for in it,
-    of :func:`alexnet.report.lettering.write_names`."""
+    """A matplotlib figure as PNG, atomically; the same figure gives the same bytes on one machine. No text in it is smaller than
+    :data:`LEAST_TEXT` in a report, and it says where in it photographs are. What numbers stand for in it, of
+    :func:`alexnet.report.lettering.write_names`."""
     buffer = io.BytesIO()
     numbers = write_names(figure)
+    figure.set_dpi(DPI)
+    least = LEAST_TEXT * 72 / DPI * max(1.0, figure.get_figwidth() * DPI / REPORT_WIDTH)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_fontsize(max(text.get_fontsize(), least))
     with warnings.catch_warnings(), quiet_fonts():
         warnings.filterwarnings("ignore", "Glyph ", UserWarning)
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, facecolor="white")
+        figure.draw_without_rendering()  # so that what the axes hold is in its place
+        metadata = {"Software": None, PHOTOGRAPHS: _photographs(figure)}
+        figure.savefig(buffer, format="png", dpi=DPI, metadata=metadata, facecolor="white")
     write_atomic(path, lambda file: file.write(buffer.getvalue()))
     return numbers
 
 
-def save_image(pixels_HWC: NDArray[np.uint8], path: Path) -> None:
-    """(H, W), (H, W, 3) or (H, W, 4) uint8 as PNG, atomically."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels_HWC).save(buffer, format="PNG", optimize=True)
-    write_atomic(path, lambda file: file.write(buffer.getvalue()))
+def _photographs(figure: Figure) -> str:
+    """Where images lie in the picture: ``left,top,right,bottom`` of each, in pixels, the last two excluded."""
+    boxes = []
+    for image in figure.findobj(AxesImage):
+        assert isinstance(image, AxesImage)
+        left, bottom, right, top = image.get_window_extent().extents
+        height = figure.bbox.height
+        boxes.append(",".join(str(round(edge)) for edge in (left, height - top, right, height - bottom)))
+    return " ".join(boxes)
+
+
+def show_at(axes: Axes, pixels_HWC: NDArray[np.uint8], left: float, top: float, width: float, height: float) -> None:
+    """An image at a place of its own in axes whose unit is a pixel, and whose rows are counted from the top."""
+    axes.imshow(pixels_HWC, extent=(left, left + width, top + height, top), interpolation="nearest", aspect="auto")
 
 
 def contact_sheet(

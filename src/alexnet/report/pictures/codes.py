@@ -15,7 +15,7 @@ NAMES = {"autoencoder": "autoencoder", "itq": "ITQ", "hyperplanes": "random hype
 
 def draw_codes(document: Mapping[str, Any]) -> Figure:
     """Mean average precision and recall against bits, and precision against the time of a query, from ``codes.json``."""
-    figure = Figure(figsize=(15, 5.6), layout="constrained")
+    figure = Figure(figsize=(13, 5.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     _against_bits(left, document, "mean_average_precision", "mean average precision, by label")
     _against_bits(middle, document, "recall_100", f"recall@100 of the neighbors by {document['layer']} floats")

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from alexnet.report.pictures import show_at
+
 Scale = Literal["each", "common"]
 SCALES: dict[Scale, str] = {
     "each": "each kernel on its own scale: mid grey is 0, its largest weight of either sign is an end",
@@ -36,16 +38,13 @@ def columns_of(num: int) -> int:
     return next((c for c in range(16, 7, -1) if num % c == 0), min(num, 16))
 
 
-def mosaic(tiles_KRSC: NDArray[np.uint8], columns: int, gap: int = 1) -> NDArray[np.uint8]:
-    """Tiles row after row with white gaps: (H, W, 3)."""
+def show_tiles(axes: Axes, tiles_KRSC: NDArray[np.uint8], columns: int, gap: int = 1) -> None:
+    """Tiles row after row with gaps."""
     num, rows, cols, _ = tiles_KRSC.shape
-    sheet_HWC = np.full(
-        (math.ceil(num / columns) * (rows + gap) - gap, columns * (cols + gap) - gap, 3), 255, dtype=np.uint8
-    )
     for i, tile_RSC in enumerate(tiles_KRSC):
-        top, left = (i // columns) * (rows + gap), (i % columns) * (cols + gap)
-        sheet_HWC[top : top + rows, left : left + cols] = tile_RSC
-    return sheet_HWC
+        show_at(axes, tile_RSC, (i % columns) * (cols + gap), (i // columns) * (rows + gap), cols, rows)
+    axes.set_xlim(0, columns * (cols + gap) - gap)
+    axes.set_ylim(math.ceil(num / columns) * (rows + gap) - gap, 0)
 
 
 def draw_kernels(
@@ -64,7 +63,7 @@ def draw_kernels(
     for number, (tower_KRSC, height) in enumerate(zip(towers, heights, strict=True), start=1):
         below -= height + 0.3
         axes = figure.add_axes((0.07, below / figure.get_figheight(), 0.9, height / figure.get_figheight()))
-        axes.imshow(mosaic(tower_KRSC, columns, max(1, rows // 11)), interpolation="nearest", aspect="auto")
+        show_tiles(axes, tower_KRSC, columns, max(1, rows // 11))
         name = f"tower {number}: kernels" if num_towers > 1 else "kernels"
         axes.set_title(f"{name} {first} to {first + len(tower_KRSC) - 1}", fontsize=10, loc="left", pad=3)
         _number_rows(axes, first, columns, len(tower_KRSC), rows + max(1, rows // 11))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.report.pictures import COLORS
+from alexnet.report.pictures import COLORS, show_at
 
 TILE = 112
 """Side of a patch in the picture, in pixels."""
@@ -86,11 +86,10 @@ def draw_patches(rows: Sequence[tuple[str, Sequence[Tile]]], field_size: int, *,
     figure = Figure(figsize=(1.0 + columns * 0.95, 0.75 + len(rows) * 1.1))
     axes = figure.add_axes((1.0 / figure.get_figwidth(), 0, columns * 0.95 / figure.get_figwidth(), 1.0))
     step_x, step_y = TILE + 6, TILE + 24
-    sheet_HWC = np.full((len(rows) * step_y, columns * step_x, 3), 255, dtype=np.uint8)
     for i, (name, tiles) in enumerate(rows):
         axes.text(-8, i * step_y + TILE / 2, name, ha="right", va="center", fontsize=8)
         for j, tile in enumerate(tiles):
-            sheet_HWC[i * step_y : i * step_y + TILE, j * step_x : j * step_x + TILE] = _placed(tile, field_size)
+            show_at(axes, _placed(tile, field_size), j * step_x, i * step_y, TILE, TILE)
             axes.text(
                 j * step_x + TILE / 2,
                 i * step_y + TILE + 3,
@@ -99,7 +98,8 @@ def draw_patches(rows: Sequence[tuple[str, Sequence[Tile]]], field_size: int, *,
                 va="top",
                 fontsize=7,
             )
-    axes.imshow(sheet_HWC, aspect="auto")
+    axes.set_xlim(0, columns * step_x)
+    axes.set_ylim(len(rows) * step_y, 0)
     axes.axis("off")
     height = figure.get_figheight()
     axes.set_position((1.0 / figure.get_figwidth(), 0.02, columns * 0.95 / figure.get_figwidth(), 1 - 0.65 / height))

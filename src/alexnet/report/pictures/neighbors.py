@@ -19,7 +19,7 @@ TILE = 1.02
 CAPTION = 0.26
 TITLE = 0.45
 GAP = 0.22
-LETTERS = 15
+LETTERS = 13
 """Of a caption, that fit below a picture."""
 RIGHT, WRONG = COLORS[2], COLORS[1]
 
@@ -61,7 +61,7 @@ def draw_neighbors(
             shortened(tile.caption, LETTERS),
             ha="center",
             va="top",
-            fontsize=7.5,
+            fontsize=9.5,
         )
 
     for offset, title in zip(offsets, ["query", *titles], strict=True):
@@ -73,8 +73,8 @@ def draw_neighbors(
             for c, tile in enumerate(block):
                 place(tile, offset + c * TILE, top)
     if legend:
-        write(0.04, 0.1, "frame: the class of the query", color=RIGHT, fontsize=8.5, va="bottom")
-        write(2.1, 0.1, "another class", color=WRONG, fontsize=8.5, va="bottom")
+        write(0.04, 0.1, "frame: the class of the query", color=RIGHT, fontsize=9.5, va="bottom")
+        write(2.1, 0.1, "another class", color=WRONG, fontsize=9.5, va="bottom")
     return figure
 
 
@@ -104,7 +104,7 @@ def _show(axes: Axes, tile: Tile) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     if tile.pixels_HWC is None:
-        axes.text(0.5, 0.5, "not readable", ha="center", va="center", fontsize=7.5, transform=axes.transAxes)
+        axes.text(0.5, 0.5, "not readable", ha="center", va="center", fontsize=9.5, transform=axes.transAxes)
     else:
         grey = tile.pixels_HWC.ndim == 2 or tile.pixels_HWC.shape[2] == 1
         pixels = tile.pixels_HWC.reshape(tile.pixels_HWC.shape[:2]) if grey else tile.pixels_HWC

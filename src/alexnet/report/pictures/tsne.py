@@ -10,14 +10,16 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from alexnet.core.errors import printable
 from alexnet.report.lettering import shortened
-from alexnet.report.pictures import COLORS
+from alexnet.report.pictures import COLORS, DPI, show_at
 
 CLASS_COLORS = (*COLORS, "#999999", "#882255")
 MARKERS = "osD^vP"
@@ -26,6 +28,12 @@ LEGEND_CLASSES = 20
 LABEL_CHARACTERS = 28
 TURNS = 10
 """A tenth of each class is drawn at a time, so that none covers all others."""
+CLUSTER_CHARACTERS = 16
+MAX_FOR_MIDDLE = 500
+"""Points of a class that the place of its name is chosen by."""
+TITLE_PIXELS = 60
+NOBODY = 160
+"""The grey of a cell that nobody has."""
 BORDER = 2
 """Pixels of a thumbnail, at each side, in the color of its class."""
 
@@ -42,9 +50,11 @@ def point_maps(document: Mapping[str, Any]) -> Figure:
         for turn, (place, label) in product(range(TURNS), enumerate(present)):
             own_M2 = xy_N2[label_N == label][turn::TURNS]
             axes.plot(own_M2[:, 0], own_M2[:, 1], **_style(place, 4.0 if len(xy_N2) <= 5000 else 2.0))
+        if few:
+            _name_clusters(axes, xy_N2, label_N, present, classes)
         axes.set_title(
-            f"{printable(name)}: neighbor purity {figures['neighbor_purity']:.1%} "
-            f"(chance {figures['neighbor_purity_chance']:.1%}),\nsilhouette {figures['silhouette']:+.3f}, "
+            f"{_of(name)}\nneighbor purity {figures['neighbor_purity']:.1%} "
+            f"(chance {figures['neighbor_purity_chance']:.1%}), silhouette {figures['silhouette']:+.3f},\n"
             f"trustworthiness {figures['trustworthiness']:.3f}",
             fontsize=11,
         )
@@ -61,6 +71,54 @@ def point_maps(document: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def _of(name: str) -> str:
+    """Which space a map is of, for a title."""
+    return "Map by pixels" if name == "pixels" else f"Map by {printable(name)}, what the network has learned"
+
+
+def _name_clusters(
+    axes: Axes, xy_N2: NDArray[np.floating[Any]], label_N: NDArray[np.int64], present: NDArray[np.int64], classes: Any
+) -> None:
+    """The name of each class at the one of its points that is nearest to all others of it: in the midst of its largest crowd,
+    where a mean may lie between two."""
+    for place, label in enumerate(present):
+        own_M2 = xy_N2[label_N == label][:MAX_FOR_MIDDLE]
+        distance_MM = np.linalg.norm(own_M2[:, None] - own_M2[None], axis=-1)
+        x, y = own_M2[distance_MM.sum(axis=1).argmin()]
+        axes.annotate(
+            shortened(classes[label], CLUSTER_CHARACTERS),
+            (x, y),
+            ha="center",
+            va="center",
+            fontsize=10,
+            fontweight="bold",
+            color=_dark(CLASS_COLORS[place % len(CLASS_COLORS)]),
+            parse_math=False,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            zorder=5,
+        )
+
+
+def _dark(color: str) -> tuple[float, float, float]:
+    """A color that can be read on white."""
+    red, green, blue = (0.6 * part for part in to_rgb(color))
+    return red, green, blue
+
+
+def thumbnail_figure(sheet_HWC: NDArray[np.uint8], name: str) -> Figure:
+    """The map of thumbnails pixel by pixel, under a title that says which it is."""
+    height, width, _ = sheet_HWC.shape
+    figure = Figure(figsize=(width / DPI, (height + TITLE_PIXELS) / DPI))
+    axes = figure.add_axes((0, 0, 1, height / (height + TITLE_PIXELS)))
+    axes.set_axis_off()
+    show_at(axes, sheet_HWC, 0, 0, width, height)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    title = f"{_of(name)}; frames: the colors of the classes in the map of points"
+    figure.text(0.005, 1 - 0.5 * TITLE_PIXELS / (height + TITLE_PIXELS), title, va="center", fontsize=11)
+    return figure
+
+
 def thumbnail_map(
     thumbnails_NSSC: NDArray[np.uint8], cell_N: NDArray[np.int64], side: int, place_N: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
@@ -70,7 +128,7 @@ def thumbnail_map(
         raise ValueError("two thumbnails share a cell")
     size = thumbnails_NSSC.shape[1]
     step = size + 2 * BORDER
-    sheet_HWC = np.full((side * step, side * step, 3), 255, dtype=np.uint8)
+    sheet_HWC = np.full((side * step, side * step, 3), NOBODY, dtype=np.uint8)
     for thumbnail_SSC, cell, place in zip(thumbnails_NSSC, cell_N.tolist(), place_N.tolist(), strict=True):
         top, left = cell // side * step, cell % side * step
         color = np.rint(255 * np.array(to_rgb(CLASS_COLORS[place % len(CLASS_COLORS)])))
