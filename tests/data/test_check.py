@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alexnet.cli import main
 from alexnet.core.errors import DataError
 from alexnet.data.check import check
 from alexnet.data.folder import image_folder
@@ -25,9 +26,10 @@ def paths(report: dict[str, list[dict[str, str]]]) -> dict[str, str]:
 def test_a_sound_set_has_no_faults_and_no_notes(image_folder_of: MakeFolder, tmp_path: Path, workers: int):
     source = image_folder_of({"train/cat": 70, "train/dog": 12, "val/cat": 3, "val/dog": 3})
     found = {"files": 88, "accepted": 88, "rejected": 0, "not_images": 0}
-    assert check(source, workers=workers) == {"faults": [], "notes": [], "found": found}
+    classes = [{"name": "cat", "train": 70, "val": 3}, {"name": "dog", "train": 12, "val": 3}]
+    assert check(source, workers=workers) == {"faults": [], "notes": [], "found": found, "classes": classes}
     packed = prepare(source, tmp_path / "packed", size=8, workers=1)
-    assert check(packed.path) == {"faults": [], "notes": []}
+    assert check(packed.path) == {"faults": [], "notes": [], "classes": classes}
 
 
 def test_unreadable_files_are_named_with_their_reason(image_folder_of: MakeFolder):
@@ -68,6 +70,32 @@ def test_all_faults_of_classes_are_listed_together(image_folder_of: MakeFolder):
     assert {"train/fox/000.png", "train/fox/001.png"} < reasons.keys()
     assert "class fox has only 2 training images" in report["notes"]
     assert "class fox has no val images" in report["notes"]
+
+
+def test_classes_are_shown_with_their_counts_before_anything_is_learned(
+    image_folder_of: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    source = image_folder_of({"train_set/crack": 12, "train_set/whole": 12, "test_set/crack": 5, "test_set/whole": 4})
+    table = [
+        "2 classes      train      test",
+        "  crack           12         5",
+        "  whole           12         4",
+        "all images        24         9",
+        "note: train_set is read as train, test_set is read as test",
+    ]
+
+    def run(*arguments: str) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            main([*arguments, "--workers", "1"])
+
+    run("check", str(source))
+    assert capsys.readouterr().out.splitlines() == [
+        *table,
+        "33 files: 33 images, 0 rejected, 0 not images",
+        "0 faults, 1 note",
+    ]
+    run("prepare", str(source), str(tmp_path / "packed"), "--size", "8")
+    assert capsys.readouterr().out.splitlines()[:5] == table
 
 
 def test_odd_files_are_notes(image_folder_of: MakeFolder):

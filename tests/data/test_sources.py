@@ -4,10 +4,20 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from alexnet.core.errors import DataError, ImageError
 from alexnet.data import sources
-from alexnet.data.sources import Record, Source, class_faults, class_notes, csv_list, hold_out, split_by_hash
+from alexnet.data.sources import (
+    Record,
+    Source,
+    class_faults,
+    class_lines,
+    class_notes,
+    csv_list,
+    hold_out,
+    split_by_hash,
+)
 
 
 def test_one_fifth_is_held_out_whatever_the_order_and_few_change_when_images_join():
@@ -174,3 +184,25 @@ def test_missing_and_confusable_classes_are_noted():
     notes = class_notes(source_of(["Cat", "caf\u00e9", "cafe\u0301", "cat"], train=[0, 1, 2, 3], val=[0, 1, 2]))
     assert any("cat has no val images" in note for note in notes)
     assert sum("differ by case or coding" in note for note in notes) == 2
+
+
+def test_the_first_and_last_of_many_classes_are_shown_as_a_table():
+    names = [f"n{i:03d}" for i in range(20)]
+    names[1], names[2] = "金毛寻回犬", "x" * 60
+    lines = class_lines(names, {"train": [1300] * 20, "val": [50] * 19 + [0]})
+    assert lines == [
+        "20 classes                                   train       val",
+        "  n000                                       1,300        50",
+        "  金毛寻回犬                                 1,300        50",
+        "  xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...     1,300        50",
+        "  n003                                       1,300        50",
+        "  ... 12 more",
+        "  n016                                       1,300        50",
+        "  n017                                       1,300        50",
+        "  n018                                       1,300        50",
+        "  n019                                       1,300         0",
+        "all images                                  26,000       950",
+    ]
+    assert {cell_len(line) for line in lines} == {60, 13}
+    assert len(class_lines(names[:9], {"train": [1] * 9})) == 11  # nothing is left out for one class
+    assert class_lines(["a\x1b[31m"], {"val": [2]})[1] == "  a\\x1b[31m         2"

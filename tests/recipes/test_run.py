@@ -13,6 +13,7 @@ import torch
 from alexnet.cli import main
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, NotFiniteError, StoppedError, UsageError
+from alexnet.data.sources import class_lines
 from alexnet.models.alexnet import AlexNet
 from alexnet.recipes import run as recipes_run
 from alexnet.recipes.run import plan, run
@@ -185,6 +186,23 @@ def test_workers_are_those_asked_for_in_training_validation_and_the_final_evalua
         monkeypatch.setattr(module, "batches", noting(module.batches))
     run(config, tmp_path, replace(QUIET, workers=0), data=tiny_set, report=False)
     assert asked == [0, 0, 0]
+
+
+def test_the_classes_are_shown_before_the_first_step_and_in_a_forecast(config, tiny_set, tmp_path, monkeypatch, capsys):
+    def shown():
+        return [line for line in capsys.readouterr().err.splitlines() if "loss" not in line]
+
+    table = class_lines(tiny_set.classes, tiny_set.class_counts)
+    plan(config, tmp_path / "run", QUIET, data=tiny_set, steps=1)
+    assert shown() == table
+
+    def stopped(*_, **__):
+        raise StoppedError("before the first step")
+
+    monkeypatch.setattr(recipes_run, "train", stopped)
+    with pytest.raises(StoppedError):
+        run(config, tmp_path / "run", QUIET, data=tiny_set, report=False)
+    assert shown() == table
 
 
 def test_a_forecast_takes_a_batch_in_the_parts_and_the_precision_of_the_run(config, tiny_set, tmp_path, monkeypatch):

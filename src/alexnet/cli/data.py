@@ -51,6 +51,7 @@ def prepare(arguments: list[str]) -> int:
     from alexnet.core.share import parse_share
     from alexnet.data.packed import open_packed
     from alexnet.data.prepare import prepare, prepare_part
+    from alexnet.data.sources import class_lines
 
     share = None if options.part is None else parse_share(options.part)
     with Bar("prepare", 0, quiet=options.json) as bar:
@@ -82,9 +83,10 @@ def prepare(arguments: list[str]) -> int:
             }
         )
         return 0
-    for split in packed.splits.values():
-        print(f"{split.name}: {len(split):,} images of {packed.size} x {packed.size} pixels")
-    print(f"{len(packed.classes):,} classes; {len(rejected):,} files rejected; in {printable(packed.path)}")
+    print("\n".join(class_lines(packed.classes, packed.class_counts)))
+    for note in packed.meta["notes"][:20]:
+        print(f"note: {printable(note)}")
+    print(f"{printable(packed.path)}: images of {packed.size} x {packed.size} pixels; {len(rejected):,} files rejected")
     for fault in rejected[:20]:
         print(f"  rejected {printable(fault['path'])}: {printable(fault['reason'])}")
     return 0
@@ -105,8 +107,8 @@ class CheckOptions:
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False
-    """One JSON document on stdout: {"faults": [{path, reason}], "notes": [...], "found": {files, accepted, rejected,
-    not_images}} (the counts of a source only)."""
+    """One JSON document on stdout: {"faults": [{path, reason}], "notes": [...], "classes": [{name, train, val, test}],
+    "found": {files, accepted, rejected, not_images}} (the counts of a source only)."""
 
 
 def check(arguments: list[str]) -> int:
@@ -114,6 +116,7 @@ def check(arguments: list[str]) -> int:
     check_workers(options.workers)
     from alexnet.core.console import Bar
     from alexnet.data.check import check
+    from alexnet.data.sources import SPLITS, class_lines
 
     with Bar("check", 0, quiet=options.json) as bar:
         found = check(
@@ -126,6 +129,9 @@ def check(arguments: list[str]) -> int:
     if options.json:
         print_json(found)
     else:
+        if rows := found.get("classes"):
+            of_split = {split: [row[split] for row in rows] for split in SPLITS if split in rows[0]}
+            print("\n".join(class_lines([row["name"] for row in rows], of_split)))
         for fault in found["faults"]:
             print(f"fault: {printable(fault['path'])}: {printable(fault['reason'])}")
         for note in found["notes"]:
@@ -135,5 +141,6 @@ def check(arguments: list[str]) -> int:
                 f"{counts['files']:,} files: {counts['accepted']:,} images, {counts['rejected']:,} rejected, "
                 f"{counts['not_images']:,} not images"
             )
-        print(f"{len(found['faults'])} faults, {len(found['notes'])} notes")
+        faults, notes = len(found["faults"]), len(found["notes"])
+        print(f"{faults} fault{'s' if faults != 1 else ''}, {notes} note{'s' if notes != 1 else ''}")
     return 4 if found["faults"] else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import numpy as np
 from alexnet.core.errors import DataError, ImageError, refused
 from alexnet.core.runs import sha256_file
 from alexnet.data.named import find_source
-from alexnet.data.packed import PackedSplit, is_packed, open_packed
+from alexnet.data.packed import PackedSet, PackedSplit, is_packed, open_packed
 from alexnet.data.pool import in_processes
 from alexnet.data.prepare import Progress
 from alexnet.data.shards import decode
-from alexnet.data.sources import Fault, Record, Source, class_faults, class_notes
+from alexnet.data.sources import Fault, Record, Source, Split, class_counts, class_faults, class_notes
 
 TINY_CLASS = 10
 """Training images below which a class is worth a note."""
@@ -34,8 +34,8 @@ def check(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """``{"faults": [{"path": .., "reason": ..}], "notes": [..]}`` of anything that can be prepared, or of a packed
-    folder. Of the former also ``"found"``, counts: files = accepted + rejected + not_images.
+    """``{"faults": [{"path": .., "reason": ..}], "notes": [..], "classes": [{"name": .., "train": 80, ..}]}`` of anything that
+    can be prepared, or of a packed folder. Of the former also ``"found"``, counts: files = accepted + rejected + not_images.
 
     Faults: unreadable images, the same bytes in two splits, a class without training images or of which nothing can be
     read, damaged records. Notes, which harm nobody: the same bytes twice in a split, tiny classes, odd files, files
@@ -43,7 +43,7 @@ def check(
     """
     if not isinstance(source, Source):
         if is_packed(Path(source)):
-            return _report(_packed_faults(Path(source), progress), [])
+            return _check_packed(Path(source), progress)
         source = find_source(source, data_root=data_root, cache=cache, seed=seed)
     examined: list[_Examined] = []
     chunks = [source.records[i : i + _CHUNK] for i in range(0, len(source.records), _CHUNK)]
@@ -64,7 +64,10 @@ def check(
         "rejected": rejected,
         "not_images": source.not_images,
     }
-    return _report([*faults, *leaks], notes) | {"found": found}
+    return _report([*faults, *leaks], notes) | {
+        "found": found,
+        "classes": _classes(source.classes, class_counts(source)),
+    }
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,19 @@ def _tiny_classes(source: Source) -> list[str]:
     ]
 
 
-def _packed_faults(folder: Path, progress: Progress | None) -> list[Fault]:
+def _check_packed(folder: Path, progress: Progress | None) -> dict[str, Any]:
     try:
         packed = open_packed(folder)
     except DataError as error:
-        return [Fault(str(folder), str(error))]
+        return _report([Fault(str(folder), str(error))], [])
     except OSError as error:
-        return [Fault(str(folder), refused(error, folder))]
+        return _report([Fault(str(folder), refused(error, folder))], [])
+    return _report(_packed_faults(folder, packed, progress), []) | {
+        "classes": _classes(packed.classes, packed.class_counts)
+    }
+
+
+def _packed_faults(folder: Path, packed: PackedSet, progress: Progress | None) -> list[Fault]:
     faults = []
     total, done = sum(map(len, packed.splits.values())), 0
     for split in packed.splits.values():
@@ -169,6 +178,10 @@ def _damaged(split: PackedSplit, index_B: np.ndarray[Any, np.dtype[np.int64]]) -
                 yield from _damaged(split, np.array([index]))
         else:
             yield Fault(f"{split.name} image {index_B[0]}", str(error))
+
+
+def _classes(names: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[dict[str, Any]]:
+    return [{"name": name, **{split: of[i] for split, of in counts.items()}} for i, name in enumerate(names)]
 
 
 def _report(faults: Sequence[Fault], notes: Sequence[str]) -> dict[str, Any]:

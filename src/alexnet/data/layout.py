@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from alexnet.core.errors import DataError, printable
-from alexnet.data.sources import Split
+from alexnet.data.sources import SPLITS, Split
 
 Folder = tuple[str, ...]
 """The names of a folder and of those that it lies in, from the root of the set down."""
@@ -217,8 +217,9 @@ def _of_splits(
         f"{printable(name)} is not named like a split, so its {tops[name].images + tops[name].below:,} images are not used"
         for name in others
     ]
-    if odd := [f"{printable(name)} is read as {split}" for name, split in splits.items() if name.lower() != split]:
-        notes.append(", ".join(odd))
+    odd = [(SPLITS.index(split), name) for name, split in splits.items() if name.lower() != split]
+    if odd:
+        notes.append(", ".join(f"{printable(name)} is read as {SPLITS[i]}" for i, name in sorted(odd)))
     empty = {name: split for name, split in splits_of([*splits, *root.inner]).items() if name not in tops}
     return {folder: (split, None) for folder, split in [*heads.items(), *(((n,), s) for n, s in empty.items())]}, notes
 

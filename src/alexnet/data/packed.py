@@ -29,7 +29,7 @@ from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json, sha256_file
 from alexnet.data.decode import count_scans
-from alexnet.data.sources import SPLITS
+from alexnet.data.sources import SPLITS, Split
 
 VERSION = 1
 HEADER_BYTES = 128
@@ -208,6 +208,11 @@ class PackedSet:
     @property
     def channels(self) -> int:
         return int(self.meta["channels"])
+
+    @property
+    def class_counts(self) -> dict[Split, list[int]]:
+        """How many images each class has in each split that there is."""
+        return {split: self.meta["counts"][split]["per_class"] for split in SPLITS if split in self.meta["counts"]}
 
     @property
     def fingerprint(self) -> str:

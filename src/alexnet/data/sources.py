@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len, set_cell_size
 
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp, read_image_file
@@ -140,6 +141,41 @@ def class_notes(source: Source) -> list[str]:
         for (fold_a, a), (fold_b, b) in pairwise(folded)
         if fold_a == fold_b
     ]
+
+
+def class_counts(source: Source) -> dict[Split, list[int]]:
+    """How many images each class has in each split that there is."""
+    counts: dict[Split, list[int]] = {}
+    for record in source.records:
+        counts.setdefault(record.split, [0] * len(source.classes))[record.label] += 1
+    return {split: counts[split] for split in SPLITS if split in counts}
+
+
+SHOWN_CLASSES = 4
+"""From each end of the list of classes."""
+_NAME_CELLS = 40
+
+
+def class_lines(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
+    """The first and last classes with their numbers of images, as lines of a table: what people look at before anything is
+    learned."""
+    shown = list(range(len(classes)))
+    if len(classes) > 2 * SHOWN_CLASSES + 1:
+        shown = [*shown[:SHOWN_CLASSES], *shown[-SHOWN_CLASSES:]]
+    names = {i: printable(classes[i]) for i in shown}
+    title, total = f"{len(classes):,} classes" if len(classes) != 1 else "1 class", "all images"
+    cells = min(_NAME_CELLS, max(map(cell_len, (title, total, *(f"  {name}" for name in names.values())))))
+
+    def line(name: str, values: Iterable[object]) -> str:
+        name = name if cell_len(name) <= cells else set_cell_size(name, cells - 3).rstrip() + "..."
+        return set_cell_size(name, cells) + "".join(f"{value:>10}" for value in values)
+
+    lines = [line(title, counts)]
+    for before, i in pairwise([-1, *shown]):
+        if i != before + 1:
+            lines.append(f"  ... {i - before - 1:,} more")
+        lines.append(line(f"  {names[i]}", (f"{of_split[i]:,}" for of_split in counts.values())))
+    return [*lines, line(total, (f"{sum(of_split):,}" for of_split in counts.values()))]
 
 
 def _labels_of_splits(source: Source) -> dict[Split, set[int]]:

@@ -25,6 +25,7 @@ from alexnet.core.runs import write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
+from alexnet.data.sources import class_lines
 from alexnet.distributed.collectives import any_of
 from alexnet.distributed.launch import number, on_first
 from alexnet.distributed.mesh import share_sizes
@@ -61,6 +62,13 @@ def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet
     for note in packed.meta["notes"][:TOLD]:
         say(f"note: {note}")
     return packed
+
+
+def _show_classes(data: PackedSet) -> None:
+    """What is about to be learned: a layout that was read otherwise than meant is seen here."""
+    if number() == 0:
+        for line in class_lines(data.classes, data.class_counts):
+            say(line)
 
 
 @contextmanager
@@ -118,6 +126,7 @@ def run(
             if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
                 write_report(out)
             return summary
+        _show_classes(data)
         with StopRequest() as stop:
             try:
                 parallel = train(
@@ -336,6 +345,7 @@ def plan(
     taken = None if initial is None else transfer(initial, config, data.classes)
     if taken is not None:
         say(taken)
+    _show_classes(data)
     crop = config.preprocessing.crop
     dtype = torch.float64 if config.precision == "float64" else torch.float32
     model = network(config, len(data.classes)).to(machine.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
