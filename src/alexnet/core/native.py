@@ -6,16 +6,21 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from alexnet.core.runs import cache_folder
+from alexnet.core.console import say
+from alexnet.core.errors import AlexNetError
+from alexnet.core.runs import cache_folder, sha256_file, write_atomic
 
 FLAGS = ("-O3", "-march=native", "-fPIC")
 TIMEOUT = 60.0
@@ -35,19 +40,20 @@ class NativeSource:
         """Why the library could not be built or loaded; empty if that has not happened."""
         self._lock = threading.Lock()
         self._library: ctypes.CDLL | None = None
+        self._looked = self._told = False
 
     def available(self, *, build: bool = False) -> bool:
-        """Whether the functions can be called. With ``build`` the compiler is started if they were never built on this
+        """Whether the functions can be called. With ``build`` the compiler is started if there is no sound library for this
         machine; a failure is not tried again by this process."""
-        if self._library is not None:
-            return True
+        if self._library is not None or (self._looked and not build) or self.failure:
+            return self._library is not None
         with self._lock:
-            if self._library is None and not self.failure:
+            if self._library is None:
+                self._library = self._kept()
+                self._looked = True
+            if self._library is None and build and not self.failure:
                 try:
-                    if build and not self._built.exists():
-                        self._build()
-                    if self._built.exists():
-                        self._library = self._load()
+                    self._library = self._build()
                 except (OSError, subprocess.SubprocessError, _BuildError) as error:
                     self.failure = " ".join(str(error).split())[:200]
         return self._library is not None
@@ -58,39 +64,100 @@ class NativeSource:
         assert self._library is not None, f"{self.source.name} was called before available() was asked"
         return self._library
 
+    def tell_failure(self, loss: str) -> None:
+        """Say, once in this process, what it costs that the library could not be built: ``loss``, and why."""
+        if self.failure and not self._told:
+            self._told = True
+            say(f"note: {loss}: its C code could not be compiled ({self.failure})")
+
     @cached_property
-    def _built(self) -> Path:
-        """Named after everything the machine code depends on: a home folder may be shared by unlike machines."""
+    def _key(self) -> str:
+        """Of everything the machine code depends on: a home folder may be shared by unlike machines."""
         what = repr((self.flags, os.environ.get("CC"), os.uname().machine, _processor())).encode()
-        digest = hashlib.sha256(self.source.read_bytes() + what).hexdigest()[:16]
-        return cache_folder() / "kernels" / f"{self.source.stem}-{digest}.so"
+        return hashlib.sha256(self.source.read_bytes() + what).hexdigest()[:16]
 
-    def _build(self) -> None:
-        compiler, file = os.environ.get("CC") or "cc", self._built
-        if shutil.which(compiler) is None:
-            raise _BuildError(f"no C compiler: {compiler} is not installed")
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            # In two steps: a flag such as -fopenmp would link a second library where torch has loaded its own.
-            code, library = f"{folder}/code.o", f"{folder}/library.so"
-            for command in (
-                [compiler, *self.flags, "-c", str(self.source), "-o", code],
-                [compiler, "-shared", code, "-o", library],
-            ):
-                done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-                if done.returncode:
-                    raise _BuildError(f"{compiler} failed: {(done.stderr.strip() or 'no message').splitlines()[0]}")
-            Path(library).replace(file)
+    def _kept(self) -> ctypes.CDLL | None:
+        """The library that was built earlier. Its SHA-256 is a part of its name: one that was cut or damaged would end this
+        process (SIGBUS) when it is called."""
+        with suppress(OSError, AlexNetError, _BuildError):
+            for file in sorted(_own_folder().glob(f"{self.source.stem}-{self._key}-*.so")):
+                status = file.stat()
+                private = status.st_uid == os.getuid() and not status.st_mode & 0o022
+                if private and file.stem.rpartition("-")[2] == sha256_file(file):
+                    with suppress(OSError):
+                        return self._load(file)
+        return None
 
-    def _load(self) -> ctypes.CDLL:
-        status = self._built.stat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise _BuildError(f"{self._built} may be written by others; remove it")
-        library = ctypes.CDLL(str(self._built))
+    def _build(self) -> ctypes.CDLL:
+        """Compile, keep for the next process if the cache takes it, and load."""
+        with tempfile.TemporaryDirectory(prefix="alexnet-") as folder:
+            library = self._compile(Path(folder))
+            with suppress(OSError, AlexNetError, _BuildError):
+                return self._load(self._keep(library.read_bytes()))
+            return self._load(library)  # once loaded, it stays, without its file
+
+    def _compile(self, folder: Path) -> Path:
+        try:
+            compiler = shlex.split(os.environ.get("CC") or "") or ["cc"]  # CC="ccache gcc" is usual
+        except ValueError as error:
+            raise _BuildError(f"CC={os.environ['CC']}: {error}") from None
+        if shutil.which(compiler[0]) is None:
+            raise _BuildError(f"no C compiler: {compiler[0]} is not installed")
+        # In two steps: a flag such as -fopenmp would link a second library where torch has loaded its own.
+        code, library = folder / "code.o", folder / "library.so"
+        for arguments in (
+            [*self.flags, "-c", str(self.source), "-o", str(code)],
+            ["-shared", str(code), "-o", str(library)],
+        ):
+            # What ccache keeps may come from another machine, whose -march=native is not ours.
+            environment = os.environ | {"CCACHE_DISABLE": "1"}
+            command = [*compiler, *arguments]
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            )
+            if done.returncode:
+                said = (done.stderr.strip() or "no message").splitlines()[0]
+                raise _BuildError(f"{shlex.join(compiler)} failed: {said}")
+        return library
+
+    def _keep(self, library: bytes) -> Path:
+        """Write the library to the cache, in place of one that does not fit."""
+        folder, name = _own_folder(make=True), f"{self.source.stem}-{self._key}"
+        for old in folder.glob(f"{name}-*.so"):
+            old.unlink(missing_ok=True)
+        file = folder / f"{name}-{hashlib.sha256(library).hexdigest()}.so"
+
+        def write(opened: BinaryIO) -> None:
+            os.fchmod(opened.fileno(), 0o700)
+            opened.write(library)
+
+        write_atomic(file, write)
+        return file
+
+    def _load(self, file: Path) -> ctypes.CDLL:
+        library = ctypes.CDLL(str(file))
         for name, arguments in self.functions.items():
             function = getattr(library, name)
             function.argtypes, function.restype = list(arguments), None
         return library
+
+
+def _own_folder(*, make: bool = False) -> Path:
+    """Where this user's libraries are kept. Of a cache that several users share, each has a folder that only they can write
+    to, whatever the umask: what others could write would run as this user."""
+    shared = cache_folder() / "kernels"
+    folder = shared / str(os.getuid())
+    if make and not folder.exists():
+        shared.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # of another user, who made it so before
+            shared.chmod(stat.S_IMODE(shared.parent.stat().st_mode))
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if make:
+        folder.chmod(0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise _BuildError(f"others may write to {folder}")
+    return folder
 
 
 class _BuildError(Exception):

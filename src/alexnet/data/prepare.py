@@ -393,6 +393,7 @@ def _pack_shards(
     pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store, plan.in_place)
     if total - done >= COMPILE_FROM:
         pixels.KERNELS.available(build=True)
+        pixels.KERNELS.tell_failure("resizing takes five times as long")
     for shard, _ in in_processes(pack, todo, workers):
         yield shard
         done += len(shard.records)

@@ -25,6 +25,7 @@ from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.views import Views, parse_views, random_views_of, views_of
 from alexnet.models.folder import load_model_folder
+from alexnet.models.lrn import kernels_in_use
 
 STDIN = "-"
 
@@ -74,6 +75,8 @@ class Predictor:
         views = parse_views(views) if isinstance(views, str) else views
         files = image_files(sources)
         while group := list(islice(files, batch_size)):
+            if len(group) == batch_size:  # for fewer a compiler is not worth its second
+                kernels_in_use(self.device, build=True)
             yield from self._predict_group(group, views, top_k)
 
     @torch.inference_mode()

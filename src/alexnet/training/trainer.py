@@ -36,7 +36,6 @@ from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model, layer_parameters
 from alexnet.models.lrn import kernels_in_use
-from alexnet.models.lrn.compiled import KERNELS
 from alexnet.parallelize import Parallel, parallelize
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
@@ -196,8 +195,6 @@ class _Trainer:
         self.image_N = training_images(len(self.split), config)
         self.mean_SSC = torch.from_numpy(data.mean).to(self.device)
         self.kernels = kernels_in_use(self.device, build=True)
-        if self.kernels == "torch" and self.device.type == "cpu":
-            say(f"note: response normalization takes three times as long here ({KERNELS.failure})")
         dtype = torch.float64 if config.precision == "float64" else torch.float32
         whole = network(config, len(data.classes))
         if start is not None and checkpoint is None:

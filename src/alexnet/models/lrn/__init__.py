@@ -129,7 +129,11 @@ def _kernels(x_BCHW: Tensor, window: Window) -> ModuleType:
         from alexnet.models.lrn import gpu
 
         return gpu if gpu.supports(x_BCHW) else plain
-    return compiled if compiled.supports(x_BCHW, window) and compiled.KERNELS.available() else plain
+    if compiled.supports(x_BCHW, window):
+        if compiled.KERNELS.available():
+            return compiled
+        compiled.KERNELS.tell_failure("response normalization takes three times as long")
+    return plain
 
 
 # One operator for torch: compilers see it as a whole, and autograd calls its gradient. It saves its input alone: to compute s
