@@ -159,7 +159,7 @@ other_words = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(before=other_words, after=other_words, data=st.data())
 def test_choices_are_found_anywhere_and_nothing_else_is_touched(before, after, data):
     path = data.draw(st.sampled_from(sorted(KINDS)))
@@ -177,7 +177,7 @@ def test_choices_are_found_anywhere_and_nothing_else_is_touched(before, after, d
     assert choose_kinds(config, left) == (config, left)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(words=st.lists(st.text(max_size=10), max_size=8))
 def test_only_values_of_closed_lists_are_respelled(words):
     assert spelled(type(recipe("modern")), words) == words or any(word.startswith("--") for word in words)

@@ -19,34 +19,42 @@ OPENMP_SPINS = "2000"
 """How long a waiting thread of torch spins before it sleeps. The default of GNU OpenMP, for ever, makes training 10 times slower
 when anything else runs on the machine; never spinning costs a quarter of the speed (docs/experiment-log.md)."""
 
-HELP = """usage: alexnet VERB ...
+HELP = """AlexNet (2012), complete: from a folder of photographs to exact error rates.
 
-AlexNet (2012), complete: from a folder of photographs to exact error rates.
+usage: alexnet VERB ... [options]
 
-  prepare SOURCE PACKED     decode, resize and crop every image once; mean image and color statistics
-  check SOURCE|PACKED       the same reading without writing; lists every fault
-  train RECIPE --out RUN    train, validate, checkpoint, evaluate, report; --resume goes on after any stop
-  evaluate MODEL... --data D    exact top-1 and top-5 errors; several models are an ensemble
-  predict MODEL IMAGE...    the most probable classes of files, folders or - (standard input)
-  features MODEL --out F    activations of named layers for every image of a split, as NumPy files
-  index MODEL FOLDER --out I    an index of the pictures in your folders
-  search I IMAGE...         the pictures of an index that are most like these
-  probe KIND MODEL          what the network has learned: pictures and figures (alexnet probe --help)
-  baseline KIND --data D    what came before AlexNet, on the same data: pixels, SIFT with Fisher vectors, kernel machines
-  claims list|run|report    the paper's claims, tried: what was printed, what was measured, the verdict
-  info NAME|MODEL           stages, shapes, parameters, multiply-adds; --diff OTHER side by side
-  report RUN...             write RUN/report.html again; several runs are compared on one page
-  bench                     rates of this machine, what limits it, and a forecast of the paper's training
-  selftest                  faults made on purpose on this machine: what is promised, tried in two minutes
+train and use a network:
+  check SOURCE              read all images, write nothing, list every fault
+  train RECIPE --out RUN    train, validate, evaluate and write a report
+  evaluate MODEL...         exact top-1 and top-5 errors, also of ensembles
+  predict MODEL IMAGE...    the most probable classes of pictures
+  report RUN...             write a run's report again, or compare several runs
+  info [NAME]               layers, shapes and costs of a network, or of two
+
+look inside, and search your pictures:
+  probe KIND MODEL          what a network has learned, in pictures and numbers
+  features MODEL --out F    activations of named layers as NumPy files
+  index MODEL FOLDER...     index the pictures in your folders
+  search INDEX IMAGE...     find the pictures that are most like these
+
+try what the paper says:
+  claims list|run|report    the paper's claims, and what was measured here
+  baseline KIND --data D    what came before AlexNet, on the same pictures
+
+data and machine:
+  prepare SOURCE PACKED     decode, resize and crop every image once
+  bench                     what this machine can do, and what limits it
+  selftest                  make faults on purpose, and see that nothing is lost
 
 examples:
   alexnet train quickstart --out runs/first
-  alexnet train modern --data photos/ --out runs/mine --epochs 30
-  alexnet evaluate runs/mine --data photos/ --views 10
-  alexnet predict runs/mine cat.jpg --views 10
+  alexnet train modern_photos --data photos/ --out runs/mine
+  alexnet evaluate runs/mine --views 10
+  alexnet predict runs/mine cat.jpg
 
-`alexnet VERB --help` lists the options of a verb. Data: a packed directory, a folder of class folders, a .csv of
-path,label, a .tar, IDX or CIFAR-10 files, or a name: shapes, digits, fashion-mnist, cifar10, imagenette.
+`alexnet VERB --help` shows the options of a verb. Data is a folder of class
+folders, a packed folder, a .csv of path,label, a .tar, IDX or CIFAR-10 files,
+or a name: shapes, digits, fashion-mnist, cifar10, imagenette, imagenet.
 """
 
 
@@ -106,7 +114,9 @@ def _require_working_folder() -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if len(arguments) > 1 and arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all", "help"):
         print(HELP, end="")
         return 0
     if arguments[0] == "--version":

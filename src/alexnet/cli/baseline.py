@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alexnet.cli.helptext import listing
 from alexnet.cli.shared import check_folder, check_threads, errors_line, parse, print_json
 from alexnet.core.errors import UsageError, printable
 
@@ -79,10 +80,9 @@ class KernelOptions(BaselineOptions):
 def baseline(arguments: list[str]) -> int:
     """`alexnet baseline KIND ...`"""
     if not arguments or arguments[0].startswith("-"):
-        print("usage: alexnet baseline KIND --data D ...\n\nkinds (alexnet baseline KIND --help lists the options):")
-        for kind, sentence in KINDS.items():
-            print(f"  {kind:<12} {sentence}")
-        return 0 if set(arguments) & {"-h", "--help"} else 2
+        last = "`alexnet baseline KIND --help` shows the options."
+        print(listing("baseline KIND --data DATA [options]", "kinds", KINDS, last), end="")
+        return 0 if set(arguments) & {"-h", "--help", "--help-all"} else 2
     kind, rest = arguments[0], arguments[1:]
     if kind == "pixels":
         return _pixels(parse(PixelOptions, f"baseline {kind}", rest))

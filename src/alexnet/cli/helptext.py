@@ -4,8 +4,9 @@ the terminal, or 80 columns."""
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -27,7 +28,7 @@ def help_text(
     """The help of a verb. ``first`` are the fields of the options that most people need; if there are any, and not ``all`` is
     asked for, the others are named by group, and only the groups ``opened`` are explained. ``hidden``: fields that nobody sets.
     """
-    width = max(shutil.get_terminal_size().columns, 40)
+    width = terminal_width()
     options = [option for option in options_of(cls) if option.path not in hidden]
     prose, examples = described(cls)
     words = [option.name if option.required else f"[{option.name}]" for option in options if option.positional]
@@ -64,6 +65,24 @@ def help_text(
     return "\n".join(lines) + "\n"
 
 
+def terminal_width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return max(shutil.get_terminal_size().columns, 40)
+
+
+def listing(usage: str, title: str, entries: Mapping[str, str], last: str = "") -> str:
+    """The help of a verb that is followed by one of several words: what each is."""
+    width = terminal_width()
+    rows = [line for name, said in entries.items() for line in _row(name, said, width, left=max(map(len, entries)) + 2)]
+    lines = [*wrap(f"usage: alexnet {usage}", width), "", *wrap(f"{title}:", width), *rows]
+    return "\n".join([*lines, *(["", *wrap(last, width)] if last else [])]) + "\n"
+
+
+def first_sentence(document: str | None) -> str:
+    """The first sentence of a docstring, or what stands before its first colon."""
+    return re.split(r"[.:](?=\s|$)", " ".join((document or "").split()))[0]
+
+
 def described(cls: type) -> tuple[list[str], list[str]]:
     """The paragraphs of a docstring, and the examples in it: lines that begin with a command."""
     prose, examples = [[]], []  # type: list[list[str]], list[str]
@@ -85,7 +104,7 @@ def _section(option: Option, cls: type) -> str:
         return f"--{option.group}.*, {option.about[:1].lower()}{option.about[1:].rstrip('.')}"
     said = inspect.getdoc(option.base) or ""
     own = option.base is cls or not issubclass(cls, option.base) or said.startswith(f"{option.base.__name__}(")
-    return "options" if own else said.partition(".")[0].lower()
+    return "options" if own else first_sentence(said).lower()
 
 
 def _summary(title: str, members: Sequence[Option]) -> tuple[str, str]:
@@ -105,11 +124,11 @@ def _explained(option: Option, width: int) -> list[str]:
     return _row(left, " ".join(said), width)
 
 
-def _row(left: str, right: str, width: int) -> list[str]:
+def _row(name: str, said: str, width: int, left: int = LEFT) -> list[str]:
     """Two columns: the right one begins on the next line where the left one is too long."""
-    indent = " " * (LEFT + 2 if width >= 2 * LEFT else 6)
-    head = wrap(left, width - 2, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
-    lines = wrap(right, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    indent = " " * (left + 2 if width >= 2 * left else 6)
+    head = wrap(name, width, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+    lines = wrap(said, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     if len(head) == 1 and len(head[0]) < len(indent) - 1 and lines:
         lines[0] = head[0].ljust(len(indent)) + lines[0][len(indent) :]
         return lines

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from alexnet.cli.helptext import listing
 from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, print_part
 from alexnet.core.errors import UsageError, printable
 
@@ -26,10 +27,11 @@ PROBES = {
 def probe(arguments: list[str]) -> int:
     """`alexnet probe KIND MODEL ...`: each kind is a module with options of its own."""
     if not arguments or arguments[0].startswith("-"):
-        print("usage: alexnet probe KIND MODEL ...\n\nkinds (alexnet probe KIND --help lists the options):")
-        for kind, sentence in PROBES.items():
-            print(f"  {kind:<10} {sentence}")
-        return 0 if set(arguments) & {"-h", "--help"} else 2
+        print(
+            listing("probe KIND MODEL [options]", "kinds", PROBES, "`alexnet probe KIND --help` shows the options."),
+            end="",
+        )
+        return 0 if set(arguments) & {"-h", "--help", "--help-all"} else 2
     if arguments[0] not in PROBES:
         raise UsageError(f"no probe is called {printable(arguments[0])!r}; the probes are {', '.join(PROBES)}")
     return int(import_module(f"alexnet.cli.probe_{arguments[0]}").run(arguments[1:]))

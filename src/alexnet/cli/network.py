@@ -1,7 +1,6 @@
 """The verbs that train and use a network: train, evaluate, predict, info, report, bench."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
-import re
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from alexnet.cli.helptext import first_sentence, listing
 from alexnet.cli.shared import (
     DeviceOptions,
     Word,
@@ -32,13 +32,17 @@ def train(arguments: list[str]) -> int:
     from alexnet.recipes import RECIPES, recipe
 
     if not arguments or arguments[0].startswith("-"):
-        if not arguments or set(arguments) & {"-h", "--help"}:
+        if not arguments or set(arguments) & {"-h", "--help", "--help-all"}:
+            sentences = {name: first_sentence(function.__doc__) for name, function in RECIPES.items()}
             print(
-                "usage: alexnet train RECIPE --out RUN [options]\n\nrecipes (alexnet train RECIPE --help lists the options):"
+                listing(
+                    "train RECIPE --out RUN [options]",
+                    "recipes",
+                    sentences,
+                    "`alexnet train RECIPE --help` shows the options. For photographs of your own begin with modern_photos.",
+                ),
+                end="",
             )
-            for name, function in RECIPES.items():
-                sentence = re.split(r"[.:](?=\s)", " ".join((function.__doc__ or "").split()))[0]
-                print(f"  {name:<18} {sentence}")
             return 0 if arguments else 2
         raise UsageError(f"train needs the name of a recipe first: {', '.join(RECIPES)}")
     base = recipe(arguments[0])
@@ -61,12 +65,11 @@ def train(arguments: list[str]) -> int:
 
     @dataclass(frozen=True, kw_only=True)
     class TrainOptions(DeviceOptions):
-        out: str
-        """Folder of the run."""
-        init_from: str | None = None
-        """Fine-tune: start from the weights of this run or model folder. Layers are taken over by name; the last one is new
-        if the classes are others. Single layers can learn slower or, at 0, stay as they are:
-        --optimizer.layer-lr conv1 0 conv2 0 conv3 0.1"""
+        out: Annotated[str, tyro.conf.arg(metavar="RUN")]
+        """Folder to write the run into: checkpoints, log, model and report."""
+        init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+        """Fine-tune: start from the weights of this run or model folder, layer by layer. If the classes differ, the last layer
+        starts anew."""
         resume: bool = False
         """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
         change: bool = False
@@ -75,20 +78,21 @@ def train(arguments: list[str]) -> int:
         fresh: bool = False
         """Delete an earlier run in this folder first."""
         dry_run: bool = False
-        """Measure a few steps; say what the run would take in time, memory and disk."""
+        """Measure a few steps and print how much time, memory and disk the run would take. Trains nothing."""
         deterministic: bool = False
-        """On CUDA: deterministic algorithms only."""
+        """Use only deterministic algorithms on CUDA, so that two runs are equal."""
         resident: bool = False
-        """Keep all training images in the memory of the device, if they fit."""
+        """Keep all training images in the memory of the device. They must fit."""
         layout: Literal["data", "towers", "hybrid"] = "data"
-        """Under torchrun: what each rank holds. data: the whole network; towers: half of it, as in 2012; hybrid: all
-        convolutions and a part of the fully connected layers. A batch is that of all ranks together."""
+        """What each rank holds when torchrun starts several. data: the whole network. towers: half of it, as in 2012. hybrid:
+        all convolutions and a part of the fully connected layers. All ranks together compute one batch."""
         scheme: Literal["all", "turns", "slices"] = "all"
-        """Of the layout hybrid: whose images the fully connected layers see at a time."""
+        """For --layout hybrid: whether the fully connected layers see the images of all ranks at once (all), those of one rank
+        after another (turns), or a slice of each rank's (slices)."""
         exchange: Literal["full", "bfloat16"] = "full"
-        """What activations and gradients travel as between ranks."""
+        """Number format in which ranks send activations and gradients to each other; full is that of the computation."""
         accumulate: int = 1
-        """Compute each batch in so many parts, one after the other: for batches that do not fit into the memory."""
+        """Compute each batch in this many parts, one after the other, if a whole one does not fit into memory."""
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = base
 
     TrainOptions.__doc__ = RECIPES[arguments[0]].__doc__

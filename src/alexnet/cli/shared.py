@@ -37,15 +37,15 @@ class DeviceOptions:
     """Machine and output."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:N or mps."""
     threads: int | None = None
-    """CPU threads of torch; part of what makes two runs equal bit for bit."""
+    """CPU threads for torch. Two runs are equal bit for bit only if they use the same number."""
     workers: int | None = None
-    """Threads that read images ahead; by default as many as turn out to be needed. Never changes a result."""
+    """Threads that read images ahead; by default as many as are needed. They never change a result."""
     data_root: str | None = None
-    """Where named sets are; by default $ALEXNET_DATA."""
+    """Folder that holds the named sets; by default $ALEXNET_DATA, or ./data."""
     json: bool = False
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
 
 
 def parse(

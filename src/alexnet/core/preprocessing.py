@@ -21,20 +21,21 @@ class Preprocessing:
     crop: int = 224
     """Side of the network's input, in pixels (§4.1)."""
     channels: int = 3
-    """3 for color, 1 for grey."""
+    """Channels that the network reads: 3 for color, 1 for grey."""
     mean: Literal["image", "channel", "none"] = "image"
-    """What is subtracted, on the 0..255 scale: the mean image of the training set (§2; the file ``mean.npy``), one number
+    """What is subtracted from pixels of 0 to 255: the mean image of the training set (§2; the file ``mean.npy``), one number
     for each channel (``channel_mean``), or nothing."""
     mean_at: Literal["center", "crop"] = "center"
-    """Which part of the mean image: its center for every crop (2012 program, convdata_jpeg.py), or the part under
-    the crop (Caffe)."""
+    """Which part of the mean image is subtracted: always its center (2012 program, convdata_jpeg.py), or the part under the
+    crop (Caffe)."""
     channel_mean: tuple[float, ...] = ()
-    """RGB, 0..255."""
+    """Numbers to subtract from red, green and blue, on a scale of 0 to 255."""
     std: tuple[float, ...] = ()
-    """RGB, 0..255, divided by after ``mean``; empty for no division."""
+    """Numbers to divide red, green and blue by, after the mean is subtracted; none: no division."""
     scale: float = 1.0
-    """Factor on 0..255 pixels. 1 in 2012; 1/255 for networks that read [0, 1]."""
+    """Factor for pixels of 0 to 255: 1 in 2012, 1/255 for networks that read 0 to 1."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
+    """Order in which the network reads the color channels."""
 
     def __post_init__(self) -> None:
         c = self.channels

@@ -25,26 +25,26 @@ class Augmentation:
     """How training images vary (§4.1)."""
 
     crop: Literal["random", "resized", "center"] = "random"
-    """``random``: a square at a random place (§4.1). ``resized``: a random area and aspect, resized (2014 and later).
-    ``center``: none."""
+    """Which part of an image the network sees. ``random``: a square at a random place (§4.1). ``resized``: a rectangle of random
+    area and aspect, resized (2014 and later). ``center``: always the center."""
     crop_draws: Literal["image", "chunk"] = "image"
-    """One crop position and mirror draw for each image, or one for each chunk of 32 consecutive images of the order, as
-    the 2012 program did (convdata_jpeg.py)."""
+    """Whether crop and mirroring are drawn for each image, or once for each chunk of 32 consecutive images, as the 2012 program
+    did (convdata_jpeg.py)."""
     mirror: bool = True
-    """Mirror every second image on average."""
+    """Mirror training images at random, half of them on average."""
     color_noise: float = 0.1
-    """Standard deviation of the factors on the principal components of color, in units of each component's own standard
-    deviation (§4.1; the 2012 program's reading of the formula). 0 switches the noise off."""
+    """Strength of the color noise: standard deviation of the random factors for the principal components of color (§4.1).
+    0 switches the noise off."""
     color_noise_of: Literal["deviation", "eigenvalue", "constants"] = "deviation"
-    """What the factors multiply: each component's standard deviation (2012 program), its variance, which is what the
-    formula of §4.1 says, or the deviations 55.5, 4.8 and 1.1 that came to be copied from program to program
-    (ImageNet's variances on a scale of 0 to 1, taken for deviations)."""
+    """What the random factors multiply. deviation: each component's standard deviation (2012 program). eigenvalue: its variance,
+    as the formula of §4.1 says. constants: 55.5, 4.8 and 1.1, which many programs copied (they are ImageNet's variances on a
+    scale of 0 to 1, taken for deviations)."""
     divide_noise: bool = False
-    """Divide the input by 1 + ``color_noise``, as the 2012 program did to keep the scale of the test images."""
+    """Divide the input by 1 + ``color_noise``. The 2012 program did, to keep the scale of test images."""
     resized_area: tuple[float, float] = (0.08, 1.0)
-    """Share of the image a ``resized`` crop covers, drawn uniformly between these."""
+    """Smallest and largest share of the image that a ``resized`` crop covers; drawn uniformly."""
     resized_aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of a ``resized`` crop, drawn log-uniformly between these."""
+    """Smallest and largest ratio of width to height of a ``resized`` crop; drawn log-uniformly."""
 
     def __post_init__(self) -> None:
         if not self.color_noise >= 0:

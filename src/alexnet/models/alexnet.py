@@ -40,84 +40,86 @@ class AlexNetConfig:
     fc6, fc7, fc8."""
 
     kind: Literal["alexnet"] = "alexnet"
-    """Tells this configuration from those of other networks."""
+    """Kind of network."""
     input_size: int = 224
-    """Side of the square input, in pixels."""
+    """Side of the square input in pixels; equal to --preprocessing.crop."""
     in_channels: int = 3
-    """3 for color, 1 for grey."""
+    """Channels of the input: 3 for color, 1 for grey; equal to --preprocessing.channels."""
     num_classes: int = 1000
-    """Outputs of fc8."""
+    """Number of outputs of fc8."""
 
     conv_channels: tuple[int, ...] = (96, 256, 384, 384, 256)
-    """Kernels of conv1 .. conv5 (§3.5), both towers together. 0 leaves that layer out, with its nonlinearity and
+    """Number of kernels in conv1 to conv5 (§3.5), both towers together. 0 leaves a layer out, with its nonlinearity and
     normalization; its pooling stays."""
     conv_kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
-    """Side of each kernel (§3.5)."""
+    """Side of the kernels of each convolution (§3.5)."""
     conv_strides: tuple[int, ...] = (4, 1, 1, 1, 1)
-    """Step of each convolution (§3.5)."""
+    """Stride of each convolution (§3.5)."""
     conv_padding: tuple[int, ...] = (0, 2, 1, 1, 1)
-    """Zeros on all four sides of each convolution's input."""
+    """Zeros that each convolution adds on all four sides of its input."""
     overhang: bool = True
-    """Round the size of conv1's output up, as the 2012 program does: the last windows hang over the right and the
-    bottom edge and read zeros there. This, not a 227-pixel crop, is how 224 pixels give 55 (2012 program, layer.py)."""
+    """Let the last windows of conv1 hang over the right and bottom edges, where they read zeros. This, not a 227-pixel crop,
+    is how 224 pixels give 55 in the 2012 program (layer.py)."""
     stages: tuple[str, ...] = ("act norm pool", "act norm pool", "act", "act", "act pool")
-    """What follows each convolution, in order: `act` (nonlinearity), `norm` (`normalization`), `map_norm` (the
-    within-map normalizer that the 2012 program has in layer 2), `pool` (§3.3 to §3.5)."""
+    """What follows each convolution, in order: `act` (nonlinearity), `norm` (see --model.normalization), `map_norm` (the
+    within-map normalizer that the 2012 program has in layer 2) and `pool` (§3.3 to §3.5)."""
     fc_units: tuple[int, int] = (4096, 4096)
-    """Units of fc6 and fc7; 0 leaves that layer out."""
+    """Number of units in fc6 and fc7; 0 leaves a layer out."""
     head: Literal["fc", "global_average"] = "fc"
-    """`fc`: fc6, fc7, fc8 as in 2012. `global_average`: each map is averaged and fc8 reads the averages."""
+    """What follows the convolutions. `fc`: fc6, fc7 and fc8, as in 2012. `global_average`: fc8 reads the average of each
+    map."""
 
     towers: int = 2
-    """2: the two halves of Figure 2, one to a GPU in 2012. 1: no halves, every kernel reads every map."""
+    """Number of towers. 2: the two halves of Figure 2, each on its own GPU in 2012. 1: every kernel reads every map."""
     joined: tuple[str, ...] = ("conv3", "fc6", "fc7")
-    """Layers that read both towers; the others read their own (§3.2). Empty: towers that meet only in fc8, the 2012
-    program's configuration 150. conv1 always reads the image, fc8 always everything."""
+    """Layers that read both towers; the others read only their own (§3.2). If it is empty, the towers meet only in fc8, as in
+    the 2012 program's configuration 150. conv1 always reads the image, and fc8 everything."""
 
     activation: Activation = "relu"
     """The nonlinearity of all hidden layers (§3.1)."""
     normalization: Literal["none", "lrn", "batch", "layer", "group"] = "lrn"
-    """What `norm` in `stages` stands for: local response normalization (§3.3), batch, layer (all maps of an image) or
-    group normalization (groups of maps, at most 32)."""
+    """What `norm` in --model.stages stands for: lrn (local response normalization, §3.3), batch, layer (over all maps of an
+    image) or group (over groups of maps, at most 32)."""
     lrn_size: int = 5
-    """Channels in the window, n (§3.3). Odd."""
+    """Number of channels in the window of local response normalization, n in §3.3; odd."""
     lrn_alpha: float = 1e-4
-    """Coefficient of the squared neighbors (§3.3)."""
+    """Coefficient of the squared neighbors in local response normalization, alpha in §3.3."""
     lrn_alpha_times: Literal["sum", "mean"] = "sum"
-    """`sum`: alpha multiplies the sum of squares, the formula of §3.3. `mean`: it multiplies sum/n, what the 2012
-    program, Caffe and torch compute."""
+    """What alpha multiplies. `sum`: the sum of squares, as in the formula of §3.3. `mean`: that sum divided by n, as the 2012
+    program, Caffe and torch compute it."""
     lrn_beta: float = 0.75
-    """Exponent (§3.3)."""
+    """Exponent of local response normalization, beta in §3.3."""
     lrn_k: float = 2.0
-    """Constant (§3.3)."""
+    """Constant of local response normalization, k in §3.3."""
     lrn_crosses_towers: bool = False
-    """Let the window reach over the border between the towers, as grouped networks in one stream (Caffe) do. Never in
-    2012, when the towers were on two GPUs."""
+    """Let the window of local response normalization reach across the border between the towers. Caffe does; in 2012 the towers
+    were on two GPUs, and it did not."""
 
     pooling: Literal["max", "average"] = "max"
-    """Summary of a pooling window (§3.4)."""
+    """Whether pooling takes the largest value of a window or its average (§3.4)."""
     pool_size: int = 3
-    """Side of a pooling window, z (§3.4)."""
+    """Side of a pooling window, z in §3.4."""
     pool_stride: int = 2
-    """Step between pooling windows, s (§3.4). Windows overlap if s < z."""
+    """Distance between pooling windows, s in §3.4. Windows overlap if s < z."""
     pool_ceil: bool = False
-    """Round the size of pooled maps up, as the 2012 program and Caffe do. The paper's sizes are the same either way."""
+    """Round the size of pooled maps up. The 2012 program and Caffe do; the paper's sizes are the same either way."""
 
     dropout: Literal["plain", "inverted"] = "plain"
-    """`plain`: a mask in training, times the keep probability at test (§4.2). `inverted`: the mask over the keep
-    probability in training, nothing at test (Caffe, torch)."""
+    """When activations are scaled for dropout. `plain`: at test, by the keep probability (§4.2). `inverted`: in training, by
+    its inverse (Caffe, torch)."""
     dropout_place: Literal["after", "before"] = "after"
-    """After the nonlinearity of fc6 and fc7 (§4.2), or on the input of fc6 and fc7 (torchvision)."""
+    """Where dropout acts: after the nonlinearity of fc6 and fc7 (§4.2), or before these layers, on their input (torchvision)."""
     dropout_rate: float = 0.5
     """Probability that a unit is dropped (§4.2)."""
 
     init: Init = "gaussian"
-    """`gaussian`: `weight_std` (§5). `he`: standard deviation sqrt(2 / fan-in). `xavier`: uniform within
-    sqrt(6 / (fan-in + fan-out)). `torch`: weights and biases uniform within 1 / sqrt(fan-in)."""
+    """How initial weights are drawn. `gaussian`: with the standard deviations --model.weight-std (§5). `he`: with sqrt(2 /
+    fan-in). `xavier`: uniform within sqrt(6 / (fan-in + fan-out)). `torch`: weights and biases uniform within
+    1 / sqrt(fan-in)."""
     weight_std: tuple[float, ...] = (0.01,) * 8
-    """Standard deviation of each layer's initial weights, conv1 .. fc8, for `gaussian` (§5)."""
+    """Standard deviation of the initial weights of each layer, conv1 to fc8, for --model.init gaussian (§5)."""
     biases: tuple[float, ...] = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
-    """Initial bias of each layer, conv1 .. fc8, for all but `torch` (§5)."""
+    """Initial bias of each layer, conv1 to fc8 (§5); --model.init torch draws its own."""
 
     def __post_init__(self) -> None:
         n = len(self.conv_channels)

@@ -21,19 +21,19 @@ class CifarLocalConfig:
     """Two convolutional and two unshared local layers, and fc10 (`layers-conv-local-13pct.cfg` and `-11pct.cfg`)."""
 
     kind: Literal["cifar_local"] = "cifar_local"
-    """Tells this configuration from those of other networks."""
+    """Kind of network."""
     input_size: int = 24
     """Side of the square input, in pixels: 24-pixel crops of the 32-pixel images."""
     in_channels: int = 3
-    """3 for color, 1 for grey."""
+    """Channels of the input: 3 for color, 1 for grey."""
     num_classes: int = 10
-    """Outputs of fc10."""
+    """Number of outputs of fc10."""
     activation: Activation = "relu"
     """The nonlinearity of all hidden layers (§3.1)."""
     normalization: Literal["none", "lrn"] = "none"
-    """`lrn`: across nine channels, after pool1 and after conv2's nonlinearity (§3.3)."""
+    """`lrn`: local response normalization over nine channels, after pool1 and after the nonlinearity of conv2 (§3.3)."""
     local_channels: tuple[int, int] = (32, 32)
-    """Filters of local3 and local4 at each position."""
+    """Number of filters of local3 and local4 at each position."""
 
     def __post_init__(self) -> None:
         check_sizes(self, 1, "in_channels", "num_classes", "local_channels")
@@ -45,17 +45,17 @@ class CifarConvConfig:
     """Three convolutional layers and fc10: four weight layers (`layers-18pct.cfg` and `layers-19pct.cfg`)."""
 
     kind: Literal["cifar_conv"] = "cifar_conv"
-    """Tells this configuration from those of other networks."""
+    """Kind of network."""
     input_size: int = 32
     """Side of the square input, in pixels."""
     in_channels: int = 3
-    """3 for color, 1 for grey."""
+    """Channels of the input: 3 for color, 1 for grey."""
     num_classes: int = 10
-    """Outputs of fc10."""
+    """Number of outputs of fc10."""
     activation: Activation = "relu"
     """The nonlinearity of all hidden layers (§3.1)."""
     normalization: Literal["none", "map"] = "map"
-    """`map`: response normalization over 3 x 3 positions of each map, after pool1 and pool2."""
+    """`map`: response normalization over 3 x 3 positions within each map, after pool1 and pool2."""
 
     def __post_init__(self) -> None:
         check_sizes(self, 1, "in_channels", "num_classes")

@@ -20,17 +20,17 @@ class LeNetConfig:
     """What separates LeNet from AlexNet besides size: the nonlinearity and the pooling."""
 
     kind: Literal["lenet"] = "lenet"
-    """Tells this configuration from those of other networks."""
+    """Kind of network."""
     input_size: int = 28
     """Side of the square input, in pixels; C1 adds two zeros on each side."""
     in_channels: int = 1
-    """1 for grey, 3 for color."""
+    """Channels of the input: 1 for grey, 3 for color."""
     num_classes: int = 10
-    """Outputs."""
+    """Number of outputs."""
     activation: Activation = "sigmoid"
     """The nonlinearity of all hidden layers."""
     pooling: Literal["average", "max"] = "average"
-    """Summary of a 2 x 2 window."""
+    """Whether pooling takes the average of a 2 x 2 window or its largest value."""
 
     def __post_init__(self) -> None:
         check_sizes(self, 1, "in_channels", "num_classes")

@@ -29,7 +29,7 @@ def paper2012() -> TrainConfig:
     """The paper's text: pixels 0..255 less the mean image, std 0.01, bias 1, one rate for all layers, divided by ten
     when the validation error stops improving (§2 to §5).
 
-    alexnet train paper2012 --data IMAGENET
+    alexnet train paper2012 --data imagenet --out runs/paper2012
     Printed for ILSVRC-2012 validation: 40.7 % top-1, 18.2 % top-5 error with ten views (Table 2). Not measured here.
     """
     return TrainConfig(
@@ -45,7 +45,7 @@ def code2012() -> TrainConfig:
     """What the winning program did (layer-params-145.cfg): std 0.03 in conv3 to conv5, biases at twice the rate, its
     logged schedule with conv1 slowed and frozen, crops shared by 32 images, color noise divided by 1.1.
 
-    alexnet train code2012 --data IMAGENET
+    alexnet train code2012 --data imagenet --out runs/code2012
     Its log: 40.66 % top-1, 18.21 % top-5 error with ten views on ILSVRC-2012 validation. Not measured here.
     """
     return TrainConfig(
@@ -63,7 +63,7 @@ def caffe() -> TrainConfig:
     """BVLC's reference CaffeNet (solver.prototxt): batch 256, biases at twice the rate, the rate divided by ten every 20
     epochs, inverted dropout, BGR pixels less the part of the mean image under the crop.
 
-    alexnet train caffe --data IMAGENET
+    alexnet train caffe --data imagenet --out runs/caffe
     Its model card: 42.6 % top-1, 19.6 % top-5 error at the center on ILSVRC-2012 validation. Not measured here.
     """
     return TrainConfig(
@@ -82,7 +82,7 @@ def caffe() -> TrainConfig:
 def owt() -> TrainConfig:
     """torchvision's `alexnet` with its reference recipe: random resized crops, SGD 0.01, batch 32, ÷10 every 30 epochs.
 
-    alexnet train owt --data IMAGENET
+    alexnet train owt --data imagenet --out runs/owt
     Its model card: 43.48 % top-1, 20.93 % top-5 error at the center on ILSVRC-2012 validation. Not measured here.
     """
     return TrainConfig(
@@ -102,8 +102,8 @@ def modern() -> TrainConfig:
     """The paper's network with today's training: standardized input, He initialization with biases 0, linear warm-up and
     cosine, label smoothing, random resized crops.
 
-    alexnet train modern --data IMAGENET
-    On ImageNet not measured here; on Imagenette see `modern_photos`.
+    alexnet train modern --data imagenet --out runs/modern --precision bfloat16
+    For some thousand photographs of your own `modern_photos` is the better recipe. Not measured on ImageNet here.
     """
     return TrainConfig(
         recipe="modern",
@@ -124,7 +124,7 @@ def paper2012_photos() -> TrainConfig:
     epochs, because 15 validation errors are too few to see a plateau in.
 
     alexnet train paper2012_photos --out runs/paper2012
-    Measured: results/imagenette.json.
+    Measured on Imagenette: 38.84 % top-1 error at the center (results/imagenette.json).
     """
     return replace(
         paper2012(),
@@ -139,17 +139,17 @@ def code2012_photos() -> TrainConfig:
     """`code2012` scaled to the 7,000 photographs of Imagenette as `paper2012_photos` is; the schedule is the logged one.
 
     alexnet train code2012_photos --out runs/code2012
-    Measured: results/imagenette.json.
+    Measured on Imagenette: 38.08 % top-1 error at the center (results/imagenette.json).
     """
     return replace(code2012(), recipe="code2012_photos", data="imagenette", **_PHOTOS)
 
 
 def modern_photos() -> TrainConfig:
-    """`modern` scaled to the 7,000 photographs of Imagenette: 15 passes in batches of 32, milder crops (at least half of
-    the image), because a short training underfits as it is.
+    """For photographs of your own, some hundred to some thousand: `modern` with batches of 32, milder crops (at least half
+    of the image, because a short training underfits as it is) and 15 passes over the images. Made for the 7,000 of Imagenette.
 
-    alexnet train modern_photos --out runs/modern
-    Measured: results/imagenette.json.
+    alexnet train modern_photos --data photos/ --out runs/mine
+    Measured on Imagenette: 22.40 % top-1 error at the center (results/imagenette.json).
     """
     return replace(
         modern(),
@@ -197,10 +197,10 @@ def quickstart() -> TrainConfig:
 
 
 def d2l_fashion_mnist() -> TrainConfig:
-    """The AlexNet chapter of the textbook "Dive into Deep Learning": Fashion-MNIST at 224 pixels, plain SGD 0.01.
+    """The AlexNet chapter of the textbook "Dive into Deep Learning" on Fashion-MNIST at 224 pixels, plain SGD 0.01.
 
-    alexnet train d2l_fashion_mnist --epochs 1
-    Measured for a part of it: results/fashion-mnist.json.
+    alexnet train d2l_fashion_mnist --epochs 1 --out runs/d2l
+    Measured: 25.24 % error after one pass in bfloat16 (results/fashion-mnist.json).
     """
     return TrainConfig(
         recipe="d2l_fashion_mnist",
@@ -220,7 +220,7 @@ def d2l_fashion_mnist() -> TrainConfig:
 def lenet() -> TrainConfig:
     """LeNet as textbooks have it (sigmoid, average pooling, Xavier) on Fashion-MNIST, plain SGD 0.9, batch 256.
 
-    alexnet train lenet
+    alexnet train lenet --out runs/lenet
     Measured: 14.11 % error on the 10,000 test images (results/fashion-mnist.json).
     """
     return TrainConfig(
@@ -244,7 +244,7 @@ def cifar10() -> TrainConfig:
     color noise, the local layers and fc10 decayed, the rate divided by ten for the last 20 of 520 epochs and again for
     the last 10.
 
-    alexnet train cifar10 --epochs 40
+    alexnet train cifar10 --epochs 40 --out runs/cifar10
     Printed: 11 % test error, after training on all five batches with ten views. Not measured here.
     """
     return TrainConfig(

@@ -27,32 +27,37 @@ class TrainConfig:
     network: tyro.conf.Fixed[str]
     """Its name among ``alexnet.list_models()``."""
     model: ModelConfig
-    """The network, field by field. ``num_classes`` is set from the data."""
+    """Layers and sizes of the network. The data decide ``num_classes``."""
     data: str
-    """Default data set: a path or a name."""
+    """Photographs to train on: a folder of class folders, a packed folder, a list, an archive, or a named set."""
     size: int | None = 256
-    """Side of the stored images, for data that is not prepared yet; None: as the data comes."""
+    """Side of the stored images in pixels, if the data is not packed yet; None keeps the size of IDX and CIFAR sets."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """How a photograph becomes the input of the network."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """How training images are varied."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How gradients change the weights."""
     schedule: Schedule = field(default_factory=Plateau)
+    """How the learning rate changes over time."""
     epochs: int = 90
     """Passes over the training images (§5)."""
     batch_size: int = 128
-    """Images of one step (§5)."""
+    """Images in one step (§5)."""
     label_smoothing: float = 0.0
-    """Share of the target given to all classes alike."""
+    """Share of each target that is spread evenly over all classes; 0 switches it off."""
     precision: Precision = "float32"
+    """Number format to compute in. bfloat16 is often twice as fast; weights stay in float32."""
     seed: int = 0
-    """Of the initial weights and of every draw."""
+    """Seed for the initial weights and every random draw."""
     until_train_error: float | None = None
-    """End after the first epoch whose training error, as the network saw the images, is at most this; None: after all."""
+    """Stop after the first epoch in which the training error is at most this share; by default train all epochs."""
     train_images: int | None = None
-    """Train on the first so many images of a fixed random order; None: on all."""
+    """Train on this many images, chosen at random by the seed; by default on all."""
     checkpoint_steps: int = 500
-    """Steps between checkpoints within an epoch; the end of an epoch always makes one."""
+    """Steps between checkpoints. The end of each epoch makes one, too."""
     views: tuple[str, ...] = ("1", "10")
-    """Views of the final evaluation."""
+    """How to look at each image in the final evaluation: 1 (center), 10 (the paper's ten views) or random:K."""
 
     def __post_init__(self) -> None:
         if name := not_finite(to_json(self)):

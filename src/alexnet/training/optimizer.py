@@ -19,24 +19,24 @@ class OptimizerConfig:
     """How a gradient becomes a step."""
 
     kind: Literal["paper", "sgd", "adamw"] = "paper"
-    """``paper``: learning rate inside the velocity (§5). ``sgd``, ``adamw``: torch.optim."""
+    """Update rule. ``paper``: the learning rate is inside the velocity (§5). ``sgd`` and ``adamw`` are those of torch.optim."""
     lr: float = 0.01
-    """Initial learning rate of the weights (§5)."""
+    """Initial learning rate (§5)."""
     bias_lr: float | None = None
-    """Initial learning rate of the biases; None: the same (§5: "an equal learning rate for all layers"). The 2012 program
-    used twice the rate of the weights."""
+    """Initial learning rate of the biases; by default that of the weights (§5: "an equal learning rate for all layers"). The
+    2012 program used twice that."""
     momentum: float = 0.9
-    """Of the velocity (§5); for AdamW, beta1."""
+    """Momentum (§5); for adamw, beta1."""
     weight_decay: float = 0.0005
-    """Of the weights (§5)."""
+    """Weight decay (§5)."""
     bias_weight_decay: float = 0.0
-    """Of the biases. The paper does not say; the 2012 program used none."""
+    """Decay of the biases. The paper does not say; the 2012 program used none."""
     beta2: float = 0.999
-    """AdamW only."""
+    """Second beta of adamw."""
     layer_lr: Annotated[tuple[tuple[str, float], ...], tyro.conf.arg(metavar="LAYER X ...")] = ()
-    """Factors on both rates of single layers, as (layer, factor); 0 freezes the layer."""
+    """Factors for the learning rates of single layers; 0 freezes a layer: conv1 0 conv2 0 conv3 0.1."""
     layer_weight_decay: Annotated[tuple[tuple[str, float], ...], tyro.conf.arg(metavar="LAYER X ...")] = ()
-    """Decay of the weights of single layers, as (layer, decay), where it is not ``weight_decay``."""
+    """Weight decay of single layers, where it differs: fc6 0.001 fc7 0.001."""
 
     def __post_init__(self) -> None:
         if not self.lr > 0:

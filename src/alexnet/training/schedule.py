@@ -18,12 +18,13 @@ class Plateau:
     """Divide the rate by ten when the validation error stops improving (§5)."""
 
     kind: Literal["plateau"] = "plateau"
+    """How the learning rate changes over time."""
     factor: float = 0.1
-    """Multiply the rate by this at each drop (§5)."""
+    """Factor for the rate at each drop (§5)."""
     patience: int = 3
-    """Epochs without a new lowest validation error that make a drop. The paper judged by eye."""
+    """Number of epochs without a new lowest validation error after which the rate drops. The paper judged by eye."""
     drops: int = 3
-    """At most this many (§5: "reduced three times prior to termination")."""
+    """Largest number of drops (§5: "reduced three times prior to termination")."""
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < 1:
@@ -38,18 +39,19 @@ class Staged:
     ``of`` epochs; a run of another length scales it."""
 
     kind: Literal["staged"] = "staged"
+    """How the learning rate changes over time."""
     of: int = 90
-    """Epochs the table below is written for."""
+    """Length of a run, in epochs, that the epochs below refer to. A run of another length scales them."""
     drops: tuple[int, ...] = (24, 51, 79)
-    """Weights: times 0.1 at each."""
+    """Epochs at which the rate of the weights drops to a tenth."""
     bias_drops: tuple[int, ...] = (24,)
-    """Biases: times 0.1 at each. They follow the first drop only."""
+    """Epochs at which the rate of the biases drops to a tenth; in 2012 only at the first drop of the weights."""
     conv1_slow: int = 67
-    """conv1 learns at a tenth of the others' rate from here."""
+    """Epoch from which conv1 learns at a tenth of the rate of the others."""
     conv1_freeze: int = 72
-    """conv1 is frozen from here."""
+    """Epoch from which conv1 is frozen."""
     noise_off: int = 67
-    """The color noise ends here."""
+    """Epoch at which the color noise ends."""
 
     def __post_init__(self) -> None:
         if max((*self.drops, *self.bias_drops, self.conv1_slow, self.conv1_freeze, self.noise_off)) > self.of:
@@ -61,8 +63,11 @@ class Steps:
     """Multiply the rate by ``factor`` every ``every`` epochs."""
 
     kind: Literal["steps"] = "steps"
+    """How the learning rate changes over time."""
     every: float = 30
+    """Number of epochs between drops."""
     factor: float = 0.1
+    """Factor for the rate at each drop."""
 
     def __post_init__(self) -> None:
         if not self.every > 0:
@@ -74,10 +79,11 @@ class Cosine:
     """Half a cosine from the full rate to ``final`` times it, after a linear warm-up from 0."""
 
     kind: Literal["cosine"] = "cosine"
+    """How the learning rate changes over time."""
     warmup: float = 0.0
-    """Epochs of warm-up."""
+    """Number of epochs in which the rate rises from 0."""
     final: float = 0.0
-    """Share of the rate left at the end."""
+    """Share of the rate that is left at the end."""
 
     def __post_init__(self) -> None:
         if not self.warmup >= 0 or not 0 <= self.final <= 1:

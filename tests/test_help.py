@@ -1,0 +1,157 @@
+"""What --help says, of every verb, kind and recipe: its width, its order, its words, and that its examples are understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+import alexnet.cli.shared
+from alexnet.cli import VERBS, main
+from alexnet.cli.baseline import KINDS as BASELINES
+from alexnet.cli.inside import PROBES
+from alexnet.cli.options import Option, options_of
+from alexnet.cli.train_options import FIRST
+from alexnet.recipes import RECIPES
+
+OVERVIEWS = [(), ("train",), ("probe",), ("baseline",), ("claims",)]
+PLACES = [
+    *((verb,) for verb in VERBS if (verb,) not in OVERVIEWS),
+    *(("probe", kind) for kind in PROBES),
+    *(("baseline", kind) for kind in BASELINES),
+    *(("claims", kind) for kind in ("list", "run", "report")),
+    *(("train", recipe) for recipe in RECIPES),
+]
+PENDING = {("claims",), ("features",), ("check",), ("index",), ("evaluate",), ("predict",), ("bench",)} | {
+    place for place in PLACES if place[0] in ("probe", "baseline")
+}
+"""Verbs whose words are still being written."""
+README = Path(__file__).parents[1] / "README.md"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    assert (exit.value.code, err) == (0, "")
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _eighty(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def declared(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> list[Option]:
+    """The options of a verb that its help explains."""
+    seen: list[Option] = []
+
+    def record(cls: type, *arguments: object, hidden: object = (), **settings: object) -> str:
+        seen.extend(option for option in options_of(cls) if option.path not in hidden)  # type: ignore[operator]
+        return ""
+
+    monkeypatch.setattr(alexnet.cli.shared, "help_text", record)
+    with pytest.raises(SystemExit):
+        main([*place, "--help"])
+    return seen
+
+
+@pytest.mark.parametrize("place", [p for p in [*OVERVIEWS, *PLACES] if p not in PENDING], ids=" ".join)
+def test_help_fits_eighty_columns_and_has_an_example(place, capsys):
+    for flag in ("--help", "--help-all"):
+        text = printed(capsys, *place, flag)
+        assert [line for line in text.splitlines() if len(line) > 80 and not line.startswith("  alexnet ")] == []
+        assert "usage: alexnet" in text
+        assert place in OVERVIEWS or "\nexamples:\n  alexnet " in text
+    assert place in OVERVIEWS or [a for a in examples_of(text) if len(a) > 78] == []
+
+
+@pytest.mark.parametrize("place", [p for p in PLACES if p not in PENDING], ids=" ".join)
+def test_every_option_says_what_it_is_for(place, monkeypatch):
+    """In a sentence of its own: not "Of the arithmetic.", and not nothing."""
+    options = declared(place, monkeypatch)
+    assert options
+    for option in options:
+        assert len(option.help.split()) > 1, option.name
+        assert not re.match(r"(Do not )?of\b", option.help, re.IGNORECASE), f"{option.name}: {option.help}"
+        assert "``" not in option.help
+        if option.default is True:
+            assert ".no-" in option.name or option.name.startswith("--no-")
+            assert re.match(r"Do not (let|round|mirror|divide|make|keep|use) ", option.help), option.help
+
+
+def examples_of(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if re.match(r"\s*(alexnet|torchrun) [a-z-]+ .*\S", line)]
+
+
+class Understood(BaseException):
+    """Raised when tyro has read a command line without an error."""
+
+
+def understand(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = tyro.cli
+
+    def stop(*arguments: object, **settings: object) -> None:
+        read(*arguments, **settings)  # type: ignore[call-overload]
+        raise Understood
+
+    monkeypatch.setattr(tyro, "cli", stop)
+    words = shlex.split(re.sub(r"^torchrun .* -m ", "", command).partition(" > ")[0], comments=True)
+    with pytest.raises(Understood):
+        main(words[1:])
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("place", [*OVERVIEWS, *PLACES], ids=" ".join)
+def test_every_example_is_understood(place, capsys, monkeypatch):
+    examples = [line for line in examples_of(printed(capsys, *place, "--help")) if "VERB" not in line]
+    for command in examples:
+        understand(command, monkeypatch)
+
+
+def test_every_command_of_the_readme_is_understood(monkeypatch):
+    commands = examples_of(README.read_text())
+    assert len(commands) > 10
+    for command in commands:
+        understand(command, monkeypatch)
+
+
+def test_the_help_of_train_has_what_people_need_first(capsys):
+    text = printed(capsys, "train", "modern", "--help")
+    lines = text.splitlines()
+    assert len(lines) < 66
+    names = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert names[: len(FIRST)] == ["--" + path.replace("_", "-") for path in FIRST]
+    assert names[len(FIRST) :] == [
+        f"--{g}.*" for g in ("model", "preprocessing", "augmentation", "optimizer", "schedule")
+    ]
+    assert "`alexnet train modern --help-all`" in text
+    everything = printed(capsys, "train", "modern", "--help-all")
+    assert "\n  --model.conv-channels N ...\n" in everything
+    assert re.search(r"--augmentation.no-mirror +Do not mirror training images", everything)
+    assert "num-classes" not in everything
+
+
+def test_a_chosen_kind_is_explained(capsys):
+    text = printed(capsys, "train", "paper2012", "--schedule.kind", "cosine", "--help")
+    assert "  --schedule.warmup X       Number of epochs in which the rate rises from 0." in text
+    assert "--schedule.patience" not in text
+    assert "--schedule.patience N" in printed(capsys, "train", "paper2012", "--help-all")
+    assert "{alexnet,lenet,cifar_local,cifar_conv}" in printed(capsys, "train", "modern", "--model:lenet", "--help")
+
+
+def test_positionals_have_names(capsys):
+    assert printed(capsys, "prepare", "--help").startswith("usage: alexnet prepare SOURCE PACKED [options]\n")
+    assert printed(capsys, "predict", "-h").startswith("usage: alexnet predict MODEL IMAGE... [options]\n")
+    assert printed(capsys, "info", "-h").startswith("usage: alexnet info [MODEL] [options]\n")
+    assert printed(capsys, "help", "info") == printed(capsys, "info", "--help")
+
+
+def test_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
+    for columns in (40, 60, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        widths = [len(line) for line in printed(capsys, "prepare", "--help").partition("\nexamples:")[0].splitlines()]
+        assert columns - 12 < max(widths) <= columns
