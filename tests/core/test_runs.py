@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.runs import ArrayFile, read_json, write_atomic, write_json
+from alexnet.core.native import NativeSource
+from alexnet.core.runs import ArrayFile, read_json, writable_cache, write_atomic, write_json
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+    """A user without HOME and without an account."""
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ALEXNET_CACHE", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", home)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
@@ -79,3 +91,30 @@ def test_what_is_no_file_of_rows_is_named(tmp_path):
     for name in ("number", "turned", "objects", "text", "pipe", "missing"):
         with pytest.raises(AlexNetError, match=rf"{name}\.npy: not a readable NumPy file"):
             ArrayFile(tmp_path / f"{name}.npy")
+
+
+def test_a_cache_that_cannot_be_written_is_said_with_what_is_kept_there_and_how_to_move_it(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "file" / "cache"))
+    said = r"^the set is kept in the cache /.*/file/cache, which cannot be written \(Not a directory\); set ALEXNET_CACHE to "
+    with pytest.raises(AlexNetError, match=said):
+        writable_cache("the set")
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    assert writable_cache("the set") == tmp_path / "cache"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
+    with pytest.raises(AlexNetError, match=r"which cannot be written \(Permission denied\); set ALEXNET_CACHE"):
+        writable_cache("the set")
+
+
+def test_a_user_without_a_home_folder_is_told_of_the_setting(no_home):
+    with pytest.raises(
+        AlexNetError, match=r"^the set is kept in a cache, and this user has no home .* set ALEXNET_CACHE"
+    ):
+        writable_cache("the set")
+
+
+def test_compiled_kernels_are_done_without_where_there_is_no_home_folder(no_home, tmp_path):
+    (tmp_path / "nothing.c").write_text("void nothing(void) {}")
+    source = NativeSource(tmp_path / "nothing.c", {"nothing": []})
+    assert not source.available()
+    assert source.available(build=True) or "compiler" in source.failure

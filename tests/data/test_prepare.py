@@ -457,3 +457,16 @@ def test_meta_says_how_the_pixels_were_made(image_folder_of: MakeFolder, tmp_pat
     assert set(meta["files"]) == {path.name for path in packed.path.iterdir()} - {"meta.json"}
     for name, file in meta["files"].items():
         assert file["sha256"] == hashlib.sha256((packed.path / name).read_bytes()).hexdigest()
+
+
+def test_a_cache_that_may_only_be_read_gives_what_it_holds_and_names_the_remedy_for_the_rest(
+    image_folder_of: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = image_folder_of({"train/cat": 3, "train/dog": 3, "val/cat": 1, "val/dog": 1})
+    packed = resolve(source, cache=tmp_path / "cache", size=16, workers=1)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert resolve(source, cache=tmp_path / "cache", size=16).path == packed.path
+    with pytest.raises(
+        AlexNetError, match=rf"prepared of {source} .* set ALEXNET_CACHE .* \(alexnet prepare {source} PACKED\)"
+    ):
+        resolve(source, cache=tmp_path / "cache", size=8)

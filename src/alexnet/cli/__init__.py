@@ -7,6 +7,7 @@ checkpoint, 130 interrupted. A verb imports what it needs when it is called, so 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -76,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # its lines about its own cache, where no home can be written
     open_outputs()
     try:
         _require_working_folder()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile
 
-from alexnet.core.errors import AlexNetError, UsageError, printable, refused
+from alexnet.core.errors import AlexNetError, printable, refused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -240,11 +240,32 @@ def fsync_folder(folder: Path) -> None:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """``cache``, ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``."""
+    """``cache``, ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``, where what was computed once is looked for. Raises
+    :class:`AlexNetError` for a user without a home folder."""
     try:
         return Path(cache or os.environ.get("ALEXNET_CACHE") or Path.home() / ".cache" / "alexnet")
     except RuntimeError:
-        raise UsageError("no home folder to keep prepared data in; set HOME, or ALEXNET_CACHE to a folder") from None
+        raise AlexNetError("this user has no home folder to keep a cache in; set ALEXNET_CACHE to a folder") from None
+
+
+def writable_cache(what: str, cache: str | Path | None = None, instead: str = "") -> Path:
+    """The cache folder, made if need be. Raises :class:`AlexNetError` that says ``what`` cannot be kept where, how to choose
+    another place, and what else can be done ``instead``."""
+    remedy = f"set ALEXNET_CACHE to a folder that can be written{instead}"
+    try:
+        folder = cache_folder(cache)
+    except AlexNetError:
+        raise AlexNetError(f"{what} is kept in a cache, and this user has no home folder for one; {remedy}") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        why = printable(error.strerror or error)
+        raise AlexNetError(
+            f"{what} is kept in the cache {printable(folder)}, which cannot be written ({why}); {remedy}"
+        ) from error
+    return folder
 
 
 def sha256_file(path: Path) -> str:

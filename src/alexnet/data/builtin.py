@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from alexnet.core import rng
-from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.errors import AlexNetError, UsageError, refused
+from alexnet.core.runs import cache_folder, writable_cache
 from alexnet.data.pool import in_processes
 from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, fingerprint_of, hold_out
 
@@ -83,21 +84,24 @@ def digits(seed: int = 0) -> Source:
 
 
 def shapes_folder(
-    parent: Path, *, train: int = TRAIN_IMAGES, val: int = VAL_IMAGES, seed: int = 0, workers: int | None = None
+    cache: str | Path | None = None,
+    *,
+    train: int = TRAIN_IMAGES,
+    val: int = VAL_IMAGES,
+    seed: int = 0,
+    workers: int | None = None,
 ) -> Path:
-    """The folder of the drawn set inside ``parent``; drawn if it is not there."""
-    folder = parent / f"shapes-v{DRAWING}-{train}-{val}-seed{seed}"
+    """The folder of the drawn set inside the folder ``cache``; drawn if it is not there."""
+    folder = cache_folder(cache) / f"shapes-v{DRAWING}-{train}-{val}-seed{seed}"
     if folder.is_dir():
         return folder
-    temporary = parent / f".{folder.name}.tmp-{os.getpid()}"
+    temporary = writable_cache("the drawn set shapes", cache) / f".{folder.name}.tmp-{os.getpid()}"
     try:
         draw_shapes(temporary, train=train, val=val, seed=seed, workers=workers)
         temporary.rename(folder)
     except OSError as error:
         if not folder.is_dir():  # else another process was first
-            raise AlexNetError(
-                f"{printable(parent)}: cannot be drawn into ({error.strerror}); $ALEXNET_CACHE names another place"
-            ) from error
+            raise AlexNetError(f"{refused(error, temporary)}, or set ALEXNET_CACHE to another folder") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from alexnet.core.errors import DataError, printable, refused
-from alexnet.core.runs import cache_folder
 from alexnet.data.builtin import digits, shapes_folder
 from alexnet.data.cifar import cifar10, is_cifar10
 from alexnet.data.folder import image_folder, image_tar
@@ -62,7 +61,7 @@ def named_source(
     """The records of a named set, looked for in ``data_root``, ``$ALEXNET_DATA`` or ``./data``; ``shapes`` are drawn into
     the cache. None if no set has this name. Raises :class:`DataError` saying where it was looked."""
     if name == "shapes":
-        return image_folder(shapes_folder(cache_folder(cache), seed=seed), seed)
+        return image_folder(shapes_folder(cache, seed=seed), seed)
     if name == "digits":
         return digits(seed)
     if name not in NAMED_SETS:

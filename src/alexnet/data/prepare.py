@@ -23,7 +23,7 @@ import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,7 +35,15 @@ from numpy.typing import NDArray
 from PIL import features
 
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable, refused
-from alexnet.core.runs import cache_folder, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import (
+    cache_folder,
+    fsync_folder,
+    read_json,
+    sha256_file,
+    writable_cache,
+    write_atomic,
+    write_json,
+)
 from alexnet.core.share import Share, listed, locked, unfinished
 from alexnet.data import pixels
 from alexnet.data.named import find_source
@@ -185,10 +193,14 @@ def resolve(
         return opened
     listing = find_source(data, data_root=data_root, cache=cache, seed=seed)
     label = "".join(c if c.isalnum() or c == "-" else "-" for c in path.name or "set")[:40]
-    key = _plan(listing, size, "pixels").fingerprint[:16]
+    name = f"{label}-{_plan(listing, size, 'pixels').fingerprint[:16]}"
+    with suppress(AlexNetError):  # a cache that may not be written can be read
+        if _is_finished(folder := cache_folder(cache) / name):
+            return prepare(listing, folder, size=size)
+    instead = f", or prepare it (alexnet prepare {printable(data)} PACKED) and name the packed folder"
     return prepare(
         listing,
-        cache_folder(cache) / f"{label}-{key}",
+        writable_cache(f"what is prepared of {printable(data)}", cache, instead) / name,
         size=size,
         workers=workers,
         seed=seed,

@@ -43,6 +43,7 @@ from alexnet.core.runs import (
     read_arrays,
     read_json,
     sha256_file,
+    writable_cache,
     write_atomic,
     write_json,
 )
@@ -215,12 +216,12 @@ def cached_features(
     :func:`open_features`."""
     found: dict[str, Features] = {}
     model, parent = model_fingerprint(predictor), cache_folder(cache) / "features"
-    parent.mkdir(parents=True, exist_ok=True)
     for layer in layers:
         find_layers(predictor.model, [layer])
         key = fingerprint([model, predictor.precision, packed.fingerprint, split, layer])[:16]
         folder = parent / f"{layer}-{split}-{key}"
         if not (folder / "meta.json").is_file():
+            writable_cache(f"the features {layer}", cache)
             with locked(parent):  # a process that waited here finds the work done
                 if not (folder / "meta.json").is_file():
                     extract(
