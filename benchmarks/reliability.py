@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reliabil
 
 import faults
 import processes
+import refusals
 import saves
 import steps
 import torch
@@ -66,6 +67,16 @@ FIGURES: dict[str, tuple[str, int, Callable[[Path, Path, int, int], Figure]]] = 
         "a disk too small, one that fills up, a limit of file size: one line, and it goes on to the same bytes",
         0,
         lambda data, folder, _count, seed: processes.full_disk(data, folder, seed),
+    ),
+    "fresh": (
+        "--fresh refused in many ways, or dead before its first checkpoint: one line, the old run whole to the byte",
+        0,
+        lambda data, folder, _count, _seed: refusals.refusals(data, folder),
+    ),
+    "fresh-kills": (
+        "kill at each rename of a --fresh: the old run is back to the byte, or the new one has a checkpoint",
+        0,
+        lambda data, folder, _count, _seed: refusals.replacements_killed(data, folder),
     ),
     "resume": (
         "resumed from every step of 40, with 0, 1, 2 and 4 readers: the same bytes in the same order",

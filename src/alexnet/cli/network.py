@@ -53,10 +53,12 @@ def train(arguments: list[str]) -> int:
     from alexnet.distributed import launch as job
     from alexnet.recipes.run import open_data, plan, run
     from alexnet.training.config import TrainConfig
-    from alexnet.training.files import stored_config
+    from alexnet.training.files import recover, stored_config
     from alexnet.training.initial import load_initial
 
     in_job, named = job.in_job(), value_of(arguments, "out")
+    if named and not job.number() and "--dry-run" not in arguments:
+        recover(Path(named))
     if named and ("--resume" in arguments or job.restarted()):
         stored = stored_config(Path(named))
         if stored is not None and stored.recipe == base.recipe:

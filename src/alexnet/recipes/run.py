@@ -41,10 +41,18 @@ from alexnet.probes.kernels import save_kernels
 from alexnet.report.page import write_report
 from alexnet.report.tables import read_result
 from alexnet.training.config import TrainConfig
-from alexnet.training.files import CHECKPOINTS, read_settings, require_run, require_same_run, sole_trainer
+from alexnet.training.files import (
+    CHECKPOINTS,
+    existing_parent,
+    read_settings,
+    recover,
+    require_openable,
+    require_run,
+    sole_trainer,
+)
 from alexnet.training.initial import Initial, transfer
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.trainer import network, require_possible, train
+from alexnet.training.trainer import checkpoint_bytes, network, require_possible, train
 
 TOLD = 5
 """Files left out, and notes on the data, that are named on stderr."""
@@ -111,13 +119,14 @@ def run(
     with ExitStack() as stack:
 
         def found() -> dict[str, Any] | None:
+            recover(out)
             if fresh:
                 require_run(out)
-            summary = finished(config, out) if resume else None
-            if summary is not None and not require_same_run(config, data, out, initial, change=change):
-                return summary
-            require_possible(config, data, machine)
-            out.mkdir(parents=True, exist_ok=True)
+            else:
+                changed = require_openable(config, data, out, initial, resume=resume, change=change)
+                if resume and not changed and (summary := finished(config, out)) is not None:
+                    return summary
+            require_possible(config, data, machine, initial, out)
             stack.enter_context(sole_trainer(out))
             return None
 
@@ -341,7 +350,8 @@ def plan(
     steps: int = 3,
 ) -> dict[str, Any]:
     """What a run would take, measured over a few steps on random pixels: time, memory, disk; and what it would take over
-    from ``initial``. Nothing is written."""
+    from ``initial``. Nothing is written. What cannot be trained is refused as by :func:`run`."""
+    require_possible(config, data, machine, initial, out)
     taken = None if initial is None else transfer(initial, config, data.classes)
     if taken is not None:
         say(taken)
@@ -371,7 +381,6 @@ def plan(
         seconds.append(time.perf_counter() - start)
     parameters = sum(p.numel() for p in model.parameters())
     images = min(config.train_images or len(data.split("train")), len(data.split("train")))
-    checkpoint = parameters * dtype.itemsize * (2 if config.optimizer.kind != "adamw" else 3)
     return {
         "network": config.network,
         "parameters": parameters,
@@ -380,15 +389,8 @@ def plan(
         "images_per_second": config.batch_size / min(seconds),
         "training_seconds": config.epochs * images / (config.batch_size / min(seconds)),
         "peak_memory_bytes": peak_memory(machine.device),
-        "disk_bytes": CHECKPOINTS * checkpoint + parameters * dtype.itemsize,
-        "disk_free_bytes": shutil.disk_usage(_existing_parent(out)).free,
+        "disk_bytes": CHECKPOINTS * checkpoint_bytes(model, config) + parameters * dtype.itemsize,
+        "disk_free_bytes": shutil.disk_usage(existing_parent(out)).free,
         **({} if taken is None else {"initial": taken.record()}),
         "config": to_json(config),
     }
-
-
-def _existing_parent(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path

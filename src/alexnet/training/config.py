@@ -59,6 +59,11 @@ class TrainConfig:
     views: tuple[str, ...] = ("1", "10")
     """How to look at each image in the final evaluation: 1 (center), 10 (the paper's ten views) or random:K."""
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a weight: the number formats below float32 are those of products only."""
+        return 8 if self.precision == "float64" else 4
+
     def __post_init__(self) -> None:
         if name := not_finite(to_json(self)):
             raise ValueError(f"TrainConfig.{name} is NaN or infinite; it must be a finite number")
@@ -69,6 +74,10 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TrainConfig.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(
+                f"TrainConfig.seed is {self.seed}; it must be at least 0 and less than 2 to the power of 63"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"TrainConfig.label_smoothing is {self.label_smoothing}; it needs 0 <= label_smoothing < 1"

@@ -9,16 +9,16 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from alexnet.core.config import differences, fingerprint, from_json, to_json
 from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, UsageError, printable
-from alexnet.core.runs import environment, read_json, write_atomic, write_json
+from alexnet.core.runs import environment, fsync_folder, read_json, write_atomic, write_json
 from alexnet.data.packed import PackedSet
 from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint
 from alexnet.training.config import TrainConfig
@@ -50,6 +50,10 @@ RUN_FILES = (
 )
 MADE_AT_THE_END = ("model", "results", "probes", "report.html")
 """What a run leaves when it is finished, and what was made of its network since."""
+REPLACED = ".replaced"
+"""Folder within that of a run, of the run that ``--fresh`` replaces, until the new one has a checkpoint."""
+_MOVING = ".replacing"
+"""The same while files are moved there, or back."""
 RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard", "earlier")
 
 
@@ -61,15 +65,57 @@ def require_run(out: Path) -> None:
         )
 
 
-def clear(run: Path) -> None:
-    """Delete the files of an earlier run, and nothing else; config.json, by which it is known for one, last."""
-    for name in RUN_FOLDERS:
-        if (run / name).is_symlink():
-            (run / name).unlink()
-        elif (run / name).exists():
-            shutil.rmtree(run / name)
-    for name in reversed(RUN_FILES):
-        (run / name).unlink(missing_ok=True)
+def clear(run: Path, keep: Collection[str] = ()) -> None:
+    """Delete the files of a run but for those called ``keep``, and nothing else; config.json, by which it is known for one,
+    last."""
+    for name in (*RUN_FOLDERS, *reversed(RUN_FILES)):
+        path = run / name
+        if name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def set_aside(run: Path) -> None:
+    """Move the files of an earlier run into a hidden folder beside them, until the new run has a checkpoint."""
+    moving = run / _MOVING
+    moving.mkdir()
+    for name in (*RUN_FILES, *RUN_FOLDERS):
+        if os.path.lexists(run / name):
+            (run / name).rename(moving / name)
+    fsync_folder(moving)
+    moving.rename(run / REPLACED)
+    fsync_folder(run)
+
+
+def put_back(run: Path) -> bool:
+    """Undo :func:`set_aside`, wherever it or what followed was interrupted. Where the new run has a checkpoint it stands, and
+    the earlier one is deleted. Whether the earlier run is back."""
+    moving, aside = run / _MOVING, run / REPLACED
+    if aside.is_dir() and (run / "checkpoint" / "last").is_file():
+        shutil.rmtree(aside)
+        return False
+    if aside.is_dir():
+        clear(run)
+        _delete_leftovers(run)
+        aside.rename(moving)
+    if not moving.is_dir():
+        return False
+    for path in moving.iterdir():
+        path.rename(run / path.name)
+    moving.rmdir()
+    fsync_folder(run)
+    return True
+
+
+def recover(run: Path) -> None:
+    """Put the run back that a killed ``--fresh`` had set aside."""
+    if (run / _MOVING).is_dir() or (run / REPLACED).is_dir():
+        with sole_trainer(run):
+            if put_back(run):
+                say(f"{printable(run)}: the earlier run is back; the one that was to replace it had no checkpoint yet")
 
 
 def read_settings(run: Path) -> dict[str, Any]:
@@ -78,10 +124,22 @@ def read_settings(run: Path) -> dict[str, Any]:
     parts = ("train", "data", "initial")
     if isinstance(stored, dict) and all(isinstance(stored.get(part, {}), dict) for part in parts):
         size, path = stored.get("train", {}).get("size"), stored.get("data", {}).get("path")
-        if isinstance(path, str) and (size is None or (type(size) is int and size > 0)):
+        sound = isinstance(path, str) and (size is None or (type(size) is int and size > 0))
+        if sound and _is_history(stored.get("history", [])):
             return stored
     raise AlexNetError(
         f"{printable(run)}/config.json: not that of a run; restore it, or name a model folder and --data"
+    )
+
+
+def _is_history(value: Any) -> bool:
+    """Whether this is a list of changes: step, epoch, and for each field the old and the new value."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("step"), int)
+        and isinstance(entry.get("changed"), dict)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in entry["changed"].values())
+        for entry in value
     )
 
 
@@ -190,26 +248,46 @@ def _record_place(run: Path, config: TrainConfig, data: PackedSet) -> None:
     write_json(run / "config.json", stored | {"train": settings, "data": place, "fingerprint": fingerprint(settings)})
 
 
-def open_run(
-    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool, change: bool = False
-) -> Checkpoint | None:
-    """Create the files of a new run, or check that an old one is the same, write down what is changed, and load its
-    checkpoint."""
-    checkpoint: Checkpoint | None = None
-    faults: list[str] = []
-    for leftover in (path for folder in (".", "checkpoint", "results") for path in run.glob(f"{folder}/.*.tmp-*")):
-        leftover.unlink()  # of a write that was killed
+def require_openable(
+    config: TrainConfig,
+    data: PackedSet,
+    run: Path,
+    initial: Initial | None,
+    *,
+    resume: bool,
+    change: bool = False,
+) -> dict[str, list[Any]]:
+    """:class:`UsageError` unless a run can begin in this folder, or go on there with ``resume``. What is changed, as in
+    :func:`require_same_run`."""
     if not (run / "config.json").exists():
         if any((run / "checkpoint").glob("step-*")):
             raise UsageError(
                 f"{printable(run)} has checkpoints but no config.json to say of what; restore it, or take another --out"
             )
+        return {}
+    if not resume:
+        raise UsageError(
+            f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
+        )
+    return require_same_run(config, data, run, initial, change=change)
+
+
+def open_run(
+    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool, change: bool = False
+) -> Checkpoint | None:
+    """Create the files of a new run, or check that an old one is the same, write down what is changed, and load its
+    checkpoint."""
+    initial = None if start is None else start.initial
+    changed = require_openable(config, data, run, initial, resume=resume, change=change)
+    checkpoint: Checkpoint | None = None
+    faults: list[str] = []
+    _delete_leftovers(run)
+    if not (run / "config.json").exists():
         settings = to_json(config)
         origin = {"path": str(data.path), "fingerprint": data.fingerprint}
         document = {"train": settings, "data": origin, "fingerprint": fingerprint(settings)}
         write_json(run / "config.json", document | ({} if start is None else {"initial": start.record()}))
-    elif resume:
-        changed = require_same_run(config, data, run, None if start is None else start.initial, change=change)
+    else:
         checkpoint, faults = load_checkpoint(run / "checkpoint")
         source = read_settings(run).get("initial", {}).get("source")
         if checkpoint is None and start is None and source is not None:
@@ -219,10 +297,6 @@ def open_run(
             )
         _record_change(run, config, changed, checkpoint)
         _record_place(run, config, data)
-    else:
-        raise UsageError(
-            f"{printable(run)} holds a run; add --resume to go on, --fresh to start over, or take another --out"
-        )
     for fault in faults:
         say(f"warning: {fault}")
     if faults and checkpoint is not None:
@@ -231,6 +305,13 @@ def open_run(
         say("no checkpoint yet: starting at step 0")
     write_json(run / "environment.json", environment() | {"command": _first_command(run)})
     return checkpoint
+
+
+def _delete_leftovers(run: Path) -> None:
+    """The temporary files of writes that were killed."""
+    for folder in (".", "checkpoint", "results"):
+        for leftover in run.glob(f"{folder}/.*.tmp-*"):
+            leftover.unlink()
 
 
 def _first_command(run: Path) -> list[str]:
@@ -278,15 +359,21 @@ def write_summary(path: Path, history: list[dict[str, Any]]) -> None:
     write_atomic(path, lambda file: file.write(text.getvalue().encode()))
 
 
-def require_space(run: Path, needed: int) -> None:
-    """Refuse to begin what cannot be saved."""
-    have = sum(p.stat().st_size for p in (run / "checkpoint").rglob("*") if p.is_file())
-    free = shutil.disk_usage(run).free
-    if free + have < needed:
+def require_space(run: Path, checkpoint_bytes: int) -> None:
+    """Refuse to begin what cannot be saved. The checkpoints that are there make room, but only for the second of the new."""
+    there = [path for folder in (run, run / REPLACED) for path in (folder / "checkpoint").rglob("*") if path.is_file()]
+    have, needed = sum(path.stat().st_size for path in there), CHECKPOINTS * checkpoint_bytes
+    free = shutil.disk_usage(existing_parent(run)).free
+    if free < checkpoint_bytes or free + have < needed:
         raise AlexNetError(
             f"{printable(run)}: checkpoints need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; free some space or "
             "take another --out"
         )
+
+
+def existing_parent(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 @contextmanager
@@ -296,30 +383,53 @@ def explained_faults(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         free = shutil.disk_usage(run).free
-        saved = (
-            "the last checkpoint is intact"
-            if (run / "checkpoint" / "last").is_file()
-            else "there was no checkpoint yet"
-        )
+        if (run / "checkpoint" / "last").is_file():
+            saved = "the last checkpoint is intact: mend this, then add --resume"
+        elif (run / REPLACED).is_dir():
+            saved = "the earlier run is put back: mend this, then run the command again"
+        else:
+            saved = "there was no checkpoint yet: mend this, then add --resume"
         raise AlexNetError(
             f"{printable(run)}: cannot be written ({printable(error.strerror or error)}; {free / 1e6:,.0f} MB are free); "
-            f"{saved}: mend this, then add --resume"
+            f"{saved}"
         ) from error
 
 
 @contextmanager
 def sole_trainer(run: Path) -> Iterator[None]:
-    """A lock that the kernel releases however the process ends."""
-    with open(run / ".lock", "a+") as file:
+    """Make the folder of a run, and hold it by a lock that the kernel releases however the process ends. If nothing was
+    written there, the folder is gone again in the end."""
+    made = [place for place in (run, *run.parents) if not place.exists()]
+    run.mkdir(parents=True, exist_ok=True)
+    with _locked(run) as lock:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        try:
+            yield
+        finally:
+            (run / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that is not empty
+                for folder in made:
+                    folder.rmdir()
+
+
+def _locked(run: Path) -> TextIO:
+    """The open lock file of a run, locked."""
+    while True:
+        file = open(run / ".lock", "a+")  # noqa: SIM115, closed by the caller
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = (run / ".lock").stat()
         except BlockingIOError:
             file.seek(0)
             owner = file.read(32).strip()
+            file.close()
             raise AlexNetError(
                 f"{printable(run)}: process {owner} is training here; wait, or take another --out"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+        except FileNotFoundError:  # the one who held it has just ended, and removed it
+            there = None
+        if there is not None and there.st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()

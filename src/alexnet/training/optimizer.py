@@ -38,6 +38,11 @@ class OptimizerConfig:
     layer_weight_decay: Annotated[tuple[tuple[str, float], ...], tyro.conf.arg(metavar="LAYER X ...")] = ()
     """Weight decay of single layers, where it differs: fc6 0.001 fc7 0.001."""
 
+    @property
+    def moments(self) -> int:
+        """Numbers that the optimizer keeps for each parameter."""
+        return 2 if self.kind == "adamw" else 1
+
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise ValueError(f"OptimizerConfig.lr is {self.lr}; a learning rate is positive")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from alexnet.core.config import differences
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, autocast
 from alexnet.core.errors import DataError, NotFiniteError, StoppedError, UsageError, printable
+from alexnet.core.memory import total_memory
 from alexnet.core.runs import write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
 from alexnet.data.loader import Batch, ReadTimeoutError, ResidentSplit, Split, batches, epoch_order
 from alexnet.data.packed import PackedSet
 from alexnet.distributed.collectives import add_up, any_of
-from alexnet.distributed.launch import on_first
+from alexnet.distributed.launch import in_job, on_first
 from alexnet.distributed.mesh import Mesh, build_mesh, share
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
@@ -40,14 +42,16 @@ from alexnet.parallelize import Parallel, parallelize
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.files import (
-    CHECKPOINTS,
+    REPLACED,
     Log,
     clear,
     described,
     explained_faults,
     open_run,
+    put_back,
     read_settings,
     require_space,
+    set_aside,
     write_summary,
 )
 from alexnet.training.initial import Initial, Transfer, other_input, transfer
@@ -125,33 +129,51 @@ def train(
     checkpoint; :class:`UsageError` if the run exists and ``resume`` is not given, or was made with other settings;
     :class:`AlexNetError` on a loss that is not finite.
     """
-    require_possible(config, data, machine)
+    require_possible(config, data, machine, initial, run)
     start = None if initial is None else transfer(initial, config, data.classes)
     mesh = build_mesh(machine.layout)
-    with ExitStack() as stack:
-        stop = stop or stack.enter_context(StopRequest())
-        checkpoint: Checkpoint | None = None
-        if mesh.rank == 0:
-            run.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(explained_faults(run))
+    trainer: _Trainer | None = None
+    begun, made, before = False, not run.exists(), set[str]()
+    try:
+        with ExitStack() as stack:
+            stop = stop or stack.enter_context(StopRequest())
+            checkpoint: Checkpoint | None = None
+            if mesh.rank == 0:
+                run.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(explained_faults(run))
 
-        def opened() -> list[Any] | None:
-            nonlocal checkpoint
-            if fresh:
-                clear(run)
-            checkpoint = open_run(config, data, run, start, resume=resume, change=change)
-            return None if checkpoint is None else [checkpoint.step, checkpoint.state]
+            def opened() -> list[Any] | None:
+                nonlocal checkpoint, begun
+                put_back(run)  # what a killed process had set aside
+                if fresh:
+                    set_aside(run)
+                before.update(path.name for path in run.iterdir())
+                begun = "config.json" not in before
+                checkpoint = open_run(config, data, run, start, resume=resume, change=change)
+                return None if checkpoint is None else [checkpoint.step, checkpoint.state]
 
-        found = on_first("opening the run", opened)
-        if mesh.rank and found is not None:
-            checkpoint = Checkpoint(found[0], {}, found[1])  # its tensors come from the first rank
-        trainer = _Trainer(config, data, run, machine, mesh, start, checkpoint, stop)
-        checkpoint = None  # its tensors were copied
-        return trainer.train()
+            found = on_first("opening the run", opened)
+            if mesh.rank and found is not None:
+                checkpoint = Checkpoint(found[0], {}, found[1])  # its tensors come from the first rank
+            trainer = _Trainer(config, data, run, machine, mesh, start, checkpoint, stop)
+            checkpoint = None  # its tensors were copied
+            return trainer.train()
+    except BaseException:
+        if mesh.rank == 0 and put_back(run):
+            say(f"{printable(run)}: the new run has no checkpoint yet, the earlier one is back as it was")
+        elif begun and (trainer is None or trainer.progress.step == 0):
+            clear(run, keep=before)  # nothing was trained
+            if made:
+                with suppress(OSError):  # the lock of a whole run is there
+                    run.rmdir()
+        raise
 
 
-def require_possible(config: TrainConfig, data: PackedSet, machine: Machine) -> None:
-    """:class:`UsageError` for what no training can be made of: to be known before there is a run, or an old one is deleted."""
+def require_possible(
+    config: TrainConfig, data: PackedSet, machine: Machine, initial: Initial | None, run: Path
+) -> None:
+    """:class:`UsageError` for what no training can be made of, :class:`AlexNetError` for one that finds no room on the disk:
+    to be known before there is a run, or an old one is set aside."""
     if data.channels != config.preprocessing.channels:
         raise UsageError(
             f"{printable(data.path)} holds images of {data.channels} channels, {config.network} reads "
@@ -164,6 +186,40 @@ def require_possible(config: TrainConfig, data: PackedSet, machine: Machine) -> 
         raise UsageError(
             "--accumulate would normalize each part of a batch by itself; leave it out with model.normalization batch"
         )
+    if initial is not None:
+        transfer(initial, config, data.classes)
+    _require_memory(shapes, config, machine)
+    require_space(run, checkpoint_bytes(shapes, config))
+    train, val = data.split("train"), data.split(data.held_out)
+    if not len(train) or not len(val):
+        raise UsageError(
+            f"{printable(config.data)} has {len(train)} images to train on and {len(val)} to validate on; it needs at least one "
+            "of each"
+        )
+    image_B = np.zeros(1, dtype=np.int64)
+    pixels_BSSC, mean_SSC = torch.as_tensor(train.read(image_B)), torch.from_numpy(data.mean)
+    x_BCHW = network_input(pixels_BSSC, image_B, config, mean_SSC)
+    batch = min(config.batch_size, len(train))
+    with torch.no_grad():
+        shapes.to("meta").eval()(x_BCHW.to("meta").expand(batch, *x_BCHW.shape[1:]))
+
+
+def _require_memory(shapes: nn.Module, config: TrainConfig, machine: Machine) -> None:
+    """Refuse a network that does not fit: a system that promises more memory than it has kills the process later."""
+    num, total = sum(p.numel() for p in shapes.parameters()), total_memory(machine.device)
+    needed = num * config.itemsize * (1 if in_job() else 2 + config.optimizer.moments)
+    if total is not None and needed > total:
+        raise UsageError(
+            f"{config.network} would have {num:,} parameters, which take {needed / 1e9:,.0f} GB with their gradients and "
+            f"velocities; there are {total / 1e9:,.0f} GB: make model.conv_channels or model.fc_units smaller"
+        )
+
+
+def network_input(pixels_BSSC: Tensor, image_B: NDArray[np.int64], config: TrainConfig, mean_SSC: Tensor) -> Tensor:
+    """The centers of images as the network reads them: (B, C, H, W) float32. Nothing is drawn."""
+    none = replace(config.augmentation, crop="center", mirror=False, color_noise=0.0)
+    draws = transforms.draw(none, config.preprocessing, seed=0, epoch=0, image_B=image_B, position_B=image_B)
+    return transforms.augment(pixels_BSSC, draws, none, config.preprocessing, mean_SSC, None)
 
 
 class _Trainer:
@@ -200,7 +256,6 @@ class _Trainer:
         if start is not None and checkpoint is None:
             whole.load_state_dict(start.tensors, strict=False)
         whole = whole.to(self.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.checkpoint_bytes = _checkpoint_bytes(whole, config)
         untrained = mesh.rank == 0 and checkpoint is None
         self.signals = signal_check(whole, self._probe_input(dtype)) if untrained else []
         wire = torch.bfloat16 if machine.exchange == "bfloat16" else None
@@ -223,7 +278,6 @@ class _Trainer:
             self.log: Log | None = None
             self.scalars: Write = lambda _step, _scalars: None
             if self.mesh.rank == 0:
-                require_space(self.run, CHECKPOINTS * self.checkpoint_bytes)
                 self.log = stack.enter_context(Log(self.run / "log.jsonl", progress.log_bytes))
                 self.scalars = stack.enter_context(scalar_writer(self.run / "tensorboard", progress.step))
             done = progress.epoch * num + progress.position
@@ -493,6 +547,7 @@ class _Trainer:
             state = asdict(progress) | {"best": progress.best if math.isfinite(progress.best) else None}
             state |= {"reproducible_with": self._conditions()}
             save_checkpoint(self.run / "checkpoint", progress.step, tensors, state, best=best)
+            shutil.rmtree(self.run / REPLACED, ignore_errors=True)  # the new run stands
 
         on_first("saving a checkpoint", write)
 
@@ -536,11 +591,7 @@ class _Trainer:
         """The centers of the first training images, as network input."""
         image_B = self.image_N[: min(PROBE_IMAGES, len(self.image_N))]
         pixels_BSSC = torch.as_tensor(self.split.read(image_B)).to(self.device)
-        none = replace(self.config.augmentation, crop="center", mirror=False, color_noise=0.0)
-        preprocessing = self.config.preprocessing
-        draws = transforms.draw(none, preprocessing, seed=0, epoch=0, image_B=image_B, position_B=image_B)
-        x_BCHW = transforms.augment(pixels_BSSC, draws, none, preprocessing, self.mean_SSC, None)
-        return x_BCHW.to(dtype)
+        return network_input(pixels_BSSC, image_B, self.config, self.mean_SSC).to(dtype)
 
     def _note_signal(self) -> None:
         """What the signal check of the untrained network has found."""
@@ -594,9 +645,17 @@ class _Trainer:
                 found = name
                 break
         raise NotFiniteError(
-            f"step {step}: the loss is {loss} at learning rate {lr:g} (first non-finite: {found}); "
-            f"nothing of this step was saved; lower optimizer.lr and go on from the last checkpoint with --resume"
+            f"step {step}: the loss is {loss} at learning rate {lr:g} (first non-finite: {found}); nothing of this step was "
+            f"saved; {self._cure(found)}"
         )
+
+    def _cure(self, found: str) -> str:
+        """What to do about a number that is not finite."""
+        if found == "the input":
+            return "start again with --fresh and a smaller --preprocessing.scale"
+        if (self.run / REPLACED).is_dir():
+            return f"the earlier run is put back; start again with --fresh{other_rate(self.config, 0.1)}"
+        return f"to go on from the last checkpoint at a lower rate, add --resume --change{other_rate(self.config, 0.1)}"
 
     def _stop_if_requested(self) -> None:
         if any_of(self.mesh.world, "asking whether to stop", self.stop.requested):
@@ -608,10 +667,16 @@ class _Trainer:
             )
 
 
-def _checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
+def checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
     """Of one checkpoint: weights, and one velocity (AdamW: two moments) for each."""
-    moments = 2 if config.optimizer.kind == "adamw" else 1
-    return sum(p.numel() * p.element_size() for p in model.parameters()) * (1 + moments)
+    return sum(p.numel() for p in model.parameters()) * config.itemsize * (1 + config.optimizer.moments)
+
+
+def other_rate(config: TrainConfig, factor: float) -> str:
+    """The options that multiply the learning rates of a run."""
+    options = f" --optimizer.lr {config.optimizer.lr * factor:.2g}"
+    bias_lr = config.optimizer.bias_lr
+    return options if bias_lr is None else f"{options} --optimizer.bias-lr {bias_lr * factor:.2g}"
 
 
 def training_images(num: int, config: TrainConfig) -> NDArray[np.int64]:
