@@ -916,6 +916,40 @@ def foreign_kinds() -> Iterator[Kind]:
         yield Kind(f"foreign-{name}.jpg", data, reason=reason)
 
 
+def container_kinds() -> Iterator[Kind]:
+    """TIFF as a container: camera raw whose first image is a preview, stacks and slides of microscopes. By name or by tags."""
+    preview = tiff(RGB)
+    suffixes = "nef NRW cr2 arw DNG pef srw 3fr iiq dcr svs stk lsm ndpi".split()
+    for i, suffix in enumerate(suffixes, start=1):
+        yield Kind(f"container.{suffix}", tiff(np.roll(RGB, (i, i), axis=(0, 1))), reason="unsupported format")
+    yield Kind("container-big.dng", tiff(RGB[1:], big=True), reason="unsupported format")
+    yield Kind("container-png.nef", png(RGB[1:], 2), RGB[1:])  # contents decide
+    for name, tags in (
+        ("dng-version", {50706: 0x0401}),
+        ("color-filters", {258: 14, 259: 34713, 262: 32803, 277: 1}),
+        ("linear-raw", {262: 34892}),
+        ("preview", {254: 1, 330: 8}),
+        ("stack", {33628: 1}),
+        ("lsm", {34412: 1}),
+        ("ndpi", {65420: 1}),
+    ):
+        for order in "<>":
+            data = tiff(RGB, tags, order=order)
+            yield Kind(f"container-{name}-{'little' if order == '<' else 'big'}.tif", data, reason="unsupported format")
+    yield Kind("container-cr2.tif", preview[:8] + b"CR\2\0" + preview[8:], reason="unsupported format")
+    yield Kind("container-page-of-many.tif", tiff(RGB, {254: 2}), RGB)
+    for name, data in (
+        ("cr3", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"),
+        ("raf", b"FUJIFILMCCD-RAW 0201FF"),
+        ("orf", b"IIRO\x08\0\0\0"),
+        ("rw2", b"IIU\0\x18\0\0\0"),
+        ("crw", b"II\x1a\0\0\0HEAPCCDR"),
+        ("x3f", b"FOVb"),
+        ("mrw", b"\0MRM"),
+    ):
+        yield Kind(f"container.{name}", data + bytes(40), reason="unsupported format")
+
+
 def name_kinds() -> Iterator[Kind]:
     """The same small picture under names that break lines, pages, tables, shells and terminals."""
     for i, name in enumerate(
@@ -952,7 +986,7 @@ def name_kinds() -> Iterator[Kind]:
 
 def make_kinds() -> Iterator[Kind]:
     families = exif_kinds, jpeg_kinds, png_kinds, gif_kinds, webp_kinds, bmp_kinds, tiff_kinds, pnm_kinds
-    for family in (*families, foreign_kinds, name_kinds):
+    for family in (*families, foreign_kinds, container_kinds, name_kinds):
         yield from family()
 
 

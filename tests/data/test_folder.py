@@ -25,6 +25,7 @@ from alexnet.data.check import check
 from alexnet.data.folder import image_folder, image_tar, list_tar, tar_members, walk
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import Source, class_notes
+from alexnet.evaluation.predict import image_files
 
 
 def png() -> bytes:
@@ -554,3 +555,24 @@ def test_a_tar_replaced_since_it_was_listed_is_refused(tmp_path: Path):
     ):
         record.read()
     assert image_tar(path).fingerprint != before.fingerprint
+
+
+def test_camera_raw_and_heic_beside_an_image_of_the_same_name_are_skipped_and_counted(tmp_path: Path):
+    root = build(tmp_path, *(f"{name}/{i}.PNG" for name in "ab" for i in range(6)))
+    build(root, "a/0.NEF", "a/1.dng", "b/0.cr2", "b/1.CR3", "b/2.heic")
+    found = image_folder(root)
+    assert len(found.records) == 12
+    assert found.not_images == 5
+    assert found.notes[:2] == [
+        "1 .heic file beside an image of the same name: skipped",
+        "4 camera raw files beside an image of the same name: skipped",
+    ]
+    assert [Path(file).name for file in image_files([root / "a"])] == [f"{i}.PNG" for i in range(6)]
+
+
+def test_camera_raw_alone_is_a_fault_with_the_way_out(tmp_path: Path):
+    root = build(tmp_path, "a/0.png", "a/1.png", "b/0.png")
+    Image.new("RGB", (4, 4)).save(root / "b" / "1.NEF", "TIFF")
+    assert sorted(record.name for record in image_folder(root).records) == ["a/0.png", "a/1.png", "b/0.png", "b/1.NEF"]
+    reason = "unsupported format (camera raw; export it from its program as JPEG or TIFF)"
+    assert {"path": "b/1.NEF", "reason": reason} in check(root, workers=1)["faults"]

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from alexnet.cli import main
-from alexnet.core.errors import ImageError, printable
+from alexnet.core.errors import ImageError, as_text, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data import decode
 from alexnet.data.check import check
@@ -162,7 +162,7 @@ def test_prepare_stores_the_good_ones_and_names_the_others(odd_set: Path, packed
     assert found["accepted"] == sum(map(len, packed.splits.values())) == len(good()) + 4
     assert found["accepted"] + found["rejected"] + found["not_images"] == found["files"]
     split = packed.split("train")
-    expected = {kind.file: kind for kind in good()}
+    expected = {as_text(kind.file): kind for kind in good()}
     assert sorted(map(file_of, split.paths)) == sorted(expected)
     for i, path in enumerate(split.paths):
         kind = expected[file_of(path)]

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
@@ -36,7 +36,27 @@ SUFFIXES = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "other": (".heic", ".heif", ".avif", ".svg", ".jp2", ".psd", ".ico"),
+    "camera raw": (
+        *(
+            ".nef",
+            ".nrw",
+            ".cr2",
+            ".cr3",
+            ".crw",
+            ".arw",
+            ".sr2",
+            ".srf",
+            ".dng",
+            ".raf",
+            ".orf",
+            ".rw2",
+            ".rwl",
+            ".pef",
+        ),
+        *(".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mef", ".mos", ".mrw", ".erf", ".dcr", ".kdc", ".gpr"),
+    ),
+    "slide or stack": (".svs", ".stk", ".lsm", ".ndpi", ".scn", ".bif", ".qptiff"),
+    "other": (".heic", ".heif", ".hif", ".avif", ".jxl", ".svg", ".jp2", ".psd", ".ico"),
 }
 """File names that claim to be an image. A file so named that does not decode is a fault."""
 
@@ -59,14 +79,41 @@ _SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
     *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b" \t\r\n"),
 )
+_WAYS_OUT = {
+    "camera raw": "export it from its program as JPEG or TIFF",
+    "slide or stack": "export its planes as TIFF or PNG",
+    "HEIC": "convert it to JPEG, for example with heif-convert",
+    "AVIF": "convert it to PNG, for example with avifdec",
+    "video": "save frames of it as JPEG",
+}
 _OTHER_FORMATS = {
     b"%!PS": "PostScript",
     b"%PDF": "PDF",
     b"8BPS": "PSD",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"II\xbc\x01": "JPEG XR",
+    b"v/1\x01": "OpenEXR",
+    b"gimp xcf": "XCF",
     b"\0\0\1\0": "ICO",
     b"<svg": "SVG",
+    **dict.fromkeys(
+        # RAF, ORF, RW2, CRW, X3F, MRW
+        (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"II\x1a\0\0\0HEAPCCDR", b"FOVb", b"\0MRM"),
+        "camera raw",
+    ),
 }
+_BRANDS = {  # behind "ftyp"
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"), "HEIC"),
+    b"crx ": "camera raw",
+}
+_TAGS_OF_STACKS = (33628, 33629, 34412, 65420)
+"""Of TIFF files: of MetaMorph's stacks (two), Zeiss's LSM, Hamamatsu's slides."""
+_SUBFILE, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION = 254, 262, 330, 50706
+_COLOR_FILTERS, _LINEAR_RAW = 32803, 34892
 _TURNS = {  # EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -103,6 +150,8 @@ def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         raise ImageError(label, "empty", "0 bytes")
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(label, "too large", f"{len(data):,} bytes; at most {MAX_FILE_BYTES:,}")
+    if kind := _kind_of_tiff(data, label):
+        raise _unsupported(kind, label)
     with _PROCESS_LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         image = _open(data, label)
@@ -167,6 +216,38 @@ def looks_like_image(head: bytes) -> bool:
     """Whether the first 32 bytes of a file are those of an accepted format."""
     bitmap = head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"
     return bitmap or head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _kind_of_tiff(data: bytes, label: str) -> str:
+    """What a TIFF file is besides an image, or empty. Cameras and microscopes use TIFF as a container, whose first image is
+    a preview, or one plane of many; some are known by their tags, others by their name alone."""
+    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return ""
+    suffix = PurePath(label).suffix.lower()
+    for kind in ("camera raw", "slide or stack"):
+        if suffix in SUFFIXES[kind]:
+            return kind
+    tags = _first_tags(data)
+    if any(tag in tags for tag in _TAGS_OF_STACKS):
+        return "slide or stack"
+    raw = _DNG_VERSION in tags or data[8:10] == b"CR" or tags.get(_PHOTOMETRIC) in (_COLOR_FILTERS, _LINEAR_RAW)
+    preview = tags.get(_SUBFILE, 0) & 1 and _SUBDIRECTORIES in tags
+    return "camera raw" if raw or preview else ""
+
+
+def _first_tags(data: bytes) -> dict[int, int]:
+    """The tags of the first directory of a TIFF file. Their values where they are one short or long number, else 0."""
+    order = "<" if data[:2] == b"II" else ">"
+    tags = {}
+    try:
+        (at,) = struct.unpack_from(order + "I", data, 4)
+        for i in range(struct.unpack_from(order + "H", data, at)[0]):
+            tag, field, count = struct.unpack_from(order + "HHI", data, at + 2 + 12 * i)
+            form = {3: "H", 4: "I"}.get(field) if count == 1 else None
+            tags[tag] = struct.unpack_from(order + form, data, at + 10 + 12 * i)[0] if form else 0
+    except struct.error:  # it is cut, which the decoder will say
+        pass
+    return tags
 
 
 class _TimedBytes(io.BytesIO):
@@ -412,10 +493,20 @@ def _unidentified(head: bytes, label: str) -> ImageError:
         return ImageError(label, "damaged", "its header cannot be read")
     for signature, name in _OTHER_FORMATS.items():
         if head.startswith(signature):
-            return ImageError(label, "unsupported format", name)
+            return _unsupported(name, label)
     if head[4:8] == b"ftyp":
-        return ImageError(label, "unsupported format", "HEIC, AVIF or video")
+        end = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = [
+            head[8:12],
+            *(head[at : at + 4] for at in range(16, end - 3, 4)),
+        ]  # the main one, then others that fit
+        return _unsupported(next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "video"), label)
     return ImageError(label, "not an image", f"begins with {head[:8]!r}")
+
+
+def _unsupported(kind: str, label: str) -> ImageError:
+    way_out = _WAYS_OUT.get(kind, "convert it to PNG or JPEG")
+    return ImageError(label, "unsupported format", f"{kind}; {way_out}")
 
 
 def _fault(error: Exception, label: str) -> ImageError:

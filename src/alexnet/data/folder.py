@@ -196,7 +196,8 @@ def _check_end_of_tar(file: BinaryIO, at: int, end: int) -> None:
 def arrange(listing: Listing, where: str, seed: int) -> Source:
     """Splits and classes from the names of files. Raises :class:`DataError` for what is no set, or may be two."""
     files = sorted([*listing.files, *listing.twins], key=lambda found: found.name)
-    images = [found for found in files if is_image(found)]
+    claims = [found for found in files if is_image(found)]
+    images, twins = without_unread_twins(claims)
     if not images:
         raise DataError(
             f"{where}: no images among {len(listing.files):,} files; expected train/CLASS/*.jpg and val/CLASS/*.jpg, "
@@ -221,8 +222,12 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
     stray = sum(at is None for at, _ in placed)
     notes = notes_on_skipped(listing, again)
     notes += [f"image beside the class folders: {stray} skipped"] if stray else []
+    notes += [
+        f"{count} {kind} file{'s' if count > 1 else ''} beside an image of the same name: skipped"
+        for kind, count in sorted(twins.items())
+    ]
     notes += [*layout.notes, *_notes_on_files_of_two_splits(records)]
-    if others := Counter(_suffix(found) for found in files) - Counter(_suffix(found) for found in images):
+    if others := Counter(_suffix(found) for found in files) - Counter(_suffix(found) for found in claims):
         notes.append(f"files that are not images: {_counted(others)}")
     if all(record.split == "train" for record in ordered):
         ordered = hold_out(ordered, seed)
@@ -321,6 +326,32 @@ def is_image(found: Found) -> bool:
             return looks_like_image(file.read(32))
     except OSError as error:
         return error.errno not in (errno.ENOENT, errno.ELOOP)
+
+
+def without_unread_twins(images: Sequence[Found]) -> tuple[list[Found], Counter[str]]:
+    """``images`` without files of a kind that is not read (camera raw, HEIC, ...) beside one of the same name that is: the
+    same photograph, as cameras and telephones write it. How many there were, by kind."""
+    read = {_stem(found) for found in images if _unread_kind(found) is None}
+    kept, twins = [], Counter[str]()
+    for found in images:
+        kind = _unread_kind(found)
+        if kind is not None and _stem(found) in read:
+            twins[kind] += 1
+        else:
+            kept.append(found)
+    return kept, twins
+
+
+def _stem(found: Found) -> str:
+    return found.name[: len(found.name) - len(PurePosixPath(found.name).suffix)].casefold()
+
+
+def _unread_kind(found: Found) -> str | None:
+    """By its suffix; None if that is of a format that is read, or of none."""
+    suffix = PurePosixPath(found.name).suffix.lower()
+    if suffix in SUFFIXES["camera raw"]:
+        return "camera raw"
+    return suffix if suffix in (*SUFFIXES["slide or stack"], *SUFFIXES["other"]) else None
 
 
 def has_image_suffix(found: Found) -> bool:

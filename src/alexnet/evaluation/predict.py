@@ -20,7 +20,7 @@ from alexnet.core.device import Precision
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import MAX_FILE_BYTES, decode_image
-from alexnet.data.folder import is_image, walk
+from alexnet.data.folder import is_image, walk, without_unread_twins
 from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.views import Views, parse_views, random_views_of, views_of
@@ -142,7 +142,7 @@ def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
             yield source
             continue
         found = False
-        for file in filter(is_image, walk(Path(source)).files):
+        for file in without_unread_twins([*filter(is_image, walk(Path(source)).files)])[0]:
             found = True
             yield file.file
         if not found:
