@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
-from alexnet.core.errors import DataError, ImageError
+from alexnet.core.errors import ImageError
 from alexnet.data import sources
 from alexnet.data.sources import (
     Record,
@@ -14,7 +13,6 @@ from alexnet.data.sources import (
     class_faults,
     class_lines,
     class_notes,
-    csv_list,
     hold_out,
     split_by_hash,
 )
@@ -41,100 +39,6 @@ def test_each_class_is_split_by_itself():
     assert [(r.label, r.name) for r in split] == [(r.label, r.name) for r in records]
 
 
-# --- CSV lists ------------------------------------------------------------------------------------------------------
-
-
-def write_list(folder: Path, text: str | bytes, images: tuple[str, ...] = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")) -> Path:
-    for name in images:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode())
-    path = folder / "list.csv"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def test_a_list_with_header_byte_order_mark_crlf_quotes_and_splits(tmp_path: Path):
-    text = '\ufeffsplit,label,path\r\nval,"cat, wild","a.jpg"\r\n'
-    text += 'train,dog,"odd ""name"",\nnew line.jpg"\r\n\r\ntest,dog,b.jpg\r\n'
-    source = csv_list(write_list(tmp_path, text, ("a.jpg", "b.jpg", 'odd "name",\nnew line.jpg')))
-    assert list(source.classes) == ["cat, wild", "dog"]
-    assert [(r.split, r.label, r.name) for r in source.records] == [
-        ("val", 0, "a.jpg"),
-        ("train", 1, 'odd "name",\nnew line.jpg'),
-        ("test", 1, "b.jpg"),
-    ]
-    assert source.records[0].read() == b"a.jpg"
-
-
-def test_numbers_as_labels_are_in_the_order_of_their_values(tmp_path: Path):
-    source = csv_list(write_list(tmp_path, "a.jpg,10\nb.jpg,9\nc.jpg,10\nd.jpg,9\n"))
-    assert list(source.classes) == ["9", "10"]
-    assert sorted(r.split for r in source.records) == ["train", "train", "val", "val"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no rows"),
-        ("path,label\n", "no rows"),
-        ("a.jpg,cat\nmissing.jpg,dog\n", r"row 2: missing.jpg: no such file"),
-        ("a.jpg,cat\n../nowhere/x.jpg,dog\n", r"row 2: \.\./nowhere/x.jpg: no such file"),
-        ("a.jpg,cat\nb.jpg,dog\na.jpg,dog\n", r"row 3: a.jpg is already in row 1"),
-        ("a.jpg,cat\nb.jpg,dog\n./a.jpg,dog\n", r"row 3: \./a.jpg is already in row 1"),
-        ("a.jpg,cat\nb.jpg,dog\nx/../a.jpg,dog\n", r"row 3: x/\.\./a.jpg is already in row 1"),
-        ("a.jpg,cat\nb.jpg\n", r"row 2: 1 columns"),
-        ("a.jpg,cat\nb.jpg,\n", r"row 2: 2 columns"),
-        ("a.jpg,cat,train\nb.jpg,dog,holdout\n", r"row 2: split 'holdout'"),
-        ('a.jpg,cat\n"b.jpg,dog\n', "after row 1: not a UTF-8 CSV"),
-        (b"a.jpg,caf\xe9\n", "not a UTF-8 CSV"),
-        ("a.jpg,cat\nnul\0byte.jpg,dog\n", "row 2|after row 1"),
-        ("a.jpg,1\nb.jpg,2\nc.jpg,x3\n", "row 3: label 'x3' is not a whole number, but '1' in row 1 is"),
-        ("a.jpg,cat\nb.jpg,2\n", "row 1: label 'cat' is not a whole number, but '2' in row 2 is"),
-        ("a.jpg,1\nb.jpg,2.5\n", "row 2: label '2.5'"),
-        ("a.jpg,1\nb.jpg,-2\n", "row 2: label '-2'"),
-        ("a.jpg,1\nb.jpg,\u0662\n", "row 2: label '\u0662' is not"),
-        ("a.jpg,1\nb.jpg,01\n", "row 2: label '01' is the number '1' of row 1"),
-        ("a.jpg,cat\nb.jpg/x.jpg,dog\n", "row 2: b.jpg/x.jpg: no such file"),
-        ("a.jpg,cat\n" + "x" * 300 + ".jpg,dog\n", "row 2: x+.jpg: File name too long"),
-        ("a.jpg,cat\nb.jpg," + "x" * 200_000 + "\n", "after row 1: not a UTF-8 CSV"),
-        ('a.jpg,"cat"s\n', "after row 0: not a UTF-8 CSV"),
-    ],
-)
-def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, text: str | bytes, message: str):
-    with pytest.raises(DataError, match=message) as caught:
-        csv_list(write_list(tmp_path, text))
-    assert "list.csv" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_numbers_as_labels_may_have_any_length(tmp_path: Path):
-    source = csv_list(write_list(tmp_path, f"a.jpg,{'9' * 5000}\nb.jpg,8{'0' * 5000}\nc.jpg,0\nd.jpg,10\n"))
-    assert [len(name) for name in source.classes] == [1, 2, 5000, 5001]
-
-
-def test_a_list_may_name_files_elsewhere_and_what_is_no_file_is_refused_later(tmp_path: Path):
-    folder = tmp_path / "lists"
-    folder.mkdir()
-    (tmp_path / "outside.jpg").write_bytes(b"x")
-    os.mkfifo(folder / "pipe.jpg")
-    (folder / "folder.jpg").mkdir()
-    source = csv_list(write_list(folder, "../outside.jpg,cat\npipe.jpg,dog\nfolder.jpg,dog\n"))
-    assert source.records[0].read() == b"x"
-    for record in source.records[1:]:
-        with pytest.raises(ImageError, match="not a regular file"):
-            record.read()
-
-
-def test_a_list_that_is_no_file_is_not_waited_for(tmp_path: Path):
-    os.mkfifo(tmp_path / "list.csv")
-    with pytest.raises(DataError, match="not a regular file"):
-        csv_list(tmp_path / "list.csv")
-    with pytest.raises(DataError, match="not a regular file"):
-        csv_list(tmp_path)
-    with pytest.raises(DataError, match="No such file"):
-        csv_list(tmp_path / "missing.csv")
-
-
 # --- records and classes --------------------------------------------------------------------------------------------
 
 
@@ -159,11 +63,6 @@ def test_a_part_of_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypat
     with pytest.raises(ImageError, match="x: no permission") as caught:
         Record("train", 0, "x", str(tmp_path / "x.tar"), length=4).read()
     assert caught.value.reason == "no permission"
-
-
-def test_a_file_named_once_by_its_whole_path_is_the_same_image(tmp_path: Path):
-    with pytest.raises(DataError, match=r"row 2: .*a.jpg is already in row 1"):
-        csv_list(write_list(tmp_path, f"a.jpg,cat\n{tmp_path}/a.jpg,dog\n"))
 
 
 def source_of(classes: list[str], **labels_of_split: list[int]) -> Source:

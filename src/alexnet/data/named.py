@@ -12,8 +12,9 @@ from alexnet.data.cifar import cifar10, is_cifar10
 from alexnet.data.folder import image_folder, image_tar
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
+from alexnet.data.lists import LIST_SUFFIXES, csv_list
 from alexnet.data.packed import is_packed
-from alexnet.data.sources import Source, csv_list
+from alexnet.data.sources import Source
 
 NAMED_SETS = {
     "shapes": (),
@@ -80,7 +81,7 @@ def named_source(
 
 
 def read_source(source: str | Path, *, seed: int = 0) -> Source:
-    """The records of a path: a folder of images, IDX or CIFAR-10 files or ImageNet, a tar, a CSV list, or an IDX
+    """The records of a path: a folder of images, IDX or CIFAR-10 files or ImageNet, a tar, a list, or an IDX
     file."""
     path = Path(source)
     try:
@@ -103,6 +104,6 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
         return idx_set(path, seed)
     if path.suffix.lower() == ".tar":
         return image_tar(path, seed)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in LIST_SUFFIXES:
         return csv_list(path, seed)
-    raise DataError(f"{printable(path)}: not a folder, .tar, .csv or IDX file; decompress archives first")
+    raise DataError(f"{printable(path)}: not a folder, .tar, .csv, .tsv, .txt or IDX file; decompress archives first")

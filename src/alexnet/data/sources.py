@@ -1,11 +1,10 @@
 """What a set of images is before it is decoded: a list of records, whatever they were found in.
 
-A kind of data set is a function that returns a :class:`Source`; the simplest, a CSV list, is here.
+A kind of data set is a function that returns a :class:`Source`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import unicodedata
@@ -20,21 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.cells import cell_len, set_cell_size
 
-from alexnet.core.errors import DataError, ImageError, printable
+from alexnet.core.errors import ImageError, printable
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp, read_image_file
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What the splits may be called in folders and lists."""
 
 VAL_FRACTION = 0.2
 """Of each class, where a source does not say which images are held out."""
@@ -205,104 +194,6 @@ def hold_out(records: Sequence[Record], seed: int, fraction: float = VAL_FRACTIO
 HELD_OUT_NOTE = (
     f"nothing but training images: {VAL_FRACTION:.0%} of each class held out as val, by a hash of seed and name"
 )
-
-
-def csv_list(path: Path, seed: int = 0) -> Source:
-    """A CSV list with the columns ``path``, ``label`` and, if there is one, ``split``.
-
-    Paths are relative to the list's folder. Without a header line the columns stand in that order. Labels are names of
-    classes, in the order of their text, or, if all are whole numbers, of their value. Any row that cannot be used is a
-    :class:`DataError` with its row number: numbers and names among the labels, and two spellings of a number (1 and 01),
-    too.
-    """
-    rows = _csv_rows(path)
-    classes = _classes_of(path, rows)
-    number = {name: label for label, name in enumerate(classes)}
-    records: list[Record] = []
-    stamps: list[str] = []
-    first_row: dict[str, int] = {}
-    for row, name, label, split in rows:
-        where = f"{printable(path)}, row {row}"
-        place = os.path.abspath(path.parent / name)  # noqa: PTH100  # a/../b is b, and ./b too
-        if place in first_row:
-            raise DataError(f"{where}: {printable(name)} is already in row {first_row[place]}; list each image once")
-        first_row[place] = row
-        try:
-            file = path.parent / name
-            stamp = file_stamp(file.stat())
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL byte in the name
-            raise DataError(
-                f"{where}: {printable(name)}: no such file; paths are relative to the folder of the list"
-            ) from None
-        except OSError as error:
-            raise DataError(f"{where}: {printable(name)}: {error.strerror}") from None
-        stamps.append(f"{row} {name} {label} {split} {stamp}")
-        records.append(Record(split or "train", number[label], name, str(file), stamp=stamp))
-    only_train = all(record.split == "train" for record in records)
-    return Source(
-        classes=classes,
-        records=hold_out(records, seed) if only_train else records,
-        fingerprint=fingerprint_of("csv", seed, *stamps),
-        notes=[HELD_OUT_NOTE] if only_train else [],
-    )
-
-
-def _classes_of(path: Path, rows: Sequence[tuple[int, str, str, Split | None]]) -> list[str]:
-    """The labels in order. Their digits are compared, not their values: a number may have a million of them."""
-    first_row: dict[str, int] = {}
-    for row, _, label, _ in rows:
-        first_row.setdefault(label, row)
-    numbers = [label for label in first_row if label.isascii() and label.isdigit()]
-    if not numbers:
-        return sorted(first_row)
-    for label, row in first_row.items():
-        if not (label.isascii() and label.isdigit()):
-            raise DataError(
-                f"{printable(path)}, row {row}: label {printable(label)[:80]!r} is not a whole number, but "
-                f"{numbers[0][:20]!r} in row {first_row[numbers[0]]} is; use numbers or names for all"
-            )
-    numbers.sort(key=lambda label: (len(label.lstrip("0")), label.lstrip("0")))
-    for a, b in pairwise(numbers):
-        if a.lstrip("0") == b.lstrip("0"):
-            raise DataError(
-                f"{printable(path)}, row {first_row[b]}: label {b[:20]!r} is the number {a[:20]!r} of row "
-                f"{first_row[a]}, written in another way"
-            )
-    return numbers
-
-
-def _csv_rows(path: Path) -> list[tuple[int, str, str, Split | None]]:
-    """(row number, path, label, split) of each row."""
-    rows: list[tuple[int, str, str, Split | None]] = []
-    columns = {"path": 0, "label": 1, "split": 2}
-    row = 0
-    if path.exists() and not path.is_file():
-        raise DataError(f"{printable(path)}: not a regular file; a list is read from one")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets begin with a byte-order mark
-            for row, cells in enumerate(csv.reader(file, strict=True), start=1):
-                if not any(cells):
-                    continue
-                names = [cell.strip().lower() for cell in cells]
-                if row == 1 and "path" in names and "label" in names:
-                    columns = {name: names.index(name) for name in ("path", "label", "split") if name in names}
-                    continue
-                path_label_split = [cells[i] if i < len(cells) else "" for i in columns.values()]
-                name, label, split = (*path_label_split, "")[:3]
-                if not name or not label.strip():
-                    raise DataError(f"{printable(path)}, row {row}: {len(cells)} columns; a row is path,label[,split]")
-                if split and split.strip().lower() not in SPLIT_NAMES:
-                    raise DataError(
-                        f"{printable(path)}, row {row}: split {printable(split)!r} is not train, val or test"
-                    )
-                rows.append((row, name, label.strip(), SPLIT_NAMES.get(split.strip().lower())))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{printable(path)}, after row {row}: not a UTF-8 CSV file ({printable(error)})") from error
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}; name a list that can be read") from error
-    if not rows:
-        raise DataError(f"{printable(path)}: no rows; a row is path,label[,split]")
-    return rows
 
 
 def fingerprint_of(*parts: object) -> str:
