@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import signal
+import subprocess
 import sys
 
 import pytest
 from faults import INTERVAL, finish, logged_step, same, saved_step, started, training, uninterrupted, wait_until
 from processes import signals
 
+from alexnet.cli import VERBS, main
 from alexnet.core.signals import StopRequest
 
 
@@ -30,7 +34,7 @@ def test_a_second_request_leaves_at_once(tiny_set, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGQUIT])
 def test_another_signal_is_no_worse_than_a_kill(number, tiny_set, tmp_path):
     expected, _ = uninterrupted(tiny_set.path, tmp_path)
     out = tmp_path / "run"
@@ -111,3 +115,63 @@ def test_a_request_in_the_middle_of_a_line_on_stderr_is_heard(monkeypatch):
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop.requested
+
+
+def test_a_closed_terminal_asks_to_stop_however_often_it_says_so():
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with StopRequest() as stop:
+            for _ in range(3):  # the kernel, the shell, and a service manager after its SIGTERM
+                signal.raise_signal(signal.SIGHUP)
+                assert stop.requested
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with StopRequest() as stop:  # under nohup
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a closed terminal does depends on the system")
+def test_a_run_whose_terminal_is_closed_is_saved(tiny_set, tmp_path):
+    out = tmp_path / "run"
+    command = [word for word in training(tiny_set.path, out) if word != "--resume"]
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            main([*command, "--epochs", "1000"])
+        except SystemExit as exit:
+            os._exit(int(exit.code or 0))
+        os._exit(1)
+    assert wait_until(lambda: logged_step(out) >= 4)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert saved_step(out) == logged_step(out)
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv.pop():
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            sys.argv.append(MODULE)
+MODULE = sys.argv[-1]
+sys.meta_path.insert(0, AtImport())
+from alexnet.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["alexnet.cli", "tyro"])
+def test_an_interruption_while_modules_are_imported_is_one_line(module):
+    """Of every verb; the first module is imported before any verb is known."""
+    for verb in VERBS if module == "tyro" else ["train"]:
+        words = [verb, "quickstart", "--help"] if verb == "train" else [verb, "--help"]
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED_AT, *words, module], capture_output=True, text=True, timeout=60
+        )
+        assert (verb, done.returncode, done.stderr) == (verb, 130, "alexnet: interrupted\n")

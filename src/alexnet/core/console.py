@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -71,9 +72,10 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.live is not None:
-            self.live.stop()
         Bar.current = None
+        if self.live is not None:
+            with suppress(OSError):  # of a terminal that was closed
+                self.live.stop()
 
     def update(self, done: int, text: str = "", *, total: int | None = None) -> None:
         """``done`` units of ``total`` are ready; ``text`` stands beside the bar."""

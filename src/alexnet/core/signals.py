@@ -18,8 +18,10 @@ REPEATED = 1.0
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM sets ``requested``, and the second leaves at once with exit code
-    130. Elsewhere than in the main thread, where Python delivers no signals, it never is requested."""
+    """A context in which the first SIGINT, SIGTERM or SIGHUP sets ``requested``, and a second SIGINT or SIGTERM leaves at once
+    with exit code 130. A closed terminal sends SIGHUP itself and again through its shell, so that never leaves at once; where it
+    is ignored, as under nohup, it stays so. Elsewhere than in the main thread, where Python delivers no signals, a stop never
+    is requested."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -28,7 +30,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self.previous[number] = signal.getsignal(number)
                 signal.signal(number, self._handle)
         return self
@@ -39,6 +43,8 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            if number == signal.SIGHUP:
+                return
             if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self.asked < REPEATED:
                 return
             os._exit(130)
