@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet.core.errors import printable
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+MIN_BAR, FULL_BAR, MAX_BAR = 8, 16, 24
+"""Columns of a progress bar: at least, before other fields are shown, and at most."""
 LINE_SECONDS = 30.0
 """Between two plain lines where there is no terminal."""
 
@@ -39,32 +47,24 @@ def say(message: object) -> None:
 class Bar:
     """Progress of one job of ``total`` units: rate, time left, and whatever fields :meth:`update` is given.
 
-    A context manager; on a terminal a rich progress bar, elsewhere a line every 30 s. ``quiet`` shows nothing.
+    A context manager; on a terminal a line that fits its width, elsewhere a line every 30 s. ``quiet`` shows nothing.
     """
 
     current: Bar | None = None
 
     def __init__(self, what: str, total: int, unit: str = "images", *, done: int = 0, quiet: bool = False) -> None:
         self.what, self.total, self.unit, self.first, self.quiet = what, total, unit, done, quiet or muted
-        self.done = done
+        self.done, self.text = done, ""
         self.live: Any = None
         self.started = self.said = time.monotonic()
 
     def __enter__(self) -> Bar:
         if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.live import Live
 
-            columns = (
-                TextColumn("{task.description}", markup=False),  # a path may hold what rich takes for markup
-                BarColumn(bar_width=24),
-                TextColumn("{task.percentage:>3.0f}% {task.fields[text]}", markup=False),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self.live = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.task = self.live.add_task(self.what, total=self.total, completed=self.done, text="")
+            console = Console(stderr=True)
+            self.live = Live(get_renderable=self._line, console=console, transient=True, refresh_per_second=8)
             self.live.start()
         Bar.current = self
         return self
@@ -78,15 +78,72 @@ class Bar:
                 self.live.stop()
 
     def update(self, done: int, text: str = "", *, total: int | None = None) -> None:
-        """``done`` units of ``total`` are ready; ``text`` stands beside the bar."""
-        self.done, self.total = done, self.total if total is None else total
+        """``done`` units of ``total`` are ready; ``text`` stands beside the bar, as many of its fields, two spaces apart, as
+        there is room for."""
+        self.done, self.text, self.total = done, text, self.total if total is None else total
         now = time.monotonic()
-        rate = (done - self.first) / max(now - self.started, 1e-9)
-        text = f"{done:,}/{self.total:,} {self.unit} {rate:,.0f}/s {text}".rstrip()
-        if self.live is not None:
-            self.live.update(self.task, completed=done, total=self.total, text=text)
-        elif not self.quiet and now - self.said >= LINE_SECONDS:
+        if self.live is None and not self.quiet and now - self.said >= LINE_SECONDS:
             self.said = now
-            left = (self.total - done) / rate if rate > 0 else float("inf")
-            eta = f", {left:,.0f} s left" if left != float("inf") else ""
-            say(f"{self.what}: {text}{eta}")
+            said = " ".join([self._count(), *self.text.split()])
+            say(f"{self.what}: {said}, {clock(self._left())} left")
+
+    def _line(self) -> RenderableType:
+        console = self.live.console
+        fields = [field for field in self.text.split("  ") if field]
+        return bar_line(
+            self.what,
+            self.done / self.total if self.total else 0.0,
+            self._left(),
+            [*fields, self._count(), f"{clock(time.monotonic() - self.started)} elapsed"],
+            console.width - 1,  # a full last column makes some terminals begin a new line
+            ascii_only=console.options.ascii_only,
+        )
+
+    def _rate(self) -> float:
+        return (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
+
+    def _left(self) -> float:
+        """Seconds, at the rate so far; infinite before the first unit."""
+        rate = self._rate()
+        return (self.total - self.done) / rate if rate > 0 else math.inf
+
+    def _count(self) -> str:
+        return f"{self.done:,}/{self.total:,} {self.unit} {self._rate():,.0f}/s"
+
+
+def bar_line(what: str, share: float, left: float, fields: Sequence[str], width: int, *, ascii_only: bool) -> Text:
+    """One line of at most ``width`` columns: what is done, a bar, its share and the time left always; then as many of ``fields``
+    as fit. A Chinese character takes two columns."""
+    from rich.text import Text
+
+    share = min(max(share, 0.0), 1.0)
+    certain = f" {share:>4.0%} {clock(left)} left"
+    name = Text(what, no_wrap=True)
+    name.truncate(max(width - MIN_BAR - 1 - len(certain), 0), overflow="ellipsis")
+    room = width - name.cell_len - bool(name.cell_len) - len(certain)
+    size = max(min(room, MAX_BAR), 0)
+    beside = [""]
+    for field in fields:
+        wider = Text("  ".join([*beside, field]))
+        if wider.cell_len > room - min(size, FULL_BAR):
+            break
+        beside.append(field)
+    tail = "  ".join(beside)
+    size = min(size, room - Text(tail).cell_len)
+    full, rest = ("#", "-") if ascii_only else ("━", "─")
+    done = int(share * size)
+    line = Text.assemble(
+        name, " " if name.cell_len else "", (full * done, "bar.complete"), (rest * (size - done), "bar.back")
+    )
+    line.append(certain)
+    line.append(tail)
+    line.no_wrap = True
+    return line
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss."""
+    if not math.isfinite(seconds):
+        return "-:--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

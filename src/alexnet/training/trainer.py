@@ -325,9 +325,9 @@ class _Trainer:
                 row = self._read_losses()
                 bar.update(
                     progress.epoch * len(order_N) + progress.position,
-                    f"epoch {progress.epoch + 1}/{config.epochs} step {progress.step} loss {row['loss']:.3f} "
-                    f"error {progress.top1_errors / progress.position:.1%} lr {row['lr']:.2g} "
-                    f"data {row['data_seconds']:.2f} s",
+                    f"epoch {progress.epoch + 1}/{config.epochs}  loss {row['loss']:.3f}  "
+                    f"error {progress.top1_errors / progress.position:.1%}  step {progress.step}  lr {row['lr']:.2g}  "
+                    f"waited {row['data_seconds']:.2f} s for data",
                 )
             self._stop_if_requested()
             if progress.step % config.checkpoint_steps == 0 and progress.position < len(order_N):
