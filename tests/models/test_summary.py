@@ -36,21 +36,22 @@ def test_totals_are_the_published_ones(name, fields, parameters, multiply_adds):
 
 
 def test_each_row_of_the_papers_network():
-    assert summarize(create_model("alexnet_2012")) == [
-        Stage("input", (3, 224, 224), 0, 0),
-        Stage("conv1", (96, 55, 55), 34_944, 105_415_200),  # 11 · 11 · 3 · 96 · 55²
-        Stage("norm1", (96, 55, 55), 0, 0),
-        Stage("pool1", (96, 27, 27), 0, 0),
-        Stage("conv2", (256, 27, 27), 307_456, 223_948_800),  # 5 · 5 · 48 · 256 · 27²
-        Stage("norm2", (256, 27, 27), 0, 0),
-        Stage("pool2", (256, 13, 13), 0, 0),
-        Stage("conv3", (384, 13, 13), 885_120, 149_520_384),  # 3 · 3 · 256 · 384 · 13²
-        Stage("conv4", (384, 13, 13), 663_936, 112_140_288),  # 3 · 3 · 192 · 384 · 13²
-        Stage("conv5", (256, 13, 13), 442_624, 74_760_192),  # 3 · 3 · 192 · 256 · 13²
-        Stage("pool5", (256, 6, 6), 0, 0),
-        Stage("fc6", (4096,), 37_752_832, 37_748_736),  # 256 · 36 · 4096
-        Stage("fc7", (4096,), 16_781_312, 16_777_216),
-        Stage("fc8", (1000,), 4_097_000, 4_096_000),
+    rows = [(s.name, s.shape, s.parameters, s.multiply_adds) for s in summarize(create_model("alexnet_2012"))]
+    assert rows == [
+        ("input", (3, 224, 224), 0, 0),
+        ("conv1", (96, 55, 55), 34_944, 105_415_200),  # 11 · 11 · 3 · 96 · 55²
+        ("norm1", (96, 55, 55), 0, 0),
+        ("pool1", (96, 27, 27), 0, 0),
+        ("conv2", (256, 27, 27), 307_456, 223_948_800),  # 5 · 5 · 48 · 256 · 27²
+        ("norm2", (256, 27, 27), 0, 0),
+        ("pool2", (256, 13, 13), 0, 0),
+        ("conv3", (384, 13, 13), 885_120, 149_520_384),  # 3 · 3 · 256 · 384 · 13²
+        ("conv4", (384, 13, 13), 663_936, 112_140_288),  # 3 · 3 · 192 · 384 · 13²
+        ("conv5", (256, 13, 13), 442_624, 74_760_192),  # 3 · 3 · 192 · 256 · 13²
+        ("pool5", (256, 6, 6), 0, 0),
+        ("fc6", (4096,), 37_752_832, 37_748_736),  # 256 · 36 · 4096
+        ("fc7", (4096,), 16_781_312, 16_777_216),
+        ("fc8", (1000,), 4_097_000, 4_096_000),
     ]
 
 
@@ -65,7 +66,9 @@ def test_neurons_are_the_659_272_of_the_true_geometry():
 
 def test_the_six_layer_network_has_its_sixth_layer_on_the_pooled_maps():
     names = {stage.name: stage for stage in summarize(create_model("alexnet_2012_six_conv"))}
-    assert names["conv6"] == Stage("conv6", (256, 6, 6), 256 * 256 * 9 + 256, 256 * 256 * 9 * 36)
+    assert names["conv6"] == Stage(
+        "conv6", (256, 6, 6), 256 * 256 * 9 + 256, 256 * 256 * 9 * 36, kernel=3, stride=1, padding=1, groups=1
+    )
 
 
 def test_the_network_is_left_as_it_was():

@@ -398,17 +398,20 @@ def bench(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions:
-    """Stages, shapes, parameters and multiply-adds of a network.
+    """Layers of a network with their output, kernels, strides, padding, groups, neurons, parameters and multiply-adds; or the
+    list of networks.
 
+    alexnet info
+    alexnet info alexnet_2012
     alexnet info alexnet_2012 --diff alexnet_owt
     """
 
     model: Annotated[str, tyro.conf.Positional] = ""
-    """Name of a network, run directory or model folder; without one, the names."""
-    diff: str | None = None
-    """Another one, side by side."""
+    """Name of a network, or a run or model folder; without one, all names are listed."""
+    diff: Annotated[str | None, tyro.conf.arg(metavar="OTHER")] = None
+    """Compare with this network, layer by layer: = marks what is equal, ! what differs, < and > what one alone has."""
     json: bool = False
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
 
 
 def info(arguments: list[str]) -> int:
@@ -416,10 +419,14 @@ def info(arguments: list[str]) -> int:
     if options.diff and not options.model:
         raise UsageError("--diff compares two networks; name the first one before it")
     from alexnet.evaluation.describe import describe, side_by_side, table
-    from alexnet.models import list_models
+    from alexnet.models import about_model, list_models
 
     if not options.model:
-        print_json(list_models()) if options.json else print("\n".join(list_models()))
+        if options.json:
+            print_json(list_models())
+        else:
+            about = {name: about_model(name) for name in list_models()}
+            print(listing("info NAME [--diff OTHER]", "networks", about), end="")
         return 0
     networks = [describe(name) for name in (options.diff, options.model) if name][::-1]
     if options.json:

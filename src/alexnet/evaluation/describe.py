@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import zip_longest
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def describe(model: str) -> dict[str, Any]:
     stages = summarize(network)
     return {
         "name": model,
-        "stages": [asdict(stage) for stage in stages],
+        "stages": [{**asdict(stage), "neurons": stage.neurons} for stage in stages],
+        "neurons": sum(stage.neurons for stage in stages),
         "parameters": sum(stage.parameters for stage in stages),
         "multiply_adds": sum(stage.multiply_adds for stage in stages),
         "config": to_json(network.config),
@@ -38,27 +39,90 @@ def describe(model: str) -> dict[str, Any]:
 
 def table(network: dict[str, Any]) -> str:
     """One row for each stage, and the totals."""
-    rows = [("stage", "shape", "parameters", "multiply-adds"), *map(_row, network["stages"])]
-    rows.append(("total", "", f"{network['parameters']:,}", f"{network['multiply_adds']:,}"))
-    return f"{printable(network['name'])}\n" + _align(rows, left=2)
+    head = ("stage", "output", "neurons", "kernel stride pad groups", "parameters", "mult-adds")
+    totals = ("total", "", f"{network['neurons']:,}", "", *_costs(network))
+    lines = [printable(network["name"]), _align([head, *map(_row, network["stages"]), totals])]
+    if hanging := [stage for stage in network["stages"] if stage["overhang"]]:
+        lines.append(
+            f"pad {_padding(hanging[0])}: the last windows hang {hanging[0]['overhang']} pixels over the right and bottom edges"
+        )
+    return "\n".join(lines)
 
 
 def side_by_side(a: dict[str, Any], b: dict[str, Any]) -> str:
-    """The stages of two networks beside each other, and the fields of their configurations that differ."""
-    head = ("stage", "shape", "parameters", "multiply-adds")
-    empty = ("", "", "", "")
-    pairs = zip_longest(map(_row, a["stages"]), map(_row, b["stages"]), fillvalue=empty)
-    totals = [("total", "", f"{n['parameters']:,}", f"{n['multiply_adds']:,}") for n in (a, b)]
-    rows = [(*head, "|", *head), *((*x, "|", *y) for x, y in pairs), (*totals[0], "|", *totals[1])]
-    lines = [f"{printable(a['name'])} | {printable(b['name'])}", _align(rows, left=2), ""]
+    """Two networks beside each other. Stages of one name stand on one line: ``=`` where they are equal, ``!`` with each
+    property that differs, ``<`` and ``>`` where only one network has the stage; then the settings that differ."""
+    stages_a, stages_b = ({stage["name"]: stage for stage in network["stages"]} for network in (a, b))
+    rows: list[tuple[str, ...]] = [("", "stage", "", printable(a["name"]), printable(b["name"]))]
+    for name in _merged(list(stages_a), list(stages_b)):
+        one, other = stages_a.get(name), stages_b.get(name)
+        if one is None or other is None:
+            rows.append(
+                (">" if one is None else "<", name, "output", *("-" if x is None else _shape(x) for x in (one, other)))
+            )
+            continue
+        properties = [
+            (word, *values) for word, show in _PROPERTIES if (values := (show(one), show(other)))[0] != values[1]
+        ]
+        for i, row in enumerate(properties):
+            rows.append(("!" if i == 0 else "", name if i == 0 else "", *row))
+        if not properties:
+            rows.append(("=", name, "output", _shape(one), _shape(other)))
+    for word in ("neurons", "parameters", "multiply_adds"):
+        mark = "=" if a[word] == b[word] else "!"
+        rows.append((mark, "total", word.replace("_", "-"), f"{a[word]:,}", f"{b[word]:,}"))
+    lines = [_align(rows, left=5), "", f"settings that differ ({printable(a['name'])} | {printable(b['name'])}):"]
     for name in differences(a["config"], b["config"]):
         lines.append(f"{name}: {_field(a, name)} | {_field(b, name)}")
     return "\n".join(lines)
 
 
-def _row(stage: dict[str, Any]) -> tuple[str, str, str, str]:
-    shape = " x ".join(map(str, stage["shape"]))
-    return stage["name"], shape, f"{stage['parameters']:,}", f"{stage['multiply_adds']:,}"
+def _merged(a: list[str], b: list[str]) -> list[str]:
+    """The names of both lists once each, in an order that fits both."""
+    names: list[str] = []
+    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        names += a[i:j] if tag == "equal" else [*a[i:j], *b[k:m]]
+    return list(dict.fromkeys(names))
+
+
+def _shape(stage: dict[str, Any]) -> str:
+    return "x".join(map(str, stage["shape"]))
+
+
+def _padding(stage: dict[str, Any]) -> str:
+    if stage["padding"] is None:
+        return ""
+    return f"{stage['padding']}+{stage['overhang']}" if stage["overhang"] else str(stage["padding"])
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _kernel(stage: dict[str, Any]) -> str:
+    return "" if stage["kernel"] is None else f"{stage['kernel']}x{stage['kernel']}"
+
+
+def _costs(of: dict[str, Any]) -> tuple[str, str]:
+    return f"{of['parameters']:,}", f"{of['multiply_adds']:,}"
+
+
+_PROPERTIES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("output", _shape),
+    ("kernel", _kernel),
+    ("stride", lambda stage: _number(stage["stride"])),
+    ("padding", _padding),
+    ("groups", lambda stage: _number(stage["groups"])),
+    ("parameters", lambda stage: _number(stage["parameters"])),
+    ("multiply-adds", lambda stage: _number(stage["multiply_adds"])),
+)
+"""What two stages are compared by, and how it is written."""
+
+
+def _row(stage: dict[str, Any]) -> tuple[str, ...]:
+    stride, groups = _number(stage["stride"]), _number(stage["groups"])
+    window = f"{_kernel(stage):>6} {stride:>6} {_padding(stage):>3} {groups:>6}"
+    return stage["name"], _shape(stage), _number(stage["neurons"] or None), window, *_costs(stage)
 
 
 def _field(network: dict[str, Any], name: str) -> str:
@@ -66,13 +130,12 @@ def _field(network: dict[str, Any], name: str) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _align(rows: Sequence[tuple[str, ...]], left: int) -> str:
-    """Columns as wide as their widest cell; the first ``left`` of each half to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+def _align(rows: Sequence[tuple[str, ...]], left: int = 2) -> str:
+    """Columns as wide as their widest cell; the first ``left`` of them to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(w) if i % 5 < left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     )

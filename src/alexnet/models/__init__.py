@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,12 @@ _NETWORKS: dict[str, Callable[[], ModelConfig]] = {
 def list_models() -> list[str]:
     """The names that :func:`create_model` knows."""
     return list(_NETWORKS)
+
+
+def about_model(name: str) -> str:
+    """What a named network is, in a sentence."""
+    _named(name)
+    return re.split(r"[.:](?=\s|$)", " ".join((_NETWORKS[name].__doc__ or "").split()))[0]
 
 
 def model_config(name: str, **fields: Any) -> ModelConfig:

@@ -199,12 +199,12 @@ def _bad(name: str, value: object, rule: str) -> ValueError:
 
 
 def alexnet_2012() -> AlexNetConfig:
-    """The network of the paper's text: 60,965,224 parameters."""
+    """The network of the paper's text, with two towers: 60,965,224 parameters."""
     return AlexNetConfig()
 
 
 def alexnet_2012_code() -> AlexNetConfig:
-    """What the winning program ran (configuration 145): in layer 1 the normalization sees signed values before pooling
+    """What the winning program of 2012 ran (configuration 145): in layer 1 the normalization sees signed values before pooling
     and ReLU, layer 2 has a second, within-map normalizer, alpha is divided by n, conv3 to conv5 start at 0.03."""
     return replace(
         alexnet_2012(),

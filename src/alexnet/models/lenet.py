@@ -38,7 +38,7 @@ class LeNetConfig:
 
 
 def lenet() -> LeNetConfig:
-    """LeNet for 28-pixel images: 61,706 parameters."""
+    """LeNet of 1998 for 28-pixel images: 61,706 parameters."""
     return LeNetConfig()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alexnet.models.layers import WEIGHT_LAYERS
+from alexnet.models.layers import WEIGHT_LAYERS, LocalConv2d, TowerLinear
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 
 _WITHOUT_PARAMETERS = (nn.MaxPool2d, nn.AvgPool2d, LocalResponseNorm, MapResponseNorm)
@@ -26,6 +27,20 @@ class Stage:
     multiply_adds: int
     """Multiplications with weights for one image, those with padding included; biases, pooling and normalization are
     not counted."""
+    kernel: int | None = None
+    """Side of the window of a convolution or of pooling, in pixels; None for stages without one."""
+    stride: int | None = None
+    padding: int | None = None
+    """Zeros on each side of the input, in pixels."""
+    overhang: int = 0
+    """More zeros at the right and at the bottom, which the last windows read."""
+    groups: int | None = None
+    """Parts of the input that are connected to their own part of the output only: 2 in layers of two separate towers."""
+
+    @property
+    def neurons(self) -> int:
+        """Outputs of a layer with weights (the paper counts 650,000); 0 for other stages."""
+        return math.prod(self.shape) if self.multiply_adds else 0
 
 
 def summarize(model: nn.Module) -> list[Stage]:
@@ -34,7 +49,8 @@ def summarize(model: nn.Module) -> list[Stage]:
 
     def record(name: str, module: nn.Module, output: Tensor) -> None:
         parameters = sum(parameter.numel() for parameter in module.parameters())
-        stages.append(Stage(name, tuple(output.shape[1:]), parameters, _multiply_adds(module, output)))
+        shape = tuple(output.shape[1:])
+        stages.append(Stage(name, shape, parameters, _multiply_adds(module, output), **_window(module)))
 
     handles = []
     for path, module in model.named_modules():
@@ -56,6 +72,24 @@ def summarize(model: nn.Module) -> list[Stage]:
         for handle in handles:
             handle.remove()
     return stages
+
+
+def _window(module: nn.Module) -> dict[str, int]:
+    """Kernel, stride, padding, overhang and groups of a stage, as far as it has them."""
+    if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        window = {"kernel": _side(module.kernel_size), "stride": _side(module.stride), "padding": _side(module.padding)}
+        if isinstance(module, nn.Conv2d):
+            window |= {"groups": module.groups, "overhang": int(getattr(module, "overhang", 0))}
+        return window
+    if isinstance(module, LocalConv2d):
+        return {"kernel": module.kernel, "stride": 1, "padding": module.kernel // 2, "groups": 1}
+    if isinstance(module, nn.Linear | TowerLinear):
+        return {"groups": getattr(module, "towers", 1)}
+    return {}
+
+
+def _side(size: Any) -> int:
+    return int(size[0] if isinstance(size, tuple) else size)
 
 
 def _multiply_adds(module: nn.Module, output: Tensor) -> int:
