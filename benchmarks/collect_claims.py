@@ -1,16 +1,22 @@
 """Publish what `alexnet claims run` found: results to results/claims/, verdicts into the package, the table into docs/claims.md.
 
 python benchmarks/collect_claims.py runs/claims
+python benchmarks/collect_claims.py results/claims        # judge again what is published, by the rules of today
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from alexnet.claims.verdicts import PUBLISHED, documents, entries, words
+from alexnet.claims.drawing import columns_of
+from alexnet.claims.groups import EXPERIMENTS
+from alexnet.claims.runner import compare_all
+from alexnet.claims.scales import find_scale
+from alexnet.claims.verdicts import CURVES, PUBLISHED, documents, entries, words
 from alexnet.core.runs import read_json, write_atomic, write_json
 from collect_probes import shortened
 
@@ -19,17 +25,30 @@ BEGIN, END = "<!-- table: benchmarks/collect_claims.py -->", "<!-- end of table 
 
 
 def publish(results: Path) -> None:
-    """Result files and verdicts, without the smoke scale, which shows nothing."""
-    found = []
-    for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name != "smoke"):
+    """Result files and verdicts, without the smoke scale, which shows nothing, and the curves of the page."""
+    found: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {}
+    for folder in sorted(
+        path for path in results.iterdir() if path.is_dir() and path.name not in ("smoke", "baselines")
+    ):
         (ROOT / "results" / "claims" / folder.name).mkdir(parents=True, exist_ok=True)
         for file in sorted(folder.glob("*.json")):
             value = shortened(read_json(file))
-            write_json(ROOT / "results" / "claims" / folder.name / file.name, value)
             if "experiment" in value:
+                made = {
+                    arm: [read_json(folder / name) for name in about["results"]] for arm, about in value["arms"].items()
+                }
+                rows = compare_all(EXPERIMENTS[value["experiment"]], find_scale(value["scale"]), made)
+                value = shortened(value | {"title": EXPERIMENTS[value["experiment"]].title, "comparisons": rows})
                 found.append({k: v for k, v in value.items() if k != "environment"})
+                for arm, about in value["arms"].items():
+                    names = (f"{folder.name}/{name}" for name in about["results"])
+                    curves |= columns_of(dict(zip(names, made[arm], strict=True)))
+            write_json(ROOT / "results" / "claims" / folder.name / file.name, value)
     write_json(ROOT / "src" / "alexnet" / "claims" / PUBLISHED, found)
-    print(f"{len(found)} experiments")
+    package = ROOT / "src" / "alexnet" / "claims" / CURVES
+    write_atomic(package, lambda file: file.write((json.dumps(curves, separators=(",", ":")) + "\n").encode()))
+    print(f"{len(found)} experiments, {len(curves)} curves")
 
 
 def table() -> str:
@@ -39,15 +58,17 @@ def table() -> str:
         claim = entry["claim"]
         then = "; ".join(text for text in (claim["printed"], claim["logged"]) if text)
         found = [f"{fact['verdict']}: {fact['statement']} {fact['computed']}" for fact in entry["facts"]]
-        found += [f"{row['verdict']}: {row['text']}" for row in entry["comparisons"]]
+        for row in entry["comparisons"]:
+            found += [f"{row['verdict']}: {row['text']}", *(f"note: {note}" for note in row["notes"])]
         again = [f"`{command}`" for command in dict.fromkeys(row["command"] for row in entry["comparisons"])]
         again += [f"`alexnet claims list {claim['id']}`"] if entry["facts"] else []
-        ours = "<br>".join(found) or f"not tested. {claim['untested']}"
+        found += [f"elsewhere here: {claim['elsewhere']}"] if claim["elsewhere"] else []
+        found += [f"{'the rest is not tested' if found else 'not tested'}. {entry['why']}"] if entry["why"] else []
         cells = (
             f"**{claim['id']}** {claim['sentence']}",
             claim["section"],
             then,
-            ours,
+            "<br>".join(found),
             words(entry),
             "<br>".join(again),
         )

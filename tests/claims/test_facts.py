@@ -51,7 +51,10 @@ def test_which_are_confirmed_and_which_contradicted(known):
         "N21-parameters",
         "N21-arithmetic",
         "N35-crops",
+        "N36-text",
+        "N37-text",
     }
+    assert {id for id, fact in known.items() if fact.source == "read"} == {"N36-text", "N37-text"}
     assert {fact.verdict for fact in known.values()} == {"confirmed", "contradicted"}
 
 

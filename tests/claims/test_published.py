@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 from alexnet.claims.groups import EXPERIMENTS
-from alexnet.claims.runner import compare
-from alexnet.claims.verdicts import documents
+from alexnet.claims.ledger import find_claim
+from alexnet.claims.runner import compare_all
+from alexnet.claims.scales import find_scale
+from alexnet.claims.verdicts import counts, documents, entries, published_curves
 from alexnet.core.runs import read_json
 
-RESULTS = Path(__file__).parents[2] / "results" / "claims"
+REPOSITORY = Path(__file__).parents[2]
+RESULTS = REPOSITORY / "results" / "claims"
 PUBLISHED = documents(None)
 
 
@@ -24,13 +28,121 @@ def test_a_published_verdict_is_that_of_its_results(document):
     for arm, found in results.items():
         assert [result["seed"] for result in found] == document["seeds"], arm
     experiment = EXPERIMENTS[document["experiment"]]
-    assert len(experiment.comparisons) == len(document["comparisons"])
-    for comparison, published in zip(experiment.comparisons, document["comparisons"], strict=True):
-        again = compare(comparison, results)
-        assert again["claim"] == published["claim"]
-        assert again["verdict"] == published["verdict"]
+    rows = compare_all(experiment, find_scale(document["scale"]), results)
+    for again, published in zip(rows, document["comparisons"], strict=True):
+        for key in ("claim", "says", "verdict", "bound", "holds", "reasons"):
+            assert again[key] == published[key]
         for key in ("effect", "low", "high", "smallest_effect"):
-            assert again[key] == pytest.approx(published[key], rel=1e-3, abs=2e-3)
+            assert again[key] == (None if published[key] is None else pytest.approx(published[key], rel=1e-3, abs=2e-3))
+
+
+def test_published_curves_are_those_of_the_result_files():
+    known = published_curves()
+    assert known
+    shown = {f"{d['scale']}/{name}" for d in PUBLISHED for about in d["arms"].values() for name in about["results"]}
+    assert known.keys() <= shown
+    for name, columns in known.items():
+        curve = read_json(RESULTS / name)["curve"]
+        kept = columns["curve"]["loss"]
+        assert len(kept) <= 80
+        width = len(curve) // len(kept)
+        assert kept[0] == pytest.approx(sum(point["loss"] for point in curve[:width]) / width, rel=1e-3)
+        assert columns["epochs"]["val_top1_error"][-1] == pytest.approx(
+            read_json(RESULTS / name)["epochs"][-1]["val_top1_error"], rel=1e-3
+        )
+
+
+ROWS = [row for document in PUBLISHED for row in document["comparisons"]]
+
+
+def of(claim: str) -> list[dict]:
+    return [row for row in ROWS if row["claim"] == claim]
+
+
+def test_figure_1_is_a_bound_without_an_interval():
+    # Two of the three tanh runs ended after 40 epochs above 25 % training error.
+    (row,) = of("C7")
+    assert (row["verdict"], row["bound"], row["low"], row["high"]) == ("bound only", "at least", None, None)
+    assert row["effect"] == pytest.approx((40 * 40 * 39.0997 / (6.0844 * 6.28389 * 7.08184)) ** (1 / 3), rel=1e-4)
+    assert row["reasons"] == ["2 of 3 runs of tanh had not got there when they ended, after 40 epochs"]
+
+
+@pytest.mark.parametrize(
+    "claim", ["C10", "C20", "C19", "C22", "C25", "C27", "N1", "N22", "N23", "C5", "C6", "C8", "C13"]
+)
+def test_what_was_not_tuned_alike_has_no_verdict(claim):
+    assert {row["verdict"] for row in of(claim)} == {"not a fair test yet"}
+    assert all(row["reasons"] and row["low"] is None for row in of(claim))
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        ("C10", "rate and initial weights were chosen for the unchanged recipe, not for no-norm"),
+        ("C20", "rate and initial weights were chosen for the unchanged recipe, not for no-momentum"),
+        ("C19", 'every run "converges" where the schedule lowers the rate'),
+        ("C22", "mostly the loss of the first steps"),
+        ("C27", "five answers out of 10 classes leave little to get wrong"),
+        ("C26", "five answers out of 10 classes leave little to get wrong"),
+        ("N22", "lenet failed to train: 3 of 3 runs spent 44 to 76 % of their passes at chance level"),
+    ],
+)
+def test_the_reason_is_said(claim, reason):
+    assert any(reason in text for row in of(claim) for text in row["reasons"])
+
+
+def test_one_of_three_runs_has_a_division_of_labor():
+    # By chance 95 % stay below 19.2, 17.5 and 21.7 points; 4.8, 15.1 and 33.8 were measured.
+    (row,) = of("C34")
+    assert (row["verdict"], row["holds"], row["n"], row["effect"], row["low"]) == ("inconclusive", 1, 3, None, None)
+
+
+def test_what_was_chosen_on_test_images_is_said():
+    (row,) = of("N22")
+    assert row["notes"] == [
+        "the rate of lenet was chosen by the error on the same held-out images that are counted here"
+    ]
+
+
+def test_the_figures_of_other_results_are_in_their_files():
+    imagenette = {run["recipe"]: run["results"] for run in read_json(REPOSITORY / "results/imagenette.json")["runs"]}
+    modern, paper = imagenette["modern_photos"], imagenette["paper2012_photos"]
+    today = [f"{100 * run['center']['top1_error']:.1f} %" for run in (modern, paper)]
+    assert all(text in find_claim("N23").elsewhere for text in today)
+    fisher = read_json(RESULTS / "baselines" / "sift-fisher-imagenette.json")["top1_error"]
+    for error in (fisher, modern["ten"]["top1_error"]):
+        assert f"{100 * error:.1f} %" in find_claim("C25").elsewhere
+
+
+def test_the_readme_counts_verdicts_as_they_are():
+    known = entries(PUBLISHED)
+    number = counts(known)
+    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"{number['decided']} of {number['entries']} entries have a verdict, {number['paper_decided']} of the paper's "
+        f"{number['paper']}; {number['trained']} of these come from training"
+    ) in readme
+    unfair = sum(entry["trained"] == "not a fair test yet" for entry in known)
+    assert f"{unfair} were trained and are *not a fair test yet*" in readme
+    (row,) = of("C7")
+    assert f"at least {row['effect']:.1f} times" in readme
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "docs/claims.md", "docs/experiment-log.md"])
+def test_no_page_gives_the_withdrawn_interval(name):
+    text = " ".join((REPOSITORY / name).read_text(encoding="utf-8").split())
+    for withdrawn in ("4.9 to 7.7", "4.87 to 7.73", "No division of labor"):
+        assert withdrawn not in text
+
+
+def test_the_table_of_the_docs_is_that_of_the_verdicts():
+    path = REPOSITORY / "benchmarks" / "collect_claims.py"
+    spec = importlib.util.spec_from_file_location("collect_claims", path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        spec.loader.exec_module(module)
+    assert module.table() in (REPOSITORY / "docs" / "claims.md").read_text(encoding="utf-8")
 
 
 def test_at_least_ten_claims_were_trained_with_three_seeds():

@@ -1,4 +1,4 @@
-"""A verdict is Student's interval of paired differences, and nothing else."""
+"""A verdict is Student's interval of paired differences; what decides nothing has no interval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from alexnet.claims.verdict import T_95, judge
+from alexnet.claims.verdict import BOUND, T_95, judge, judge_each, without_verdict
 
 
 def test_the_interval_is_that_of_scipys_paired_t_test():
@@ -54,3 +54,23 @@ def test_quotients_are_compared_by_their_logarithm():
     assert verdict.smallest_effect == pytest.approx(math.exp(half))
     assert verdict.verdict == "confirmed"
     assert judge([2, 2.1], [2.1, 2], quotient=True).verdict == "inconclusive"
+
+
+def test_a_bound_is_the_mean_quotient_and_has_no_interval():
+    verdict = without_verdict([6, 6, 6], [40, 40, 39], BOUND, quotient=True, bound="at least")
+    assert verdict.effect == pytest.approx((40 * 40 * 39) ** (1 / 3) / 6)
+    assert (verdict.verdict, verdict.bound, verdict.low, verdict.high) == ("bound only", "at least", None, None)
+
+
+@pytest.mark.parametrize(
+    ("chance", "measured", "word", "holds"),
+    [
+        ([0.2, 0.2, 0.2], [0.3, 0.4, 0.3], "confirmed", 3),
+        ([0.2, 0.2, 0.2], [0.1, 0.4, 0.1], "inconclusive", 1),
+        ([0.2, 0.2, 0.2], [0.1, 0.1, 0.1], "inconclusive", 0),  # what does not show is not absent
+        ([0.2, 0.2], [0.3, 0.4], "inconclusive", 2),  # two runs are not every run
+    ],
+)
+def test_a_claim_about_every_run_is_judged_run_by_run(chance, measured, word, holds):
+    verdict = judge_each(chance, measured)
+    assert (verdict.verdict, verdict.holds, verdict.effect, verdict.low) == (word, holds, None, None)

@@ -338,8 +338,8 @@ def _more(base: TrainConfig) -> Sequence[Arm]:
 
 def _ensembles(_base: TrainConfig) -> Sequence[Arm]:
     return (
-        *(Arm(name=f"ensemble-{size}", result=ensemble(size)) for size in SIZES),
-        *(Arm(name=f"searched-{size}", result=ensemble(size, search=True)) for size in SIZES[1:]),
+        *(Arm(name=f"ensemble-{size}", result=ensemble(size), same_training=True) for size in SIZES),
+        *(Arm(name=f"searched-{size}", result=ensemble(size, search=True), same_training=True) for size in SIZES[1:]),
     )
 
 

@@ -27,6 +27,10 @@ class Arm:
     """A dotted field and its candidates: the best for one seed, of none that are compared, is taken."""
     result: Callable[[Bench, TrainConfig], Result] | None = None
     """How a result is made of a configuration (its seed included), where that is not one training from scratch."""
+    same_training: bool = False
+    """Whether its networks are trained as those of the unchanged recipe, so that arms differ in what is done with them."""
+    chooses_itself: bool = False
+    """Whether its method chooses its own settings, on training images."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Comparison:
     higher: Side
     printed: float | None = None
     """The effect in the paper, in the unit of the measures."""
+    each: bool = False
+    """Whether every run is a test of its own, and the claim is that all of them show it."""
 
 
 def lower(

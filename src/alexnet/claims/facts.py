@@ -1,4 +1,4 @@
-"""Claims that need no training: counted on the networks of this package, or worked out from a formula.
+"""Claims that need no training: counted on the networks of this package, worked out from a formula, or read in the paper.
 
 Shape suffixes: B images, V views, N masks, D units.
 """
@@ -34,12 +34,14 @@ class Fact:
     statement: str
     """What is claimed, with the printed number."""
     computed: str
-    """What was computed, in words and units."""
+    """What was computed or read, in words and units."""
     value: float | tuple[float, ...]
     """The numbers that the verdict rests on."""
     verdict: Literal["confirmed", "contradicted"]
     how: str
-    """From what it was computed."""
+    """From what it was computed, or where it was read."""
+    source: Literal["computed", "read"] = "computed"
+    """Whether it was computed, or what is printed answers it."""
 
 
 def facts() -> tuple[Fact, ...]:
@@ -67,6 +69,8 @@ def facts() -> tuple[Fact, ...]:
         _lenet_arithmetic(),
         _decay_is_l2(),
         _training_crops(),
+        _deviations_as_printed(),
+        _drops_as_printed(),
     )
 
 
@@ -319,6 +323,35 @@ def _training_crops() -> Fact:
         value=num,
         verdict=_verdict(num == 10),
         how="places of a 224-pixel square in 256 pixels, as training draws them",
+    )
+
+
+# What is printed: N36, N37 --------------------------------------------------------------------------------------------
+
+
+def _deviations_as_printed() -> Fact:
+    return Fact(
+        id="N36-text",
+        claim="N36",
+        statement="The 0.01 of the initial weights and the 0.1 of the color noise are variances.",
+        computed="the paper calls both standard deviations, and the program multiplies standard normal numbers by them",
+        value=(0.01, 0.1),
+        verdict="contradicted",
+        how="sections 5 and 4.1 of the paper; initW in the 2012 program's layer.py",
+        source="read",
+    )
+
+
+def _drops_as_printed() -> Fact:
+    return Fact(
+        id="N37-text",
+        claim="N37",
+        statement="The rate is divided by ten when the validation error rises.",
+        computed="the paper divides it when the validation error stops improving; it need not rise",
+        value=10.0,
+        verdict="contradicted",
+        how="section 5 of the paper",
+        source="read",
     )
 
 

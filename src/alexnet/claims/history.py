@@ -176,9 +176,9 @@ def _that_differ(base: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
 
 def _arms(base: TrainConfig) -> Sequence[Arm]:
     return (
-        *(Arm(name=name, result=earlier(name)) for name in EARLIER),
+        *(Arm(name=name, result=earlier(name), chooses_itself=True) for name in EARLIER),
         Arm(name="lenet", changes=lenet_changes(base), tuned=("optimizer.lr", LENET_RATES), result=other),
-        Arm(name="alexnet-2012", result=plain),
+        Arm(name="alexnet-2012", result=plain, same_training=True),
         Arm(name="alexnet-today", changes=modern_changes(base), result=other),
     )
 

@@ -1,4 +1,4 @@
-"""Numbers of one trained arm: functions of its result file, the lower the better."""
+"""Numbers of one trained arm: functions of its result file, the lower the better; and what such a number cannot show."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def early_loss(result: Result) -> float:
 
 def epochs_to_goal(result: Result) -> float:
     """Epochs until the training error, as the network saw the images and over the last tenth of an epoch, is 25 % (figure
-    1). A run that never got there counts as having needed all its epochs, which is too few."""
+    1). A run that never got there (:func:`cut_off`) has all its epochs, which is too few."""
     for point in result["curve"]:
         if point["error"] <= GOAL:
             return float(point["epoch"])
@@ -106,11 +106,69 @@ def seconds(result: Result) -> float:
     return 1000 * float(result["seconds"]) / float(result["images_seen"])
 
 
+# What a number cannot show ------------------------------------------------------------------------------------------
+
+
+def cut_off(measure: str, result: Result) -> bool:
+    """Whether the run ended before it got to what is measured, so that its number is only a lower bound."""
+    return measure == "epochs_to_goal" and all(point["error"] > GOAL for point in result["curve"])
+
+
+def blindness(measure: str, result: Result) -> str:
+    """Why this measure could not have told one arm from another in a run like this; empty if it could."""
+    classes = num_classes(result)
+    if measure.endswith("_top5") and classes is not None and classes < LEAST_CLASSES:
+        return f"five answers out of {classes} classes leave little to get wrong"
+    if measure == "early_loss":
+        return "the mean over the first tenth is mostly the loss of the first steps, when nothing has been learned"
+    if measure == "epochs_to_converge":
+        rows = result["epochs"]
+        if rows[round(epochs_to_converge(result)) - 1].get("lr", 0) < rows[0].get("lr", 0):
+            return 'every run "converges" where the schedule lowers the rate, which is at the same time in all arms'
+    return ""
+
+
+def num_classes(result: Result) -> int | None:
+    """Classes that the network of a result tells apart; None: not known."""
+    if isinstance(classes := result.get("classes"), list):
+        return len(classes)
+    known = result.get("num_classes")
+    return known if known is not None else CLASSES.get(result.get("config", {}).get("data"))
+
+
+def at_chance(error: float, classes: int) -> bool:
+    """Whether a top-1 error is hardly below that of guessing."""
+    return error > CHANCE * (1 - 1 / classes)
+
+
+def share_at_chance(result: Result) -> float:
+    """The share of its passes that a network spent before its training error left that of guessing for good; 1 if its
+    held-out error never did; 0 where nothing is known of it."""
+    classes = num_classes(result)
+    if classes is None:
+        return 0.0
+    if "1" in result.get("views", {}) and at_chance(center_error(result), classes):
+        return 1.0
+    guessing = [at_chance(float(point["error"]), classes) for point in result.get("curve", [])]
+    return max((i for i, is_guess in enumerate(guessing, start=1) if is_guess), default=0) / max(1, len(guessing))
+
+
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
 GOAL = 0.25
+LEAST_CLASSES = 20
+"""With fewer, more than a quarter of all classes are among the best five."""
+CHANCE = 0.9
+"""Of the error of guessing: what is above has learned next to nothing."""
+CLASSES = {"cifar10": 10, "fashion-mnist": 10, "imagenette": 10, "shapes": 24, "imagenet": 1000}
+"""Of the named sets, for results that do not say it."""
+HELD_OUT = {
+    *("center_error", "center_error_top5", "ten_view_error", "ten_view_error_top5"),
+    *("members_error", "members_error_top5", "gap"),
+}
+"""Measures that read the held-out images: what is chosen by them is chosen on the images that are counted."""
 
 UNITS = {
     "early_loss": "nats",

@@ -137,7 +137,10 @@ def _errors(errors: int, n: int, n_train: int) -> Result:
 
 def _arms(name: str, function: Probe) -> Callable[[TrainConfig], Sequence[Arm]]:
     def arms(_base: TrainConfig) -> Sequence[Arm]:
-        return tuple(Arm(name=f"{name}-{space}", result=probe(function, space)) for space in ("fc7", "pixels"))
+        return tuple(
+            Arm(name=f"{name}-{space}", result=probe(function, space), same_training=True)
+            for space in ("fc7", "pixels")
+        )
 
     return arms
 

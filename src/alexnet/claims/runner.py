@@ -10,17 +10,18 @@ import json
 import math
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, vary
+from alexnet.claims.fairness import choices_on_held_out, cut_offs, objections
 from alexnet.claims.measures import MEASURES, UNITS
 from alexnet.claims.scales import DATA_FILE, SCALES, Scale, results_folder
-from alexnet.claims.verdict import judge
+from alexnet.claims.verdict import BOUND, RAN, UNFAIR, Verdict, judge, judge_each, without_verdict
 from alexnet.core import rng
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.console import say
@@ -74,6 +75,7 @@ class Bench:
             "scale": self.scale,
             "seed": config.seed,
             "fingerprint": key,
+            "num_classes": len(self.open_data(config).classes),
             **(arm.result or train_and_measure)(self, config),
             "config": to_json(config),
             "environment": environment(),
@@ -166,7 +168,8 @@ def measured(bench: Bench, config: TrainConfig, data: PackedSet, out: Path, summ
 
 
 def tower_colors(out: Path) -> dict[str, float]:
-    """How far apart the towers of conv1 are in mean color selectivity, and the 95th percentile of that under permutation."""
+    """How far apart the towers of conv1 are in mean color selectivity, and the 95th percentile of that under permutation:
+    what is above it is a permutation test with p below 5 %."""
     kernels_KCRS = np.load(out / "results" / "conv1.npy", allow_pickle=False)
     color_K = measure(kernels_KCRS).color_selectivity_K
     half = len(color_K) // 2
@@ -274,7 +277,7 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], b
             }
             for name, (arm, _) in arms.items()
         },
-        "comparisons": [compare(comparison, results) for comparison in experiment.comparisons],
+        "comparisons": compare_all(experiment, scale, results),
         "command": f"alexnet claims run {experiment.id} --scale {shlex.quote(scale.name)} --seeds {len(seeds)}",
         "environment": environment(),
     }
@@ -306,8 +309,25 @@ def value_of(side: Side, result: Result) -> float | None:
     return None if "diverged" in result else MEASURES[side.measure](result)
 
 
-def compare(comparison: Comparison, results: dict[str, list[Result]]) -> dict[str, Any]:
-    """The verdict over the seeds for which both sides have a number."""
+def compare_all(experiment: Experiment, scale: Scale, results: Mapping[str, Sequence[Result]]) -> list[dict[str, Any]]:
+    """What an experiment's document says of each comparison."""
+    arms = {name: arm for name, (arm, _) in arms_of(experiment, scale).items()}
+    found = []
+    for comparison in experiment.comparisons:
+        names = (comparison.lower.arm, comparison.higher.arm)
+        row = compare(comparison, arms, results, smoke=scale.name == "smoke")
+        found.append(row | {"notes": choices_on_held_out(experiment, names, arms)})
+    return found
+
+
+def compare(
+    comparison: Comparison,
+    arms: Mapping[str, Arm],
+    results: Mapping[str, Sequence[Result]],
+    *,
+    smoke: bool = False,
+) -> dict[str, Any]:
+    """The verdict over the seeds for which both sides have a number, or the reasons why there is none."""
     sides = (comparison.lower, comparison.higher)
     unit = UNITS.get(comparison.lower.measure, "points")
     pairs = zip(*([value_of(side, r) for r in results[side.arm]] for side in sides), strict=True)
@@ -322,12 +342,27 @@ def compare(comparison: Comparison, results: dict[str, list[Result]]) -> dict[st
         "printed": comparison.printed,
         "diverged": diverged,
     }
+    if smoke:
+        return document | Verdict(verdict=RAN, n=len(values)).to_json() | {"reasons": []}
+    reasons = objections(comparison, arms, results)
     if not values:
-        return document | {"n": 0, "verdict": "inconclusive"}
+        return document | Verdict(verdict=UNFAIR, n=0).to_json() | {"reasons": reasons}
     factor = 100.0 if unit == "points" else 1.0
     lower, higher = ([factor * pair[i] for pair in values] for i in (0, 1))
-    verdict = judge(lower, higher, quotient=unit == "times")
-    return document | {"lower_values": lower, "higher_values": higher, **verdict.to_json()}
+    quotient = unit == "times"
+    cut = [cut_offs(side.measure, side.arm, results[side.arm]) for side in sides]
+    if comparison.each and not reasons:
+        verdict = judge_each(lower, higher)
+    elif any(cut):
+        word = UNFAIR if reasons or all(cut) else BOUND
+        bound: Literal["at least", "at most"] | None = None if all(cut) else "at most" if cut[0] else "at least"
+        verdict = without_verdict(lower, higher, word, quotient=quotient, bound=bound)
+    elif reasons:
+        verdict = without_verdict(lower, higher, UNFAIR, quotient=quotient)
+    else:
+        verdict = judge(lower, higher, quotient=quotient)
+    reasons += filter(None, cut)
+    return document | {"lower_values": lower, "higher_values": higher, **verdict.to_json(), "reasons": reasons}
 
 
 def default_bench(scale: str, out: Path, machine: Machine, data_root: str | None = None) -> Bench:
