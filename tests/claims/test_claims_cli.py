@@ -7,7 +7,8 @@ import json
 import pytest
 
 from alexnet.claims import verdicts
-from alexnet.claims.verdicts import documents, entries, overall, sentence
+from alexnet.claims.ledger import CLAIMS
+from alexnet.claims.verdicts import counts, documents, entries, figure, overall, sentence
 from alexnet.cli import main
 
 
@@ -21,13 +22,55 @@ def alexnet(capsys, *words: object) -> tuple[int, str, str]:
     return code, out, err
 
 
-def test_list_shows_all_39_claims_and_those_of_its_readers(capsys, tmp_path):
+def test_list_is_one_line_a_claim_and_a_summary(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = alexnet(capsys, "claims", "list", "--out", tmp_path)
+    lines = out.splitlines()
+    assert code == 0
+    assert [line.split()[0] for line in lines[: len(CLAIMS)]] == [claim.id for claim in CLAIMS]
+    assert max(map(len, lines)) <= 80
+    assert lines[6].startswith("C7  at least 6.14 times A four-layer network")
+    assert lines[9].startswith("C10 not a fair test yet Local response normalization")
+    assert "\x1b" not in out
+    number = counts(entries(documents(None)))
+    summary = " ".join(" ".join(lines[len(CLAIMS) :]).split())
+    assert (
+        f"{number['decided']} of these 76 entries have a verdict, {number['paper_decided']} of the paper's 39"
+        in summary
+    )
+    assert len(lines) < len(CLAIMS) + 12
+
+
+def test_verdicts_have_colors_on_a_terminal_only(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    _, out, _ = alexnet(capsys, "claims", "list", "--out", tmp_path)
+    assert "\x1b[32mconfirmed" in out
+    assert "\x1b[31mcontradicted" in out
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, out, _ = alexnet(capsys, "claims", "list", "--out", tmp_path)
+    assert "[32m" not in out
+
+
+def test_list_full_has_all_of_every_claim_and_each_reason(capsys, tmp_path):
+    code, out, _ = alexnet(capsys, "claims", "list", "--full", "--out", tmp_path)
+    text = " ".join(out.split())
     assert code == 0
     shown = [line.split()[0] for line in out.splitlines() if line[:1] in "CN" and line.endswith("]")]
-    assert shown[:39] == [f"C{i}" for i in range(1, 40)]
-    assert shown[39:] == [f"N{i}" for i in range(1, len(shown) - 38)]
-    assert "conv1 to conv5 hold 0.06 %, 0.50 %, 1.45 %" in " ".join(out.split())
+    assert shown == [claim.id for claim in CLAIMS]
+    assert "conv1 to conv5 hold 0.06 %, 0.50 %, 1.45 %" in text
+    assert "chosen on the same held-out images" in text
+    assert text.count("not tested: ") >= 40
+
+
+def test_not_tested_always_has_its_reason():
+    known = entries(documents(None))
+    for entry in known:
+        assert bool(entry["why"]) or entry["verdict"] != "not tested", entry["claim"]["id"]
+    assert {entry["claim"]["id"]: entry["verdict"] for entry in known if entry["claim"]["id"] in ("N36", "N37")} == {
+        "N36": "contradicted",  # by what is printed
+        "N37": "contradicted",
+    }
 
 
 def test_list_of_one_says_what_decides_it_and_where_it_can_be_tried(capsys, tmp_path):
@@ -45,13 +88,15 @@ def test_run_trains_judges_and_is_shown_by_list(capsys, tmp_path):
     run = ("claims", "run", "C13", "--scale", "smoke", "--seeds", "2", "--out", tmp_path, "--device", "cpu")
     code, out, err = alexnet(capsys, *run)
     assert code == 0
-    assert [line.split(":")[0].split()[0] for line in out.splitlines()] == ["C13"] * 3
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["C13 the code ran"] * 3
+    assert not any(word in out for word in ("confirmed", "contradicted", "inconclusive", "points"))  # nothing else
     assert "smoke: 96 drawn images" in err
     code, out, _ = alexnet(capsys, *run, "--json")
     (document,) = json.loads(out)
     assert document["command"] == "alexnet claims run overlap --scale smoke --seeds 2"
     _, out, _ = alexnet(capsys, "claims", "list", "C13", "--out", tmp_path)
     assert document["command"] in " ".join(out.split())
+    assert "the code ran: the error is lower with overlapping windows: not judged" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -105,12 +150,13 @@ def test_one_word_for_a_claim(facts, rows, word):
 def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
     def document(effect: float) -> dict:
         comparison = {"claim": "C13", "says": "s", "unit": "points", "printed": 0.4, "diverged": {}, "n": 2}
-        comparison |= {"verdict": "confirmed", "effect": effect, "low": 0.1, "high": 2.0}
+        comparison |= {"verdict": "confirmed", "effect": effect, "low": 0.1, "high": 2.0, "reasons": []}
         named = {"experiment": "overlap", "scale": "cifar10", "command": "c", "arms": {}}
         return named | {"comparisons": [comparison]}
 
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "verdicts.json").write_text(json.dumps([document(1.0)]))
+    (tmp_path / "published" / "curves.json").write_text("{}")
     monkeypatch.setattr(verdicts, "files", lambda _package: tmp_path / "published")
     found = next(e for e in entries(documents(None)) if e["claim"]["id"] == "C13")
     assert found["verdict"] == "confirmed"
@@ -122,5 +168,21 @@ def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
 
 
 def test_a_comparison_without_a_number_says_why():
-    text = sentence({"n": 0, "says": "a is lower", "diverged": {"b": 3}})
-    assert text == "a is lower: no pair of numbers (diverged: {'b': 3})"
+    reasons = ["3 of 3 runs of b diverged and are in no pair"]
+    row = {"n": 0, "says": "a is lower", "verdict": "not a fair test yet", "reasons": reasons}
+    text = "a is lower: no seed for which both sides have a number. Why: 3 of 3 runs of b diverged and are in no pair"
+    assert sentence(row) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(71244.5, "7.1e4"), (9999.0, "1e+04"), (5.8367, "5.84"), (-0.05, "-0.05")])
+def test_figures_are_for_people(value, text):
+    assert figure(value) == text
+
+
+def test_the_same_numbers_under_two_claims_are_said_to_be_one_experiment():
+    """In a network whose conv4 and conv5 are equally wide, leaving out either is the same network."""
+    known = {entry["claim"]["id"]: entry for entry in entries(documents(None))}
+    notes = {id: [note for row in known[id]["comparisons"] for note in row["notes"]] for id in ("C5", "C6")}
+    assert len(notes["C5"]) == len(notes["C6"]) == 1
+    assert notes["C5"][0].startswith("these are the numbers of C6 (the error is lower with conv4) too")
+    assert notes["C6"][0].startswith("these are the numbers of C5 (the error is lower with conv5) too")

@@ -1,11 +1,16 @@
 """The verb `claims`: the paper on trial."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
+import shutil
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from alexnet.cli.shared import DeviceOptions, Words, check_folder, machine_of, parse, print_json
 from alexnet.core.errors import UsageError, perhaps, printable
@@ -15,31 +20,47 @@ USAGE = """usage: alexnet claims list|run|report ...
 The paper's 39 countable claims, and what its readers added: what was printed, what the 2012 program logged, what was measured
 here.
 
-  list [ID...]                          every claim with its last verdict, or all about some
+  list [ID...] [--full]                 every claim with its verdict, a line each; or all about some, or about all
   run ID... --scale S --seeds N         train the arms of a claim (C10) or an experiment (lrn), and judge it
   report [--out FILE]                   a page of all of them
 
 examples:
   alexnet claims list
+  alexnet claims list --full
   alexnet claims list C7 --json
   alexnet claims run C13 --scale cifar10 --seeds 3
   alexnet claims run lrn --scale photos/ --seeds 5 --out runs/claims
 """
 
 WIDTH = 100
+WORD_WIDTH = 19
+"""Of "not a fair test yet"."""
+STYLES = {
+    "confirmed": "green",
+    "contradicted": "red",
+    "inconclusive": "yellow",
+    "mixed": "magenta",
+    "not a fair test yet": "cyan",
+    "at least": "blue",
+    "bound only": "blue",
+    "not tested": "dim",
+}
+"""Colors of the verdicts on a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """Every claim with its last verdict; of those named, all that is known.
+    """Every claim with its last verdict, one line each; of those named, all that is known.
 
     alexnet claims list C7 N4
     """
 
     ids: Words = ()
     """C1 to C39 are the paper's; N1 and on are its readers'."""
+    full: bool = False
+    """Print all that is known of every claim, not a line each."""
     out: str = "runs/claims"
-    """Where results of one's own are; they come before the published ones."""
+    """Folder with your own results; they come before the published ones."""
     json: bool = False
     """One JSON document on stdout."""
 
@@ -47,7 +68,8 @@ class ListOptions:
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(DeviceOptions):
     """Train every arm with every seed, one result file each, and judge: confirmed, contradicted or inconclusive by the 95 %
-    interval over paired seeds. What was computed before is read, never written again; what was stopped goes on.
+    interval over paired seeds, or not a fair test yet, with the reason. What was computed before is read, never written again;
+    what was stopped goes on.
 
     alexnet claims run C13 --scale cifar10 --seeds 3
     """
@@ -55,7 +77,8 @@ class RunOptions(DeviceOptions):
     ids: Words
     """Claims (C10) or experiments (lrn)."""
     scale: str = "smoke"
-    """smoke, cifar10, imagenette, fashion-mnist, imagenet, or a folder or packed set of one's own photographs."""
+    """smoke (only shows that the code runs), cifar10, imagenette, fashion-mnist, imagenet, or a folder or packed set of your own
+    photographs."""
     seeds: int = 3
     """Seeds 0, 1, ... of every arm."""
     out: str = "runs/claims"
@@ -90,40 +113,89 @@ def claims(arguments: list[str]) -> int:
 def _list(arguments: list[str]) -> int:
     options = parse(ListOptions, "claims list", arguments)
     from alexnet.claims.ledger import CLAIMS, find_claim
-    from alexnet.claims.verdicts import documents, entries, words
+    from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, documents, entries, words
 
     chosen = [find_claim(name).id for name in options.ids] or [claim.id for claim in CLAIMS]
-    found = [entry for entry in entries(documents(options.out)) if entry["claim"]["id"] in chosen]
+    known = entries(documents(options.out))
+    found = [entry for entry in known if entry["claim"]["id"] in chosen]
     if options.json:
         print_json(found)
         return 0
-    for entry in found:
-        print(f"\n{entry['claim']['id']} ({entry['claim']['section']}) [{printable(words(entry))}]")
-        _print_entry(entry, whole=bool(options.ids))
-    if not options.ids:
-        print("\nall about one: alexnet claims list C7; try one: alexnet claims run C13 --scale smoke")
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
+    if options.ids or options.full:
+        for entry in found:
+            claim = entry["claim"]
+            console.print(
+                Text(f"\n{claim['id']} ({claim['section']}) ").append(f"[{words(entry)}]", _style(words(entry)))
+            )
+            _print_entry(console, entry)
+        if any(entry["comparisons"] for entry in found):
+            console.print(Text("\n" + fill(CHOSEN_ON_TEST_IMAGES, WIDTH)))
+        return 0
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
+    for entry in known:
+        _print_line(console, entry, width)
+    for line in ("", *_summary(known), ""):
+        console.print(Text(fill(line, width)))
+    console.print(Text("all about a claim:       alexnet claims list C7"))
+    console.print(Text("all about every claim:   alexnet claims list --full"))
+    console.print(Text("train and judge a claim: alexnet claims run C13 --scale cifar10 --seeds 3"))
     return 0
 
 
-def _print_entry(entry: dict[str, Any], whole: bool) -> None:
+def _print_line(console: Console, entry: dict[str, Any], width: int) -> None:
+    """A claim, its verdict, and as much of its sentence as the line has room for."""
+    from alexnet.claims.verdicts import short_word
+
+    word = short_word(entry)
+    text = Text(f"{entry['claim']['id']:<4}").append(f"{word:<{WORD_WIDTH}} ", _style(word))
+    console.print(text.append(shorten(entry["claim"]["sentence"], width - len(text), placeholder=" ...")))
+
+
+def _summary(known: list[dict[str, Any]]) -> list[str]:
+    """How many claims have a verdict, and how many have which word."""
+    from alexnet.claims.verdicts import counts
+
+    num = counts(known)
+    words = Counter(entry["verdict"].partition(":")[0] for entry in known)
+    several = ", ".join(f"{count} {word}" for word, count in words.most_common())
+    return [
+        f"{num['decided']} of these {num['entries']} entries have a verdict, {num['paper_decided']} of the paper's "
+        f"{num['paper']} (C1 to C{num['paper']}); {num['trained']} of the verdicts come from training networks.",
+        f"All entries: {several}.",
+    ]
+
+
+def _style(words: str) -> str:
+    """The color of a verdict on a terminal; of several, that of mixed ones."""
+    found = {style for word, style in STYLES.items() if word in words}
+    return found.pop() if len(found) == 1 else STYLES["mixed"]
+
+
+def _print_entry(console: Console, entry: dict[str, Any]) -> None:
     claim = entry["claim"]
-    print(fill(claim["sentence"], WIDTH, initial_indent="  ", subsequent_indent="  "))
-    lines = [("printed", claim["printed"]), ("logged in 2012", claim["logged"])]
-    if whole:
-        lines += [("decides", claim["decides"]), ("not tried", claim["untested"])]
+    console.print(Text(fill(claim["sentence"], WIDTH, initial_indent="  ", subsequent_indent="  ")))
+    lines = [("printed", claim["printed"]), ("logged in 2012", claim["logged"]), ("decides", claim["decides"])]
     for fact in entry["facts"]:
-        lines.append((fact["verdict"], f"{fact['statement']} Computed: {fact['computed']}"))
-    for experiment in entry["experiments"] if whole else []:
+        source = "In print" if fact["source"] == "read" else "Computed"
+        lines.append((fact["verdict"], f"{fact['statement']} {source}: {fact['computed']}"))
+    for row in entry["comparisons"]:
+        lines += [(row["verdict"], row["text"]), *(("note", note) for note in row["notes"])]
+    lines += [("again", command) for command in dict.fromkeys(row["command"] for row in entry["comparisons"])]
+    lines.append(("elsewhere here", claim["elsewhere"]))
+    lines.append(("the rest is not tested" if entry["facts"] else "not tested", entry["why"]))
+    lines.append(("to try it", entry["to_try"]))
+    for experiment in entry["experiments"]:
         lines.append(
             (f"experiment {experiment['id']}", f"{experiment['title']}; scales {', '.join(experiment['scales'])}")
         )
-    for row in entry["comparisons"]:
-        lines.append((row["verdict"], row["text"]))
-        if whole:
-            lines.append(("again", row["command"]))
     for label, text in lines:
         if text:
-            print(fill(printable(f"{label}: {text}"), WIDTH, initial_indent="    ", subsequent_indent="      "))
+            shown = fill(printable(f"{label}: {text}"), WIDTH, initial_indent="    ", subsequent_indent="      ")
+            line = Text(shown)
+            if label in STYLES:
+                line.stylize(STYLES[label], 4, 4 + len(label))
+            console.print(line)
 
 
 def _run(arguments: list[str]) -> int:
@@ -136,7 +208,7 @@ def _run(arguments: list[str]) -> int:
     from alexnet.claims.groups import find_experiments
     from alexnet.claims.runner import default_bench, run_experiment
     from alexnet.claims.scales import SCALES, find_scale
-    from alexnet.claims.verdicts import sentence
+    from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, sentence
 
     experiments = {e.id: e for name in options.ids for e in find_experiments(name)}
     if options.scale not in SCALES and not Path(options.scale).exists():
@@ -156,9 +228,13 @@ def _run(arguments: list[str]) -> int:
         if not options.json:
             for row in documents[-1]["comparisons"]:
                 print(f"{row['claim']} {row['verdict']}: {sentence(row)}", flush=True)
+                for note in row["notes"]:
+                    print(f"    note: {note}", flush=True)
     if options.json:
         print_json(documents)
     print(f"{printable(scale.name)}: {scale.says}", file=sys.stderr)
+    if scale.name != "smoke":
+        print(CHOSEN_ON_TEST_IMAGES, file=sys.stderr)
     return 0
 
 
