@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from alexnet.claims import verdicts
-from alexnet.claims.drawing import arm_curves, effect_axis
+from alexnet.claims.drawing import arm_curves, columns_of, effect_axis, result_of
 from alexnet.claims.facts import facts
 from alexnet.claims.groups import EXPERIMENTS, find_experiments
 from alexnet.claims.ledger import CLAIMS, find_claim
@@ -36,6 +36,7 @@ def the_ledger_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """What the package publishes is not what these tests are about. Facts take a second, and are the same for every page."""
     folder = tmp_path_factory.mktemp("published")
     (folder / verdicts.PUBLISHED).write_text("[]")
+    (folder / verdicts.CURVES).write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verdicts, "files", lambda _package: folder)
         patch.setattr(verdicts, "facts", functools.cache(facts))
@@ -100,6 +101,7 @@ def comparison(says: str, lower: list[float], higher: list[float], measure: str 
         "lower_values": lower,
         "higher_values": higher,
         "n": len(lower),
+        "reasons": [],
     } | fields
 
 
@@ -187,13 +189,23 @@ def test_a_row_says_effect_interval_seeds_scale_verdict_and_command(page: Table)
 def test_the_headline_counts_the_claims_of_the_ledger(page: Table, out: Path) -> None:
     entries = verdicts.entries(verdicts.documents(out))
     words = Counter(entry["verdict"].partition(":")[0] for entry in entries)
+    number = verdicts.counts(entries)
     cards = re.findall(r'<b class="verdict [a-z-]+">([a-z ]+)</b></span><span class="value">(\d+)<', page.source)
     assert {word: int(num) for word, num in cards} == {
-        word: words[word] for word in ("confirmed", "contradicted", "inconclusive", "mixed", "not tested")
+        word: words[word]
+        for word in (
+            "confirmed",
+            "contradicted",
+            "inconclusive",
+            "mixed",
+            "bound only",
+            "not a fair test yet",
+            "not tested",
+        )
     }
     assert sum(int(num) for _, num in cards) == len(CLAIMS)
-    tested = sum(entry["verdict"] != "not tested" for entry in entries if entry["claim"]["id"][0] == "C")
-    assert f"{tested} of the paper's 39 claims have a verdict here" in page.text
+    assert f"{number['paper_decided']} of the paper's 39 claims have a verdict here" in page.text
+    assert f"and {number['decided'] - number['paper_decided']} of the 37 that its readers" in page.text
     mixed = Counter(
         "both" if e["facts"] and e["comparisons"] else "trained" if e["comparisons"] else "computed"
         for e in entries
@@ -221,7 +233,7 @@ def test_every_fact_is_there_with_how_it_was_computed(page: Table) -> None:
 def test_what_is_not_tested_says_why(page: Table) -> None:
     for id in ("C1", "C3", "C39"):
         assert page.rows[f"why-{id}"][1] == find_claim(id).untested.replace("`", "")
-    assert page.rows["why-N3"][1] == "Not run yet: max-average."
+    assert page.rows["why-N3"][1] == "Not run yet: the experiment max-average."
     assert page.rows["N3"][7] == "to try it: alexnet claims run N3 --scale cifar10 --seeds 3"
     assert "why-C13" not in page.rows
 
@@ -254,7 +266,9 @@ def test_a_smoke_test_is_shown_and_decides_nothing(tmp_path: Path) -> None:
     write_experiment(tmp_path, "smoke")
     page = Table(write_page(tmp_path))
     here, verdict, again = page.rows["C13"][5:]
-    assert here.startswith("not judged: the error is lower: +1.00 points")
+    assert here.startswith("the code ran the error is lower: the code ran; at this scale nothing is judged smoke")
+    assert "1.00" not in page.text.partition("Experiments Arms")[2].partition("Computed facts")[0]  # nor by seed
+    assert "confirmed" not in here
     assert verdict == "not tested why"
     assert again == "alexnet claims run overlap --scale smoke --seeds 3"
     assert page.rows["why-C13"][1].startswith("Tried at the scale smoke only")
@@ -266,7 +280,7 @@ def test_the_largest_scale_decides_and_the_others_are_linked(tmp_path: Path) -> 
     write_experiment(tmp_path, "fashion-mnist")
     write_experiment(tmp_path, "smoke")
     page = Table(write_page(tmp_path))
-    assert page.rows["C13"][5].endswith("cifar10 also at fashion-mnist")
+    assert page.rows["C13"][5].endswith("also at fashion-mnist")
     assert page.text.count("overlap at") == 3
 
 
@@ -316,12 +330,45 @@ def test_published_verdicts_are_shown_without_files_and_are_not_faults(
 ) -> None:
     document = write_experiment(tmp_path / "elsewhere", "imagenette")
     (tmp_path / "published.json").write_text(json.dumps([document]))
+    (tmp_path / "curves.json").write_text("{}")
     monkeypatch.setattr(verdicts, "PUBLISHED", str(tmp_path / "published.json"))
+    monkeypatch.setattr(verdicts, "CURVES", str(tmp_path / "curves.json"))
     page = Table(write_page(tmp_path / "nothing" / "here", None))
     assert "+1.00 points (−0.24 to +2.24; 3 seeds) imagenette" in page.rows["C13"][5]
     assert "Published with the package." in page.text
     assert "No curves: its result files are not in" in page.text
     assert "Missing from this page" not in page.text
+
+
+def test_published_curves_are_drawn_as_from_the_result_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = write_experiment(tmp_path / "own", "imagenette")
+    read = {name: json.loads((tmp_path / "own" / "imagenette" / name).read_text()) for name in arm_files(document)}
+    curves = {}
+    for about in document["arms"].values():
+        curves |= columns_of({f"imagenette/{name}": read[name] for name in about["results"]})
+    (tmp_path / "published.json").write_text(json.dumps([document]))
+    (tmp_path / "curves.json").write_text(json.dumps(curves))
+    monkeypatch.setattr(verdicts, "PUBLISHED", str(tmp_path / "published.json"))
+    monkeypatch.setattr(verdicts, "CURVES", str(tmp_path / "curves.json"))
+    published = Table(write_page(tmp_path / "nothing", None))
+    said = r'aria-label="([^"]*, against epochs[^"]*)"'
+    assert len(re.findall(said, published.source)) == 4
+    assert re.findall(said, published.source) == re.findall(said, Table(write_page(tmp_path / "own", None)).source)
+    assert "No curves" not in published.text
+
+
+def arm_files(document: dict[str, Any]) -> list[str]:
+    return [name for about in document["arms"].values() for name in about["results"]]
+
+
+def test_long_curves_are_thinned_as_they_are_drawn() -> None:
+    long = {"curve": [{"epoch": i / 100, "loss": i / 100, "error": 0.5} for i in range(1000)], "epochs": []}
+    short = {"curve": [{"epoch": i / 100, "loss": i / 100, "error": 0.5} for i in range(500)], "epochs": []}
+    kept = columns_of({"a": long, "b": short, "diverged": {}})
+    assert [len(kept[name]["curve"]["loss"]) for name in "ab"] == [1000 // 13, 500 // 13]  # by 13 neighbors: at most 80
+    again = [result_of(kept[name]) for name in "ab"]
+    ends = [re.findall(r"A [\d.]+ to [\d.]+", arm_curves([results])) for results in ([long, short], again)]
+    assert ends[0] == ends[1] != []
 
 
 def test_without_any_result_the_ledger_is_shown_with_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +389,41 @@ def test_a_training_that_diverged_is_said(tmp_path: Path) -> None:
     page = Table(write_page(tmp_path))
     assert "B no-overlap diverged: 3 of 3" in page.text
     assert "lower: no seed for which both sides have a number" in page.rows["C13"][5]
+
+
+def test_what_is_no_fair_test_says_why_and_has_no_interval(tmp_path: Path) -> None:
+    none = {"low": None, "high": None, "smallest_effect": None}
+    unfair = {
+        "verdict": "not a fair test yet",
+        "effect": 1.0,
+        "reasons": ["no rate was chosen"],
+        "notes": ["seen twice"],
+    }
+    bound = {"verdict": "bound only", "bound": "at least", "effect": 6.0, "unit": "times", "measure": "epochs_to_goal"}
+    each = {"verdict": "inconclusive", "effect": None, "holds": 1}
+    rows = [
+        comparison("lower", [30.0] * 3, [31.0] * 3, **unfair, **none),
+        comparison("sooner", [5.0] * 3, [30.0] * 3, **bound, **none),
+        comparison("apart", [5.0, 5.0, 5.0], [4.0, 6.0, 4.0], **each, **none),
+    ]
+    write_experiment(tmp_path, comparisons=rows)
+    page = Table(write_page(tmp_path))
+    here = page.rows["C13"][5]
+    assert "not a fair test yet lower: +1.00 points (no interval; 3 seeds) cifar10 Why: no rate was chosen." in here
+    assert "Note: seen twice." in here
+    assert "bound only sooner: at least 6.00 times (no interval; 3 seeds)" in here
+    assert "inconclusive apart: so it is in 1 of 3 runs; by chance alone in one of twenty" in here
+    assert page.source.count('class="interval bound"') == 1
+
+
+def test_what_an_earlier_version_judged_has_no_verdict(tmp_path: Path) -> None:
+    document = write_experiment(tmp_path)
+    for row in document["comparisons"]:
+        del row["reasons"]
+    (tmp_path / "cifar10" / "overlap.json").write_text(json.dumps(document))
+    page = Table(write_page(tmp_path))
+    assert page.rows["C13"][6].startswith("not a fair test yet")
+    assert "an earlier version judged it; its command judges it again, and trains nothing twice" in page.rows["C13"][5]
 
 
 def test_seeds_without_a_pair_are_not_given_the_names_of_others(tmp_path: Path) -> None:
@@ -480,8 +562,9 @@ def test_the_ledger_sorts_by_click(chromium: Any, shown: Path) -> None:
     chromium.run(click % 0)
     assert chromium.run(column % 0) == ids[::-1]  # N10 before N9, which text would not give
     chromium.run(click % 6)
-    words = [text.replace("not tested", "nottested") for text in chromium.run(column % 6)]
-    first = [re.match("confirmed|contradicted|inconclusive|mixed|nottested", word)[0] for word in words]  # type: ignore
+    words = [text.replace(" ", "") for text in chromium.run(column % 6)]
+    pattern = "confirmed|contradicted|inconclusive|mixed|boundonly|notafairtestyet|nottested"
+    first = [re.match(pattern, word)[0] for word in words]  # type: ignore
     assert first == sorted(first)
 
 
@@ -518,7 +601,7 @@ def test_pictures_have_words_and_links_lead_somewhere(chromium: Any, shown: Path
     assert {"image", "button", "link", "heading"} == {n["role"]["value"] for n in named}
     assert all(n["name"]["value"].strip() for n in named)
     effects = [n["name"]["value"] for n in named if n["role"]["value"] == "image" and "95 % interval" in str(n["name"])]
-    assert len(effects) == 6
+    assert len(effects) == 4  # two at each scale but smoke
     lost = "return [...document.links].map((a) => a.hash.slice(1)).filter((id) => !document.getElementById(id))"
     assert chromium.run(lost) == []
 

@@ -96,17 +96,51 @@ def _curve(result: Result, rows: str, name: str, scale: float = 1.0) -> Curve:
     return epoch_P[sound_P], value_P[sound_P]
 
 
+def columns_of(results: Mapping[str, Result]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """What :func:`arm_curves` reads of an arm's results, by their names, thinned as it would thin them: small enough to go with
+    the package. :func:`result_of` reads it again."""
+    curves = {name: [_curve(result, "curve", key) for key in ("loss", "error")] for name, result in results.items()}
+    width = _width([len(loss[0]) for loss, _ in curves.values()])
+    found = {}
+    for name, ((epoch_P, loss_P), (_, error_P)) in curves.items():
+        epochs = [row for row in results[name].get("epochs") or [] if isinstance(row, Mapping)]
+        if not len(epoch_P):
+            continue
+        points = {"epoch": epoch_P, "loss": loss_P, "error": error_P}
+        found[name] = {
+            "curve": {key: _rounded(_thin(value_P, width)) for key, value_P in points.items()},
+            "epochs": {key: _rounded(column(epochs, key)) for key in ("epoch", "val_loss", "val_top1_error")},
+        }
+    return found
+
+
+def result_of(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> Result:
+    """The rows of :func:`columns_of` as a result has them."""
+    return {
+        name: [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+        for name, table in columns.items()
+    }
+
+
+def _rounded(value_P: NDArray[np.float64]) -> list[float]:
+    return [float(f"{value:.4g}") for value in value_P]
+
+
 def _thinned(curves: Sequence[Curve]) -> list[Curve]:
     """The curves of an arm, all by means of as many neighbors, so that they keep their epochs in common."""
-    width = -(-max((len(epoch_P) for epoch_P, _ in curves), default=0) // MAX_POINTS)
-    if width <= 1:
-        return list(curves)
-    wholes = [len(epoch_P) // width * width for epoch_P, _ in curves]
-    return [
-        (epoch_P[:whole].reshape(-1, width).mean(1), value_P[:whole].reshape(-1, width).mean(1))
-        for (epoch_P, value_P), whole in zip(curves, wholes, strict=True)
-        if whole
-    ]
+    width = _width([len(epoch_P) for epoch_P, _ in curves])
+    thin = [(_thin(epoch_P, width), _thin(value_P, width)) for epoch_P, value_P in curves]
+    return [curve for curve in thin if len(curve[0])]
+
+
+def _width(lengths: Sequence[int]) -> int:
+    """How many neighboring points make one, so that the longest curve has :data:`MAX_POINTS` at most."""
+    return max(1, -(-max(lengths, default=0) // MAX_POINTS))
+
+
+def _thin(value_P: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    mean_P: NDArray[np.float64] = value_P[: len(value_P) // width * width].reshape(-1, width).mean(1)
+    return mean_P
 
 
 def _panel(title: str, arms: Sequence[Sequence[Result]], read: Callable[[Result], Curve]) -> str:

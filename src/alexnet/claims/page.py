@@ -14,11 +14,22 @@ from typing import Any
 
 from markupsafe import Markup
 
-from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite
-from alexnet.claims.groups import EXPERIMENTS, experiments_of
+from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite, result_of
+from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.measures import MEASURES, UNITS
-from alexnet.claims.scales import SCALES, results_folder
-from alexnet.claims.verdicts import documents, entries, sentence
+from alexnet.claims.scales import results_folder
+from alexnet.claims.verdict import BOUND, RAN, UNFAIR
+from alexnet.claims.verdicts import (
+    CHOSEN_ON_TEST_IMAGES,
+    NOT_TESTED,
+    amount,
+    counts,
+    documents,
+    entries,
+    figure,
+    published_curves,
+    sentence,
+)
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import read_json
 from alexnet.report import figures, render, tables
@@ -27,7 +38,7 @@ Document = Mapping[str, Any]
 
 HERE = Path(__file__).parent
 
-WORDS = ("confirmed", "contradicted", "inconclusive", "mixed", "not tested")
+WORDS = ("confirmed", "contradicted", "inconclusive", "mixed", BOUND, UNFAIR, NOT_TESTED)
 UNIT_NAMES = {"points": "percentage points", "times": "times (a quotient)", "nats": "nats"}
 VALUE_UNITS = {
     "epochs_to_goal": "epochs",
@@ -73,16 +84,18 @@ def _content(folder: Path) -> dict[str, Any]:
                 f"({type(error).__name__}: {error})"
             )
     rows = [_row(entry, anchors) for entry in found]
+    num = counts(found)
     return {
         "title": "The paper on trial",
         "origin": "the experiments",
         "rows": rows,
         "cards": [_card(word, rows) for word in WORDS],
-        "groups": [_group(rows, letter) for letter in "CN"],
+        "num": num | {"others": num["entries"] - num["paper"], "others_decided": num["decided"] - num["paper_decided"]},
+        "chosen_on_test_images": CHOSEN_ON_TEST_IMAGES,
         "facts": [fact for entry in found for fact in entry["facts"]],
         "experiments": sections,
         "measures": {name: " ".join((measure.__doc__ or "").split()) for name, measure in MEASURES.items()},
-        "untested": [row for row in rows if row["word"] == "not tested"],
+        "untested": [row for row in rows if row["word"] == NOT_TESTED],
         "unit_names": UNIT_NAMES,
         "folder": str(folder),
         "faults": faults,
@@ -112,8 +125,7 @@ def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> di
     others = dict.fromkeys((r["experiment"], r["scale"]) for r in comparisons if r["scale"] not in (scale, "smoke"))
     commands = [f"alexnet claims list {claim['id']}"] if entry["facts"] else []
     commands += dict.fromkeys(str(row["command"]) for row in decisive)
-    open_ = not trained and (word == "not tested" or experiments_of(claim["id"]))
-    why, command = _why(claim, comparisons) if open_ else ("", "")
+    read = bool(entry["facts"]) and all(fact["source"] == "read" for fact in entry["facts"])
     return {
         "claim": claim,
         "word": word,
@@ -123,38 +135,18 @@ def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> di
         "scale": scale,
         "others": [(other[1], anchors[other]) for other in others if other in anchors],
         "commands": commands,
-        "source": "both" if trained and entry["facts"] else "trained" if trained else "computed",
-        "part": word != "not tested" and bool(why),
-        "why": why,
-        "to_try": "" if decisive else command,
+        "source": "both" if trained and entry["facts"] else "trained" if trained else "read" if read else "computed",
+        "part": word != NOT_TESTED and bool(entry["why"]),
+        "why": entry["why"],
+        "to_try": "" if decisive else entry["to_try"],
     }
-
-
-def _why(claim: Mapping[str, str], comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Why a claim has no verdict, and the command that would give it one, if one would."""
-    if claim["untested"]:
-        return claim["untested"], ""
-    experiments = experiments_of(claim["id"])
-    if not experiments:
-        return "No experiment of alexnet claims run compares this.", ""
-    scales = [name for name in SCALES if any(name in (experiment.scales or SCALES) for experiment in experiments)]
-    command = f"alexnet claims run {claim['id']} --scale {'cifar10' if 'cifar10' in scales else scales[-1]} --seeds 3"
-    if comparisons:
-        return "Tried at the scale smoke only, which shows that the code runs and decides nothing.", command
-    return f"Not run yet: {', '.join(experiment.id for experiment in experiments)}.", command
 
 
 def _card(word: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """How many claims have this verdict, and from what."""
     sources = Counter(row["source"] for row in rows if row["word"] == word)
-    said = [f"{sources[source]} {source}" for source in ("computed", "trained", "both") if sources[source]]
-    return {"word": word, "num": sources.total(), "sources": "" if word == "not tested" else ", ".join(said)}
-
-
-def _group(rows: Iterable[Mapping[str, Any]], letter: str) -> dict[str, int]:
-    """Of the claims of the paper (C), or beyond it (N): all, and those with a verdict."""
-    words = [row["word"] for row in rows if row["claim"]["id"].startswith(letter)]
-    return {"num": len(words), "tested": sum(word != "not tested" for word in words)}
+    said = [f"{sources[source]} {source}" for source in ("computed", "read", "trained", "both") if sources[source]]
+    return {"word": word, "num": sources.total(), "sources": "" if word == NOT_TESTED else ", ".join(said)}
 
 
 # One experiment ---------------------------------------------------------------------------------------------------------
@@ -186,7 +178,7 @@ def _experiment(
         "arms": arms,
         "effects": [
             _effects([row for row in comparisons if row["unit"] == unit], unit)
-            for unit in dict.fromkeys(row["unit"] for row in comparisons)
+            for unit in dict.fromkeys(row["unit"] for row in comparisons if row["verdict"] != RAN)
         ],
         "by_seed": _by_seed(document),
         "shown": _shown(document),
@@ -220,7 +212,7 @@ def _mean(values: Sequence[float]) -> float:
 def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> dict[str, list[dict[str, Any]]]:
     """The sound result files of each arm. Those of an experiment of one's own that are not there or not sound are faults; a
     published document comes without any."""
-    scale, missing = str(document["scale"]), []
+    scale, missing, published = str(document["scale"]), [], {} if own else published_curves()
     found: dict[str, list[dict[str, Any]]] = {}
     for arm, about in document["arms"].items():
         found[arm] = []
@@ -236,6 +228,8 @@ def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> 
                     faults.append(str(error))
                 elif own:
                     missing.append(path.name)
+                elif curves := published.get(f"{scale}/{path.name}"):
+                    found[arm].append(dict(result_of(curves)))
     if missing:
         more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
         faults.append(
@@ -266,6 +260,9 @@ def _effect(row: Mapping[str, Any], axis: Axis) -> dict[str, Any]:
         "verdict": row["verdict"],
         "sentence": sentence(row),
         "numbers": _numbers(row),
+        "reasons": row["reasons"],
+        "notes": row["notes"],
+        "bound": {"at least": 100, "at most": 0}.get(str(row.get("bound"))),
         "printed": _printed(row),
         "smallest": ""
         if row.get("smallest_effect") is None
@@ -279,20 +276,27 @@ def _effect(row: Mapping[str, Any], axis: Axis) -> dict[str, Any]:
 
 def _numbers(row: Mapping[str, Any]) -> str:
     """Effect, interval and number of seeds."""
+    if row["verdict"] == RAN:
+        return "the code ran; at this scale nothing is judged"
     if not row["n"]:
         return "no seed for which both sides have a number"
+    if row.get("holds") is not None:
+        return f"so it is in {row['holds']} of {row['n']} runs; by chance alone in one of twenty"
     unit, seeds = row["unit"], f"{row['n']} seed{'s' if row['n'] > 1 else ''}"
-    ends = [row["low"], row["high"]]
+    ends = [row.get("low"), row.get("high")]
     interval = "no interval" if None in ends else " to ".join(_number(end, unit, bare=True) for end in ends)
-    return f"{_number(row['effect'], unit)} ({interval}; {seeds})"
+    bound = f"{row['bound']} " if row.get("bound") else ""
+    return f"{bound}{_number(row['effect'], unit)} ({interval}; {seeds})"
 
 
 def _printed(row: Mapping[str, Any]) -> str:
-    return "" if row["printed"] is None else _number(row["printed"], row["unit"], sign=False)
+    return "" if row.get("printed") is None else _number(row["printed"], row["unit"], sign=False)
 
 
 def _number(value: object, unit: str, *, sign: bool = True, bare: bool = False) -> str:
     """``+0.42 points``, ``−0.013 nats``, ``5.20 times``."""
+    if abs(tables.number(value)) >= 1e4:
+        return figure(tables.number(value)) if bare else amount(tables.number(value), unit)
     digits = 3 if unit == "nats" else 2
     text = f"{tables.number(value):{'+' if sign and unit != 'times' else ''}.{digits}f}".replace("-", "−")
     return text if bare else f"{text} {unit}"
@@ -304,7 +308,7 @@ def _by_seed(document: Document) -> list[dict[str, Any]]:
     for comparison in document["comparisons"]:
         for key in ("lower", "higher"):
             values, side = comparison.get(f"{key}_values", []), comparison[key]
-            if not values:
+            if not values or comparison["verdict"] == RAN:
                 continue
             measure = side["measure"]
             texts = tuple(f"{tables.number(value):.4g}" for value in values)
