@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.cli import main
 from alexnet.core.errors import DataError
 from alexnet.data.check import check
 from alexnet.data.folder import image_folder
 from alexnet.data.prepare import prepare
+from alexnet.data.shards import Store
+from alexnet.data.twins import packed_twins, warning_of
 
 MakeFolder = Callable[..., Path]
 
@@ -45,15 +49,70 @@ def test_unreadable_files_are_named_with_their_reason(image_folder_of: MakeFolde
     assert reasons["train/dog/odd\nname.jpg"].startswith("not an image")
 
 
-def test_the_same_bytes_in_two_splits_are_a_leak_and_in_one_a_note(image_folder_of: MakeFolder):
+def test_the_same_image_in_two_splits_is_a_leak_in_two_classes_a_conflict_and_in_one_a_note(
+    image_folder_of: MakeFolder,
+):
+    source = image_folder_of({"train/cat": 12, "train/dog": 12, "val/cat": 2, "val/dog": 2, "test/cat": 1})
+    for original, copy in (
+        ("train/cat/003.png", "val/cat/leak.png"),
+        ("train/cat/004.png", "train/cat/twice.png"),
+        ("train/cat/005.png", "train/dog/other.png"),
+        ("train/cat/006.png", "val/dog/other.png"),
+        ("val/dog/000.png", "test/dog/late.png"),
+    ):
+        (source / copy).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / original, source / copy)
+    with Image.open(source / "train/dog/007.png") as image:  # other bytes, the same pixels
+        image.save(source / "val/dog/saved-again.png", compress_level=0)
+    report = check(source, workers=1)
+    assert paths(report) == {
+        "val/cat/leak.png": "same bytes as train/cat/003.png: a leak between train and val",
+        "val/dog/saved-again.png": "same pixels as train/dog/007.png: a leak between train and val",
+        "test/dog/late.png": "same bytes as val/dog/000.png: a leak between val and test",
+        "train/dog/other.png": "same bytes as train/cat/005.png: a label conflict, here dog and there cat",
+        "val/dog/other.png": "same bytes as train/cat/006.png: a label conflict, here dog and there cat",
+    }
+    assert "same bytes: train/cat/004.png, train/cat/twice.png" in report["notes"]
+
+
+@pytest.mark.parametrize("store", ["pixels", "jpeg"])
+def test_a_packed_set_has_the_leaks_and_conflicts_of_its_source(
+    image_folder_of: MakeFolder, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+):
     source = image_folder_of({"train/cat": 12, "train/dog": 12, "val/cat": 2, "val/dog": 2})
     shutil.copyfile(source / "train/cat/003.png", source / "val/cat/leak.png")
-    shutil.copyfile(source / "train/cat/004.png", source / "train/cat/twice.png")
     shutil.copyfile(source / "train/cat/005.png", source / "train/dog/other.png")
-    report = check(source, workers=1)
-    assert paths(report) == {"val/cat/leak.png": "same bytes as train/cat/003.png: a leak between train and val"}
-    assert "same bytes: train/cat/004.png, train/cat/twice.png" in report["notes"]
-    assert "same bytes, of different classes: train/cat/005.png, train/dog/other.png" in report["notes"]
+    packed = prepare(source, tmp_path / "packed", size=16, store=store, workers=1)
+    assert paths(check(packed.path)) == {
+        name: reason.replace("same bytes", "same pixels") for name, reason in paths(check(source, workers=1)).items()
+    }
+    said = (
+        "1 of the 5 val images is also in train, and 1 image is in two classes; `alexnet check 'my photos'` names them"
+    )
+    assert warning_of(packed, "my photos") == said
+
+
+def test_images_with_the_same_checksum_are_compared(image_folder_of: MakeFolder, tmp_path: Path):
+    source = image_folder_of({"train/cat": 3, "train/dog": 3, "val/cat": 1, "val/dog": 1})
+    packed = prepare(source, tmp_path / "packed", size=16, workers=1)
+    for split in packed.splits.values():
+        split.read(np.arange(len(split)))  # checked, so that the checksums are not looked at again
+        split.crc32_N[:] = 7
+    assert packed_twins(packed) == []
+    assert warning_of(packed, "photos") == ""
+
+
+def test_our_own_split_makes_no_leaks(image_folder_of: MakeFolder):
+    source = image_folder_of({"cat": 20, "dog": 20})
+    for i in range(8):  # of each of eight pictures three copies, and one of another class
+        for copy in range(3):
+            shutil.copyfile(source / f"cat/{i:03d}.png", source / f"cat/copy-{i}-{copy}.png")
+    shutil.copyfile(source / "cat/009.png", source / "dog/other.png")
+    for seed in range(10):
+        report = check(source, workers=1, seed=seed)
+        ((name, reason),) = paths(report).items()
+        assert {name, reason.split()[3].rstrip(":")} == {"cat/009.png", "dog/other.png"}
+        assert "a label conflict" in reason
 
 
 def test_all_faults_of_classes_are_listed_together(image_folder_of: MakeFolder):

@@ -28,9 +28,9 @@ from alexnet.data.sources import Source, class_notes
 from alexnet.evaluation.predict import image_files
 
 
-def png() -> bytes:
+def png(color: tuple[int, int, int] = (0, 0, 0)) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    Image.new("RGB", (4, 4), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -43,9 +43,9 @@ def build(root: Path, *names: str) -> Path:
 
 
 def distinct(root: Path) -> None:
-    """Bytes of its own behind each picture, which nobody minds."""
-    for path in root.rglob("*.png"):
-        path.write_bytes(png() + os.fsencode(path))
+    """Another picture in each file."""
+    for i, path in enumerate(sorted(root.rglob("*.png"))):
+        path.write_bytes(png((i % 256, i // 256, 0)))
 
 
 def rows(source: Source) -> list[tuple[str, str, str]]:
@@ -64,6 +64,7 @@ def test_splits_classes_and_nested_folders(tmp_path: Path):
 
 def test_class_folders_alone_are_split_by_class(tmp_path: Path):
     build(tmp_path, *(f"{name}/{i}.png" for name in ("cat", "dog") for i in range(10)))
+    distinct(tmp_path)
     source = image_folder(tmp_path)
     assert [(split, name) for split, name, _ in rows(source)].count(("val", "cat")) == 2
     assert [(split, name) for split, name, _ in rows(source)].count(("val", "dog")) == 2

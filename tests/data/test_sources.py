@@ -105,3 +105,18 @@ def test_the_first_and_last_of_many_classes_are_shown_as_a_table():
     assert {cell_len(line) for line in lines} == {60, 13}
     assert len(class_lines(names[:9], {"train": [1] * 9})) == 11  # nothing is left out for one class
     assert class_lines(["a\x1b[31m"], {"val": [2]})[1] == "  a\\x1b[31m         2"
+
+
+def test_images_that_stay_together_are_held_out_together():
+    names = [f"cat/{i}.jpg" for i in range(20)]
+    alone = split_by_hash(names, 0, 0.2)
+    pair, many = sorted(alone)[:2], [names[0], *sorted(set(names) - alone)[:5]]
+    assert split_by_hash(names, 0, 0.2, [pair]) == alone
+    for seed in range(20):
+        held = split_by_hash(names, seed, 0.2, [names[:2], names[2:5], names[5:15]])
+        assert 0 < len(held) <= 4
+        assert all(not held & set(group) or held >= set(group) for group in (names[:2], names[2:5], names[5:15]))
+    assert not split_by_hash(names, 0, 0.2, [many]) & set(many)  # more than a fifth
+    assert split_by_hash(names, 0, 0.2, [names[:10], names[10:]]) in (set(names[:10]), set(names[10:]))
+    assert split_by_hash(names, 0, 0.2, [names]) == set()
+    assert split_by_hash(["a"], 0, 0.2) == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from alexnet.cli import main
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, NotFiniteError, StoppedError, UsageError
+from alexnet.data.prepare import prepare
 from alexnet.data.sources import class_lines
 from alexnet.models.alexnet import AlexNet
 from alexnet.recipes import run as recipes_run
@@ -21,6 +23,7 @@ from alexnet.training import files
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Cosine
 from alexnet.training.trainer import train
+from shared import make_photographs
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
 
@@ -207,6 +210,16 @@ def test_the_classes_are_shown_before_the_first_step_and_in_a_forecast(config, t
     with pytest.raises(StoppedError):
         run(config, tmp_path / "run", QUIET, data=tiny_set, report=False)
     assert shown() == table
+
+
+def test_leaks_are_counted_before_anything_is_learned(config, tmp_path, capsys):
+    photos = make_photographs(tmp_path / "photos")
+    for i in range(2):
+        shutil.copyfile(photos / f"train/red/{i}.png", photos / f"val/red/leak{i}.png")
+    data = prepare(photos, tmp_path / "packed", size=36, workers=1)
+    recipes_run.open_data(replace(config, data=str(data.path)))
+    said = f"warning: 2 of the 14 val images are also in train; `alexnet check {data.path}` names them\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_forecast_takes_a_batch_in_the_parts_and_the_precision_of_the_run(config, tiny_set, tmp_path, monkeypatch):

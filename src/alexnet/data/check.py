@@ -19,6 +19,7 @@ from alexnet.data.pool import in_processes
 from alexnet.data.prepare import Progress
 from alexnet.data.shards import decode
 from alexnet.data.sources import Fault, Record, Source, Split, class_counts, class_faults, class_notes
+from alexnet.data.twins import Item, Twin, packed_twins, twins
 
 TINY_CLASS = 10
 """Training images below which a class is worth a note."""
@@ -37,9 +38,9 @@ def check(
     """``{"faults": [{"path": .., "reason": ..}], "notes": [..], "classes": [{"name": .., "train": 80, ..}]}`` of anything that
     can be prepared, or of a packed folder. Of the former also ``"found"``, counts: files = accepted + rejected + not_images.
 
-    Faults: unreadable images, the same bytes in two splits, a class without training images or of which nothing can be
-    read, damaged records. Notes, which harm nobody: the same bytes twice in a split, tiny classes, odd files, files
-    passed over. Raises :class:`DataError` where there is nothing to read at all.
+    Faults: unreadable images, the same image in two splits (a leak) or in two classes (a label conflict), a class without
+    training images or of which nothing can be read, damaged records. Notes, which harm nobody: the same image twice in a
+    class, tiny classes, odd files, files passed over. Raises :class:`DataError` where there is nothing to read at all.
     """
     if not isinstance(source, Source):
         if is_packed(Path(source)):
@@ -54,7 +55,7 @@ def check(
     examined.sort(key=lambda e: (e.split, e.name))
     faults = [*class_faults(source), *(Fault(e.name, e.fault) for e in examined if e.fault)]
     faults += _unreadable_classes(source, examined)
-    leaks, duplicates = _same_bytes(examined)
+    wrong, duplicates = _equal(source, examined)
     notes = [*source.notes, *class_notes(source), *duplicates, *_tiny_classes(source)]
     notes += [f"{e.name}: {remark}" for e in examined for remark in e.odd]
     rejected = sum(bool(e.fault) for e in examined)
@@ -64,7 +65,7 @@ def check(
         "rejected": rejected,
         "not_images": source.not_images,
     }
-    return _report([*faults, *leaks], notes) | {
+    return _report([*faults, *wrong], notes) | {
         "found": found,
         "classes": _classes(source.classes, class_counts(source)),
     }
@@ -72,11 +73,13 @@ def check(
 
 @dataclass(frozen=True)
 class _Examined:
-    split: str
+    split: Split
     label: int
     name: str
     digest: bytes
     """Of the file's bytes; empty if it could not be read."""
+    pixels: bytes
+    """Of its pixels, which files with different bytes may share; empty if it could not be decoded."""
     fault: str
     odd: Sequence[str]
 
@@ -84,16 +87,24 @@ class _Examined:
 def _examine(records: Sequence[Record]) -> list[_Examined]:
     examined = []
     for record in records:
-        digest, fault = b"", ""
+        digest, pixels, fault = b"", b"", ""
         odd: list[str] = []
         try:
             data = record.read()
-            digest = hashlib.blake2b(data if isinstance(data, bytes) else data.tobytes(), digest_size=16).digest()
-            _, odd = decode(record, data)
+            digest = _digest(data if isinstance(data, bytes) else data.tobytes())
+            image, odd = decode(record, data)
+            pixels = _digest(f"{image.mode} {image.size}".encode(), image.tobytes())
         except ImageError as error:
             fault = error.reason + (f" ({error.detail})" if error.detail else "")
-        examined.append(_Examined(record.split, record.label, record.name, digest, fault, odd))
+        examined.append(_Examined(record.split, record.label, record.name, digest, pixels, fault, odd))
     return examined
+
+
+def _digest(*parts: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 def _unreadable_classes(source: Source, examined: Sequence[_Examined]) -> list[Fault]:
@@ -106,26 +117,46 @@ def _unreadable_classes(source: Source, examined: Sequence[_Examined]) -> list[F
     ]
 
 
-def _same_bytes(examined: Sequence[_Examined]) -> tuple[list[Fault], list[str]]:
-    """Images of two splits with the same bytes, and groups of such in one."""
+def _equal(source: Source, examined: Sequence[_Examined]) -> tuple[list[Fault], list[str]]:
+    """Leaks and label conflicts between equal images, and groups of equal ones of one class and split."""
     groups: dict[bytes, list[_Examined]] = defaultdict(list)
     for e in examined:
-        if e.digest:
-            groups[e.digest].append(e)
-    leaks, notes = [], []
-    for group in groups.values():
-        first = next((e for e in group if e.split == "train"), group[0])
-        leaks += [
-            Fault(e.name, f"same bytes as {first.name}: a leak between {first.split} and {e.split}")
-            for e in group
-            if e.split != first.split
-        ]
-        for split in sorted({e.split for e in group}):
-            same = [e for e in group if e.split == split]
+        if e.pixels:
+            groups[e.pixels].append(e)
+    several = [group for group in groups.values() if len(group) > 1]
+    bytes_of = {(e.split, e.name): e.digest for group in several for e in group}
+    items = [[Item(e.split, e.label, e.name) for e in group] for group in several]
+
+    def said(twin: Twin) -> str:
+        item, other = twin.item, twin.other
+        same = bytes_of[item.split, str(item.name)] == bytes_of[other.split, str(other.name)]
+        return f"same {'bytes' if same else 'pixels'} as {other.name}: " + _consequence(twin, source.classes)
+
+    notes = []
+    for group in several:
+        for split, label in sorted({(e.split, e.label) for e in group}):
+            same = [e for e in group if (e.split, e.label) == (split, label)]
             if len(same) > 1:
-                classes = ", of different classes" if len({e.label for e in same}) > 1 else ""
-                notes.append(f"same bytes{classes}: {', '.join(e.name for e in same)}")
-    return leaks, notes
+                what = "bytes" if len({e.digest for e in same}) == 1 else "pixels"
+                notes.append(f"same {what}: {', '.join(e.name for e in same)}")
+    return [Fault(str(twin.item.name), said(twin)) for twin in twins(items)], notes
+
+
+def _consequence(twin: Twin, classes: Sequence[str]) -> str:
+    if twin.kind == "leak":
+        return f"a leak between {twin.other.split} and {twin.item.split}"
+    return f"a label conflict, here {classes[twin.item.label]} and there {classes[twin.other.label]}"
+
+
+def _equal_packed(packed: PackedSet) -> list[Fault]:
+    paths = {name: split.paths for name, split in packed.splits.items()}
+    return [
+        Fault(
+            paths[twin.item.split][int(twin.item.name)],
+            f"same pixels as {paths[twin.other.split][int(twin.other.name)]}: {_consequence(twin, packed.classes)}",
+        )
+        for twin in packed_twins(packed)
+    ]
 
 
 def _tiny_classes(source: Source) -> list[str]:
@@ -144,9 +175,8 @@ def _check_packed(folder: Path, progress: Progress | None) -> dict[str, Any]:
         return _report([Fault(str(folder), str(error))], [])
     except OSError as error:
         return _report([Fault(str(folder), refused(error, folder))], [])
-    return _report(_packed_faults(folder, packed, progress), []) | {
-        "classes": _classes(packed.classes, packed.class_counts)
-    }
+    faults = _packed_faults(folder, packed, progress)
+    return _report(faults or _equal_packed(packed), []) | {"classes": _classes(packed.classes, packed.class_counts)}
 
 
 def _packed_faults(folder: Path, packed: PackedSet, progress: Progress | None) -> list[Fault]:

@@ -61,7 +61,8 @@ class PackedSplit:
                 f"{printable(folder)}/{name}.labels.npy: labels {self.labels.min()} to {self.labels.max()} of "
                 f"{len(meta['classes'])} classes; {AGAIN}"
             )
-        self._crc32_N: NDArray[np.uint32] = _load_array(folder / f"{name}.crc32.npy", (n,), np.uint32)
+        self.crc32_N: NDArray[np.uint32] = _load_array(folder / f"{name}.crc32.npy", (n,), np.uint32)
+        """(N,), of what is stored of each image."""
         if self._jpeg:
             self._offset_N = _load_array(folder / f"{name}.offsets.npy", (n + 1,), np.int64)
             images, ends_N = folder / f"{name}.images.bin", self._offset_N[1:]
@@ -117,10 +118,15 @@ class PackedSplit:
         self._verify(index, jpeg)
         return jpeg
 
+    def stored_digest(self, index: int) -> bytes:
+        """Of what is stored of an image, checked like :meth:`read`: the same for equal images."""
+        stored = self.record(index) if self._jpeg else self.read(np.array([index])).tobytes()
+        return hashlib.blake2b(stored, digest_size=16).digest()
+
     def _verify(self, index: int, stored: bytearray | memoryview) -> None:
         if self._verified_N[index]:
             return
-        if zlib.crc32(stored) != self._crc32_N[index]:
+        if zlib.crc32(stored) != self.crc32_N[index]:
             raise self._damaged(index, "its bytes are not those that were prepared")
         if self._jpeg and (scans := count_scans(bytes(stored))) != 1:
             raise self._damaged(index, f"{scans} scans, and not one, as records have")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.cells import cell_len, set_cell_size
 
 from alexnet.core.errors import ImageError, printable
+from alexnet.data.contents import same_bytes
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp, read_image_file
 
 Split = Literal["train", "val", "test"]
@@ -49,6 +50,13 @@ class Record:
     """An encoded image, or pixels (H, W, C)."""
     stamp: str = ""
     """Size and modification time of the file (or tar) when it was listed. Another one in its place is refused."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, as listed; None for a file that could not be looked at."""
+        if self.data is not None:
+            return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
+        return self.length if self.length is not None or not self.stamp else int(self.stamp.split()[0])
 
     def read(self) -> bytes | NDArray[np.uint8]:
         """The encoded image, or pixels. Raises :class:`ImageError`."""
@@ -174,20 +182,32 @@ def _labels_of_splits(source: Source) -> dict[Split, set[int]]:
     return labels
 
 
-def split_by_hash(names: Sequence[str], seed: int, fraction: float) -> set[str]:
+def split_by_hash(names: Sequence[str], seed: int, fraction: float, together: Iterable[Sequence[str]] = ()) -> set[str]:
     """Which images of a class are held out: the ``fraction`` of them (rounded; at least one, but never all) whose hash
-    of (seed, name) is smallest. Images that join or leave later move few of the others."""
+    of (seed, name) is smallest. Images that join or leave later move few of the others. Groups of names that stay
+    ``together`` stand at the smallest of their hashes, and are left out where they are too many."""
     count = min(max(1, round(fraction * len(names))), len(names) - 1)
-    return set(sorted(names, key=lambda name: _hash(f"{seed}/{name}"))[:count])
+    group_of = {name: group for group in together for name in group}
+    groups = {name: group_of.get(name, (name,)) for name in sorted(names, key=lambda name: _hash(f"{seed}/{name}"))}
+    held: set[str] = set()
+    for group in groups.values():
+        if held.isdisjoint(group) and len(held) + len(group) <= count:
+            held.update(group)
+    smallest = min(groups.values(), key=len)
+    return set(smallest) if not held and len(smallest) < len(names) else held
 
 
 def hold_out(records: Sequence[Record], seed: int, fraction: float = VAL_FRACTION) -> list[Record]:
-    """``records``, of each class the ``fraction`` by :func:`split_by_hash` moved from ``train`` to ``val``."""
-    names: dict[int, list[str]] = defaultdict(list)
+    """``records``, of each class the ``fraction`` by :func:`split_by_hash` moved from ``train`` to ``val``. Records of a class
+    with the same bytes stay together: on two sides they would be a leak."""
+    of_class: dict[int, list[Record]] = defaultdict(list)
     for record in records:
         if record.split == "train":
-            names[record.label].append(record.name)
-    held = set().union(*(split_by_hash(of_class, seed, fraction) for of_class in names.values()))
+            of_class[record.label].append(record)
+    held: set[str] = set()
+    for same_class in of_class.values():
+        together = [[record.name for record in group] for group in same_bytes(same_class)]
+        held |= split_by_hash([record.name for record in same_class], seed, fraction, together)
     return [replace(r, split="val") if r.split == "train" and r.name in held else r for r in records]
 
 

@@ -26,6 +26,7 @@ from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet, is_packed
 from alexnet.data.prepare import resolve
 from alexnet.data.sources import class_lines
+from alexnet.data.twins import warning_of
 from alexnet.distributed.collectives import any_of
 from alexnet.distributed.launch import number, on_first
 from alexnet.distributed.mesh import share_sizes
@@ -69,6 +70,8 @@ def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet
         say(f"left out: {more} more files; {packed.path / 'meta.json'} names them")
     for note in packed.meta["notes"][:TOLD]:
         say(f"note: {note}")
+    if warning := warning_of(packed, config.data):
+        say(f"warning: {warning}")
     return packed
 
 
