@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import pty
+import re
+import sys
 
 import pytest
 
-from alexnet.core.console import Bar, bar_line, clock
+from alexnet.core.console import Bar, bar_line, clock, say
 
 FIELDS = (
     "epoch 3/90",
@@ -67,3 +71,26 @@ def test_where_there_is_no_terminal_a_line_says_the_time_left(monkeypatch, capsy
     now[0] = 40.0
     bar.update(40, "epoch 1/3  loss 2.301")
     assert capsys.readouterr().err == "train: 40/200 images 1/s epoch 1/3 loss 2.301, 0:02:40 left\n"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_terminal_shows_one_line_and_messages_above_it(width, monkeypatch):
+    terminal, end = pty.openpty()
+    with open(end, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", str(width))
+        with Bar("prepare 照片/[red]猫", 100) as bar:
+            bar.update(50, "epoch 1/3  loss 2.301")
+            bar.live.refresh()
+            say("left out: 一.jpg")
+            bar.live.refresh()
+        stderr.flush()
+        shown = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n").split("\n")
+    assert "left out: 一.jpg" in lines
+    drawn = [line for line in lines if "%" in line]
+    assert all(line.startswith("prepare 照") and "left" in line for line in drawn)
+    assert any(" 50% " in line for line in drawn)
+    assert max(map(columns, lines)) < width

@@ -56,6 +56,7 @@ class Bar:
         self.what, self.total, self.unit, self.first, self.quiet = what, total, unit, done, quiet or muted
         self.done, self.text = done, ""
         self.live: Any = None
+        self.console: Any = None
         self.started = self.said = time.monotonic()
 
     def __enter__(self) -> Bar:
@@ -63,8 +64,8 @@ class Bar:
             from rich.console import Console
             from rich.live import Live
 
-            console = Console(stderr=True)
-            self.live = Live(get_renderable=self._line, console=console, transient=True, refresh_per_second=8)
+            self.console = Console(stderr=True)
+            self.live = Live(get_renderable=self._line, console=self.console, transient=True, refresh_per_second=8)
             self.live.start()
         Bar.current = self
         return self
@@ -88,15 +89,14 @@ class Bar:
             say(f"{self.what}: {said}, {clock(self._left())} left")
 
     def _line(self) -> RenderableType:
-        console = self.live.console
         fields = [field for field in self.text.split("  ") if field]
         return bar_line(
             self.what,
             self.done / self.total if self.total else 0.0,
             self._left(),
             [*fields, self._count(), f"{clock(time.monotonic() - self.started)} elapsed"],
-            console.width - 1,  # a full last column makes some terminals begin a new line
-            ascii_only=console.options.ascii_only,
+            self.console.width - 1,  # a full last column makes some terminals begin a new line
+            ascii_only=self.console.options.ascii_only,
         )
 
     def _rate(self) -> float:
