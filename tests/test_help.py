@@ -29,7 +29,7 @@ PENDING = {("claims",), ("features",), ("check",), ("index",), ("evaluate",), ("
     place for place in PLACES if place[0] in ("probe", "baseline")
 }
 """Verbs whose words are still being written."""
-README = Path(__file__).parents[1] / "README.md"
+READMES = sorted(Path(__file__).parents[1].glob("README*.md"))
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -100,8 +100,9 @@ def understand(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tyro, "cli", stop)
     words = shlex.split(re.sub(r"^torchrun .* -m ", "", command).partition(" > ")[0], comments=True)
-    with pytest.raises(Understood):
+    with pytest.raises(SystemExit if "--help" in words else Understood) as end:
         main(words[1:])
+    assert getattr(end.value, "code", 0) == 0
     monkeypatch.undo()
 
 
@@ -112,8 +113,9 @@ def test_every_example_is_understood(place, capsys, monkeypatch):
         understand(command, monkeypatch)
 
 
-def test_every_command_of_the_readme_is_understood(monkeypatch):
-    commands = examples_of(README.read_text())
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_command_of_the_readmes_is_understood(readme, monkeypatch):
+    commands = examples_of(readme.read_text(encoding="utf-8"))
     assert len(commands) > 10
     for command in commands:
         understand(command, monkeypatch)
@@ -155,3 +157,13 @@ def test_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", str(columns))
         widths = [len(line) for line in printed(capsys, "prepare", "--help").partition("\nexamples:")[0].splitlines()]
         assert columns - 12 < max(widths) <= columns
+
+
+def test_both_readmes_have_the_same_commands_and_figures():
+    """The Chinese one has every command of the English one, and no figure that the English one has not."""
+    english, chinese = (path.read_text(encoding="utf-8") for path in READMES)
+    commands = [re.sub(r"\s+#.*", "", line) for line in examples_of(english)]
+    assert [re.sub(r"\s+#.*", "", line) for line in examples_of(chinese)] == commands
+    figures = set(re.findall(r"\d+\.\d+ %", chinese))
+    assert len(figures) > 12
+    assert figures <= set(re.findall(r"\d+\.\d+ %", english))

@@ -11,14 +11,14 @@ from typing import Any
 from alexnet.core.config import differences, to_json
 from alexnet.core.errors import UsageError, perhaps, printable
 from alexnet.evaluation.predict import load
-from alexnet.models import create_model, list_models
+from alexnet.models import build_model, list_models, model_config
 from alexnet.models.summary import summarize
 
 
 def describe(model: str) -> dict[str, Any]:
     """Name, configuration, stages and totals of a named network, a run directory or a model folder."""
     if model in list_models():
-        network = create_model(model)
+        network = build_model(model_config(model), name=model, seed=None)  # shapes only: no weight is drawn
     elif Path(model).exists():
         network = load(model).model
     else:
