@@ -16,9 +16,10 @@ from PIL import Image
 
 from alexnet.core.errors import DataError, ImageError
 from alexnet.data import imagenet as imagenet_module
+from alexnet.data.check import check
 from alexnet.data.imagenet import imagenet, is_imagenet, read_meta_mat
 from alexnet.data.named import read_source
-from alexnet.data.sources import Source
+from alexnet.data.sources import Source, class_faults
 
 WNIDS = ["n01440764", "n01443537", "n02119789"]
 IDS = {"n01440764": 2, "n01443537": 3, "n02119789": 1}  # ILSVRC ids are in another order than wnids
@@ -105,6 +106,40 @@ def test_the_2012_set_extracted(tmp_path: Path):
     source = read_source(tmp_path)
     assert images(source, "train") == TRAIN
     assert images(source, "val") == VALIDATION
+
+
+@pytest.mark.parametrize("form", ["tars", "folders"])
+def test_classes_are_those_of_the_images_that_are_there_and_not_those_of_the_kit(tmp_path: Path, form: str):
+    write_2012(tmp_path)  # three classes, of which one is left out
+    train = tmp_path / "ILSVRC2012_img_train.tar"
+    if form == "tars":
+        with tarfile.open(train, "w") as tar:
+            for wnid in WNIDS[1:]:
+                add(tar, f"{wnid}.tar", class_tar(wnid))
+    else:
+        extract(tmp_path)
+        train.unlink()
+        (tmp_path / "ILSVRC2012_img_val.tar").unlink()
+        shutil.rmtree(tmp_path / "train" / WNIDS[0])
+    source = read_source(tmp_path)
+    assert list(source.classes) == CLASSES[1:]
+    assert images(source, "train") == TRAIN[4:]
+    assert images(source, "val") == VALIDATION[2:]
+    assert class_faults(source) == []
+    assert "held-out image of a class without training images: 2 skipped" in source.notes
+    found = check(tmp_path, workers=1)["found"]
+    assert (found["accepted"], found["rejected"]) == (10, 0)
+
+
+def test_held_out_images_in_class_folders_need_no_kit(tmp_path: Path):
+    for split, names in (("train", TRAIN), ("val", VALIDATION)):
+        for name, wnid in names:
+            folder = tmp_path / f"ILSVRC2012_img_{split}" / wnid.split()[0]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(jpeg(len(name)))
+    source = read_source(tmp_path)
+    assert images(source, "train") == [(name, label.split()[0]) for name, label in TRAIN]
+    assert images(source, "val") == [(name, label.split()[0]) for name, label in VALIDATION]
 
 
 def extract(folder: Path) -> None:

@@ -18,7 +18,7 @@ import csv
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -84,25 +84,26 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
     held_out = list(_numbered_images(files))
     _refuse_copies((f"train/{wnid}/{found.parts[-1]}", found) for wnid, found in train)
     _refuse_copies((f"{split} image {image_number}", found) for split, image_number, found in held_out)
-    truth = _held_out_labels(devkit, held_out, folder) if held_out else {}
+    labeled = _labeled(devkit, held_out, folder)
     words = {synset.wnid: synset.words for synset in _synsets(devkit)}
-    wnids = sorted({wnid for wnid, _ in train} | set(truth.values()))
+    wnids = sorted({wnid for wnid, _ in train} or {wnid for _, wnid, _ in labeled})
     if not wnids:
         raise DataError(f"{printable(folder)}: no ImageNet images found in it")
     number = {wnid: label for label, wnid in enumerate(wnids)}
+    foreign = sum(wnid not in number for _, wnid, _ in labeled)  # of a kit for more classes than these
     records = [Record("train", number[wnid], f.name, f.file, f.offset, f.length, stamp=f.stamp) for wnid, f in train]
-    for split, image_number, found in held_out:
-        wnid = truth.get((split, image_number))
-        if wnid is None:
-            raise DataError(f"{printable(folder)}: the list of validation labels has none of {printable(found.name)}")
-        place = found.file, found.offset, found.length
-        records.append(Record(split, number[wnid], found.name, *place, stamp=found.stamp))
+    for split, wnid, found in labeled:
+        if wnid in number:
+            place = found.file, found.offset, found.length
+            records.append(Record(split, number[wnid], found.name, *place, stamp=found.stamp))
     records.sort(key=lambda r: (r.split != "train", r.split != "val", r.label if r.split == "train" else 0, r.name))
     notes = notes_on_skipped(listing, len(listing.twins))
     used = chain((found for _, found in train), (found for _, _, found in held_out))
     if stray := sum(map(has_image_suffix, files)) - sum(map(has_image_suffix, used)):
         notes.append(f"image without a label (as the test images of 2012), or outside its folder: {stray} skipped")
-    if not held_out:
+    if foreign:
+        notes.append(f"held-out image of a class without training images: {foreign:,} skipped")
+    if all(record.split == "train" for record in records):
         fraction = 0.5 if len(class_tars) == len(tars) else VAL_FRACTION
         records = hold_out(records, seed, fraction)
         notes.append(f"no validation images: {fraction:.0%} of each class held out as val, by a hash of seed and name")
@@ -168,6 +169,25 @@ def _refuse_copies(images: Iterable[tuple[str, Found]]) -> None:
                 f"{printable(a)} and {printable(b)}: both hold {printable(image)}, which would count twice; move the tar or "
                 "the extracted copy elsewhere"
             )
+
+
+def _labeled(
+    devkit: dict[str, Path], images: Sequence[tuple[Split, int, Found]], folder: Path
+) -> list[tuple[Split, str, Found]]:
+    """(split, wnid, image) of held-out images: their class folder says the class, or else the development kit."""
+    loose = [image for image in images if not _WNID.fullmatch(_folder_of(image[2]))]
+    truth = _held_out_labels(devkit, loose, folder) if loose else {}
+    labeled = []
+    for split, image_number, found in images:
+        wnid = truth.get((split, image_number)) or _folder_of(found)
+        if not _WNID.fullmatch(wnid):
+            raise DataError(f"{printable(folder)}: the list of validation labels has none of {printable(found.name)}")
+        labeled.append((split, wnid, found))
+    return labeled
+
+
+def _folder_of(found: Found) -> str:
+    return found.parts[-2] if len(found.parts) > 1 else ""
 
 
 def _held_out_labels(
