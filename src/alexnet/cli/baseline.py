@@ -58,6 +58,7 @@ class FisherOptions(BaselineOptions):
     """
 
     gaussians: int = 32
+    """Number of Gaussians in the mixture that descriptors are encoded by."""
     bands: int = 3
     """Number of horizontal bands to encode besides the whole image; 1 means the whole image alone."""
     sift_only: bool = False

@@ -17,12 +17,14 @@ from alexnet.core.errors import UsageError, perhaps, printable
 
 USAGE = """usage: alexnet claims list|run|report ...
 
-The paper's 39 countable claims, and what its readers added: what was printed, what the 2012 program logged, what was measured
-here.
+The paper's 39 countable claims, and what its readers added: what was printed,
+what the 2012 program logged, what was measured here.
 
-  list [ID...] [--full]                 every claim with its verdict, a line each; or all about some, or about all
-  run ID... --scale S --seeds N         train the arms of a claim (C10) or an experiment (lrn), and judge it
-  report [--out FILE]                   a page of all of them
+  list [ID...] [--full]   every claim with its verdict, a line each; with IDs or
+                          --full all that is known
+  run ID... --scale S     train what decides a claim (C10) or an experiment
+                          (lrn), with several seeds, and judge it
+  report [--out FILE]     a page of all claims
 
 examples:
   alexnet claims list
@@ -102,7 +104,7 @@ class ReportOptions:
 
 def claims(arguments: list[str]) -> int:
     verbs = {"list": _list, "run": _run, "report": _report}
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         print(USAGE, end="")
         return 0 if arguments else 2
     if arguments[0] not in verbs:

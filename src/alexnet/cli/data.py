@@ -104,6 +104,7 @@ class CheckOptions:
     workers: int | None = None
     """Processes; by default one for each core."""
     seed: int = 0
+    """Seed for the hold-out where the source has no split."""
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False

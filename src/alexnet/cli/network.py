@@ -314,8 +314,9 @@ class BenchOptions(DeviceOptions):
     network: Word = "alexnet_2012"
     """A network that reads 224 x 224 color images."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the training step."""
+    """Number format of the training step."""
     batch_size: int = 128
+    """Images in a step."""
     data: str | None = None
     """Read these images instead of drawn ones; prepared first if need be."""
     plan: bool = False

@@ -27,7 +27,7 @@ class Options(DeviceOptions):
     seeds: int = 3
     """How many times everything is fitted, with seeds 0, 1, ..."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the network's arithmetic."""
+    """Number format to compute in."""
     out: str | None = None
     """Folder to write; by default the folder probes of the run."""
 

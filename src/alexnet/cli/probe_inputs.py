@@ -28,10 +28,11 @@ class Options(DeviceOptions):
     shifted: int = 1000
     """Images to shift, chosen at random: each takes 20 forward passes. 0 for none."""
     seed: int = 0
-    """Of that choice, of the halves for the temperature and of the bootstrap."""
+    """Seed for choosing images, splitting them and resampling."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic."""
+    """Number format to compute in."""
     batch_size: int = 128
+    """Images that are computed together."""
 
 
 def run(arguments: list[str]) -> int:

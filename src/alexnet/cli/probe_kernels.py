@@ -23,7 +23,7 @@ class KernelOptions(DeviceOptions):
     towers: int | None = None
     """Equal towers in a file of weights; 1 by default."""
     channel_order: Literal["rgb", "bgr"] | None = None
-    """Of a file of weights; rgb by default."""
+    """Order of the color channels in a file of weights; rgb by default."""
     out: str | None = None
     """Folder to write; by default the folder probes of the run."""
 

@@ -28,16 +28,16 @@ class Options(DeviceOptions):
     model: Word
     """Run directory or model folder."""
     layers: tuple[str, ...] = ()
-    """Their names; a wrong one lists all. By default the pixels and each layer with weights but the last, after its
+    """Layers to read; a wrong name lists all. By default the pixels and each layer with weights but the last, after its
     pooling."""
     data: str | None = None
     """Packed directory, folder, CSV or named set with the split train and another; by default that of the run."""
     images: int = 10_000
-    """Taken of each split at most: of a larger one a sample, as many of each class."""
+    """Most images to take from each split, as many of each class."""
     seed: int = 0
-    """Of the samples, of the part of the training images that chooses C, and of the few images: with the four seeds after it."""
+    """Seed for sampling images and for the part of them that chooses C; few labels are also drawn with the next four seeds."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the network's arithmetic."""
+    """Number format to compute in."""
     out: str | None = None
     """Folder to write; by default RUN/probes."""
 

@@ -25,7 +25,7 @@ class Options(DeviceOptions):
     model: Word
     """Run directory or model folder."""
     layer: str = "conv5"
-    """Its name; a wrong one lists all. In fully connected layers channels are units, and each sees the whole image."""
+    """Layer to look at; a wrong name lists all. In fully connected layers channels are units, and each sees the whole image."""
     image: str | None = None
     """Image whose activations are drawn, and written to maps.npy."""
     show: int = 40
@@ -39,7 +39,7 @@ class Options(DeviceOptions):
     split: str | None = None
     """train, val or test; by default val, or test where there is no val."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic."""
+    """Number format to compute in."""
     out: str | None = None
     """Folder to write; by default the folder probes of the run."""
 

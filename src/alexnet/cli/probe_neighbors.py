@@ -27,7 +27,7 @@ class Options(DeviceOptions):
     out: str | None = None
     """Folder to write; by default RUN/probes."""
     layer: str = "fc7"
-    """A wrong name lists all."""
+    """Layer whose features are compared; a wrong name lists all."""
     split: str | None = None
     """Where the queries are from; by default val, or test where there is no val."""
     queries: int = 10
@@ -39,9 +39,9 @@ class Options(DeviceOptions):
     limit: int | None = None
     """Count the errors on so many images of the split, drawn; by default on all."""
     seed: int = 0
-    """Of what is drawn."""
+    """Seed for choosing images."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic of the network."""
+    """Number format to compute in."""
 
 
 def run(arguments: list[str]) -> int:

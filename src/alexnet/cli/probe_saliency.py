@@ -30,11 +30,11 @@ class Options(DeviceOptions):
     scored: int = 50
     """Held-out images to score by deletion and insertion; 0 for none."""
     sanity: int = 8
-    """Of those, how many to check with random weights; 0 for none."""
+    """How many of the scored images to check with random weights; 0 for none."""
     seed: int = 0
-    """Of the choice of images, of random orders and of random weights."""
+    """Seed for choosing images, for random orders and for random weights."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic. bfloat16 has three digits: too few for small differences of logits."""
+    """Number format to compute in. bfloat16 has three digits: too few for small differences of logits."""
 
 
 def run(arguments: list[str]) -> int:

@@ -22,7 +22,7 @@ class Options(KernelOptions):
     """
 
     seed: int = 0
-    """Of the permutations of the test."""
+    """Seed for the permutations of the test."""
 
 
 def run(arguments: list[str]) -> int:

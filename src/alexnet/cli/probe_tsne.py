@@ -38,9 +38,9 @@ class Options(DeviceOptions):
     perplexity: float = 30.0
     """About how many neighbors each image has."""
     seed: int = 0
-    """Of the sample and of t-SNE."""
+    """Seed for choosing images and for t-SNE."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the network's arithmetic."""
+    """Number format to compute in."""
     out: str | None = None
     """Folder to write; by default RUN/probes."""
 

@@ -37,7 +37,7 @@ class IndexOptions(DeviceOptions):
     layer: str | None = None
     """Whose features are compared, by default fc7; a wrong name lists all."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] | None = None
-    """Of the arithmetic of the network, for this index and searches in it; by default float32."""
+    """Number format in which the network computes for this index and for searches in it; by default float32."""
 
 
 def index(arguments: list[str]) -> int:
