@@ -234,6 +234,7 @@ def test_what_is_not_tested_says_why(page: Table) -> None:
     for id in ("C1", "C3", "C39"):
         assert page.rows[f"why-{id}"][1] == find_claim(id).untested.replace("`", "")
     assert page.rows["why-N3"][1] == "Not run yet: the experiment max-average."
+    assert page.rows["N3"][5] == "Not run yet: the experiment max-average."  # in the row itself, too
     assert page.rows["N3"][7] == "to try it: alexnet claims run N3 --scale cifar10 --seeds 3"
     assert "why-C13" not in page.rows
 
@@ -336,7 +337,7 @@ def test_published_verdicts_are_shown_without_files_and_are_not_faults(
     page = Table(write_page(tmp_path / "nothing" / "here", None))
     assert "+1.00 points (−0.24 to +2.24; 3 seeds) imagenette" in page.rows["C13"][5]
     assert "Published with the package." in page.text
-    assert "No curves: its result files are not in" in page.text
+    assert "No curves: its arms are measured on networks of other experiments" in page.text
     assert "Missing from this page" not in page.text
 
 
@@ -414,6 +415,23 @@ def test_what_is_no_fair_test_says_why_and_has_no_interval(tmp_path: Path) -> No
     assert "bound only sooner: at least 6.00 times (no interval; 3 seeds)" in here
     assert "inconclusive apart: so it is in 1 of 3 runs; by chance alone in one of twenty" in here
     assert page.source.count('class="interval bound"') == 1
+
+
+def test_a_reason_that_all_comparisons_share_is_said_once(tmp_path: Path) -> None:
+    unfair = {"verdict": "not a fair test yet", "effect": 1.0, "low": None, "high": None, "smallest_effect": None}
+    rows = [
+        comparison("lower", [1.0], [2.0], **unfair, reasons=["not tuned"]),
+        comparison("also lower", [1.0], [2.0], **unfair, reasons=["not tuned", "few classes"]),
+    ]
+    write_experiment(tmp_path, comparisons=rows)
+    here = Table(write_page(tmp_path)).rows["C13"][5]
+    assert here.endswith("Why: few classes. Why, of all of these: not tuned.")
+    assert here.count("not tuned") == 1
+
+
+def test_a_fact_stands_with_its_statement(page: Table) -> None:
+    assert "The network has 60 million parameters. Computed: 60,965,224 parameters" in page.rows["C2"][5]
+    assert "In print: the paper divides it when the validation error stops improving" in page.rows["N37"][5]
 
 
 def test_what_an_earlier_version_judged_has_no_verdict(tmp_path: Path) -> None:

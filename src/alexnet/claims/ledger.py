@@ -74,7 +74,7 @@ _PAPER = (
         printed="5 to 6 days, 2 x GTX 580 3 GB",
         decides="The wall time of the full run on that hardware. By count it is 4.8e17 floating-point operations: a "
         "sustained 1.0e12 a second over 5.5 days.",
-        untested="No such hardware. `alexnet bench` forecasts the same run on the machine at hand.",
+        untested="There is no such hardware here. `alexnet bench` forecasts the same run on the machine at hand.",
     ),
     Claim(
         id="C5",
@@ -658,7 +658,7 @@ _BEYOND = (
         section="notes",
         sentence="Overlapping windows live on in later networks, as in the patches of PVT-v2.",
         decides="PVT-v2 with and without overlap.",
-        untested="Another system.",
+        untested="PVT-v2 is another network, which this package does not have.",
     ),
     Claim(
         id="N35",

@@ -29,6 +29,7 @@ from alexnet.claims.verdicts import (
     figure,
     published_curves,
     sentence,
+    short_word,
 )
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import read_json
@@ -119,8 +120,21 @@ def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> di
     scale = comparisons[0]["scale"] if comparisons else ""  # the largest
     word, _, parts = str(entry["verdict"]).partition(": ")
     decisive = [row for row in comparisons if row["scale"] == scale]
+    shared = [
+        why
+        for why in (decisive[0]["reasons"] if decisive else [])
+        if len(decisive) > 1 and all(why in row["reasons"] for row in decisive)
+    ]
     tried = [
-        {"row": row, "numbers": _numbers(row), "where": anchors.get((row["experiment"], scale), "")} for row in decisive
+        {
+            "says": row["says"],
+            "verdict": row["verdict"],
+            "numbers": _numbers(row),
+            "where": anchors.get((row["experiment"], scale), ""),
+            "reasons": [why for why in row["reasons"] if why not in shared],
+            "notes": row["notes"],
+        }
+        for row in decisive
     ]
     others = dict.fromkeys((r["experiment"], r["scale"]) for r in comparisons if r["scale"] not in (scale, "smoke"))
     commands = [f"alexnet claims list {claim['id']}"] if entry["facts"] else []
@@ -129,9 +143,10 @@ def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> di
     return {
         "claim": claim,
         "word": word,
-        "parts": parts,
+        "parts": short_word(entry) if word == BOUND else parts,
         "facts": entry["facts"],
         "tried": tried,
+        "shared": {"reasons": shared, "notes": []},
         "scale": scale,
         "others": [(other[1], anchors[other]) for other in others if other in anchors],
         "commands": commands,

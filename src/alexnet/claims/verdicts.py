@@ -172,7 +172,7 @@ def _same_numbers(row: Mapping[str, Any], document: Mapping[str, Any]) -> list[s
         f"these are the numbers of {other['claim']} ({other['says']}) too: in this small network both arms are the same, so "
         "that one experiment is shown twice"
         for other in document["comparisons"]
-        if other is not row and row.get("lower_values") and numbers(other) == numbers(row)
+        if other is not row and row["n"] > 1 and row.get("lower_values") and numbers(other) == numbers(row)
     ]
 
 
