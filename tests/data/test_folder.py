@@ -372,7 +372,7 @@ def test_class_folders_without_images_are_all_named(tmp_path: Path):
     (tmp_path / "train" / "eel").mkdir()
     (tmp_path / "val" / "dog").mkdir()
     (tmp_path / "val" / "dog" / "note.txt").write_text("none yet")
-    assert [fault.path for fault in image_folder(tmp_path).faults] == ["train/eel", "val/dog"]
+    assert [fault.path for fault in image_folder(tmp_path).empty] == ["train/eel", "val/dog"]
 
 
 def test_the_fingerprint_follows_names_sizes_and_times(tmp_path: Path):

@@ -75,8 +75,8 @@ def test_the_order_of_the_members_does_not_matter() -> None:
     ("change", "message"),
     [
         ({"paths": ("0.png", "other.png")}, "has 'other.png' as image 1, the first has '1.png'"),
-        ({"label_N": np.array([0, 1])}, "has '1' as label 1, the first has '0'"),
-        ({"classes": ("class 1", "class 0")}, "has 'class 1' as class 0, the first has 'class 0'"),
+        ({"label_N": np.array([0, 1])}, "has 'class 1' as label 1, the first has 'class 0'"),
+        ({"classes": ("class 0", "class 2")}, "knows the class 'class 1'"),
     ],
 )
 def test_members_must_answer_for_the_same_images_labels_and_classes(change: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet.cli.helptext import listing
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json, print_part
+from alexnet.cli.shared import DeviceOptions, Word, images_line, machine_of, parse, print_json, print_part
 from alexnet.core.errors import UsageError, printable
 
 PROBES = {
@@ -55,7 +55,8 @@ class FeaturesOptions(DeviceOptions):
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None
-    """train, val or test; by default val, or test where there is no val."""
+    """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
+    where it names no splits."""
     dtype: Literal["float32", "float16"] = "float32"
     """Of the files; float16 takes half the room."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
@@ -72,13 +73,15 @@ def features(arguments: list[str]) -> int:
     from alexnet.core.share import parse_share
     from alexnet.evaluation.predict import load
     from alexnet.probes.features import extract, extract_part, open_features
-    from alexnet.recipes.run import data_of, provenance
+    from alexnet.recipes.run import images_of, provenance
 
     share = None if options.part is None else parse_share(options.part)
     machine = machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
-    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
-    split, out = packed.split(options.split or packed.held_out), Path(options.out)
+    name, packed, split = images_of(
+        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
+    )
+    out = Path(options.out)
     with Bar("features", len(split), quiet=options.json) as bar:
         settings: dict[str, Any] = {
             "classes": packed.classes,
@@ -100,6 +103,7 @@ def features(arguments: list[str]) -> int:
     if options.json:
         print_json({"features": options.out, **found.meta})
         return 0
+    print(images_line(len(found), found.meta["protocol"], options.data))
     for layer, shape in found.meta["layers"].items():
         print(f"{layer}: {len(found):,} x {' x '.join(map(str, shape))} {options.dtype}")
     print(f"in {printable(options.out)}")

@@ -19,6 +19,7 @@ from alexnet.cli.shared import (
     complain,
     describe,
     errors_line,
+    images_line,
     inert,
     machine_of,
     parse,
@@ -186,11 +187,12 @@ class EvaluateOptions(DeviceOptions):
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None
-    """train, val or test; by default val, or test where there is no val."""
+    """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
+    where it names no splits."""
     views: str = "1"
     """1 (center), 10 (the paper's ten views) or random:K."""
-    seed: int = 0
-    """Of random views, and of the split that is held out where the source does not say."""
+    views_seed: int = 0
+    """Seed for the crops of --views random:K."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     """Of the arithmetic."""
     batch_size: int = 128
@@ -222,7 +224,7 @@ def evaluate(arguments: list[str]) -> int:
         split=options.split,
         views=options.views,
         weights=options.weights,
-        seed=options.seed,
+        views_seed=options.views_seed,
         precision=options.precision,
         batch_size=options.batch_size,
         data_root=options.data_root,
@@ -235,6 +237,7 @@ def evaluate(arguments: list[str]) -> int:
     if options.json:
         print_json(result)
         return 0
+    print(images_line(evaluation.n, evaluation.protocol, options.data))
     print(errors_line(evaluation.views, result))
     print(f"loss {evaluation.loss_nats:.4f} nats")
     print_classes(evaluation)

@@ -24,7 +24,8 @@ class Options(DeviceOptions):
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None
-    """train, val or test; by default val, or test where there is no val."""
+    """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
+    where it names no splits."""
     shifted: int = 1000
     """Images to shift, chosen at random: each takes 20 forward passes. 0 for none."""
     seed: int = 0
@@ -44,32 +45,33 @@ def run(arguments: list[str]) -> int:
     from alexnet.core import rng
     from alexnet.core.console import Bar
     from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.classes import by_name
     from alexnet.evaluation.error_rate import evaluate_split
     from alexnet.evaluation.predict import load
     from alexnet.evaluation.views import CENTER
     from alexnet.probes import inputs as probe
     from alexnet.probes.features import model_fingerprint
-    from alexnet.recipes.run import data_of, provenance
+    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.inputs import draw_classes, draw_properties, draw_reliability, draw_shift
 
     folder = probe_folder(options.model, options.out)
     machine = machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
-    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
-    if tuple(packed.classes) != predictor.classes:
-        raise UsageError(f"{printable(name)} has other classes than the network; take data it was trained on")
-    split = packed.split(options.split or packed.held_out)
+    name, packed, split = images_of(
+        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
+    )
+    known = by_name(split, packed.classes, predictor.classes, where=name, model=options.model)
     n = len(split)
     if n < 2:
         raise UsageError(f"the split {split.name} has {n} images; the probe needs 2 or more, take another --split")
     with Bar("answers", n, quiet=options.json) as bar:
         evaluation = evaluate_split(
             predictor.model,
-            split,
+            known,
             predictor.preprocessing,
             predictor.mean,
-            classes=packed.classes,
+            classes=predictor.classes,
             views=CENTER,
             batch_size=options.batch_size,
             device=machine.device,
@@ -127,9 +129,9 @@ def run(arguments: list[str]) -> int:
         "probe": "inputs",
         "n": n,
         "error": probe.share(int(wrong_N.sum()), n),
-        "classes": probe.errors_by_class(wrong_N, label_N, packed.classes),
+        "classes": probe.errors_by_class(wrong_N, label_N, predictor.classes),
         "properties": properties,
-        "confusions": probe.confusions(predicted_N, label_N, packed.classes),
+        "confusions": probe.confusions(predicted_N, label_N, predictor.classes),
         "calibration": probe.calibration(log_probability_NK, label_N, seed=options.seed),
         "temperature": probe.temperature(log_probability_NK, label_N, seed=options.seed),
         "mirror": mirror,

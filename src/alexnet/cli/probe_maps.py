@@ -37,7 +37,8 @@ class Options(DeviceOptions):
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None
-    """train, val or test; by default val, or test where there is no val."""
+    """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
+    where it names no splits."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     """Number format to compute in."""
     out: str | None = None
@@ -150,12 +151,13 @@ def _patches(
     from alexnet.core.console import Bar
     from alexnet.probes.layers import find_layers
     from alexnet.probes.maps import field_size, patch_pixels, top_patches
-    from alexnet.recipes.run import data_of, provenance
+    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.maps import Tile, draw_patches
 
-    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
-    split = packed.split(options.split or packed.held_out)
+    name, packed, split = images_of(
+        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
+    )
     with Bar(f"{options.layer} of {split.name}", len(split), quiet=options.json) as bar:
         found = top_patches(
             predictor,

@@ -49,11 +49,12 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.config import to_json
     from alexnet.core.console import Bar
     from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.classes import by_name
     from alexnet.evaluation.predict import image_files, load
     from alexnet.models.lrn import kernels_in_use
     from alexnet.probes import saliency as probe
     from alexnet.probes.features import model_fingerprint
-    from alexnet.recipes.run import data_of, provenance
+    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.saliency import draw_maps, draw_sanity, draw_scores
 
@@ -67,17 +68,17 @@ def run(arguments: list[str]) -> int:
         drawn = _explain(predictor, np.stack([predictor.pixels(file) for file in files]), "maps", options.json)
         names: list[tuple[str, int | None]] = [(file, None) for file in files]
     if options.scored or not files:
-        name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
-        if tuple(packed.classes) != predictor.classes:
-            raise UsageError(f"{printable(name)} has other classes than the network; take data it was trained on")
-        split = packed.split(packed.held_out)
+        name, packed, split = images_of(
+            options.model, predictor, options.data, data_root=options.data_root, quiet=options.json
+        )
+        known = by_name(split, packed.classes, predictor.classes, where=name, model=options.model)
         order_N = rng.permutation(options.seed, "saliency/images", 0, len(split))
         order_N = order_N[: max(options.scored, 0 if files else options.count)]
         held_out = _explain(predictor, split.read(order_N), "maps of held-out images", options.json)
         document["data"] = provenance(name, packed, split.name)
         if not files:
             order = order_N[: options.count].tolist()
-            drawn, names = held_out.first(options.count), [(split.paths[i], int(split.labels[i])) for i in order]
+            drawn, names = held_out.first(options.count), [(split.paths[i], int(known.labels[i])) for i in order]
     document["images"] = [
         {
             "path": path,
@@ -104,7 +105,7 @@ def run(arguments: list[str]) -> int:
         document["scores"] = {
             "n": len(chosen_N),
             "mean_probability": float(some.probability_B.mean()),
-            "share_right": float((some.target_B.numpy() == split.labels[chosen_N]).mean()),
+            "share_right": float((some.target_B.numpy() == known.labels[chosen_N]).mean()),
             "integrated_gradients_off": probe.incompleteness(predictor, some.x_BCHW, some.target_B, integrated),
             "orders": probe.scores(curves),
         }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from alexnet.data.packed import PackedSplit
+    from alexnet.data.packed import AllSplits, PackedSplit
 
 SHEET = 2000
 """Side of a map of thumbnails, in pixels, about."""
@@ -32,7 +32,8 @@ class Options(DeviceOptions):
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None
-    """train, val or test; by default val, or test where there is no val."""
+    """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
+    where it names no splits."""
     points: int = 2500
     """Images on the map: of a larger split a sample, as many of each class. Above 20,000, 20,000 are taken."""
     perplexity: float = 30.0
@@ -69,7 +70,7 @@ def run(arguments: list[str]) -> int:
         require_mappable,
         tsne_map,
     )
-    from alexnet.recipes.run import data_of, provenance
+    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_figure, thumbnail_map
 
@@ -77,8 +78,9 @@ def run(arguments: list[str]) -> int:
     machine = machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
     (layer,) = find_layers(predictor.model, [options.layer])
-    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
-    split = packed.split(options.split or packed.held_out)
+    name, packed, split = images_of(
+        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
+    )
     if options.points > MAX_POINTS and len(split) > MAX_POINTS:
         say(
             f"t-SNE takes at most {MAX_POINTS:,} points: a sample of so many of the {len(split):,} images, even by class"
@@ -187,7 +189,7 @@ def _input_shape(predictor: Any) -> tuple[int, int, int]:
     return preprocessing.channels, preprocessing.crop, preprocessing.crop
 
 
-def _thumbnails(split: "PackedSplit", image_N: "NDArray[np.int64]", size: int) -> "NDArray[np.uint8]":
+def _thumbnails(split: "PackedSplit | AllSplits", image_N: "NDArray[np.int64]", size: int) -> "NDArray[np.uint8]":
     """The stored images, whole, at this size: (N, size, size, 3) uint8."""
     import numpy as np
 

@@ -177,6 +177,13 @@ def machine_of(options: DeviceOptions) -> "Machine":
     return Machine(device=choose_device(options.device), workers=options.workers, quiet=options.json)
 
 
+def images_line(n: int, protocol: Mapping[str, Any], called: str | None = None) -> str:
+    """Which images a result is of, said before the result; ``called``: how the user called the data."""
+    split, data = protocol.get("split"), printable(called or protocol.get("data", "unnamed data"))
+    images = f"{n:,} image{'s' if n != 1 else ''} of {data}"
+    return f"all {images}" if split == "all" else f"{images} ({printable(split or 'of an unnamed split')})"
+
+
 def errors_line(views: str, errors: dict[str, Any]) -> str:
     names = {"1": "center view", "10": "ten views"}
     return (

@@ -80,6 +80,7 @@ def digits(seed: int = 0) -> Source:
         size=DIGITS_SIZE,
         channels=1,
         notes=[HELD_OUT_NOTE],
+        held_out="hash",
     )
 
 

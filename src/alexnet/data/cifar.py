@@ -53,6 +53,7 @@ def cifar10(folder: Path, seed: int = 0) -> Source:
         fingerprint=fingerprint_of("cifar10", seed, *file_stamps(files)),
         size=SIDE,
         notes=[HELD_OUT_NOTE] if only_train else [],
+        held_out="hash" if only_train else "source",
     )
 
 

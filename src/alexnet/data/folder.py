@@ -229,7 +229,8 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
     notes += [*layout.notes, *_notes_on_files_of_two_splits(records)]
     if others := Counter(_suffix(found) for found in files) - Counter(_suffix(found) for found in claims):
         notes.append(f"files that are not images: {_counted(others)}")
-    if all(record.split == "train" for record in ordered):
+    only_train = all(record.split == "train" for record in ordered)
+    if only_train:
         ordered = hold_out(ordered, seed)
         notes.append(HELD_OUT_NOTE)
     return Source(
@@ -238,7 +239,9 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
         fingerprint=fingerprint_of("folder", seed, *(f"{found.name} {found.stamp}" for found in files)),
         not_images=len(files) - again - len(ordered),
         notes=notes,
-        faults=[*_empty_classes(listing, layout, placed), *_linked_folders(listing, layout)],
+        faults=_linked_folders(listing, layout),
+        empty=_empty_classes(listing, layout, placed),
+        held_out="hash" if only_train else "source",
     )
 
 

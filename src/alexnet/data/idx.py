@@ -100,6 +100,7 @@ def idx_set(path: Path, seed: int = 0, classes: Sequence[str] | None = None) -> 
         size=min(sizes),
         channels=1,
         notes=[HELD_OUT_NOTE] if only_train else [],
+        held_out="hash" if only_train else "source",
     )
 
 

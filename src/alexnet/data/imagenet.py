@@ -36,7 +36,7 @@ from alexnet.data.folder import (
     tar_members,
     walk,
 )
-from alexnet.data.sources import VAL_FRACTION, Record, Source, Split, fingerprint_of, hold_out
+from alexnet.data.sources import HELD_OUT_BY_HASH, VAL_FRACTION, Record, Source, Split, fingerprint_of, hold_out
 
 _WNID = re.compile(r"n\d{8}")
 _ID = re.compile(r"[0-9]{1,6}")
@@ -106,7 +106,7 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
     if all(record.split == "train" for record in records):
         fraction = 0.5 if len(class_tars) == len(tars) else VAL_FRACTION
         records = hold_out(records, seed, fraction)
-        notes.append(f"no validation images: {fraction:.0%} of each class held out as val, by a hash of seed and name")
+        notes.append(f"no validation images: {fraction:.0%} of each class {HELD_OUT_BY_HASH}")
     stamps = (f"{found.name} {found.stamp}" for found in listing.files)
     return Source(
         classes=[f"{wnid} {words[wnid].split(',')[0].strip()}" if wnid in words else wnid for wnid in wnids],
@@ -114,6 +114,7 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
         fingerprint=fingerprint_of("imagenet", seed, *stamps),
         not_images=len(files) - len(records),
         notes=notes,
+        held_out="source" if held_out else "hash",
     )
 
 

@@ -106,6 +106,7 @@ def csv_list(path: Path, seed: int = 0) -> Source:
         records=hold_out(records, seed) if only_train else records,
         fingerprint=fingerprint_of("csv", seed, *stamps),
         notes=[*columns.notes, *([HELD_OUT_NOTE] if only_train else [])],
+        held_out="hash" if only_train else "source",
     )
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json, sha256_file
 from alexnet.data.decode import count_scans
-from alexnet.data.sources import SPLITS, Split
+from alexnet.data.sources import HELD_OUT_BY_HASH, SPLITS, Split
 
 VERSION = 1
 HEADER_BYTES = 128
@@ -41,6 +41,8 @@ UNFINISHED = ".unfinished"
 """Folder inside a packed directory that exists until its preparation is complete."""
 Array = TypeVar("Array", NDArray[Any], ArrayFile)
 
+ALL = "all"
+"""In place of a split: every image of every split."""
 AGAIN = "remove the folder and prepare it again"
 
 
@@ -159,11 +161,45 @@ class PackedSplit:
             ) from error
 
 
+@dataclass(frozen=True)
+class AllSplits:
+    """The images of several splits as one split, in their order."""
+
+    splits: Sequence[PackedSplit]
+    name: str = "all"
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        return np.concatenate([split.labels for split in self.splits])
+
+    @cached_property
+    def crc32_N(self) -> NDArray[np.uint32]:
+        return np.concatenate([split.crc32_N for split in self.splits])
+
+    @cached_property
+    def paths(self) -> list[str]:
+        return [path for split in self.splits for path in split.paths]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def read(self, index_B: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """As :meth:`PackedSplit.read`."""
+        end_S = np.cumsum([len(split) for split in self.splits])
+        split_B, images = np.searchsorted(end_S, index_B, side="right"), []
+        for s in np.unique(split_B).tolist():
+            start = end_S[s] - len(self.splits[s])
+            images.append(self.splits[s].read(index_B[split_B == s] - start))
+        image_BSSC = np.concatenate(images)
+        image_BSSC[np.argsort(split_B, kind="stable")] = image_BSSC.copy()
+        return image_BSSC
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """Some images of a split as a split, with labels of their own."""
 
-    split: PackedSplit
+    split: PackedSplit | AllSplits
     image_N: NDArray[np.int64]
     labels: NDArray[np.int64]
 
@@ -206,6 +242,13 @@ class PackedSet:
     meta: dict[str, Any]
     classes: list[str]
     splits: dict[str, PackedSplit]
+    source: str = ""
+    """What the user called it, where that is another than ``path``."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return printable(self.source or self.path)
 
     @property
     def size(self) -> int:
@@ -259,17 +302,27 @@ class PackedSet:
     def split(self, name: str) -> PackedSplit:
         """Raises :class:`DataError` naming the splits there are."""
         if name not in self.splits:
-            raise DataError(f"{printable(self.path)}: no split {printable(name)!r}; there is {', '.join(self.splits)}")
+            raise DataError(f"{self.where}: no split {printable(name)!r}; there is {', '.join(self.splits)}")
         return self.splits[name]
+
+    def images(self, split: str) -> PackedSplit | AllSplits:
+        """A split, or with ``all`` every image of every split."""
+        return AllSplits(tuple(self.splits.values())) if split == ALL else self.split(split)
 
     @property
     def held_out(self) -> str:
         """The split to validate on: ``val``, or ``test`` in sets that come with no other."""
         return "val" if "val" in self.splits else "test"
 
+    @property
+    def not_for_training(self) -> str:
+        """What is asked for by those who train nothing: the held-out split of a source that names its splits, else ``all``.
+        (To hold images out by a hash is a rule of training.)"""
+        return ALL if self.meta.get("held_out") == "hash" else self.held_out
+
     def _training_file(self, name: str) -> Path:
         if "train" not in self.splits:
-            raise DataError(f"{printable(self.path)}: no training images, so no {name}; it can only be evaluated on")
+            raise DataError(f"{self.where}: no training images, so no {name}; it can only be evaluated on")
         if name not in self.meta["files"]:
             raise DataError(f"{printable(self.path)}: {name} is not among the files in meta.json; {AGAIN}")
         return self.path / name
@@ -349,7 +402,10 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     meta = {"protocol": {}, "rejected": [], "notes": [], **meta}
     if fault := _meta_fault(meta):
         raise DataError(f"{printable(folder)}/meta.json: {fault}; {AGAIN}")
-    return meta
+    by_hash = any(
+        HELD_OUT_BY_HASH in str(note) for note in meta["notes"]
+    )  # how sets told it that did not say "held_out"
+    return {"held_out": "hash" if by_hash else "source", **meta}
 
 
 def _meta_fault(meta: dict[str, Any]) -> str:
@@ -375,6 +431,8 @@ def _meta_fault(meta: dict[str, Any]) -> str:
             return f"size or SHA-256 of {printable(name)[:40]} is missing"
     if not isinstance(meta.get("fingerprint"), str) or not isinstance(meta["protocol"], dict):
         return "its fingerprint or its protocol is missing"
+    if meta.get("held_out", "hash") not in ("hash", "source"):
+        return "it does not say who held images out"
     rejected, notes = meta["rejected"], meta["notes"]
     if not isinstance(notes, list) or not isinstance(rejected, list):
         return "its notes or its rejected files are no list"

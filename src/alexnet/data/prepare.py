@@ -99,6 +99,7 @@ def prepare(
     workers: int | None = None,
     seed: int = 0,
     max_bad: float | None = None,
+    training: bool = True,
     progress: Progress | None = None,
 ) -> PackedSet:
     """Decode ``source``, a path or the name of a set, into the folder ``packed``, and open it.
@@ -106,7 +107,8 @@ def prepare(
     ``size``: side of the stored squares; None for 256, or for the size at which an IDX or CIFAR set comes. ``store``:
     pixels, or JPEG records for sets beyond the disk. ``seed`` decides which images are held out where the source does
     not say. ``max_bad``: how many unreadable images to put up with, a count, or a fraction if below 1; None for 0.1 %
-    of all (at least 10) and 10 % of each class.
+    of all (at least 10) and 10 % of each class. Without ``training``, the set need not be one that can be learned from: it may
+    lack images of a class, or hold a single class.
 
     Interrupted, the same call goes on where it stopped; on a finished set of the same source it returns that. A folder begun
     by :func:`prepare_part` is joined. Raises :class:`DataError` for a source that cannot be used, :class:`UsageError` for
@@ -114,7 +116,7 @@ def prepare(
     """
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
     folder = Path(packed)
-    plan = _plan(listing, size, store, _parts_begun(folder))
+    plan = _plan(listing, size, store, _parts_begun(folder), training=training)
     with _reported(folder, plan), _finishing(folder, plan) as finished:
         if not finished and plan.parts == 1:
             hashes = _RunningHashes(folder, plan, _packed(folder))
@@ -176,6 +178,7 @@ def resolve(
     workers: int | None = None,
     seed: int = 0,
     max_bad: float | None = None,
+    training: bool = True,
     progress: Progress | None = None,
 ) -> PackedSet:
     """Open ``data``: a packed folder, or a named set or anything else that :func:`prepare` takes, prepared once into a
@@ -193,20 +196,22 @@ def resolve(
         return opened
     listing = find_source(data, data_root=data_root, cache=cache, seed=seed)
     label = "".join(c if c.isalnum() or c == "-" else "-" for c in path.name or "set")[:40]
-    name = f"{label}-{_plan(listing, size, 'pixels').fingerprint[:16]}"
+    name = f"{label}-{_plan(listing, size, 'pixels', training=training).fingerprint[:16]}"
     with suppress(AlexNetError):  # a cache that may not be written can be read
         if _is_finished(folder := cache_folder(cache) / name):
-            return prepare(listing, folder, size=size)
+            return replace(prepare(listing, folder, size=size, training=training), source=str(data))
     instead = f", or prepare it (alexnet prepare {printable(data)} PACKED) and name the packed folder"
-    return prepare(
+    packed = prepare(
         listing,
         writable_cache(f"what is prepared of {printable(data)}", cache, instead) / name,
         size=size,
         workers=workers,
         seed=seed,
         max_bad=max_bad,
+        training=training,
         progress=progress,
     )
+    return replace(packed, source=str(data))
 
 
 # --- the plan: everything that decides the result -------------------------------------------------------------------
@@ -241,11 +246,11 @@ class _Plan:
         return self.store == "pixels" and self.parts == 1
 
 
-def _plan(source: Source, size: int | None, store: Store, parts: int = 1) -> _Plan:
+def _plan(source: Source, size: int | None, store: Store, parts: int = 1, *, training: bool = True) -> _Plan:
     side = (source.size or SIZE) if size is None else size
     if not 1 <= side <= 4096:
         raise UsageError(f"size is {side}; the side of a packed image is 1 to 4096 pixels")
-    for fault in class_faults(source):
+    for fault in class_faults(source, training=training):
         raise DataError(f"{printable(fault.path)}: {fault.reason}")
     most, share = SHARD_BYTES // (side * side * source.channels), len(source.records) // (SHARDS * parts)
     shard_images = max(1, min(SHARD_IMAGES, most, share))
@@ -639,6 +644,7 @@ def _write_meta(
         },
         "rejected": [asdict(item) | {"class": source.classes[item.label]} for item in rejected],
         "notes": [*plan.notes, *odd_note],
+        "held_out": source.held_out,
         "plan": plan.fingerprint,
         "files": {
             name: {

@@ -26,6 +26,8 @@ from alexnet.data.decode import MAX_FILE_BYTES, file_stamp, read_image_file
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+HeldOut = Literal["hash", "source"]
+
 VAL_FRACTION = 0.2
 """Of each class, where a source does not say which images are held out."""
 
@@ -106,12 +108,19 @@ class Source:
     notes: Sequence[str] = ()
     """What people should know and nothing depends on."""
     faults: Sequence[Fault] = ()
-    """Why it cannot be used as it is: class folders without images."""
+    """Why it cannot be used as it is."""
+    empty: Sequence[Fault] = ()
+    """Class folders without images: why it cannot be learned from as it is."""
+    held_out: HeldOut = "source"
+    """Who decides which images are held out: the source, or, where it names no splits, a hash (:func:`hold_out`)."""
 
 
-def class_faults(source: Source) -> list[Fault]:
-    """The source's own faults, and classes that cannot be learned."""
-    faults = list(source.faults)
+def class_faults(source: Source, *, training: bool = True) -> list[Fault]:
+    """The source's own faults, and classes that cannot be learned; of what is not for ``training``, only the faults that
+    matter then too."""
+    if not training:
+        return list(source.faults)
+    faults = [*source.empty, *source.faults]
     if len(source.classes) < 2:
         faults.append(Fault(source.classes[0], "the only class; a classifier needs two or more"))
     labels = _labels_of_splits(source)
@@ -211,9 +220,8 @@ def hold_out(records: Sequence[Record], seed: int, fraction: float = VAL_FRACTIO
     return [replace(r, split="val") if r.split == "train" and r.name in held else r for r in records]
 
 
-HELD_OUT_NOTE = (
-    f"nothing but training images: {VAL_FRACTION:.0%} of each class held out as val, by a hash of seed and name"
-)
+HELD_OUT_BY_HASH = "held out as val, by a hash of seed and name"
+HELD_OUT_NOTE = f"nothing but training images: {VAL_FRACTION:.0%} of each class {HELD_OUT_BY_HASH}"
 
 
 def fingerprint_of(*parts: object) -> str:

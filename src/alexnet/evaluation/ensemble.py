@@ -10,28 +10,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from alexnet.core.errors import UsageError, printable
+from alexnet.evaluation.classes import places
 from alexnet.evaluation.probabilities import Probabilities
 
 
 def combine(members: Sequence[Probabilities], weights: Sequence[float] | None = None) -> Probabilities:
-    """The mean of the members' probabilities, with ``weights`` (normalized to sum 1) or equally. Members that did not
-    answer for the same images with the same labels and classes, in the same order, raise :class:`UsageError` naming the
-    first difference."""
+    """The mean of the members' probabilities, with ``weights`` (normalized to sum 1) or equally, of classes in the order of the
+    first member. Members that did not answer for the same images, in the same order, with the same labels, or that know
+    other classes, raise :class:`UsageError` naming the first difference."""
     if not members:
         raise UsageError("an ensemble needs at least one member")
     weights = [1.0] * len(members) if weights is None else list(weights)
     if len(weights) != len(members) or not all(0 <= w < math.inf for w in weights) or not 0 < sum(weights) < math.inf:
         raise UsageError(f"weights are {weights}; {len(members)} members need one each, none negative, not all zero")
     first = members[0]
+    members = [first, *(_in_order(member, first.classes, number) for number, member in enumerate(members[1:], start=2))]
     for number, member in enumerate(members[1:], start=2):
-        _require_same("class", first.classes, member.classes, number)
         _require_same("image", first.paths, member.paths, number)
-        _require_same("label", first.label_N.tolist(), member.label_N.tolist(), number)
+        _require_same("label", _names(first), _names(member), number)
 
     total_NK = np.full(first.log_probability_NK.shape, -np.inf)
     for weight, member in zip(weights, members, strict=True):
@@ -40,6 +42,30 @@ def combine(members: Sequence[Probabilities], weights: Sequence[float] | None = 
     return Probabilities(
         total_NK.astype(np.float32), first.label_N, first.paths, first.classes, _protocol(members, weights)
     )
+
+
+def _in_order(member: Probabilities, classes: Sequence[str], number: int) -> Probabilities:
+    """The answers of a member for classes in this order."""
+    if member.classes == tuple(classes):
+        return member
+    one, other = "the first member of the ensemble", f"member {number}"
+    for ours, theirs, who, whom in ((classes, member.classes, one, other), (member.classes, classes, other, one)):
+        if alone := np.flatnonzero(places(ours, theirs) < 0).tolist():
+            raise UsageError(
+                f"{who} knows the class {printable(ours[alone[0]])!r} and {whom} does not; all members must tell the same "
+                "classes apart"
+            )
+    place_K = places(classes, member.classes)
+    return replace(
+        member,
+        log_probability_NK=member.log_probability_NK[:, place_K],
+        label_N=np.argsort(place_K)[member.label_N],
+        classes=tuple(classes),
+    )
+
+
+def _names(member: Probabilities) -> list[str]:
+    return [member.classes[label] for label in member.label_N.tolist()]
 
 
 def _require_same(what: str, ours: Sequence[Any], theirs: Sequence[Any], number: int) -> None:

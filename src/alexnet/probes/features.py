@@ -226,7 +226,7 @@ def cached_features(
                 if not (folder / "meta.json").is_file():
                     extract(
                         predictor,
-                        packed.split(split),
+                        packed.images(split),
                         [layer],
                         folder,
                         classes=packed.classes,

@@ -21,6 +21,7 @@ from alexnet.core.intervals import wilson
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import image_size
 from alexnet.data.loader import batches
+from alexnet.data.packed import ALL
 from alexnet.data.sources import Source
 from alexnet.data.transforms import apply_crops, fit
 from alexnet.evaluation.error_rate import Split, mean_log_probability
@@ -114,7 +115,7 @@ def stored_properties(
 def original_sizes(source: Source, split: str, paths: Sequence[str]) -> dict[str, Floats]:
     """Width, height and aspect of the original files of these images, upright, (N,) each; from their headers alone. An image
     that the source does not hold: :class:`UsageError`; one that cannot be read: :class:`ImageError`."""
-    record_of = {record.name: record for record in source.records if record.split == split}
+    record_of = {record.name: record for record in source.records if split in (ALL, record.split)}
     if missing := [path for path in paths if path not in record_of]:
         raise UsageError(f"the source does not hold {len(missing)} of the {len(paths)} images")
     size_N2 = np.array([_size(path, record_of[path].read()) for path in paths], dtype=np.float64)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from alexnet.core.memory import peak_memory
 from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import write_json
 from alexnet.core.signals import StopRequest
-from alexnet.data.packed import PackedSet, is_packed
+from alexnet.data.packed import ALL, AllSplits, PackedSet, PackedSplit, is_packed, open_packed
 from alexnet.data.prepare import resolve
 from alexnet.data.sources import class_lines
 from alexnet.data.twins import warning_of
 from alexnet.distributed.collectives import any_of
 from alexnet.distributed.launch import number, on_first
 from alexnet.distributed.mesh import share_sizes
+from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.ensemble import combine
 from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
@@ -50,10 +52,11 @@ from alexnet.training.files import (
     require_openable,
     require_run,
     sole_trainer,
+    stored_config,
 )
 from alexnet.training.initial import Initial, transfer
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.trainer import checkpoint_bytes, network, require_possible, train
+from alexnet.training.trainer import checkpoint_bytes, network, require_possible, train, training_images
 
 TOLD = 5
 """Files left out, and notes on the data, that are named on stderr."""
@@ -224,8 +227,8 @@ def evaluate(
     *,
     split: str | None = None,
     views: str = "1",
+    views_seed: int = 0,
     weights: Sequence[float] | None = None,
-    seed: int = 0,
     precision: Precision = "float32",
     batch_size: int = 128,
     data_root: str | Path | None = None,
@@ -234,15 +237,17 @@ def evaluate(
     probabilities.
 
     ``models``: run directories, model folders, or ``.npz`` files of saved probabilities. ``data``: a packed directory,
-    anything that can be prepared, or a named set; by default what the run was trained with. ``split``: by default
-    ``val``, or ``test`` where there is no ``val``. ``seed`` is that of random views, and of held-out images where the
-    source names none. Raises :class:`UsageError` if model and data have other classes.
+    anything that can be prepared, or a named set; by default what the run was trained with. ``split``: ``train``, ``val``,
+    ``test`` or ``all``; by default what :func:`images_of` says. Classes are matched by name: one without images has n = 0.
+    Raises :class:`UsageError` for images of a class that a model does not know.
     """
     machine = machine or Machine(device=choose_device())
+    if split is None and len(models) > 1:
+        split = _split_of_all(models, data, data_root, quiet=machine.quiet)
     members = [
         load_probabilities(Path(model))
         if str(model).endswith(".npz")
-        else _answers(model, data, machine, split, parse_views(views, seed), seed, precision, batch_size, data_root)
+        else _answers(model, data, machine, split, parse_views(views, views_seed), precision, batch_size, data_root)
         for model in models
     ]
     return count(combine(members, weights) if len(members) > 1 else members[0])
@@ -254,34 +259,32 @@ def _answers(
     machine: Machine,
     split: str | None,
     views: Views,
-    seed: int,
     precision: Precision,
     batch_size: int,
     data_root: str | Path | None,
 ) -> Probabilities:
     predictor = load(model, machine.device, precision)
-    data, packed = data_of(model, predictor, data, seed=seed, data_root=data_root, quiet=machine.quiet)
-    if tuple(packed.classes) != predictor.classes:
-        ours, theirs = predictor.classes, packed.classes
-        raise UsageError(
-            f"{printable(model)} knows {len(ours)} classes ({printable(ours[0])}, ...), {printable(data)} has "
-            f"{len(theirs)} ({printable(theirs[0])}, ...); they must be the same, in order"
+    name, packed, images = images_of(model, predictor, data, split, data_root=data_root, quiet=machine.quiet)
+    known = by_name(images, packed.classes, predictor.classes, where=name, model=str(model))
+    seen = _seen_in_training(model, packed, images)
+    if seen:
+        say(
+            f"note: {printable(model)} was trained on {seen['seen_in_training']:,} of these {len(images):,} images: the error on "
+            "them is not that on new ones"
         )
-    name = split or packed.held_out
-    images = packed.split(name)
     with Bar(f"evaluate {printable(model)}", len(images), quiet=machine.quiet) as bar:
         evaluation = evaluate_split(
             predictor.model,
-            images,
+            known,
             predictor.preprocessing,
             predictor.mean,
-            classes=packed.classes,
+            classes=predictor.classes,
             views=views,
             batch_size=batch_size,
             device=machine.device,
             precision=precision,
             workers=machine.workers,
-            data=provenance(data, packed, name),
+            data=provenance(name, packed, images.name) | seen,
             keep_probabilities=True,
             progress=lambda done, _total: bar.update(done),
         )
@@ -289,34 +292,120 @@ def _answers(
     return evaluation.probabilities
 
 
+def _split_of_all(
+    models: Sequence[str | Path], data: str | None, data_root: str | Path | None, *, quiet: bool
+) -> str | None:
+    """The split that all members of an ensemble answer for: what one that was trained with this data held out; None if none
+    was."""
+    for model in models:
+        if (trained := _settings(model)) is not None:
+            _, packed = _opened(trained, data, trained["train"].get("size"), data_root, quiet=quiet, training=False)
+            if packed.fingerprint == trained["data"].get("fingerprint"):
+                return packed.held_out
+    return None
+
+
 def data_of(
     model: str | Path,
     predictor: Predictor,
     data: str | None = None,
     *,
-    seed: int = 0,
     data_root: str | Path | None = None,
     quiet: bool = False,
+    training: bool = True,
 ) -> tuple[str, PackedSet]:
     """The name of ``data``, by default what the run ``model`` was trained with, and its images at the size that the network
-    takes, prepared into the cache first if need be. A model folder does not know its data: :class:`UsageError`."""
-    size: int | None = predictor.preprocessing.resize
-    if (Path(model) / "model").is_dir():
-        trained = read_settings(Path(model))
-        size = trained["train"].get("size")
-        data = data or trained["data"]["path"]
-    if data is None:
+    takes, prepared into the cache first if need be. A model folder does not know its data: :class:`UsageError`. Without
+    ``training`` it need not be data that can be learned from."""
+    trained = _settings(model)
+    if data is None and trained is None:
         raise UsageError(f"{printable(model)}: a model folder does not say what it was trained on; add --data")
-    if is_packed(Path(data)):
+    size = predictor.preprocessing.resize if trained is None else trained["train"].get("size")
+    return _opened(trained, data, size, data_root, quiet=quiet, training=training)
+
+
+def images_of(
+    model: str | Path,
+    predictor: Predictor,
+    data: str | None = None,
+    split: str | None = None,
+    *,
+    data_root: str | Path | None = None,
+    quiet: bool = False,
+) -> tuple[str, PackedSet, PackedSplit | AllSplits]:
+    """What :func:`data_of` gives, and the images of it that a model is asked about. By default: of the data of the run, known
+    by its content, the images that the run held out; of other data the split ``val`` or ``test`` if it names its splits, or
+    else all its images."""
+    name, packed = data_of(model, predictor, data, data_root=data_root, quiet=quiet, training=False)
+    trained = _settings(model)
+    own = trained is not None and packed.fingerprint == trained["data"].get("fingerprint")
+    chosen = split or (packed.held_out if own else packed.not_for_training)
+    if chosen != ALL and chosen not in packed.splits:
+        raise UsageError(
+            f"{printable(name)}: no split {printable(chosen)!r}; there is {', '.join(packed.splits)}. "
+            "`--split all` takes every image"
+        )
+    return name, packed, packed.images(chosen)
+
+
+def _settings(model: str | Path) -> dict[str, Any] | None:
+    """config.json of a run; None of a model folder."""
+    return read_settings(Path(model)) if (Path(model) / "model").is_dir() else None
+
+
+def _opened(
+    trained: dict[str, Any] | None,
+    data: str | None,
+    size: int | None,
+    data_root: str | Path | None,
+    *,
+    quiet: bool,
+    training: bool,
+) -> tuple[str, PackedSet]:
+    """``data``, or that of a run, and how the user called it."""
+    where, called = data, data
+    if where is None:
+        assert trained is not None
+        where, called = trained["data"]["path"], trained["train"].get("data")
+        if not is_packed(Path(where)) and called is not None:  # the cache was emptied
+            where = called
+    if is_packed(Path(where)):
         size = None  # as it is; what is not of the network's size is resized on the way
-    with _preparation(data, quiet) as progress:
-        return data, resolve(data, data_root=data_root, size=size, seed=seed, progress=progress)
+    with _preparation(str(called or where), quiet) as progress:
+        packed = resolve(where, data_root=data_root, size=size, training=training, progress=progress)
+    if (
+        data is None
+        and trained is not None
+        and packed.fingerprint != trained["data"].get("fingerprint", packed.fingerprint)
+    ):
+        raise UsageError(
+            f"{printable(where)} is no longer what the run was trained with; name it with --data to use it as it is now"
+        )
+    packed = replace(packed, source=str(called or where))
+    return packed.source, packed
+
+
+def _seen_in_training(model: str | Path, packed: PackedSet, images: PackedSplit | AllSplits) -> dict[str, int]:
+    """How many of the images the run has learned from, known by their pixels, if any; nothing where that cannot be told, or
+    was asked for by the name ``train``."""
+    trained = _settings(model)
+    if trained is None or images.name == "train" or not is_packed(Path(trained["data"]["path"])):
+        return {}
+    own, config = open_packed(trained["data"]["path"]), stored_config(Path(model))
+    if (own.size, own.channels, own.meta["store"]) != (packed.size, packed.channels, packed.meta["store"]):
+        return {}
+    learned_N = own.split("train").crc32_N
+    if config is not None:
+        learned_N = learned_N[training_images(len(learned_N), config)]
+    seen = int(np.isin(images.crc32_N, learned_N).sum())
+    by_chance = len(images) * len(learned_N) / 2**32  # of checksums of 32 bits
+    return {"seen_in_training": seen} if seen > 10 * by_chance else {}
 
 
 def provenance(name: str, packed: PackedSet, split: str) -> dict[str, Any]:
     """Where the images of a result come from, for its protocol."""
     stored = {"stored": packed.meta["protocol"], "fingerprint": packed.fingerprint}
-    return {"data": Path(name).name, "split": split, **stored}
+    return {"data": Path(name).name or name, "split": split, **stored}
 
 
 def result_name(views: str) -> str:

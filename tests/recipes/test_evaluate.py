@@ -1,0 +1,189 @@
+"""Which images a trained model is asked about, and how its classes are matched with theirs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alexnet.cli import main
+from alexnet.core.device import Machine
+from alexnet.core.errors import UsageError
+from alexnet.data.packed import AllSplits, open_packed, seal
+from alexnet.data.prepare import prepare
+from alexnet.recipes.run import evaluate, run
+from shared import tiny_training
+
+QUIET = Machine(device=torch.device("cpu"), quiet=True)
+COLORS = {"blue": 2, "green": 1, "red": 0}
+
+
+def photographs(root: Path, count: dict[str, int], seed: int = 0) -> Path:
+    """So many images of each class, told apart by color."""
+    random = np.random.default_rng(seed)
+    for name, num in count.items():
+        (root / name).mkdir(parents=True)
+        for i in range(num):
+            pixels = random.integers(0, 120, (36, 40, 3), dtype=np.uint8)
+            if (channel := COLORS.get(name.rpartition("/")[2])) is not None:
+                pixels[..., channel] += 100
+            Image.fromarray(pixels).save(root / name / f"{i}.png", compress_level=0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """``photos`` without splits, and ``run``, trained on them with ten of each class held out."""
+    place = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALEXNET_CACHE", str(place / "cache"))
+        patch.chdir(place)
+        photographs(place / "photos", dict.fromkeys(COLORS, 10))
+        run(tiny_training("photos", epochs=1, batch_size=8, views=("1",)), place / "run", QUIET, report=False)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def here(place, monkeypatch):
+    monkeypatch.setenv("ALEXNET_CACHE", str(place / "cache"))
+    monkeypatch.chdir(place)
+
+
+def code_of(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as exit:
+        main(list(arguments))
+    return exit.value.code
+
+
+def told(capsys, *arguments: str) -> dict:
+    assert code_of(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_run_is_asked_about_what_it_held_out_and_no_seed_changes_that(place):
+    own = evaluate(["run"], machine=QUIET)
+    assert (own.n, own.protocol["split"], own.protocol["data"]) == (6, "val", "photos")
+    named = evaluate(["run"], "./photos", QUIET, views="random:1", views_seed=1)
+    assert sorted(named.probabilities.paths) == sorted(own.probabilities.paths)
+    assert "seen_in_training" not in named.protocol
+
+
+def test_one_flag_is_no_seed_of_two_things(place, capsys):
+    assert code_of("evaluate", "run", "--seed", "1") == 2
+    assert "--views-seed" in capsys.readouterr().err
+
+
+def test_images_that_the_run_has_learned_from_are_told_by_their_pixels(place, tmp_path, capsys):
+    other = prepare("photos", tmp_path / "other", size=36, workers=1, seed=1)  # another fifth is held out
+    evaluation = evaluate(["run"], str(other.path), QUIET)
+    learned = set(open_packed_of("run").split("train").paths)
+    assert evaluation.n == 30  # the source names no splits
+    assert evaluation.protocol["seen_in_training"] == 24 == len(learned)
+    assert "run was trained on 24 of these 30 images" in capsys.readouterr().err
+    val = evaluate(["run"], str(other.path), QUIET, split="val")
+    assert val.protocol["seen_in_training"] == len(learned & set(other.split("val").paths)) > 0
+
+
+def open_packed_of(run: str):
+    return open_packed(json.loads(Path(run, "config.json").read_text())["data"]["path"])
+
+
+def test_of_a_folder_that_names_no_splits_every_image_counts(place, capsys):
+    photographs(place / "unseen", dict.fromkeys(COLORS, 5), seed=1)
+    result = told(capsys, "evaluate", "run", "--data", "./unseen")
+    assert (result["n"], result["protocol"]["split"]) == (15, "all")
+    assert told(capsys, "features", "run", "--data", "./unseen", "--out", "vectors")["n"] == 15
+    assert told(capsys, "probe", "inputs", "run", "--data", "./unseen", "--out", "looked", "--shifted", "0")["n"] == 15
+    assert told(capsys, "evaluate", "run", "--data", "./unseen", "--split", "val")["n"] == 3
+    assert code_of("evaluate", "run", "--data", "./unseen") == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "all 15 images of ./unseen"
+
+
+def test_one_image_of_each_class_and_one_class_alone_can_be_evaluated(place):
+    photographs(place / "few", dict.fromkeys(COLORS, 1), seed=2)
+    assert evaluate(["run"], "few", QUIET).n == 3
+    photographs(place / "only", {"green": 4}, seed=3)
+    assert [c.n for c in evaluate(["run"], "only", QUIET).classes] == [0, 4, 0]
+
+
+def test_a_source_that_names_its_splits_is_asked_for_them(place, capsys):
+    photographs(place / "split", {"train/blue": 3, "train/red": 3, "val/blue": 2, "val/red": 1}, seed=4)
+    assert evaluate(["run"], "split", QUIET).n == 3
+    everything = evaluate(["run"], "split", QUIET, split="all")
+    assert [c.n for c in everything.classes] == [5, 0, 4]
+    assert code_of("evaluate", "run", "--data", "./split", "--split", "test") == 2
+    message = capsys.readouterr().err
+    assert "./split: no split 'test'; there is train, val" in message
+    assert "--split all" in message
+    assert "cache" not in message
+
+
+def test_classes_are_matched_by_name(place):
+    photographs(place / "trip", {"test/red": 5, "test/green": 3}, seed=5)
+    (place / "trip" / "test" / "blue").mkdir()
+    without = evaluate(["run"], "trip", QUIET).classes
+    assert [(c.name, c.n) for c in without] == [("blue", 0), ("green", 3), ("red", 5)]
+    (place / "trip" / "test" / "blue").rmdir()
+    assert evaluate(["run"], "trip", QUIET).classes == without
+    photographs(place / "trip", {"test/blue": 2}, seed=5)  # now green and red are classes 1 and 2 of the data too
+    assert evaluate(["run"], "trip", QUIET).classes[1:] == without[1:]
+
+
+def test_a_class_that_the_model_does_not_know_is_named(place):
+    photographs(place / "more", {"green": 2, "violet": 3}, seed=7)
+    with pytest.raises(
+        UsageError, match="more holds 3 images of violet, which run does not know: it tells blue, green, red"
+    ):
+        evaluate(["run"], "more", QUIET)
+
+
+def test_an_ensemble_answers_for_what_one_of_it_held_out(place, tmp_path):
+    shutil.copytree("run/model", tmp_path / "model")
+    both = evaluate([tmp_path / "model", "run"], "photos", QUIET)
+    assert both.n == 6
+    assert both.top1_errors == evaluate(["run"], machine=QUIET).top1_errors
+
+
+def test_the_data_of_a_run_is_found_again_when_the_cache_was_emptied(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "new"))
+    shutil.copytree("run", tmp_path / "run")
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    settings["data"]["path"] = str(tmp_path / "gone")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
+    assert evaluate([tmp_path / "run"], machine=QUIET).n == 6
+    settings["train"]["data"] = str(photographs(tmp_path / "others", dict.fromkeys(COLORS, 5), seed=8))
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UsageError, match="no longer what the run was trained with"):
+        evaluate([tmp_path / "run"], machine=QUIET)
+
+
+def test_all_splits_are_one_after_the_other(tiny_set):
+    everything = tiny_set.images("all")
+    assert isinstance(everything, AllSplits)
+    train, val = tiny_set.split("train"), tiny_set.split("val")
+    assert everything.paths == [*train.paths, *val.paths]
+    index_B = np.array([0, len(train), len(train) + 2, 3, len(train) - 1])
+    expected = np.concatenate(
+        [train.read(np.array([0])), val.read(np.array([0, 2])), train.read(np.array([3, len(train) - 1]))]
+    )
+    np.testing.assert_array_equal(everything.read(index_B), expected)
+    np.testing.assert_array_equal(
+        everything.labels[index_B], [*train.labels[[0]], *val.labels[[0, 2]], *train.labels[[3, -1]]]
+    )
+
+
+def test_a_set_says_who_held_images_out_and_an_older_one_is_known_by_its_note(place, tiny_set, tmp_path):
+    own = open_packed_of("run")
+    assert own.meta["held_out"] == "hash"
+    assert tiny_set.meta["held_out"] == "source"
+    shutil.copytree(own.path, tmp_path / "older")
+    meta = json.loads((tmp_path / "older" / "meta.json").read_text())
+    del meta["held_out"], meta["sha256"]
+    (tmp_path / "older" / "meta.json").write_text(json.dumps(seal(meta)))
+    assert open_packed(tmp_path / "older").not_for_training == "all"
