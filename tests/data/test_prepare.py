@@ -9,6 +9,7 @@ import random
 import resource
 import shutil
 import signal
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -323,7 +324,9 @@ def test_a_set_that_does_not_say_what_it_was_made_from_is_another(image_folder_o
     source = image_folder_of(COUNTS)
     folder = prepare(source, tmp_path / "packed", size=12, workers=1).path
     meta = json.loads((folder / "meta.json").read_text())
-    (folder / "meta.json").write_text(json.dumps(seal({k: v for k, v in meta.items() if k not in ("plan", "sha256")})))
+    (folder / "meta.json").write_text(
+        json.dumps(seal({k: v for k, v in meta.items() if k not in ("plan", "source", "sha256")}))
+    )
     with pytest.raises(UsageError, match="prepared from another source"):
         prepare(source, folder, size=12, workers=1)
 
@@ -412,7 +415,7 @@ def test_resolve_takes_a_csv_list(image_folder_of: MakeFolder, tmp_path: Path):
     [
         ("no-such-set", "no-such-set: no such file, folder or named set; the sets are shapes, digits"),
         ("imagenette", r"imagenette: not found in .* \(looked for photos/imagenette-224.tar.*get it from https://"),
-        ("README.md", r"README.md: not a folder, \.tar, \.csv or IDX file"),
+        ("README.md", r"README.md: not a folder, \.tar, \.csv.* or IDX file"),
         ("nul\0byte", r"nul\\x00byte: no such file"),
     ],
 )
@@ -470,3 +473,87 @@ def test_a_cache_that_may_only_be_read_gives_what_it_holds_and_names_the_remedy_
         AlexNetError, match=rf"prepared of {source} .* set ALEXNET_CACHE .* \(alexnet prepare {source} PACKED\)"
     ):
         resolve(source, cache=tmp_path / "cache", size=8)
+
+
+@pytest.fixture
+def photos(image_folder_of: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose set is in the cache; to decode anything again is an error until :func:`changed`."""
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    source = image_folder_of({"photos/cat": 6, "photos/dog": 6}, "parent") / "photos"
+    resolve(source, size=16, workers=1)
+    monkeypatch.setattr(shards, "load_image", lambda *_: pytest.fail("an image was decoded again"))
+    return source
+
+
+def touched(photos: Path) -> Path:
+    os.utime(photos / "cat" / "000.png", ns=(1, 1))
+    return photos
+
+
+def copied(photos: Path) -> Path:
+    return Path(shutil.copytree(photos, photos.parent / "elsewhere" / "bilder", copy_function=shutil.copyfile))
+
+
+def renamed(photos: Path) -> Path:
+    parent = photos.parent.rename(photos.parent.with_name("renamed"))
+    return (parent / "photos").rename(parent / "pictures")
+
+
+def linked(photos: Path) -> Path:
+    (photos.parent / "link").symlink_to(photos)
+    return photos.parent / "link"
+
+
+def in_a_tar(photos: Path) -> Path:
+    with tarfile.open(photos.with_suffix(".tar"), "w") as tar:
+        tar.add(photos, "wrapped")
+    return photos.with_suffix(".tar")
+
+
+def listed(photos: Path) -> Path:
+    (photos / "list.csv").write_text(
+        "".join(f"{f.relative_to(photos)},{f.parent.name}\n" for f in sorted(photos.rglob("*.png")))
+    )
+    return photos / "list.csv"
+
+
+@pytest.mark.parametrize("other", [touched, copied, renamed, linked, in_a_tar, listed])
+def test_the_same_images_under_another_name_are_not_prepared_again(photos: Path, other: Callable[[Path], Path]):
+    first = resolve(photos, size=16)
+    source = other(photos)
+    for _ in range(2):  # found by contents, then by times
+        assert resolve(source, size=16, workers=1).path == first.path
+    assert (first.path / ".used.json").is_file()
+
+
+def test_other_bytes_of_the_same_name_size_and_time_are_prepared(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    first, file = resolve(photos, size=16), photos / "cat" / "001.png"
+    monkeypatch.undo()
+    monkeypatch.setenv("ALEXNET_CACHE", str(first.path.parent))
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[-20] ^= 1  # inside the pixels: now it cannot be read
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = resolve(photos, size=16, workers=1, max_bad=1)
+    assert second.path != first.path
+    assert [fault["path"] for fault in second.meta["rejected"]] == ["cat/001.png"]
+    assert resolve(photos, size=16).path == second.path
+
+
+def test_another_decoder_prepares_the_same_images_again(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    first, original = resolve(photos, size=16), preparing.decoder_versions()
+    monkeypatch.undo()
+    monkeypatch.setenv("ALEXNET_CACHE", str(first.path.parent))
+    monkeypatch.setattr(preparing, "decoder_versions", lambda: original | {"pillow": "0.1"})
+    assert resolve(photos, size=16, workers=1).path != first.path
+
+
+def test_a_packed_folder_knows_its_source_after_it_was_touched(image_folder_of: MakeFolder, tmp_path: Path):
+    source = image_folder_of({"train/cat": 3, "train/dog": 3, "val/cat": 1, "val/dog": 1})
+    packed = prepare(source, tmp_path / "packed", size=16, workers=1)
+    for file in source.rglob("*.png"):
+        os.utime(file)
+    assert prepare(source, tmp_path / "packed", size=16, workers=1).fingerprint == packed.fingerprint
+    (source / "train/cat/000.png").write_bytes((source / "train/cat/001.png").read_bytes())
+    with pytest.raises(UsageError, match="another source or with other settings, or the source has changed since"):
+        prepare(source, tmp_path / "packed", size=16, workers=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -172,11 +173,14 @@ class ArrayFile:
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor to read a regular file; pipes and devices are :class:`OSError`."""
+    """A descriptor to read a regular file; pipes and devices are :class:`OSError`. It shares a lock, by which whoever wants to
+    remove the file sees that it is in use."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with suppress(OSError):  # some file systems have no locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return descriptor
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from alexnet.core.device import usable_cores
 from alexnet.core.errors import AlexNetError, ImageError
 from alexnet.core.runs import cache_folder, read_array, read_file, writable_cache, write_atomic
+from alexnet.data.decode import file_stamp
 
 if TYPE_CHECKING:
     from alexnet.data.sources import Record
@@ -87,8 +88,8 @@ def same_bytes(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _keys(records: Sequence[Record]) -> NDArray[np.uint64]:
-    """What a CRC-32 is remembered by; 0 for what is not to be remembered: images in memory, and files that are gone or have
-    just changed."""
+    """What a CRC-32 is remembered by; 0 for what is not to be remembered: images in memory, and files that are gone, have
+    just changed, or have changed since they were listed."""
     settled = time.time_ns() - SETTLED_NS
     statuses: dict[str, str] = {}
     key_N = np.zeros(len(records), np.uint64)
@@ -99,7 +100,7 @@ def _keys(records: Sequence[Record]) -> NDArray[np.uint64]:
             statuses[record.file] = ""
             with suppress(OSError, ValueError):
                 status = os.stat(record.file)  # noqa: PTH116  # of a million files
-                if status.st_ctime_ns < settled:
+                if status.st_ctime_ns < settled and record.stamp in ("", file_stamp(status)):
                     times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
                     statuses[record.file] = f"{os.path.abspath(record.file)}\0{times}"  # noqa: PTH100
         if status_of := statuses[record.file]:

@@ -21,9 +21,10 @@ import json
 import math
 import os
 import shutil
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -46,6 +47,8 @@ from alexnet.core.runs import (
 )
 from alexnet.core.share import Share, listed, locked, unfinished
 from alexnet.data import pixels
+from alexnet.data.cache import USED, contents_of, find_set, note_use, same_contents, shape_of
+from alexnet.data.contents import remember
 from alexnet.data.named import find_source
 from alexnet.data.packed import (
     AGAIN,
@@ -185,25 +188,36 @@ def resolve(
     cache.
 
     Named sets are looked for in ``data_root``, ``$ALEXNET_DATA`` or ``./data``. The cache is ``cache``,
-    ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``; its entries are named after the names, sizes and times of the source's
-    files.
+    ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``. A set in it is found by the names, sizes and times of the source's files or,
+    where these are new, by their contents: a copy, a folder of another name, or a tar of it is not prepared again.
     """
     path = Path(data)
     if is_packed(path):
         opened = open_packed(path)
         if size is not None and opened.size != size:
             raise UsageError(f"{printable(path)}: packed at {opened.size} pixels, but {size} are asked for")
+        if (path / USED).exists():
+            note_use(path)
         return opened
+    began = time.time_ns()
     listing = find_source(data, data_root=data_root, cache=cache, seed=seed)
-    label = "".join(c if c.isalnum() or c == "-" else "-" for c in path.name or "set")[:40]
-    name = f"{label}-{_plan(listing, size, 'pixels', training=training).fingerprint[:16]}"
-    with suppress(AlexNetError):  # a cache that may not be written can be read
-        if _is_finished(folder := cache_folder(cache) / name):
-            return replace(prepare(listing, folder, size=size, training=training), source=str(data))
+    plan = _plan(listing, size, "pixels", training=training)
+    try:  # a cache that may not be written can be read
+        found = find_set(cache_folder(cache), plan.fingerprint, plan.shape, plan.records, progress)
+    except AlexNetError:
+        found = None
+    if found is not None:
+        note_use(found, _place(data, listing))
+        return replace(open_packed(found), source=str(data))
     instead = f", or prepare it (alexnet prepare {printable(data)} PACKED) and name the packed folder"
+    parent = writable_cache(f"what is prepared of {printable(data)}", cache, instead)
+    label = "".join(c if c.isalnum() or c == "-" else "-" for c in path.name or "set")[:40]
+    name = f"{label}-{plan.fingerprint[:16]}"
+    if _is_finished(parent / name):  # of other contents, though of the same names, sizes and times, or damaged
+        name = f"{name}-{began}"
     packed = prepare(
         listing,
-        writable_cache(f"what is prepared of {printable(data)}", cache, instead) / name,
+        parent / name,
         size=size,
         workers=workers,
         seed=seed,
@@ -211,7 +225,16 @@ def resolve(
         training=training,
         progress=progress,
     )
+    note_use(packed.path, _place(data, listing), began)
     return replace(packed, source=str(data))
+
+
+def _place(data: str | Path, listing: Source) -> str | Path | None:
+    """Where a source is, by which the cache knows whether it is still there; a set that is built in has no place."""
+    if Path(data).exists():
+        return data
+    files = [record.file for record in listing.records[:1] if record.file]
+    return files[0] if files else None
 
 
 # --- the plan: everything that decides the result -------------------------------------------------------------------
@@ -235,6 +258,16 @@ class _Plan:
         for shard in self.shards:
             splits.setdefault(shard.split, []).extend(shard.records)
         return splits
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for shard in self.shards for record in shard.records]
+
+    @cached_property
+    def shape(self) -> str:
+        """A fingerprint without the times of files and without their bytes."""
+        kind = json.dumps([VERSION, self.protocol, self.source.held_out])
+        return shape_of(kind, self.source.classes, self.records)
 
     @property
     def image_bytes(self) -> int:
@@ -265,14 +298,17 @@ def _plan(source: Source, size: int | None, store: Store, parts: int = 1, *, tra
         "resize": "short side to size, long side in proportion, rounded down",
         "resampling": "Pillow bilinear, antialiased",
         "crop": "center square, offsets rounded down",
-        "decoder": {
-            "pillow": PIL.__version__,
-            **{name: features.version(name) for name in ("libjpeg_turbo", "zlib", "webp", "libtiff")},
-        },
+        "decoder": decoder_versions(),
     }
     names = (f"{record.split} {record.label} {record.name}" for record in source.records)
     fingerprint = fingerprint_of(VERSION, json.dumps(protocol), *source.classes, source.fingerprint, *names)
     return _Plan(source, side, store, parts, protocol, shards, [*source.notes, *class_notes(source)], fingerprint)
+
+
+def decoder_versions() -> dict[str, Any]:
+    """Of the libraries that decide the pixels of a set."""
+    libraries = ("libjpeg_turbo", "zlib", "webp", "libtiff")
+    return {"pillow": PIL.__version__, **{name: features.version(name) for name in libraries}}
 
 
 # --- states of the packed folder ------------------------------------------------------------------------------------
@@ -363,7 +399,7 @@ def _make_files(folder: Path, plan: _Plan) -> None:
 
 def _finished(folder: Path, plan: _Plan) -> PackedSet:
     packed = open_packed(folder)
-    if packed.meta.get("plan") != plan.fingerprint:
+    if packed.meta.get("plan") != plan.fingerprint and not same_contents(packed.meta, plan.shape, plan.records):
         raise UsageError(
             f"{printable(folder)}: holds a set prepared from another source or with other settings, or the source has changed "
             "since; choose another folder, or remove this one"
@@ -502,7 +538,14 @@ def _finish(folder: Path, plan: _Plan, max_bad: float | None, digests: Mapping[s
     if "train" in counts:
         _save_statistics(folder, counts["train"]["images"], sum_SSC, product_CC)
     known = {} if rejected else digests  # holes that were closed changed the files
-    _write_meta(folder, plan, counts, rejected, [remark for journal in journals for remark in journal.odd], known)
+    source: dict[str, str] = {}
+    if all(len(journal.source_N) for journal in journals):  # else a part is of an earlier version
+        source_N = np.concatenate([journal.source_N for journal in journals])
+        source = {"shape": plan.shape, "contents": contents_of(source_N.tolist())}
+        remember(plan.records, source_N)
+    _write_meta(
+        folder, plan, counts, rejected, [remark for journal in journals for remark in journal.odd], source, known
+    )
 
 
 def _refuse_too_many(folder: Path, plan: _Plan, rejected: list[Rejected], max_bad: float | None) -> None:
@@ -621,6 +664,7 @@ def _write_meta(
     counts: dict[str, Any],
     rejected: list[Rejected],
     odd: list[str],
+    contents: Mapping[str, str],
     digests: Mapping[str, str],
 ) -> None:
     source = plan.source
@@ -646,6 +690,7 @@ def _write_meta(
         "notes": [*plan.notes, *odd_note],
         "held_out": source.held_out,
         "plan": plan.fingerprint,
+        **({"source": dict(contents)} if contents else {}),
         "files": {
             name: {
                 "bytes": (folder / name).stat().st_size,

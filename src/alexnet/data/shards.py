@@ -20,6 +20,7 @@ from PIL import Image
 
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.runs import write_atomic
+from alexnet.data.contents import UNREADABLE, crc32_of
 from alexnet.data.decode import SUFFIXES, decode_image
 from alexnet.data.packed import HEADER_BYTES, UNFINISHED, decode_record
 from alexnet.data.pixels import color_moments, resize_and_crop
@@ -65,6 +66,8 @@ class Journal:
     """Sum of the good images of a training shard; else empty, like the next."""
     product_CC: NDArray[np.uint64]
     """Sums over their pixels of the products of two channels."""
+    source_N: NDArray[np.int64]
+    """CRC-32 of the bytes that were decoded, ``UNREADABLE`` if there were none; empty in journals of an earlier version."""
     rejected: list[Rejected]
     odd: list[str]
 
@@ -76,11 +79,14 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, in_place: b
     image_NSSC = np.zeros((n, size, size, channels), dtype=np.uint8)
     good_N = np.zeros(n, dtype=bool)
     crc32_N = np.zeros(n, dtype=np.uint32)
+    source_N = np.full(n, UNREADABLE)
     jpegs: list[bytes] = [b""] * n
     rejected, odd = [], []
     for i, record in enumerate(shard.records):
         try:
-            image_SSC, remarks = load_image(record, size, channels)
+            data = record.read()
+            source_N[i] = crc32_of(data)
+            image_SSC, remarks = load_image(record, data, size, channels)
         except ImageError as error:
             rejected.append(Rejected(record.name, shard.split, record.label, error.reason, error.detail))
             continue
@@ -104,6 +110,7 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, in_place: b
         "length_N": np.array([len(jpeg) for jpeg in jpegs], dtype=np.int64),
         "sum_SSC": sum_SSC,
         "product_CC": product_CC,
+        "source_N": source_N,
         "report": np.array(json.dumps({"rejected": [asdict(item) for item in rejected], "odd": odd})),
     }
     write_atomic(journal_path(folder, shard), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
@@ -118,10 +125,11 @@ def write_pixels(folder: Path, shard: Shard, image_bytes: int, content: bytes | 
         os.fsync(file.fileno())
 
 
-def load_image(record: Record, size: int, channels: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """The pixels to be stored of one image, (size, size, channels), and what is odd about its file.
+def load_image(
+    record: Record, data: bytes | NDArray[np.uint8], size: int, channels: int
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """The pixels to be stored of what was read of one image, (size, size, channels), and what is odd about its file.
     Raises :class:`ImageError`."""
-    data = record.read()
     if not isinstance(data, bytes) and data.shape == (size, size, channels):
         return data, []
     image, odd = decode(record, data)
@@ -163,6 +171,7 @@ def read_journal(folder: Path, shard: Shard) -> Journal:
         with np.load(path, allow_pickle=False) as arrays:
             report = json.loads(str(arrays["report"]))
             numbers: dict[str, Any] = {name: arrays[name] for name in arrays.files if name != "report"}
+            numbers.setdefault("source_N", np.zeros(0, np.int64))
             return Journal(**numbers, rejected=[Rejected(**item) for item in report["rejected"]], odd=report["odd"])
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{printable(path)}: damaged; remove it and prepare again") from error

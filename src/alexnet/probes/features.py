@@ -22,7 +22,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -235,6 +235,8 @@ def cached_features(
                         progress=progress,
                     )
         found[layer] = open_features(folder)
+        with suppress(OSError):  # a cache that may only be read
+            os.utime(folder)  # when it was last used
     return found
 
 
