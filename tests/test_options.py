@@ -97,6 +97,10 @@ def test_a_network_of_another_kind_has_its_name_and_reads_what_the_recipe_makes(
     config = trained("modern", "--model.kind", "lenet", "--model.activation", "tanh")
     assert config.model == LeNetConfig(input_size=224, in_channels=3, activation="tanh")
     assert config.network == "lenet"
+    config = trained(
+        "modern", "--model", "lenet", "--preprocessing.crop=64", "--preprocessing.channel-mean", "1", "2", "3"
+    )
+    assert (config.model.input_size, config.preprocessing.crop) == (64, 64)
     assert trained("cifar10", "--model", "cifar-conv").model == CifarConvConfig(input_size=24)
     config = trained("lenet", "--model:alexnet", "--model.in-channels=1")  # 28 pixels are too few for its kernels
     assert (config.network, config.model) == ("alexnet_2012", model_config("alexnet_2012", in_channels=1))

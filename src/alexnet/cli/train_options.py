@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from alexnet.cli.options import choose_kinds, given
+from alexnet.cli.options import choose_kinds, given, value_of
 from alexnet.core.errors import UsageError
 from alexnet.models import list_models, model_config
 from alexnet.models.alexnet import AlexNetConfig
@@ -36,14 +36,17 @@ DECIDED = {"model.num_classes": "the network gets one output for each class of t
 
 def with_kinds(base: TrainConfig, arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]:
     """The configuration of a recipe with the kinds that the arguments choose. A network of another kind has its own
-    defaults, and reads the input that the recipe makes, if it can."""
+    defaults, and reads the input that the preprocessing makes, if it can."""
     config, arguments = choose_kinds(base, arguments)
     if type(config.model) is not type(base.model):
         network = next(name for name in list_models() if model_config(name) == config.model)
         config = replace(config, network=network)
-        with contextlib.suppress(UsageError):  # too few pixels for its defaults, which other arguments may change
-            made = config.preprocessing
-            config = replace(config, model=model_config(network, input_size=made.crop, in_channels=made.channels))
+        with contextlib.suppress(
+            UsageError, ValueError
+        ):  # too few pixels for its defaults; no number, which is refused later
+            crop = int(value_of(arguments, "preprocessing.crop") or config.preprocessing.crop)
+            channels = int(value_of(arguments, "preprocessing.channels") or config.preprocessing.channels)
+            config = replace(config, model=model_config(network, input_size=crop, in_channels=channels))
     return config, arguments
 
 
