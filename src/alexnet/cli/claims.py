@@ -36,7 +36,7 @@ examples:
 
 WIDTH = 100
 WORD_WIDTH = 19
-"""Of "not a fair test yet"."""
+"""Columns of the longest verdict, "not a fair test yet"."""
 STYLES = {
     "confirmed": "green",
     "contradicted": "red",

@@ -43,7 +43,7 @@ class FeaturesOptions(DeviceOptions):
 
     alexnet features runs/mine --data photos/ --layers fc6 fc7 --out features/
 
-    alexnet features runs/mine --data photos/ --layers fc6 fc7 --out features/ --part 2/4
+    alexnet features runs/mine --layers fc6 fc7 --out features/ --part 2/4
     """
 
     model: Word
@@ -58,10 +58,11 @@ class FeaturesOptions(DeviceOptions):
     """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
     where it names no splits."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Of the files; float16 takes half the room."""
+    """Number format of the files; float16 takes half the room."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic."""
+    """Number format to compute in."""
     batch_size: int = 128
+    """Images that are computed together."""
     part: str | None = None
     """I/N: every N-th piece of the work only, from the I-th on.
     Run all N with the same options, on any hosts that share it; the last to end joins them, to the bytes of one process."""

@@ -194,10 +194,11 @@ class EvaluateOptions(DeviceOptions):
     views_seed: int = 0
     """Seed for the crops of --views random:K."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic."""
+    """Number format to compute in."""
     batch_size: int = 128
+    """Images that are computed together."""
     weights: tuple[float, ...] | None = None
-    """Of the ensemble's members; by default equal."""
+    """Weights of the models in an ensemble, one for each; by default equal."""
     save: str | None = None
     """Write the probabilities to this .npz file, to be combined later."""
     out: str | None = None
@@ -263,7 +264,7 @@ class PredictOptions(DeviceOptions):
     csv: bool = False
     """Rows path,rank,class,probability on stdout."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Of the arithmetic."""
+    """Number format to compute in."""
 
 
 def predict(arguments: list[str]) -> int:
