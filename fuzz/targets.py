@@ -32,10 +32,11 @@ from alexnet.data.decode import MAX_PIXELS, decode_image
 from alexnet.data.folder import image_tar
 from alexnet.data.idx import idx_set
 from alexnet.data.imagenet import imagenet
+from alexnet.data.lists import csv_list
 from alexnet.data.packed import PackedSet, open_packed, seal
 from alexnet.data.prepare import prepare
 from alexnet.data.shards import Store
-from alexnet.data.sources import Record, Source, Split, csv_list
+from alexnet.data.sources import Record, Source, Split
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.interop.deep_compression import CompressedLayer, read_deep_compression
 from alexnet.interop.torchvision import from_torchvision

@@ -351,7 +351,7 @@ class Log:
 
 
 def write_summary(path: Path, history: list[dict[str, Any]]) -> None:
-    columns = [name for name in history[0] if name not in ("event", "dead_filters")]
+    columns = [name for name in history[0] if name not in ("event", "dead_filters", "spread")]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -59,7 +59,7 @@ from alexnet.training.optimizer import build_optimizer
 from alexnet.training.ranks import rank_report, rank_table
 from alexnet.training.schedule import Rates, rates, set_rates
 from alexnet.training.tensorboard import Write, scalar_writer
-from alexnet.training.watchdog import dead_filters, signal_check, signal_warning, stuck_warning
+from alexnet.training.watchdog import LayerSignal, dead_filters, guessing, signal_check, signal_warning, trouble
 
 STEPS_UNREAD = {"cuda": 20, "mps": 20}
 """Steps whose losses stay on a device that works by itself: to read one is to wait for it. All are read before anything is
@@ -92,6 +92,12 @@ class Progress:
     """Spent training, over all starts."""
     changes: int = 0
     """Changes of the settings that log.jsonl tells of."""
+    watched: int = 0
+    """Epochs before the last change, from which nothing is concluded."""
+    warned: list[str] = field(default_factory=list)
+    """Kinds of trouble that were said since."""
+    start: dict[str, Any] | None = None
+    """The signal in the last layer of the untrained network."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +268,9 @@ class _Trainer:
         self.parallel = parallelize(whole, mesh, wire=wire, scheme=machine.scheme)
         self.model = self.parallel.model
         self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.progress = Progress()
+        self.progress = Progress(start=asdict(self.signals[-1]) if self.signals else None)
+        self.chance = guessing(self.split.labels[self.image_N], self.val.labels, len(data.classes))
+        self.saved_at, self.changed_at = 0 if checkpoint is None else checkpoint.step, -1
         self.unread: list[_UnreadStep] = []
         self.read_at = time.monotonic()
 
@@ -500,6 +508,7 @@ class _Trainer:
             "val_loss": result.loss_nats,
             "lr": self._rates(num - 1).weight,
             "dead_filters": self._dead_filters(),
+            "spread": self._spread(),
         }
         progress.history.append(row)
         progress.epoch, progress.position = progress.epoch + 1, 0
@@ -517,8 +526,7 @@ class _Trainer:
         }
         self.scalars(progress.step, {f"epoch/{name}": value for name, value in curves.items()})
         progress.loss_sum, progress.top1_errors = 0.0, 0
-        if warning := stuck_warning([r["train_loss"] for r in progress.history], len(self.data.classes)):
-            self._note(warning)
+        self._note_trouble()
         best = result.top1_error < progress.best
         progress.best = min(progress.best, result.top1_error)
         if self.mesh.rank == 0:
@@ -550,6 +558,7 @@ class _Trainer:
             shutil.rmtree(self.run / REPLACED, ignore_errors=True)  # the new run stands
 
         on_first("saving a checkpoint", write)
+        self.saved_at = progress.step
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.state)
@@ -617,6 +626,36 @@ class _Trainer:
             say(message)
             self._record({"event": "change", **entry, "message": message})
             self.progress.changes += 1
+            self.changed_at = entry["step"]
+            self.progress.watched, self.progress.warned = len(self.progress.history), []
+
+    def _note_trouble(self) -> None:
+        """Say once what keeps the training from getting on, and what to do."""
+        progress, config = self.progress, self.config
+        watched = progress.history[progress.watched :]
+        since = progress.history[progress.watched - 1]["step"] if progress.watched else 0
+        start = None if progress.start is None else LayerSignal(**progress.start)
+        found = trouble(watched, self.chance, since=since, start=start)
+        if found is None or found.kind in progress.warned:
+            return
+        progress.warned.append(found.kind)
+        cure = {
+            "lost": f"the untrained weights let too little through; start again with --fresh{self._louder()}",
+            "stuck": f"the learning rate is too high; start again with --fresh{other_rate(config, 0.1)}",
+            "diverging": f"go on at a lower rate with --resume --change{other_rate(config, 0.1)}",
+            "slow": f"go on at a higher rate with --resume --change{other_rate(config, 10)}",
+        }[found.kind]
+        self._note(f"{found.kind}: {found.seen}; {cure}")
+
+    def _louder(self) -> str:
+        """The options that give the untrained network outputs that differ between images."""
+        quiet = self.config.preprocessing.scale < 1 and not self.config.preprocessing.std
+        return " --preprocessing.scale 1" if quiet else " --model.init he"
+
+    def _spread(self) -> float | None:
+        """Of the network's outputs, between images; None if they are not finite."""
+        spread = signal_check(self.model, self._probe_input(self._dtype))[-1].spread
+        return spread if math.isfinite(spread) else None
 
     def _dead_filters(self) -> dict[str, list[int]]:
         """Of each convolution, by tower; of towers on ranks of their own each counts its filters."""
@@ -655,6 +694,8 @@ class _Trainer:
             return "start again with --fresh and a smaller --preprocessing.scale"
         if (self.run / REPLACED).is_dir():
             return f"the earlier run is put back; start again with --fresh{other_rate(self.config, 0.1)}"
+        if self.changed_at == self.saved_at:  # a lower rate was tried from there, in vain
+            return f"its last checkpoint does so at any rate; start again with --fresh{other_rate(self.config, 0.1)}"
         return f"to go on from the last checkpoint at a lower rate, add --resume --change{other_rate(self.config, 0.1)}"
 
     def _stop_if_requested(self) -> None:

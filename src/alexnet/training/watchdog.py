@@ -6,16 +6,27 @@ Shape suffixes: B images, C channels, H rows, W columns, D units, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 STUCK_SPREAD = 1e-3
 """Relative spread of the logits below which images look alike to the classifier. Measured (results/signal-check.json): the
 paper's set-up on 0..255 pixels starts at some 1e-2, the known failure (the same on input of unit deviation) at 3e-4."""
+
+
+MIN_STEPS, MIN_EPOCHS = 500, 3
+"""Before so many steps and validations nothing is said of how a training gets on: networks that learn well in the end may
+spend some hundred steps at the loss of guessing."""
+
+FAINT = 1e-3
+"""Deviation of the untrained logits between images below which the first steps of the last biases drown it."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +81,87 @@ def signal_warning(signals: list[LayerSignal], input_std: float) -> str | None:
     )
 
 
-def stuck_warning(losses: list[float], num_classes: int) -> str | None:
-    """A line if the mean losses of the finished epochs have not left ln(classes) for three epochs; else None."""
-    prior = math.log(num_classes)
-    if len(losses) < 3 or min(losses[-3:]) < 0.98 * prior:
+@dataclass(frozen=True)
+class Guessing:
+    """What answers without a look at the images are worth: those that know only how frequent each class is."""
+
+    train_loss: float
+    """Nats."""
+    val_loss: float
+    val_error: float
+    """Of the most frequent class as the only answer."""
+
+
+def guessing(train_N: NDArray[np.int64], val_N: NDArray[np.int64], num_classes: int) -> Guessing:
+    """From the labels of both splits."""
+    count_K, val_K = np.bincount(train_N, minlength=num_classes), np.bincount(val_N, minlength=num_classes)
+    nats_K = -np.log(np.maximum(count_K, 0.5) / len(train_N))
+    return Guessing(
+        float(count_K @ nats_K) / len(train_N), float(val_K @ nats_K) / len(val_N), 1 - int(val_K.max()) / len(val_N)
+    )
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a training does not get on, and in a sentence what was seen."""
+
+    kind: Literal["lost", "stuck", "diverging", "slow"]
+    """``lost``: every image has got the same answer from the start. ``stuck``: it has come to that. ``diverging``: the loss is
+    above that of guessing and does not fall. ``slow``: images get different answers, which do not become better."""
+    seen: str
+
+
+def trouble(
+    history: Sequence[Mapping[str, Any]], chance: Guessing, *, since: int = 0, start: LayerSignal | None
+) -> Trouble | None:
+    """What is wrong after the epochs of ``history``, whose steps are counted from ``since``; None if nothing is, or if it is too
+    early to say. ``start``: the last layer of the untrained network."""
+    if len(history) < MIN_EPOCHS or history[-1]["step"] - since < MIN_STEPS:
         return None
-    return (
-        f"the loss has stayed at {losses[-1]:.3f}, and ln({num_classes} classes) is {prior:.3f}: nothing but the class "
-        "frequencies has been learned; try a smaller batch or another learning rate, and see the signal check"
+    recent, before = history[-MIN_EPOCHS:], history[: -MIN_EPOCHS + 1]
+    losses = [float(row["train_loss"]) for row in recent]
+    limit = max(STUCK_SPREAD, 0.1 * start.spread) if start is not None else STUCK_SPREAD
+    same = _same_answer(recent[1:], limit)
+    if any(_better_than_guessing(row, chance) for row in recent):
+        lowest = min(float(row["train_loss"]) for row in before)
+        if min(losses[1:]) < max(1.25 * lowest, chance.train_loss):
+            return None
+        return Trouble(
+            "stuck" if same else "diverging", f"the training loss has risen from {lowest:.3g} to {losses[-1]:.3g}"
+        )
+    steps, error = history[-1]["step"] - since, recent[-1]["val_top1_error"]
+    compared = f"(validation error {error:.1%}, guessing {chance.val_error:.1%})"
+    if same and _same_answer(recent[:1], limit):
+        lost = start is not None and (start.spread < STUCK_SPREAD or start.rms * start.spread < FAINT)
+        return Trouble(
+            "lost" if lost else "stuck", f"after {steps:,} steps every image gets the same answer {compared}"
+        )
+    if losses[-1] < 0.98 * losses[0]:
+        return None  # it is on its way
+    if min(losses) > 1.1 * chance.train_loss:
+        return Trouble(
+            "diverging", f"the training loss is {losses[-1]:.3g}, and that of guessing {chance.train_loss:.3g}"
+        )
+    return Trouble(
+        "slow",
+        f"after {steps:,} steps answers are no better than guessing {compared}, and the training loss stays at "
+        f"{losses[-1]:.3f}",
+    )
+
+
+def _same_answer(rows: Sequence[Mapping[str, Any]], limit: float) -> bool:
+    spreads = [row.get("spread") for row in rows]
+    return all(isinstance(spread, float) and spread < limit for spread in spreads)
+
+
+def _better_than_guessing(row: Mapping[str, Any], chance: Guessing) -> bool:
+    """By two standard deviations of the validation error, or by its loss, or by the training loss. Of the last with
+    augmentation, dropout and smoothed labels little can be seen."""
+    error, n = chance.val_error, int(row["val_n"])
+    return bool(
+        row["val_top1_error"] < error - 2 * math.sqrt(error * (1 - error) / n)
+        or row["val_loss"] < 0.98 * chance.val_loss
+        or row["train_loss"] < 0.95 * chance.train_loss
     )
 
 
