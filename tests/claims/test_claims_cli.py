@@ -91,6 +91,7 @@ def test_run_trains_judges_and_is_shown_by_list(capsys, tmp_path):
     assert [line.partition(":")[0] for line in out.splitlines()] == ["C13 the code ran"] * 3
     assert not any(word in out for word in ("confirmed", "contradicted", "inconclusive", "points"))  # nothing else
     assert "smoke: 96 drawn images" in err
+    assert err.count("24 classes") == 1  # not before each of four trainings
     code, out, _ = alexnet(capsys, *run, "--json")
     (document,) = json.loads(out)
     assert document["command"] == "alexnet claims run overlap --scale smoke --seeds 2"

@@ -208,7 +208,7 @@ def test_the_classes_are_shown_before_the_first_step_and_in_a_forecast(config, t
 
     monkeypatch.setattr(recipes_run, "train", stopped)
     with pytest.raises(StoppedError):
-        run(config, tmp_path / "run", QUIET, data=tiny_set, report=False)
+        run(config, tmp_path / "run", QUIET, data=tiny_set)
     assert shown() == table
 
 

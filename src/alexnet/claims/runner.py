@@ -34,7 +34,7 @@ from alexnet.evaluation.predict import load
 from alexnet.evaluation.views import CENTER
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.probes.towers import PERMUTATIONS, measure
-from alexnet.recipes.run import open_data, result_name, run
+from alexnet.recipes.run import open_data, result_name, run, show_classes
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
@@ -372,6 +372,8 @@ def default_bench(scale: str, out: Path, machine: Machine, data_root: str | None
         key = (config.data, config.size)
         if key not in opened:
             opened[key] = open_data(config, data_root, quiet=machine.quiet)
+            if not machine.quiet:
+                show_classes(opened[key])
         return opened[key]
 
     return Bench(scale, out, machine, data_of)

@@ -30,7 +30,7 @@ examples:
   alexnet claims list
   alexnet claims list --full
   alexnet claims list C7 --json
-  alexnet claims run C13 --scale cifar10 --seeds 3
+  alexnet claims run C26 --scale cifar10 --seeds 3
   alexnet claims run lrn --scale photos/ --seeds 5 --out runs/claims
 """
 
@@ -73,7 +73,7 @@ class RunOptions(DeviceOptions):
     interval over paired seeds, or not a fair test yet, with the reason. What was computed before is read, never written again;
     what was stopped goes on.
 
-    alexnet claims run C13 --scale cifar10 --seeds 3
+    alexnet claims run C26 --scale cifar10 --seeds 3
     """
 
     ids: Words
@@ -141,7 +141,7 @@ def _list(arguments: list[str]) -> int:
         console.print(Text(fill(line, width)))
     console.print(Text("all about a claim:       alexnet claims list C7"))
     console.print(Text("all about every claim:   alexnet claims list --full"))
-    console.print(Text("train and judge a claim: alexnet claims run C13 --scale cifar10 --seeds 3"))
+    console.print(Text("train and judge a claim: alexnet claims run C26 --scale cifar10 --seeds 3"))
     return 0
 
 

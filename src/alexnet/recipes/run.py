@@ -78,7 +78,7 @@ def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet
     return packed
 
 
-def _show_classes(data: PackedSet) -> None:
+def show_classes(data: PackedSet) -> None:
     """What is about to be learned: a layout that was read otherwise than meant is seen here."""
     if number() == 0:
         for line in class_lines(data.classes, data.class_counts):
@@ -141,7 +141,8 @@ def run(
             if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
                 write_report(out)
             return summary
-        _show_classes(data)
+        if report:  # a run without one is one of many on the same data, and these are shown once
+            show_classes(data)
         with StopRequest() as stop:
             try:
                 parallel = train(
@@ -447,7 +448,7 @@ def plan(
     taken = None if initial is None else transfer(initial, config, data.classes)
     if taken is not None:
         say(taken)
-    _show_classes(data)
+    show_classes(data)
     crop = config.preprocessing.crop
     dtype = torch.float64 if config.precision == "float64" else torch.float32
     model = network(config, len(data.classes)).to(machine.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
