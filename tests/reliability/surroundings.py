@@ -66,6 +66,7 @@ def verbs(world: Path, out: Path) -> dict[str, list[str]]:
         "baseline": ["baseline", "pixels", "--data", str(world / "packed"), "--threads", "1"],
         "claims": ["claims", "list", "C7"],
         "info": ["info", run],
+        "cache": ["cache"],
         "report": ["report", run],
     }
     computing = {"train", "evaluate", "predict", "features", "index", "search", "probe"}

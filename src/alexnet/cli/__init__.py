@@ -44,6 +44,7 @@ try what the paper says:
 
 data and machine:
   prepare SOURCE PACKED     decode, resize and crop every image once
+  cache                     what is kept of your pictures, and remove it
   bench                     what this machine can do, and what limits it
   selftest                  make faults on purpose, and see that nothing is lost
 
@@ -64,6 +65,7 @@ VERBS = {
     **dict.fromkeys(("features", "probe"), "inside"),
     **dict.fromkeys(("index", "search"), "search"),
     "baseline": "baseline",
+    "cache": "cache",
     "claims": "claims",
     "selftest": "selftest",
     **dict.fromkeys(("train", "evaluate", "predict", "info", "report", "bench"), "network"),
@@ -77,9 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
-    logging.getLogger("matplotlib").setLevel(
-        logging.ERROR
-    )  # its lines about its own cache, where no home can be written
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it prints lines about its cache where there is no home
     open_outputs()
     try:
         _require_working_folder()
