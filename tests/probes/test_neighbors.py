@@ -250,7 +250,7 @@ def test_the_same_seed_draws_the_same(predictor: Predictor, packed: PackedSet, t
         ({"images": [9]}, "no image 9; the split has the images 0 to 8"),
         ({"images": [-1]}, "no image -1"),
         ({"ks": (1, 25)}, "24 training images"),
-        ({"ks": ()}, "ks are"),
+        ({"ks": ()}, "ks is empty"),
     ],
 )
 def test_wrong_settings_are_refused(

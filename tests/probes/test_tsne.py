@@ -90,9 +90,9 @@ def test_silhouette_by_hand() -> None:
 @pytest.mark.parametrize(
     ("n", "classes", "perplexity", "message"),
     [
-        (30, 3, 30.0, "--perplexity is 30 for 30 points; it must be from 1 to less"),
+        (30, 3, 30.0, "--perplexity is 30, and there are 30 points; it must be at least 1 and less"),
         (30, 3, 0.5, "--perplexity is 0.5"),
-        (30, 1, 5.0, "30 images of 1 classes make no map"),
+        (30, 1, 5.0, "30 images of 1 class make no map"),
         (30, 30, 5.0, "30 images of 30 classes make no map"),
         (10, 3, 5.0, "10 images of 3 classes make no map"),
     ],
@@ -297,7 +297,7 @@ def test_wrong_settings_are_refused(folder: Path, packed: PackedSet, tmp_path: P
     given = [str(folder / "model"), "--data", str(packed.path), "--device", "cpu"]
     with pytest.raises(UsageError, match="no layer is called 'fc9'; the layers are pixels, c1"):
         run([*given, "--out", str(tmp_path), "--layer", "fc9"])
-    with pytest.raises(UsageError, match="--perplexity is 42 for 42 points"):
+    with pytest.raises(UsageError, match="--perplexity is 42, and there are 42 points"):
         run([*given, "--out", str(tmp_path), "--layer", "pixels", "--perplexity", "42"])
     with pytest.raises(UsageError, match="--points is 1"):
         run([*given, "--out", str(tmp_path), "--points", "1"])

@@ -20,10 +20,10 @@ class Options(DeviceOptions):
     """Run directory or model folder."""
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
-    layer: str = "fc7"
-    """Whose activations are coded; a wrong name lists all."""
-    bits: tuple[int, ...] = (16, 32, 64, 128, 256)
-    """Lengths of the codes, multiples of 8."""
+    layer: str | None = None
+    """Whose activations are coded, by default fc7, or the last hidden layer of a network without one; a wrong name lists all."""
+    bits: tuple[int, ...] = ()
+    """Lengths of the codes, multiples of 8; by default 16, 32, 64, 128 and 256, as far as there are so many images."""
     seeds: int = 3
     """How many times everything is fitted, with seeds 0, 1, ..."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
@@ -36,29 +36,38 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, "probe codes", arguments)
     if options.seeds < 1:
         raise UsageError(f"--seeds is {options.seeds}; it must be at least 1")
-    if not options.bits:
-        raise UsageError("--bits names no length; take some of 16 32 64 128 256")
-    bits = tuple(sorted(set(options.bits)))
     folder = probe_folder(options.model, options.out)
     machine = machine_of(options)
 
-    from alexnet.core.console import Bar
+    from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
     from alexnet.data.packed import PackedSplit
     from alexnet.evaluation.predict import load
-    from alexnet.probes.codes import Vectors, compare, describe_protocol, load_faiss, require_bits, thumbnails
+    from alexnet.probes.codes import (
+        USUAL_BITS,
+        Vectors,
+        compare,
+        describe_protocol,
+        load_faiss,
+        require_bits,
+        thumbnails,
+        usual_bits,
+    )
     from alexnet.probes.features import cached_features, model_fingerprint
-    from alexnet.probes.layers import find_layers
+    from alexnet.probes.layers import usual_layer
     from alexnet.recipes.run import data_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.codes import draw_codes
 
     load_faiss()
     predictor = load(options.model, machine.device, options.precision)
-    (layer,) = find_layers(predictor.model, [options.layer])
+    layer = usual_layer(predictor.model, options.layer, "fc7")
     name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
     database, queries = packed.split("train"), packed.split(packed.held_out)
+    bits = tuple(sorted(set(options.bits or usual_bits(len(database), layer.num_units))))
     require_bits(bits, len(database), layer.num_units)
+    if not options.bits and len(bits) < len(USUAL_BITS):
+        say(f"there are {len(database)} training images: codes of {' and '.join(map(str, bits))} bits")
 
     def features_of(split: PackedSplit) -> Any:
         with Bar(f"{layer.name} of {split.name}", len(split), quiet=options.json) as bar:
@@ -121,13 +130,14 @@ def _summary(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _print_table(document: dict[str, Any]) -> None:
-    print(f"{'':<24} {'bits':>6} {'bytes':>6}    mAP  precision@100  recall@100  ms a query")
+    depth = document["depth"]
+    print(f"{'':<24} {'bits':>6} {'bytes':>6}    mAP {f'precision@{depth}':>14} {f'recall@{depth}':>11}  ms a query")
     lines = [(f"{row['input']}, floats", "", row["bytes"], row, row["search_ms"]) for row in document["float"]]
     for row in document["curves"]:
         mean = {key: value["mean"] for key, value in row.items() if isinstance(value, dict)}
         lines.append((f"{row['input']}, {row['coder']}", row["bits"], row["bytes"], mean, mean["search_ms"]))
     for what, bits, size, row, search_ms in lines:
         print(
-            f"{what:<24} {bits:>6} {size:>6,} {row['mean_average_precision']:>6.3f} {row['precision_100']:>14.3f} "
-            f"{row['recall_100']:>11.3f} {search_ms:>11.3f}"
+            f"{what:<24} {bits:>6} {size:>6,} {row['mean_average_precision']:>6.3f} {row[f'precision_{depth}']:>14.3f} "
+            f"{row[f'recall_{depth}']:>11.3f} {search_ms:>11.3f}"
         )

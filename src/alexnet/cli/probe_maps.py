@@ -1,7 +1,7 @@
 """`alexnet probe maps`."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,9 +13,16 @@ if TYPE_CHECKING:
     from alexnet.evaluation.predict import Predictor
 
 
+STRONGEST = 8
+"""Channels to show where none are named."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(DeviceOptions):
-    """What a layer answers to an image, and which crops of a data set excite its channels most; either, or both.
+    """What a layer answers to an image, and which crops of a data set excite its channels most; either, or both. Without
+    --image and --channels: the channels that answer most strongly.
+
+    alexnet probe maps runs/mine
 
     alexnet probe maps runs/mine --layer conv5 --image cat.jpg
 
@@ -24,8 +31,9 @@ class Options(DeviceOptions):
 
     model: Word
     """Run directory or model folder."""
-    layer: str = "conv5"
-    """Layer to look at; a wrong name lists all. In fully connected layers channels are units, and each sees the whole image."""
+    layer: str | None = None
+    """Layer to look at: by default conv5, or the last convolution of a network without one; a wrong name lists all.
+    In fully connected layers channels are units, and each sees the whole image."""
     image: str | None = None
     """Image whose activations are drawn, and written to maps.npy."""
     show: int = 40
@@ -51,17 +59,16 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.predict import load
     from alexnet.probes.features import POSITIONS, model_fingerprint
-    from alexnet.probes.layers import find_layers
+    from alexnet.probes.layers import usual_layer
 
-    if options.image is None and not options.channels:
-        raise UsageError("nothing to show: add --image FILE, or --channels with some numbers, or both")
     if options.show < 1:
         raise UsageError(f"--show is {options.show}; it must be at least 1")
     if options.top < 1:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
     folder, machine = probe_folder(options.model, options.out), machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
-    (layer,) = find_layers(predictor.model, [options.layer])
+    layer = usual_layer(predictor.model, options.layer, "conv5")
+    options = replace(options, layer=layer.name)
     field = layer.field
     document: dict[str, Any] = {
         "probe": "maps",
@@ -95,7 +102,7 @@ def run(arguments: list[str]) -> int:
     lines: list[str] = []
     if options.image is not None:
         written += _image(options, predictor, folder, document, lines)
-    if options.channels:
+    if options.channels or options.image is None:
         written += _patches(options, machine, predictor, folder, document, lines)
     clear_probe(folder, *({"maps-image.png", "maps.npy", "maps-patches.png"} - {path.name for path in written}))
     write_json(folder / "maps.json", document)
@@ -124,6 +131,7 @@ def _image(
     from alexnet.report.pictures.maps import draw_maps
 
     assert options.image is not None
+    assert options.layer is not None
     maps = maps_of(predictor, options.image, options.layer)
     strongest = maps.strongest(options.show)
     channels = maps.to_json()
@@ -155,6 +163,8 @@ def _patches(
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.maps import Tile, draw_patches
 
+    assert options.layer is not None
+    (layer,) = find_layers(predictor.model, [options.layer])
     name, packed, split = images_of(
         options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
     )
@@ -163,14 +173,18 @@ def _patches(
             predictor,
             split,
             options.layer,
-            options.channels,
+            options.channels or range(layer.shape[0]),
             options.top,
             workers=machine.workers,
             progress=lambda done, _total: bar.update(done),
         )
+    if not options.channels and len(found) > STRONGEST:
+        found = sorted(found, key=lambda channel: (-channel.patches[0].activation, channel.channel))[:STRONGEST]
+        lines.append(
+            f"the {STRONGEST} of {layer.shape[0]} channels with the largest activations; --channels names others"
+        )
     document |= {"n": len(split), "top": options.top, "data": provenance(name, packed, split.name)}
     document["channels"] = [channel.to_json() for channel in found]
-    (layer,) = find_layers(predictor.model, [options.layer])
     rows = []
     for channel in found:
         pixels = patch_pixels(predictor, split, layer, channel.patches)

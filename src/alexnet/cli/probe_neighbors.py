@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from alexnet.report.pictures.neighbors import Tile
 
 
+USUAL_KS = (1, 5, 20)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(DeviceOptions):
     """Figure 4, right: held-out images beside the six training images nearest to them by the features of a layer, and by
@@ -26,16 +29,17 @@ class Options(DeviceOptions):
     """Packed directory, folder, CSV or named set; by default that of the run."""
     out: str | None = None
     """Folder to write; by default RUN/probes."""
-    layer: str = "fc7"
-    """Layer whose features are compared; a wrong name lists all."""
+    layer: str | None = None
+    """Layer whose features are compared: by default fc7, or the last hidden layer of a network without one; a wrong name lists
+    all."""
     split: str | None = None
     """Where the queries are from; by default val, or test where there is no val."""
     queries: int = 10
     """Images to show, drawn by the seed, each of another class while there are."""
     images: tuple[int, ...] = ()
     """Show the images of these numbers instead."""
-    ks: tuple[int, ...] = (1, 5, 20)
-    """Numbers of neighbors that vote."""
+    ks: tuple[int, ...] = ()
+    """Numbers of neighbors that vote; by default 1, 5 and 20, as far as there are so many training images."""
     limit: int | None = None
     """Count the errors on so many images of the split, drawn; by default on all."""
     seed: int = 0
@@ -49,9 +53,10 @@ def run(arguments: list[str]) -> int:
     for name, value in (("queries", options.queries), ("limit", options.limit)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; it must be at least 1")
-    from alexnet.core.console import Bar
+    from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.predict import load
+    from alexnet.probes.layers import usual_layer
     from alexnet.probes.neighbors import neighbors
     from alexnet.recipes.run import data_of, provenance
     from alexnet.report.pictures import save_pictures
@@ -60,15 +65,20 @@ def run(arguments: list[str]) -> int:
     machine, folder = machine_of(options), probe_folder(options.model, options.out)
     predictor = load(options.model, machine.device, options.precision)
     name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    layer = usual_layer(predictor.model, options.layer, "fc7").name
+    num_train = len(packed.split("train"))
+    ks = options.ks or tuple(k for k in USUAL_KS if k <= num_train)
+    if len(ks) < len(USUAL_KS) and not options.ks:
+        say(f"there are {num_train} training images: k is {' and '.join(map(str, ks))}")
     with Bar("neighbors", len(packed.split("train")), quiet=options.json) as bar:
         found = neighbors(
             predictor,
             packed,
-            layer=options.layer,
+            layer=layer,
             split=options.split,
             images=options.images,
             queries=options.queries,
-            ks=options.ks,
+            ks=ks,
             limit=options.limit,
             seed=options.seed,
             workers=machine.workers,
@@ -83,7 +93,7 @@ def run(arguments: list[str]) -> int:
     }
     clear_probe(folder, "neighbors.json", "neighbors.png", "neighbors_error.png")
     files = [folder / f"neighbors{end}" for end in (".json", ".png", "_error.png")]
-    titles = [f"nearest of {document['train_images']:,} training images by {options.layer}", "nearest by pixels"]
+    titles = [f"nearest of {document['train_images']:,} training images by {layer}", "nearest by pixels"]
     pictures = {
         files[1].name: draw_neighbors(_rows(document, packed, found.split), titles, legend=True),
         files[2].name: draw_errors(document),
@@ -93,14 +103,14 @@ def run(arguments: list[str]) -> int:
     if options.json:
         print_json(document)
         return 0
-    print(f"{'error of the k nearest':<24}" + "".join(f"{f'k = {k}':>10}" for k in options.ks))
+    print(f"{'error of the k nearest':<24}" + "".join(f"{f'k = {k}':>10}" for k in ks))
     for space, errors in found.knn.items():
         print(f"{printable(space):<24}" + "".join(f"{e.error:>10.2%}" for e in errors))
     six = document["six_nearest"]
     for space, same in six["same_class"].items():
         print(f"of the six nearest by {printable(space)}, {same['fraction']:.1%} are of the query's class")
     print(
-        f"{six['in_both']['fraction']:.1%} of the six nearest by {printable(options.layer)} are among the six nearest by "
+        f"{six['in_both']['fraction']:.1%} of the six nearest by {printable(layer)} are among the six nearest by "
         f"pixels; their median rank by pixels is {found.pixel_rank:.0%} of the way down (50% is chance)"
     )
     print("\n".join(f"in {printable(file)}" for file in files))

@@ -27,8 +27,9 @@ class Options(DeviceOptions):
 
     model: Word
     """Run directory or model folder."""
-    layer: str = "fc7"
-    """A wrong name lists all; fc7 is read after its ReLU and before the test-time halving."""
+    layer: str | None = None
+    """By default fc7, or the last hidden layer of a network without one; a wrong name lists all.
+    fc7 is read after its ReLU and before the test-time halving."""
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None
@@ -36,8 +37,8 @@ class Options(DeviceOptions):
     where it names no splits."""
     points: int = 2500
     """Images on the map: of a larger split a sample, as many of each class. Above 20,000, 20,000 are taken."""
-    perplexity: float = 30.0
-    """About how many neighbors each image has."""
+    perplexity: float | None = None
+    """About how many neighbors each image has; by default 30, and less on fewer than 91 images."""
     seed: int = 0
     """Seed for choosing images and for t-SNE."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
@@ -57,18 +58,20 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.predict import load
     from alexnet.probes.features import cached_features, model_fingerprint
-    from alexnet.probes.layers import PIXELS, find_layers
+    from alexnet.probes.layers import PIXELS, usual_layer
     from alexnet.probes.linear import MAX_SIDE, MAX_UNITS, balanced_sample, pooled, pooled_shape, require_scikit_learn
     from alexnet.probes.tsne import (
         COMPONENTS,
         MAX_POINTS,
         MAX_THUMBNAILS,
         NEIGHBORS,
+        PERPLEXITY,
         TRUSTED,
         center_pixels,
         grid_cells,
         require_mappable,
         tsne_map,
+        usual_perplexity,
     )
     from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
@@ -77,7 +80,7 @@ def run(arguments: list[str]) -> int:
     require_scikit_learn()
     machine = machine_of(options)
     predictor = load(options.model, machine.device, options.precision)
-    (layer,) = find_layers(predictor.model, [options.layer])
+    layer = usual_layer(predictor.model, options.layer, "fc7")
     name, packed, split = images_of(
         options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
     )
@@ -87,7 +90,10 @@ def run(arguments: list[str]) -> int:
         )
     image_N = balanced_sample(split.labels, min(options.points, MAX_POINTS), options.seed, "tsne")
     label_N = split.labels[image_N]
-    require_mappable(label_N, options.perplexity)
+    perplexity = usual_perplexity(len(image_N)) if options.perplexity is None else options.perplexity
+    require_mappable(label_N, perplexity)
+    if options.perplexity is None and perplexity < PERPLEXITY:
+        say(f"there are {len(image_N)} images on the map: the perplexity is {perplexity:g}, not {PERPLEXITY}")
 
     rows: dict[str, NDArray[np.float32]] = {}
     if layer.name != PIXELS:
@@ -110,7 +116,7 @@ def run(arguments: list[str]) -> int:
     maps = {}
     with Bar("t-SNE", len(rows), "maps", quiet=options.json) as bar:
         for i, (what, rows_ND) in enumerate(rows.items()):
-            maps[what] = tsne_map(rows_ND, label_N, perplexity=options.perplexity, seed=options.seed)
+            maps[what] = tsne_map(rows_ND, label_N, perplexity=perplexity, seed=options.seed)
             bar.update(i + 1)
 
     shown = balanced_sample(label_N, MAX_THUMBNAILS, options.seed, "tsne/thumbnails")
@@ -138,7 +144,7 @@ def run(arguments: list[str]) -> int:
             + " x ".join(map(str, pooled_shape(_input_shape(predictor))))
             + " means",
             "components": f"t-SNE reads the first {COMPONENTS} principal components, not standardized",
-            "perplexity": options.perplexity,
+            "perplexity": perplexity,
             "start": "the first two principal components",
             "neighbors": NEIGHBORS,
             "figures": "purity: Euclidean neighbors that have the point's class; silhouette: by class, Euclidean; in_space: "

@@ -37,6 +37,7 @@ COMPONENTS = 512
 """Principal components that ITQ and the autoencoder see at most."""
 ITQ_ROUNDS = 50
 RANKS = (10, 100)
+USUAL_BITS = (16, 32, 64, 128, 256)
 THUMBNAIL = 32
 """Side of the images whose raw pixels are coded, as in Krizhevsky and Hinton 2011, the paper's [14]."""
 TIMED_QUERIES = 200
@@ -161,13 +162,31 @@ def fit(kind: Kind, vectors: TrainingVectors, num_bits: int, seed: int) -> Coder
 
 def require_bits(bits: Sequence[int], num: int, num_units: int) -> None:
     """Codes have a multiple of 8 bits, and no more than there are principal components; else :class:`UsageError`."""
-    most = min(COMPONENTS, num, num_units) // 8 * 8
+    most = _most_bits(num, num_units)
+    if most < 8:
+        raise UsageError(
+            f"there are {num:,} training images with {num_units:,} numbers each: codes need at least 8 of both"
+        )
     for num_bits in bits:
         if num_bits % 8 or not 8 <= num_bits <= most:
             raise UsageError(
-                f"a code of {num_bits} bits: from {num:,} vectors of {num_units:,} units it must be a multiple of 8, at most "
-                f"{most}"
+                f"--bits {num_bits}: a code of {num:,} images with {num_units:,} numbers each has a multiple of 8 bits, at "
+                f"most {most}"
             )
+
+
+def usual_bits(num: int, num_units: int) -> tuple[int, ...]:
+    """Those of :data:`USUAL_BITS` that so many vectors have principal components for, or 8."""
+    return tuple(bits for bits in USUAL_BITS if bits <= _most_bits(num, num_units)) or (8,)
+
+
+def _most_bits(num: int, num_units: int) -> int:
+    return min(COMPONENTS, num, num_units) // 8 * 8
+
+
+def ranks_of(num: int) -> tuple[int, ...]:
+    """The first how many of a database of so many images are looked at: 10 and 100; of less than 100, 10 or half of it."""
+    return RANKS if num >= RANKS[-1] else (max(1, min(RANKS[0], num // 2)),)
 
 
 def _hyperplanes(vectors: TrainingVectors, num_bits: int, seed: int) -> list[Affine]:
@@ -272,7 +291,8 @@ class Task:
     label_N: NDArray[np.int64]
     label_Q: NDArray[np.int64]
     neighbor_QR: NDArray[np.int64]
-    """The nearest 100 of each query by Euclidean distance between the network's vectors."""
+    """The nearest 100 of each query, or as many as :func:`ranks_of` says last, by Euclidean distance between the
+    network's vectors."""
 
 
 def measure(index: Any, query: NDArray[Any], task: Task, own_QR: NDArray[np.int64] | None = None) -> dict[str, float]:
@@ -291,7 +311,7 @@ def measure(index: Any, query: NDArray[Any], task: Task, own_QR: NDArray[np.int6
         distance_QN, item_QN = index.search(np.ascontiguousarray(query[rows]), num)
         relevant_QN = task.label_N[item_QN] == task.label_Q[rows, None]
         values = {"mean_average_precision": mean_average_precisions(distance_QN, relevant_QN)}
-        for rank in RANKS:
+        for rank in ranks_of(num):
             values[f"precision_{rank}"] = expected_hits(distance_QN, relevant_QN, rank) / rank
             for name, truth_QR in truths.items():
                 is_near_QN = np.zeros(item_QN.shape, dtype=bool)
@@ -349,11 +369,12 @@ def compare(
     """All coders on the network's vectors, and the autoencoder on pixels, for each number of bits and each seed, beside
     the search by floats; ``chance`` is the precision of a random order.
 
-    Raises :class:`DataError` for a query whose class is not in the database, and for a database of less than 100."""
+    Raises :class:`DataError` for a query whose class is not in the database, and :class:`UsageError` for fewer than 8 images."""
     _require_answers(label_N, label_Q)
     for vectors in (features, pixels):
         require_bits(bits, *vectors.database_ND.shape)
-    own = {v.name: float_index(v.database_ND).search(_float32(v.query_QD), RANKS[-1])[1] for v in (features, pixels)}
+    depth = ranks_of(len(label_N))[-1]
+    own = {v.name: float_index(v.database_ND).search(_float32(v.query_QD), depth)[1] for v in (features, pixels)}
     task = Task(label_N, label_Q, own[features.name])
     rows: list[tuple[Kind, Vectors]] = [("hyperplanes", features), ("itq", features), ("autoencoder", features)]
     rows.append(("autoencoder", pixels))
@@ -376,6 +397,7 @@ def compare(
         about = {"coder": kind, "input": vectors.name, "bits": num_bits, "bytes": num_bits // 8}
         curves.append({**about, **{name: _spread([f[name] for f in figures]) for name in figures[0]}})
     return {
+        "depth": depth,
         "curves": curves,
         "float": [_float_search(v, task) for v in (features, features.directions(), pixels)],
         "chance": float(np.mean(np.bincount(label_N)[label_Q])) / len(label_N),
@@ -389,7 +411,7 @@ def _float_search(vectors: Vectors, task: Task) -> dict[str, Any]:
 
 
 def _search_time(index: Any, query: NDArray[Any]) -> float:
-    return milliseconds(lambda one: index.search(one, RANKS[-1]), query)
+    return milliseconds(lambda one: index.search(one, ranks_of(index.ntotal)[-1]), query)
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
@@ -397,9 +419,9 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _require_answers(label_N: NDArray[np.int64], label_Q: NDArray[np.int64]) -> None:
-    if len(label_N) < RANKS[-1] or len(label_Q) == 0:
+    if len(label_N) == 0 or len(label_Q) == 0:
         raise DataError(
-            f"{len(label_N)} images in the database, {len(label_Q)} queries: search needs at least {RANKS[-1]} and one"
+            f"{len(label_N)} training images to search, {len(label_Q)} held-out ones to search for: none may be 0"
         )
     missing = sorted(set(label_Q.tolist()) - set(label_N.tolist()))
     if missing:
@@ -426,7 +448,8 @@ def describe_protocol(predictor: Predictor, layer: str) -> dict[str, Any]:
         "hyperplanes": "normal vectors from N(0, 1), through the mean of the database",
         "itq": f"principal components, as many as bits, {ITQ_ROUNDS} rounds",
         "autoencoder": {"principal_components": COMPONENTS, **SETTINGS},
-        "time": f"one query at a time on one thread, the nearest {RANKS[-1]}, exhaustive, by faiss: median of {TIMED_QUERIES}; "
+        "time": f"one query at a time on one thread, the nearest {RANKS[-1]} (or fewer, of a small database), by a scan: "
+        f"median of {TIMED_QUERIES}; "
         "encode_ms is one vector to code, without the network",
         "spread": "mean, lowest and highest over the seeds",
     }

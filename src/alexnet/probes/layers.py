@@ -91,6 +91,17 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> list[Layer]:
     return [known[name] for name in names]
 
 
+def usual_layer(model: nn.Module, name: str | None, usual: str) -> Layer:
+    """The layer called ``name``; without one ``usual``, fc7 or conv5, or in a network that has none of that name the last
+    hidden layer, or the last of maps, with weights."""
+    if name is not None:
+        return find_layers(model, [name])[0]
+    weights = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)}
+    hidden = [layer for layer in network_layers(model) if layer.name in weights][:-1]
+    fitting = [layer for layer in hidden if len(layer.shape) == 3 or not usual.startswith("conv")] or hidden
+    return next((layer for layer in fitting if layer.name == usual), fitting[-1])
+
+
 @contextmanager
 def recorded(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
     """While open, each forward pass of ``model`` puts the activations of these layers into the dictionary, (B, C, H, W) or

@@ -285,7 +285,7 @@ class Neighbors:
     protocol: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        of = SHOWN * self.n
+        of = min(SHOWN, len(self.packed.split("train"))) * self.n
         same = {space: {"images": num, "of": of, "fraction": num / of} for space, num in self.same_class.items()}
         return {
             "probe": "neighbors",
@@ -352,8 +352,12 @@ def neighbors(
     train, test, preprocessing = packed.split("train"), packed.split(held_out), predictor.preprocessing
     if layer == PIXELS:
         raise UsageError(f"--layer is {PIXELS}, with which every layer is compared; name another")
-    if not ks or not 1 <= min(ks) <= max(*ks, SHOWN) <= len(train):
-        raise UsageError(f"ks are {ks} among {len(train)} training images; each needs at least 1 and at most these")
+    if not ks:
+        raise UsageError("ks is empty; name a number of neighbors that vote")
+    if not 1 <= min(ks) <= max(ks) <= len(train):
+        raise UsageError(
+            f"--ks {' '.join(map(str, ks))}: there are {len(train):,} training images; each k must be from 1 to {len(train)}"
+        )
     shown_Q = _queries(test.labels, images, queries, seed)
     counted_Q = np.sort(rng.permutation(seed, "neighbors/counted", 0, len(test))[:limit])
     features = {

@@ -29,6 +29,7 @@ MAX_THUMBNAILS = 2_500
 COMPONENTS = 50
 """Principal components that t-SNE reads."""
 NEIGHBORS = 10
+PERPLEXITY = 30
 TRUSTED = 5_000
 """Points that trustworthiness, which compares all pairs, is measured on at most."""
 
@@ -103,6 +104,11 @@ def tsne_map(rows_ND: Array, label_N: Labels, *, perplexity: float = 30.0, seed:
     )
 
 
+def usual_perplexity(num: int) -> float:
+    """30, or a third of the neighbors there are where that is less: t-SNE looks at three times as many as it says."""
+    return float(min(PERPLEXITY, max(1, (num - 1) // 3)))
+
+
 def require_mappable(label_N: Labels, perplexity: float) -> None:
     """Raise :class:`UsageError` for more than :data:`MAX_POINTS` images, for a perplexity that does not fit their number, and
     for labels that allow no figures."""
@@ -111,12 +117,13 @@ def require_mappable(label_N: Labels, perplexity: float) -> None:
         raise UsageError(f"t-SNE of {n:,} points; at most {MAX_POINTS:,}, take a sample")
     if not 1 <= perplexity < n:
         raise UsageError(
-            f"--perplexity is {perplexity:g} for {n:,} points; it must be from 1 to less than their number"
+            f"--perplexity is {perplexity:g}, and there are {n:,} points; it must be at least 1 and less than their number"
         )
     if n <= NEIGHBORS or not 2 <= num_classes < n:
         raise UsageError(
-            f"{n} images of {num_classes} classes make no map: it takes more than {NEIGHBORS} images, two classes and a "
-            "class of two; take another --split or more --points"
+            f"{n} image{'s' * (n != 1)} of {num_classes} class{'es' * (num_classes != 1)} make{'s' * (n == 1)} no map: it "
+            f"takes at least {NEIGHBORS + 1} images, two classes, and two images of one class; try --split all, or more "
+            "--points"
         )
 
 
