@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import tarfile
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.data import prepare as preparing
 from alexnet.data import shards
@@ -150,6 +152,40 @@ def test_ten_unreadable_files_are_put_up_with_and_eleven_are_not(image_folder_of
     with pytest.raises(DataError, match="unfinished: run prepare again"):
         open_packed(tmp_path / "eleven")
     assert prepare(source, tmp_path / "eleven", size=4, workers=1, max_bad=0.05).meta["found"]["rejected"] == 11
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_the_advice_for_unreadable_files_names_the_users_folder_and_works(
+    image_folder_of: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
+):
+    photos = image_folder_of({"train/cat": 12, "train/dog": 12, "val/cat": 2, "val/dog": 2}, "my photos")
+    for i in range(4):
+        (photos / f"train/cat/{i:03d}.png").write_text("<!DOCTYPE html><title>404</title>")
+    with pytest.raises(DataError, match=r"4 of the 14 files of class cat cannot be read, more than 10 %") as caught:
+        resolve(photos, cache=tmp_path / "cache", size=size, workers=1)
+    message = str(caught.value)
+    assert message.startswith(f"{photos}: ")
+    assert str(tmp_path / "cache") not in message
+    command = shlex.split(message.partition("`")[2].partition("`")[0])
+    assert command[:2] == ["alexnet", "prepare"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="0"):
+        main([*command[1:], "--workers", "1"])
+    assert len(resolve("PACKED", size=size).split("train")) == 20
+
+
+def test_a_class_of_which_nothing_can_be_read_is_not_to_be_put_up_with(image_folder_of: MakeFolder, tmp_path: Path):
+    photos = image_folder_of({"train/cat": 2, "train/dog": 12})
+    for i in range(2):
+        (photos / f"train/cat/{i:03d}.png").write_text("")
+    with pytest.raises(DataError, match=r"no (train|val) file of class cat can be read .*; replace them$"):
+        resolve(photos, cache=tmp_path / "cache", workers=1)
+
+
+def test_faults_of_classes_name_the_set(image_folder_of: MakeFolder, tmp_path: Path):
+    photos = image_folder_of({"train/cat": 2, "train/dog": 0})
+    with pytest.raises(DataError, match=f"^{photos}: train/dog: class folder without images"):
+        resolve(photos, cache=tmp_path / "cache", workers=1)
 
 
 def test_a_class_of_which_nothing_can_be_read_is_an_error(image_folder_of: MakeFolder, tmp_path: Path):
@@ -415,7 +451,7 @@ def test_resolve_takes_a_csv_list(image_folder_of: MakeFolder, tmp_path: Path):
     [
         ("no-such-set", "no-such-set: no such file, folder or named set; the sets are shapes, digits"),
         ("imagenette", r"imagenette: not found in .* \(looked for photos/imagenette-224.tar.*get it from https://"),
-        ("README.md", r"README.md: not a folder, \.tar, \.csv.* or IDX file"),
+        ("README.md", r"README.md: not a folder, \.tar, \.csv, \.tsv, \.txt or IDX file"),
         ("nul\0byte", r"nul\\x00byte: no such file"),
     ],
 )

@@ -53,7 +53,8 @@ def find_source(
     data: str | Path, *, data_root: str | Path | None = None, cache: str | Path | None = None, seed: int = 0
 ) -> Source:
     """The records of a named set or of a path."""
-    return named_source(str(data), data_root=data_root, cache=cache, seed=seed) or read_source(data, seed=seed)
+    source = named_source(str(data), data_root=data_root, cache=cache, seed=seed) or read_source(data, seed=seed)
+    return replace(source, name=str(data))
 
 
 def named_source(

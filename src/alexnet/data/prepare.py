@@ -20,6 +20,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import time
 from collections import Counter, deque
@@ -284,7 +285,8 @@ def _plan(source: Source, size: int | None, store: Store, parts: int = 1, *, tra
     if not 1 <= side <= 4096:
         raise UsageError(f"size is {side}; the side of a packed image is 1 to 4096 pixels")
     for fault in class_faults(source, training=training):
-        raise DataError(f"{printable(fault.path)}: {fault.reason}")
+        where = f"{printable(source.name)}: " if source.name else ""
+        raise DataError(f"{where}{printable(fault.path)}: {fault.reason}")
     most, share = SHARD_BYTES // (side * side * source.channels), len(source.records) // (SHARDS * parts)
     shard_images = max(1, min(SHARD_IMAGES, most, share))
     shards = []
@@ -379,7 +381,7 @@ def _begin(folder: Path, plan: _Plan) -> None:
         if needed > free:
             raise AlexNetError(
                 f"no space left in {printable(folder)}: needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free; "
-                "choose another place, or a smaller --size"
+                "make room, or name a folder elsewhere ($ALEXNET_CACHE is that of what train and others prepare)"
             )
     if plan.in_place:
         _make_files(folder, plan)
@@ -424,7 +426,7 @@ def _storage_error(error: OSError, folder: Path, plan: _Plan) -> AlexNetError:
         free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
         return AlexNetError(
             f"no space left in {printable(folder)}: the set takes up to {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free; "
-            "make room and prepare again, it goes on where it stopped"
+            "make room and run the same command again, it goes on where it stopped"
         )
     return AlexNetError(refused(error, folder))
 
@@ -553,24 +555,28 @@ def _refuse_too_many(folder: Path, plan: _Plan, rejected: list[Rejected], max_ba
     limit = max(10, total // 1000)
     if max_bad is not None:
         limit = math.floor(max_bad * total if max_bad < 1 else max_bad)
+    source = plan.source
     named = "; ".join(f"{printable(r.path)}: {r.reason}" for r in rejected[:3]) + ("; ..." if len(rejected) > 3 else "")
-    listed = Counter(record.label for record in plan.source.records)
-    for label, bad in sorted(Counter(item.label for item in rejected).items()):
-        if max_bad is None and bad > 0.1 * listed[label]:
-            raise DataError(
-                f"{printable(folder)}: {bad} of the {listed[label]} files of class {printable(plan.source.classes[label])} "
-                f"cannot be read, more than 10 % ({named}); replace them, or set --max-bad"
-            )
-    good = Counter((record.split, record.label) for record in plan.source.records)
+    where = printable(source.name or folder)
+    size = "" if plan.size == (source.size or SIZE) else f" --size {plan.size}"
+    command = f"alexnet prepare {shlex.quote(source.name) if source.name else 'SOURCE'} PACKED{size} --max-bad {len(rejected)}"
+    remedy = f"replace them, or leave them out with `{printable(command)}` and name PACKED as the data from then on"
+    listed = Counter(record.label for record in source.records)
+    good = Counter((record.split, record.label) for record in source.records)
     good.subtract(Counter((item.split, item.label) for item in rejected))
     for (split, label), count in sorted(good.items()):
         if count == 0:
-            name = printable(plan.source.classes[label])
-            raise DataError(f"{printable(folder)}: no {split} file of class {name} can be read ({named}); replace them")
+            name = printable(source.classes[label])
+            raise DataError(f"{where}: no {split} file of class {name} can be read ({named}); replace them")
+    for label, bad in sorted(Counter(item.label for item in rejected).items()):
+        if max_bad is None and bad > 0.1 * listed[label]:
+            raise DataError(
+                f"{where}: {bad} of the {listed[label]} files of class {printable(source.classes[label])} cannot be read, "
+                f"more than 10 % ({named}); {remedy}"
+            )
     if len(rejected) > limit:
         raise DataError(
-            f"{printable(folder)}: {len(rejected):,} of {total:,} files cannot be read, more than {limit:,} ({named}); "
-            "replace them, or set --max-bad"
+            f"{where}: {len(rejected):,} of {total:,} files cannot be read, more than {limit:,} ({named}); {remedy}"
         )
 
 

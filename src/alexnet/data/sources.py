@@ -113,6 +113,8 @@ class Source:
     """Class folders without images: why it cannot be learned from as it is."""
     held_out: HeldOut = "source"
     """Who decides which images are held out: the source, or, where it names no splits, a hash (:func:`hold_out`)."""
+    name: str = ""
+    """What the user called it, for messages; empty for one that was made in memory."""
 
 
 def class_faults(source: Source, *, training: bool = True) -> list[Fault]:

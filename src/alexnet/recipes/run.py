@@ -19,7 +19,7 @@ from torch import nn
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, Precision, autocast, choose_device
-from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
+from alexnet.core.errors import AlexNetError, DataError, StoppedError, UsageError, printable
 from alexnet.core.memory import peak_memory
 from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import write_json
@@ -67,6 +67,11 @@ def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet
     """The training data of a run, prepared into the cache first if need be."""
     with _preparation(config.data, quiet) as progress:
         packed = resolve(config.data, data_root=data_root, size=config.size, progress=progress)
+    if "train" not in packed.splits:
+        raise DataError(
+            f"{printable(config.data)}: only {' and '.join(packed.splits)} images, none to train on; put class folders with "
+            "training images into a folder train beside them"
+        )
     for fault in packed.meta["rejected"][:TOLD]:
         say(f"left out: {fault['path']}: {fault['reason']}")
     if (more := len(packed.meta["rejected"]) - TOLD) > 0:
