@@ -13,6 +13,7 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from alexnet.data.packed import open_packed, seal
 from alexnet.data.prepare import prepare, resolve
 from alexnet.data.shards import Store
 from alexnet.data.sources import Record, Source
+from alexnet.recipes import recipe
+from alexnet.recipes.run import open_data
 from shared import content, in_child
 
 MakeFolder = Callable[..., Path]
@@ -180,6 +183,24 @@ def test_a_class_of_which_nothing_can_be_read_is_not_to_be_put_up_with(image_fol
         (photos / f"train/cat/{i:03d}.png").write_text("")
     with pytest.raises(DataError, match=r"no (train|val) file of class cat can be read .*; replace them$"):
         resolve(photos, cache=tmp_path / "cache", workers=1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (
+            {"cat": 1, "dog": 1},
+            "source: one image in each class leaves none to hold out for validation; add images, or",
+        ),
+        ({"val/cat": 2, "test/dog": 2}, "source: only val and test images, none to train on; put class folders"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_are_refused_in_a_sentence(
+    image_folder_of: MakeFolder, tmp_path: Path, counts: dict[str, int], message: str
+):
+    prepare(image_folder_of(counts), tmp_path / "packed" / "source", size=8, workers=1)
+    with pytest.raises(DataError, match=message):
+        open_data(replace(recipe("quickstart"), data=str(tmp_path / "packed" / "source"), size=None), quiet=True)
 
 
 def test_faults_of_classes_name_the_set(image_folder_of: MakeFolder, tmp_path: Path):

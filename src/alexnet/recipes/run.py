@@ -72,6 +72,11 @@ def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet
             f"{printable(config.data)}: only {' and '.join(packed.splits)} images, none to train on; put class folders with "
             "training images into a folder train beside them"
         )
+    if packed.held_out not in packed.splits:
+        raise DataError(
+            f"{printable(config.data)}: one image in each class leaves none to hold out for validation; add images, or a folder "
+            "val with class folders (evaluate --split all needs none)"
+        )
     for fault in packed.meta["rejected"][:TOLD]:
         say(f"left out: {fault['path']}: {fault['reason']}")
     if (more := len(packed.meta["rejected"]) - TOLD) > 0:
