@@ -97,6 +97,8 @@ def test_letters_above_the_classes_are_none():
     assert placed("a/abbey", "a/alley", "b/bar", "b/bazaar/indoor", "b/bazaar/outdoor") == {
         "train": {"abbey": 12, "alley": 12, "bar": 12, "bazaar": 24}
     }
+    assert set(placed("s/shirt", "s/shoes", "t/t-shirt")["train"]) == {"shirt", "shoes", "t-shirt"}
+    assert placed("A/A_1", "B/B_1") == {"train": {"A": 12, "B": 12}}
     assert placed("A/user", "B/user") == {"train": {"A": 12, "B": 12}}  # letters of a sign language
 
 

@@ -299,7 +299,11 @@ def _below_letters(heads: Heads, root: _Node) -> tuple[Heads, list[str]]:
         if head[1] is None
         for name, node in _at(root, folder).filled.items()
     ]
-    if not letters or not all(_is_letter_above(name, node) for _, _, name, node in letters):
+    inner = [class_name for _, _, _, node in letters for class_name in node.filled]
+    words = sum(
+        class_name[1:2].isalpha() for class_name in inner
+    )  # t-shirt may be one among words, A_1 and B_1 are none
+    if not words > len(inner) / 2 or not all(_is_letter_above(name, node) for _, _, name, node in letters):
         return dict(heads), []
     names = _listed(sorted({name for _, _, name, _ in letters}))
     return (
@@ -313,7 +317,7 @@ def _is_letter_above(name: str, node: _Node) -> bool:
         len(name) == 1
         and name.isalpha()
         and not node.images
-        and all(inner[:1].casefold() == name.casefold() and inner[1:2].isalpha() for inner in node.filled)
+        and all(inner[:1].casefold() == name.casefold() for inner in node.filled)
     )
 
 
