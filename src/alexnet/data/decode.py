@@ -24,6 +24,17 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from alexnet.core.errors import ImageError, Reason, printable
+from alexnet.data.samples import (
+    FULL,
+    is_inverted,
+    is_wide,
+    join_bytes,
+    mend_tiles,
+    read_exactly,
+    read_low_bytes,
+    to_8_bits,
+    white_of,
+)
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """What is decoded, recognized by content. Not MPO: the JPEG reader opens those files too, by their first image."""
@@ -134,12 +145,14 @@ for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # not blocked by a pipe p
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or else its complaints appear where no logging is set up
 
 
-def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
+def decode_image(source: Path | bytes, name: str | None = None, sample_max: int | None = None) -> Image.Image:
     """The first frame of an image file, upright, as mode RGB.
 
     EXIF orientation is applied once, whatever the format. CMYK and YCCK are inverted if Adobe's marker says so, as
-    Adobe's files are. 16-bit samples are scaled to 8, transparency lies over white, grey is repeated. ``image.info``
-    holds the ``format`` and the decoder's ``warnings`` (list of str; about metadata: a fault in the pixels raises).
+    Adobe's files are. 16-bit samples are scaled to 8, transparency lies over white, grey is repeated. ``sample_max`` is the
+    sample that becomes 255 in files of more than 8 bits, larger ones too; by default what each file says is its largest.
+    ``image.info`` holds the ``format``, the decoder's ``warnings`` (list of str; about metadata: a fault in the pixels raises),
+    and of files of more than 8 bits ``samples``, the largest one and the one that became 255.
 
     Raises :class:`ImageError`: truncated, not an image, too large, unsupported format, no permission, empty, missing or
     damaged. ``name`` stands for the source in its message.
@@ -155,13 +168,20 @@ def decode_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     with _PROCESS_LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         image = _open(data, label)
-        _check_size(image, data, label)
+        with _faults_of(label):
+            wide = is_wide(image)
+            if wide:
+                mend_tiles(image)
+            two = wide and sample_max is not None and read_exactly(image, sample_max)
+        _check_size(image, data, label, 2 if two else 1)
         turn = _load(image, label)
+        low = _low_bytes(data, label) if two else None
     if image.format == "PNG":
-        _check_png(image, data, label)
+        _check_png(image, data, label, exact=two)
     del data  # if nobody else holds it
     with _faults_of(label):
-        rgb = _upright_rgb(image, turn, label)
+        white = (sample_max or white_of(image)) if wide else None
+        rgb = _upright_rgb(image, low, turn, white, label)
     rgb.info |= {"warnings": [str(warning.message) for warning in caught]}
     return rgb
 
@@ -295,6 +315,19 @@ def _load(image: Image.Image, label: str) -> Image.Transpose | None:
         return _TURNS.get(orientation)
 
 
+def _low_bytes(data: bytes, label: str) -> Image.Image:
+    """The same image with the low bytes of its samples."""
+    image = _open(data, label)
+    mend_tiles(image)
+    try:
+        finish = read_low_bytes(image)
+    except ValueError as error:
+        raise ImageError(label, "unsupported format", f"{error} cannot be scaled; save it as PNG") from error
+    _load(image, label)
+    with _faults_of(label):
+        return finish(image)
+
+
 @contextmanager
 def _quiet(image: Image.Image) -> Iterator[None]:
     """libtiff reports faults to the standard error of the process, beside raising them."""
@@ -316,7 +349,7 @@ def _quiet(image: Image.Image) -> Iterator[None]:
         os.close(nowhere)
 
 
-def _check_size(image: Image.Image, data: bytes, label: str) -> None:
+def _check_size(image: Image.Image, data: bytes, label: str, copies: int = 1) -> None:
     width, height = image.size
     pixels = width * height
     if max(width, height) > MAX_SIDE or pixels > MAX_PIXELS:
@@ -327,7 +360,7 @@ def _check_size(image: Image.Image, data: bytes, label: str) -> None:
             label, "too large", f"{scans} scans of {pixels:,} pixels; at most {MAX_SCANS}, {MAX_SCAN_PIXELS:,} in all"
         )
     with _faults_of(label):
-        needed = _decoder_bytes(image, scans, len(data))
+        needed = copies * _decoder_bytes(image, scans, len(data))
     if needed > MAX_DECODER_BYTES:
         raise ImageError(
             label,
@@ -374,7 +407,7 @@ def _tiff_chunk_bytes(image: Image.Image) -> int:
     return width * height * max(8, number(258, 8)) // 8  # BitsPerSample of each
 
 
-def _check_png(image: Image.Image, data: bytes, label: str) -> None:
+def _check_png(image: Image.Image, data: bytes, label: str, *, exact: bool) -> None:
     """What Pillow passes over: a stream of pixels that ends too early leaves zeros, and the transparent color of samples of
     16 bits is one of 16 bits, while the pixels have become 8."""
     width, height = image.size
@@ -387,7 +420,7 @@ def _check_png(image: Image.Image, data: bytes, label: str) -> None:
     if color == 3 and image.palette is None:
         raise ImageError(label, "damaged", "it has no palette (PLTE), which its pixels need")
     transparent = image.info.get("transparency")
-    if bits == 16 and image.mode == "RGB" and isinstance(transparent, tuple):
+    if bits == 16 and image.mode == "RGB" and not exact and isinstance(transparent, tuple):
         image.info["transparency"] = tuple(sample >> 8 for sample in transparent)
     with _faults_of(label):
         last_row = image.crop((0, height - 1, width, height)).tobytes()
@@ -425,67 +458,94 @@ def _png_stream_bytes(data: bytes, enough: int) -> int:
     return found
 
 
-def _peak(image: Image.Image) -> int:
-    """The largest sample of grey of 16 bits (12 in some TIFF files)."""
-    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # BitsPerSample
-    return (1 << int(bits)) - 1
-
-
-def _upright_rgb(image: Image.Image, turn: Image.Transpose | None, label: str) -> Image.Image:
+def _upright_rgb(
+    image: Image.Image, low: Image.Image | None, turn: Image.Transpose | None, white: int | None, label: str
+) -> Image.Image:
+    """``low``: the low bytes of samples of 16 bits, if they are needed. ``white``: of samples of more than 8 bits, the one
+    that becomes 255."""
     file_format = "JPEG" if image.format == "MPO" else str(image.format)
-    peak = _peak(image) if image.mode.startswith("I;16") else 65535
-    plain = image.mode == "RGB" and not image.has_transparency_data and turn is None
-    if image.width * image.height <= LARGE_PIXELS or plain:
-        rgb = _to_rgb(image, file_format, peak, label)
+    plain = image.mode == "RGB" and not image.has_transparency_data and turn is None and low is None
+    inverted = white is not None and is_inverted(image)
+    if plain or (image.width * image.height <= LARGE_PIXELS):
+        low = None if low is None else _as_stored(low)
+        rgb, largest = _to_rgb(_as_stored(image), low, file_format, white, label)
+        rgb = ImageChops.invert(rgb) if inverted else rgb
         rgb = rgb if turn is None else rgb.transpose(turn)
     else:
-        planes = _planes(image, file_format, peak, label)
+        planes, largest = _planes(image, low, file_format, white, label)
         image.close()  # before there is another copy
-        if turn is not None:
-            for i in range(3):  # one at a time
-                planes[i] = planes[i].transpose(turn)
+        if low is not None:
+            low.close()
+        for i in range(3):  # one at a time
+            planes[i] = ImageChops.invert(planes[i]) if inverted else planes[i]
+            planes[i] = planes[i] if turn is None else planes[i].transpose(turn)
         rgb = Image.merge("RGB", planes)
     rgb.info = {"format": file_format}
+    if white is not None:
+        rgb.info["samples"] = (largest, white)
     return rgb
 
 
-def _planes(image: Image.Image, file_format: str, peak: int, label: str) -> list[Image.Image]:
-    """Red, green and blue of a large image, as they are stored, converted strip by strip."""
+def _as_stored(image: Image.Image) -> Image.Image:
+    """A TIFF file that is not upright has a size of which its pixels know nothing."""
+    return image if image.size == image.im.size else image.crop((0, 0, *image.im.size))
+
+
+def _planes(
+    image: Image.Image, low: Image.Image | None, file_format: str, white: int | None, label: str
+) -> tuple[list[Image.Image], int]:
+    """Red, green and blue of a large image, as they are stored, converted strip by strip, and its largest sample."""
     width, height = image.im.size  # as stored; of TIFF files `image.size` is how they are when upright
-    planes = [Image.new("L", (width, height)) for _ in range(3)]
+    planes, largest = [Image.new("L", (width, height)) for _ in range(3)], 0
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height)))
-        for plane, band in zip(planes, _to_rgb(strip, file_format, peak, label).split(), strict=True):
+        box = (0, top, width, min(top + rows, height))
+        strip = None if low is None else low.crop(box)
+        rgb, most = _to_rgb(image.crop(box), strip, file_format, white, label)
+        largest = max(largest, most)
+        for plane, band in zip(planes, rgb.split(), strict=True):
             plane.paste(band, (0, top))
-    return planes
+    return planes, largest
 
 
-def _to_rgb(image: Image.Image, file_format: str, peak: int, label: str) -> Image.Image:
-    """Pixel by pixel, so that it is the same for a strip as for the whole image."""
-    mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM")):
-        return _scale_16_bits(image, peak)
+def _to_rgb(
+    image: Image.Image, low: Image.Image | None, file_format: str, white: int | None, label: str
+) -> tuple[Image.Image, int]:
+    """Pixel by pixel, so that it is the same for a strip as for the whole image. With the largest sample, of files of more
+    than 8 bits; where only their high bytes are known, the largest that it may be."""
+    mode, largest = image.mode, 0
+    if white is not None and (mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM"))):
+        return _grey_of_16_bits(image, white)
     if mode in ("I", "F"):
         raise ImageError(label, "unsupported format", f"mode {mode}: 32-bit samples have no stated range")
+    if low is not None:
+        image, largest = join_bytes(image, low, white or FULL)
+    elif white is not None:
+        most = max(high for _, high in _extrema(image)[:3])
+        largest = round(most / 255 * white) if file_format == "PPM" else most << 8 | 255
     if mode == "CMYK" and file_format == "JPEG" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # undoes Pillow, which inverts every CMYK JPEG, marked or not
     try:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        return image if mode == "RGB" else image.convert("RGB")
+            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"), largest
+        return image if mode == "RGB" else image.convert("RGB"), largest
     except ValueError as error:
         raise ImageError(label, "unsupported format", f"mode {mode}") from error
 
 
-def _scale_16_bits(image: Image.Image, peak: int) -> Image.Image:
-    """Grey of 16 bits to 8 bits, rounded: the full range stays the full range."""
-    sample_HW = np.asarray(image).clip(0, peak).astype(np.uint32)
-    grey_HW = ((sample_HW * 255 + peak // 2) // peak).astype(np.uint8)
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    """Smallest and largest value of each channel."""
+    found = image.getextrema()
+    return list(found) if isinstance(found[0], tuple) else [found]  # type: ignore[list-item]
+
+
+def _grey_of_16_bits(image: Image.Image, white: int) -> tuple[Image.Image, int]:
+    sample_HW = np.asarray(image)
+    grey_HW = to_8_bits(sample_HW, white)
     if isinstance(transparent := image.info.get("transparency"), int):
         grey_HW[sample_HW == transparent] = 255
-    return Image.fromarray(grey_HW).convert("RGB")
+    return Image.fromarray(grey_HW).convert("RGB"), int(sample_HW.max())
 
 
 def _unidentified(head: bytes, label: str) -> ImageError:
