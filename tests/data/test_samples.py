@@ -11,9 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.core.errors import ImageError
+from alexnet.cli import main
+from alexnet.core.errors import ImageError, UsageError
 from alexnet.data import decode
+from alexnet.data.check import check
 from alexnet.data.decode import decode_image
+from alexnet.data.named import find_source
+from alexnet.data.prepare import prepare, white_of_set
+from alexnet.evaluation.predict import load
 from odd_images import chunk, over_white, png, tiff
 
 HEIGHT, WIDTH = 7, 11
@@ -160,3 +165,98 @@ def test_samples_that_pillow_computes_with_are_refused_with_the_way_out() -> Non
         ImageError, match=r"a\.tif: unsupported format \(samples stored as RGBa;16L cannot be scaled; save it as PNG\)"
     ):
         decode_image(tiff(drawn(12, 4), {338: 1}), "a.tif", 4095)
+
+
+# A whole set ----------------------------------------------------------------------------------------------------------
+
+
+def folder_of(path: Path, bits: int, *channels: int) -> Path:
+    """Two classes of eight pictures; the largest sample of the set is that of so many bits."""
+    for c in range(2):
+        (path / f"class{c}").mkdir(parents=True)
+        for i in range(8):
+            sample = drawn(bits, *channels) // (1 + c)
+            (path / f"class{c}" / f"{i}.png").write_bytes(png(sample, 2 if channels else 0, 16))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("bits", "share", "look"), [(10, "1.6%", "almost black"), (12, "6.2%", "almost black"), (14, "25.0%", "dark")]
+)
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "color"])
+def test_a_set_of_a_narrow_range_is_told(
+    in_memory: Path, bits: int, share: str, look: str, channels: tuple[int, ...]
+) -> None:
+    root = folder_of(in_memory / "set", bits, *channels)
+    expected = f"16 images of 16 bits use at most {share} of their range: they will be {look}; "
+    assert check(root, workers=1)["notes"][0].startswith(expected)
+    assert prepare(root, in_memory / "packed", size=8, workers=1).meta["notes"][0].startswith(expected)
+    peak = (1 << bits) - 1
+    for sample_max in (peak, "set"):
+        assert not any("range" in note for note in check(root, workers=1, sample_max=sample_max)["notes"])
+    assert check(root, workers=1, sample_max=peak // 4)["notes"][0] == (
+        f"16 images of more than 8 bits have samples above {peak // 4}, up to {peak}: these become white; a larger "
+        "--sample-max keeps them apart"
+    )
+
+
+def test_a_set_of_the_full_range_has_no_note_and_one_of_8_bits_no_largest_sample(in_memory: Path) -> None:
+    root = folder_of(in_memory / "wide", 16)
+    assert not any("range" in note for note in check(root, workers=1)["notes"])
+    for i, path in enumerate(sorted(root.rglob("*.png"))):
+        path.write_bytes(png(np.full((8, 8), i, np.uint8), 0))
+    assert white_of_set(find_source(root), "set", workers=1) is None
+    for wrong in (0, -1, 65536):
+        with pytest.raises(
+            UsageError, match=f"sample_max is {wrong}; it must be 'set', or at least 1 and at most 65535"
+        ):
+            white_of_set(find_source(root), wrong)
+
+
+def test_the_maximum_of_the_set_is_that_of_its_training_images(in_memory: Path) -> None:
+    root = in_memory / "set"
+    for split, peak in (("train", 1000), ("val", 3000)):
+        for c in range(2):
+            (root / split / f"class{c}").mkdir(parents=True)
+            sample = np.full((HEIGHT, WIDTH), peak // (1 + c), np.uint16)
+            (root / split / f"class{c}" / "0.png").write_bytes(png(sample, 0, 16))
+    packed = prepare(root, in_memory / "packed", size=4, workers=1, sample_max="set")
+    assert packed.sample_max == packed.meta["protocol"]["sample_max"] == 1000
+    for split, expected in (("train", [255, 128]), ("val", [255, 255])):
+        images = packed.split(split)
+        assert images.read(np.arange(2))[:, 0, 0, 0].tolist() == expected
+
+
+def exit_code(*command: str) -> object:
+    with pytest.raises(SystemExit) as left:
+        main(list(command))
+    return left.value.code
+
+
+def test_a_model_scales_what_it_is_asked_as_what_it_learned(
+    in_memory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, run = folder_of(in_memory / "set", 12), in_memory / "run"
+    small = (
+        "--epochs 1 --batch-size 4 --views 1 --threads 1 --model.conv-channels 2 2 2 2 2 --model.fc-units 4 4".split()
+    )
+    command = ["train", "quickstart", *small, "--data", str(root), "--out", str(run), "--workers", "1"]
+    assert exit_code(*command, "--sample-max", "set") == 0
+    predictor = load(run)
+    assert predictor.preprocessing.sample_max == 4095
+    assert predictor.preprocessing.resize == 56
+    learned = prepare(root, in_memory / "stated", size=56, workers=1, sample_max=4095).split("train")
+    for i in range(3):
+        np.testing.assert_array_equal(predictor.pixels(str(root / learned.paths[i])), learned.read(np.array([i]))[0])
+    assert exit_code("evaluate", str(run), "--data", str(root), "--json") == 0
+    capsys.readouterr()
+    prepare(root, in_memory / "plain", size=56, workers=1)
+    assert exit_code("evaluate", str(run), "--data", str(in_memory / "plain")) == 2
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith(
+            "plain: its images of more than 8 bits were prepared without --sample-max; prepare them again with --sample-max 4095"
+        )
+    )
+    assert exit_code("evaluate", str(run), "--data", str(in_memory / "stated")) == 0

@@ -36,6 +36,9 @@ class PrepareOptions:
     Run all N with the same options, on any hosts that share PACKED; the last to end joins them, to the bytes of one process."""
     max_bad: float | None = None
     """Unreadable images to put up with: a count, or a fraction if below 1."""
+    sample_max: int | Literal["set"] | None = None
+    """Sample that is white in files of more than 8 bits: 4095 for those of a 12-bit camera, or set: the largest in the training
+    images. By default the largest that each file allows."""
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False
@@ -62,6 +65,7 @@ def prepare(arguments: list[str]) -> int:
             "workers": options.workers,
             "seed": options.seed,
             "max_bad": options.max_bad,
+            "sample_max": options.sample_max,
             "progress": lambda done, total: bar.update(done, total=total),
         }
         if share is None:
@@ -105,6 +109,9 @@ class CheckOptions:
     """Processes; by default one for each core."""
     seed: int = 0
     """Seed for the hold-out where the source has no split."""
+    sample_max: int | Literal["set"] | None = None
+    """Sample that is white in files of more than 8 bits: 4095 for those of a 12-bit camera, or set: the largest in the training
+    images. By default the largest that each file allows."""
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False
@@ -125,6 +132,7 @@ def check(arguments: list[str]) -> int:
             data_root=options.data_root,
             workers=options.workers,
             seed=options.seed,
+            sample_max=options.sample_max,
             progress=lambda done, total: bar.update(done, total=total),
         )
     if options.json:

@@ -30,7 +30,10 @@ FIRST = (
 )
 """The options that most people need, in the order of the help."""
 
-DECIDED = {"model.num_classes": "the network gets one output for each class of the data"}
+DECIDED = {
+    "model.num_classes": "the network gets one output for each class of the data",
+    "preprocessing.sample_max": "--sample-max decides it, with the data",
+}
 """Fields of a configuration that are no options, and what sets them."""
 
 

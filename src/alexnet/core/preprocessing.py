@@ -36,6 +36,9 @@ class Preprocessing:
     """Factor for pixels of 0 to 255: 1 in 2012, 1/255 for networks that read 0 to 1."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """Order in which the network reads the color channels."""
+    sample_max: int | None = None
+    """Sample that is white in files of more than 8 bits, where photographs were decoded so; by default the largest that each
+    file allows."""
 
     def __post_init__(self) -> None:
         c = self.channels
@@ -45,6 +48,8 @@ class Preprocessing:
             raise ValueError(f"Preprocessing.channel_mean is {self.channel_mean}; mean='channel' needs {c} numbers")
         if self.std and (len(self.std) != c or min(self.std) <= 0):
             raise ValueError(f"Preprocessing.std is {self.std}; it needs {c} positive numbers, or none")
+        if self.sample_max is not None and not 1 <= self.sample_max <= 65535:
+            raise ValueError(f"Preprocessing.sample_max is {self.sample_max}; it must be at least 1 and at most 65535")
         if not self.scale > 0:
             raise ValueError(f"Preprocessing.scale is {self.scale}; it must be positive")
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from alexnet.core.runs import sha256_file
 from alexnet.data.named import find_source
 from alexnet.data.packed import PackedSet, PackedSplit, is_packed, open_packed
 from alexnet.data.pool import in_processes
-from alexnet.data.prepare import Progress
+from alexnet.data.prepare import Progress, white_of_set
+from alexnet.data.samples import Range, SampleMax
 from alexnet.data.shards import decode
 from alexnet.data.sources import Fault, Record, Source, Split, class_counts, class_faults, class_notes
 from alexnet.data.twins import Item, Twin, packed_twins, twins
@@ -33,6 +35,7 @@ def check(
     cache: str | Path | None = None,
     workers: int | None = None,
     seed: int = 0,
+    sample_max: SampleMax = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """``{"faults": [{"path": .., "reason": ..}], "notes": [..], "classes": [{"name": .., "train": 80, ..}]}`` of anything that
@@ -46,9 +49,10 @@ def check(
         if is_packed(Path(source)):
             return _check_packed(Path(source), progress)
         source = find_source(source, data_root=data_root, cache=cache, seed=seed)
+    white = white_of_set(source, sample_max, workers)
     examined: list[_Examined] = []
     chunks = [source.records[i : i + _CHUNK] for i in range(0, len(source.records), _CHUNK)]
-    for _, results in in_processes(_examine, chunks, workers):
+    for _, results in in_processes(partial(_examine, white), chunks, workers):
         examined += results
         if progress:
             progress(len(examined), len(source.records))
@@ -56,7 +60,8 @@ def check(
     faults = [*class_faults(source), *(Fault(e.name, e.fault) for e in examined if e.fault)]
     faults += _unreadable_classes(source, examined)
     wrong, duplicates = _equal(source, examined)
-    notes = [*source.notes, *class_notes(source), *duplicates, *_tiny_classes(source)]
+    dark = sum((e.wide for e in examined), Range()).notes(white)
+    notes = [*dark, *source.notes, *class_notes(source), *duplicates, *_tiny_classes(source)]
     notes += [f"{e.name}: {remark}" for e in examined for remark in e.odd]
     rejected = sum(bool(e.fault) for e in examined)
     found = {
@@ -82,21 +87,23 @@ class _Examined:
     """Of its pixels, which files with different bytes may share; empty if it could not be decoded."""
     fault: str
     odd: Sequence[str]
+    wide: Range
 
 
-def _examine(records: Sequence[Record]) -> list[_Examined]:
+def _examine(sample_max: int | None, records: Sequence[Record]) -> list[_Examined]:
     examined = []
     for record in records:
-        digest, pixels, fault = b"", b"", ""
+        digest, pixels, fault, wide = b"", b"", "", Range()
         odd: list[str] = []
         try:
             data = record.read()
             digest = _digest(data if isinstance(data, bytes) else data.tobytes())
-            image, odd = decode(record, data)
+            image, odd = decode(record, data, sample_max)
+            wide = Range.of(image)
             pixels = _digest(f"{image.mode} {image.size}".encode(), image.tobytes())
         except ImageError as error:
             fault = error.reason + (f" ({error.detail})" if error.detail else "")
-        examined.append(_Examined(record.split, record.label, record.name, digest, pixels, fault, odd))
+        examined.append(_Examined(record.split, record.label, record.name, digest, pixels, fault, odd, wide))
     return examined
 
 

@@ -196,6 +196,14 @@ def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
+def is_wide_file(data: bytes, name: str = "image") -> bool:
+    """Whether an image file has samples of more than 8 bits; from its header alone. Raises :class:`ImageError`."""
+    with _PROCESS_LOCK, warnings.catch_warnings(), _faults_of(name):
+        warnings.simplefilter("ignore")
+        with _open(data, name) as image:
+            return is_wide(image)
+
+
 def read_image_file(path: str | Path, name: str | None = None, stamp: str = "") -> bytes:
     """The bytes of a regular file of at most ``MAX_FILE_BYTES``; pipes and devices are not opened. ``stamp``: what
     :func:`file_stamp` said of it when it was listed; another file in its place is refused."""

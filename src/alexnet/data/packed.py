@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.core.errors import AlexNetError, DataError, printable
+from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json, sha256_file
 from alexnet.data.decode import count_scans
@@ -267,6 +267,21 @@ class PackedSet:
     def fingerprint(self) -> str:
         """Names the content: the same for the same classes, pixels and order."""
         return str(self.meta["fingerprint"])
+
+    @property
+    def sample_max(self) -> int | None:
+        """The sample that became white in files of more than 8 bits; None for the largest that each file allows."""
+        value = self.meta["protocol"].get("sample_max")
+        return value if isinstance(value, int) else None
+
+    def require_sample_max(self, wanted: int | None, name: str) -> None:
+        """Raise :class:`UsageError` if images were decoded with another one: their grey levels would mean something else."""
+        wide = self.meta.get("wide")
+        if self.sample_max == wanted or (isinstance(wide, dict) and wide.get("images") == 0):
+            return
+        how = "without --sample-max" if self.sample_max is None else f"with --sample-max {self.sample_max}"
+        need = "without it" if wanted is None else f"with --sample-max {wanted}"
+        raise UsageError(f"{name}: its images of more than 8 bits were prepared {how}; prepare them again {need}")
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,7 +36,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from alexnet.core.errors import AlexNetError, DataError, UsageError, printable, refused
+from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable, refused
 from alexnet.core.runs import (
     cache_folder,
     fsync_folder,
@@ -50,6 +50,7 @@ from alexnet.core.share import Share, listed, locked, unfinished
 from alexnet.data import pixels
 from alexnet.data.cache import USED, contents_of, find_set, note_use, same_contents, shape_of
 from alexnet.data.contents import remember
+from alexnet.data.decode import decode_image, is_wide_file
 from alexnet.data.named import find_source
 from alexnet.data.packed import (
     AGAIN,
@@ -63,6 +64,7 @@ from alexnet.data.packed import (
     seal,
 )
 from alexnet.data.pool import in_processes
+from alexnet.data.samples import FULL, Range, SampleMax, sample_max_fault
 from alexnet.data.shards import (
     JPEG_QUALITY,
     Journal,
@@ -103,6 +105,7 @@ def prepare(
     workers: int | None = None,
     seed: int = 0,
     max_bad: float | None = None,
+    sample_max: SampleMax = None,
     training: bool = True,
     progress: Progress | None = None,
 ) -> PackedSet:
@@ -111,8 +114,9 @@ def prepare(
     ``size``: side of the stored squares; None for 256, or for the size at which an IDX or CIFAR set comes. ``store``:
     pixels, or JPEG records for sets beyond the disk. ``seed`` decides which images are held out where the source does
     not say. ``max_bad``: how many unreadable images to put up with, a count, or a fraction if below 1; None for 0.1 %
-    of all (at least 10) and 10 % of each class. Without ``training``, the set need not be one that can be learned from: it may
-    lack images of a class, or hold a single class.
+    of all (at least 10) and 10 % of each class. ``sample_max``: the sample that becomes white in files of more than 8 bits, or
+    "set" for the largest of the training images; None for the largest that each file allows. Without ``training``, the set need
+    not be one that can be learned from: it may lack images of a class, or hold a single class.
 
     Interrupted, the same call goes on where it stopped; on a finished set of the same source it returns that. A folder begun
     by :func:`prepare_part` is joined. Raises :class:`DataError` for a source that cannot be used, :class:`UsageError` for
@@ -120,7 +124,8 @@ def prepare(
     """
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
     folder = Path(packed)
-    plan = _plan(listing, size, store, _parts_begun(folder), training=training)
+    white = white_of_set(listing, sample_max, workers)
+    plan = _plan(listing, size, store, _parts_begun(folder), white, training=training)
     with _reported(folder, plan), _finishing(folder, plan) as finished:
         if not finished and plan.parts == 1:
             hashes = _RunningHashes(folder, plan, _packed(folder))
@@ -148,6 +153,7 @@ def prepare_part(
     workers: int | None = None,
     seed: int = 0,
     max_bad: float | None = None,
+    sample_max: SampleMax = None,
     progress: Progress | None = None,
 ) -> list[Share]:
     """One of several parts of :func:`prepare`: every N-th shard of ``source`` into the folder ``packed`` that all parts
@@ -158,7 +164,8 @@ def prepare_part(
     process does the same part, it is waited for. ``progress`` counts the images of this part, then those joined.
     """
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
-    folder, plan = Path(packed), _plan(listing, size, store, share.total)
+    folder, white = Path(packed), white_of_set(listing, sample_max, workers)
+    plan = _plan(listing, size, store, share.total, white)
     mine = share.of(plan.shards)
     with _reported(folder, plan):
         with _finishing(folder, plan) as finished:
@@ -169,7 +176,16 @@ def prepare_part(
                     pass
             if left := _parts_left(folder, plan):
                 return left
-    prepare(listing, folder, size=size, store=store, workers=workers, max_bad=max_bad, progress=progress)
+    prepare(
+        listing,
+        folder,
+        size=size,
+        store=store,
+        workers=workers,
+        max_bad=max_bad,
+        sample_max=white,
+        progress=progress,
+    )
     return []
 
 
@@ -182,6 +198,7 @@ def resolve(
     workers: int | None = None,
     seed: int = 0,
     max_bad: float | None = None,
+    sample_max: SampleMax = None,
     training: bool = True,
     progress: Progress | None = None,
 ) -> PackedSet:
@@ -197,12 +214,15 @@ def resolve(
         opened = open_packed(path)
         if size is not None and opened.size != size:
             raise UsageError(f"{printable(path)}: packed at {opened.size} pixels, but {size} are asked for")
+        if sample_max is not None and sample_max != "set":
+            opened.require_sample_max(sample_max, printable(path))
         if (path / USED).exists():
             note_use(path)
         return opened
     began = time.time_ns()
     listing = find_source(data, data_root=data_root, cache=cache, seed=seed)
-    plan = _plan(listing, size, "pixels", training=training)
+    white = white_of_set(listing, sample_max, workers)
+    plan = _plan(listing, size, "pixels", white=white, training=training)
     try:  # a cache that may not be written can be read
         found = find_set(cache_folder(cache), plan.fingerprint, plan.shape, plan.records, progress)
     except AlexNetError:
@@ -223,6 +243,7 @@ def resolve(
         workers=workers,
         seed=seed,
         max_bad=max_bad,
+        sample_max=white,
         training=training,
         progress=progress,
     )
@@ -236,6 +257,29 @@ def _place(data: str | Path, listing: Source) -> str | Path | None:
         return data
     files = [record.file for record in listing.records[:1] if record.file]
     return files[0] if files else None
+
+
+def white_of_set(source: Source, sample_max: SampleMax, workers: int | None = None) -> int | None:
+    """``sample_max``, or for "set" the largest sample of the training images of more than 8 bits; None if there are none.
+    Raises :class:`UsageError`."""
+    if (fault := sample_max_fault(sample_max)) is not None:
+        raise UsageError(fault)
+    if sample_max != "set":
+        return sample_max
+    records = [record for record in source.records if record.split == "train"] or source.records
+    chunks = [records[i : i + SHARD_IMAGES] for i in range(0, len(records), SHARD_IMAGES)]
+    return max((largest for _, largest in in_processes(_largest_sample, chunks, workers)), default=0) or None
+
+
+def _largest_sample(records: Sequence[Record]) -> int:
+    """Of those of more than 8 bits that can be read; 0 if there are none."""
+    largest = 0
+    for record in records:
+        with suppress(ImageError):
+            data = record.read()
+            if isinstance(data, bytes) and is_wide_file(data, record.name):
+                largest = max(largest, decode_image(data, record.name, FULL).info["samples"][0])
+    return largest
 
 
 # --- the plan: everything that decides the result -------------------------------------------------------------------
@@ -275,12 +319,25 @@ class _Plan:
         return self.size**2 * self.source.channels
 
     @property
+    def sample_max(self) -> int | None:
+        """The sample that becomes white in files of more than 8 bits; None for the largest that each file allows."""
+        return self.protocol.get("sample_max")
+
+    @property
     def in_place(self) -> bool:
         """Whether workers write pixels where they will stay."""
         return self.store == "pixels" and self.parts == 1
 
 
-def _plan(source: Source, size: int | None, store: Store, parts: int = 1, *, training: bool = True) -> _Plan:
+def _plan(
+    source: Source,
+    size: int | None,
+    store: Store,
+    parts: int = 1,
+    white: int | None = None,
+    *,
+    training: bool = True,
+) -> _Plan:
     side = (source.size or SIZE) if size is None else size
     if not 1 <= side <= 4096:
         raise UsageError(f"size is {side}; the side of a packed image is 1 to 4096 pixels")
@@ -302,6 +359,8 @@ def _plan(source: Source, size: int | None, store: Store, parts: int = 1, *, tra
         "crop": "center square, offsets rounded down",
         "decoder": decoder_versions(),
     }
+    if white is not None:
+        protocol["sample_max"] = white
     names = (f"{record.split} {record.label} {record.name}" for record in source.records)
     fingerprint = fingerprint_of(VERSION, json.dumps(protocol), *source.classes, source.fingerprint, *names)
     return _Plan(source, side, store, parts, protocol, shards, [*source.notes, *class_notes(source)], fingerprint)
@@ -445,7 +504,7 @@ def _pack_shards(
     done = total - sum(len(shard.records) for shard in todo)
     if progress:
         progress(done, total)
-    pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store, plan.in_place)
+    pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store, plan.in_place, plan.sample_max)
     if total - done >= COMPILE_FROM:
         pixels.KERNELS.available(build=True)
         pixels.KERNELS.tell_failure("resizing takes five times as long")
@@ -540,13 +599,14 @@ def _finish(folder: Path, plan: _Plan, max_bad: float | None, digests: Mapping[s
     if "train" in counts:
         _save_statistics(folder, counts["train"]["images"], sum_SSC, product_CC)
     known = {} if rejected else digests  # holes that were closed changed the files
+    wide = sum((journal.wide for journal in journals), Range())
     source: dict[str, str] = {}
     if all(len(journal.source_N) for journal in journals):  # else a part is of an earlier version
         source_N = np.concatenate([journal.source_N for journal in journals])
         source = {"shape": plan.shape, "contents": contents_of(source_N.tolist())}
         remember(plan.records, source_N)
     _write_meta(
-        folder, plan, counts, rejected, [remark for journal in journals for remark in journal.odd], source, known
+        folder, plan, counts, rejected, [remark for journal in journals for remark in journal.odd], wide, source, known
     )
 
 
@@ -670,6 +730,7 @@ def _write_meta(
     counts: dict[str, Any],
     rejected: list[Rejected],
     odd: list[str],
+    wide: Range,
     contents: Mapping[str, str],
     digests: Mapping[str, str],
 ) -> None:
@@ -693,8 +754,9 @@ def _write_meta(
             "not_images": source.not_images,
         },
         "rejected": [asdict(item) | {"class": source.classes[item.label]} for item in rejected],
-        "notes": [*plan.notes, *odd_note],
+        "notes": [*wide.notes(plan.sample_max), *plan.notes, *odd_note],
         "held_out": source.held_out,
+        "wide": asdict(wide),
         "plan": plan.fingerprint,
         **({"source": dict(contents)} if contents else {}),
         "files": {

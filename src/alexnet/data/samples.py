@@ -28,6 +28,13 @@ BLACK = 0.125
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 
 
+def sample_max_fault(sample_max: SampleMax) -> str | None:
+    """Why there is no such maximum."""
+    if sample_max is None or sample_max == "set" or 1 <= sample_max <= FULL:
+        return None
+    return f"sample_max is {sample_max}; it must be 'set', or at least 1 and at most {FULL}"
+
+
 @dataclass(frozen=True)
 class Range:
     """How much of their range the images of more than 8 bits use."""
@@ -62,8 +69,9 @@ class Range:
             return []
         look = "almost black" if self.share <= BLACK else "dark"
         return [
-            f"{self.images:,} images of 16 bits use at most {self.share:.1%} of their range: they will be {look}; "
-            "--sample-max 4095 makes the largest sample of 12 bits white, --sample-max set that of the training images"
+            f"{self.images:,} images of 16 bits use at most {self.share:.1%} of their range: they will be {look}; name the "
+            "sample that is white (--sample-max 4095 for a 12-bit camera), or take the largest of the training images "
+            "(--sample-max set)"
         ]
 
 

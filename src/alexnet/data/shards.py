@@ -24,6 +24,7 @@ from alexnet.data.contents import UNREADABLE, crc32_of
 from alexnet.data.decode import SUFFIXES, decode_image
 from alexnet.data.packed import HEADER_BYTES, UNFINISHED, decode_record
 from alexnet.data.pixels import color_moments, resize_and_crop
+from alexnet.data.samples import Range
 from alexnet.data.sources import Record, Split
 
 Store = Literal["pixels", "jpeg"]
@@ -70,9 +71,13 @@ class Journal:
     """CRC-32 of the bytes that were decoded, ``UNREADABLE`` if there were none; empty in journals of an earlier version."""
     rejected: list[Rejected]
     odd: list[str]
+    wide: Range
+    """What the images of more than 8 bits use of their range."""
 
 
-def pack_shard(folder: Path, size: int, channels: int, store: Store, in_place: bool, shard: Shard) -> None:
+def pack_shard(
+    folder: Path, size: int, channels: int, store: Store, in_place: bool, sample_max: int | None, shard: Shard
+) -> None:
     """Decode the images of a shard, store the good ones, then write the journal. Without ``in_place`` they are stored
     in a file of the shard's own, as JPEG records always are."""
     n = len(shard.records)
@@ -81,12 +86,12 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, in_place: b
     crc32_N = np.zeros(n, dtype=np.uint32)
     source_N = np.full(n, UNREADABLE)
     jpegs: list[bytes] = [b""] * n
-    rejected, odd = [], []
+    rejected, odd, wide = [], [], Range()
     for i, record in enumerate(shard.records):
         try:
             data = record.read()
             source_N[i] = crc32_of(data)
-            image_SSC, remarks = load_image(record, data, size, channels)
+            image_SSC, remarks, its_range = load_image(record, data, size, channels, sample_max)
         except ImageError as error:
             rejected.append(Rejected(record.name, shard.split, record.label, error.reason, error.detail))
             continue
@@ -95,6 +100,7 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, in_place: b
             image_SSC = decode_record(jpegs[i], channels)  # statistics of what will be read
         image_NSSC[i] = image_SSC
         good_N[i] = True
+        wide += its_range
         crc32_N[i] = zlib.crc32(jpegs[i] or image_NSSC[i].data)
         odd += [f"{record.name}: {remark}" for remark in remarks]
     if in_place:
@@ -111,7 +117,9 @@ def pack_shard(folder: Path, size: int, channels: int, store: Store, in_place: b
         "sum_SSC": sum_SSC,
         "product_CC": product_CC,
         "source_N": source_N,
-        "report": np.array(json.dumps({"rejected": [asdict(item) for item in rejected], "odd": odd})),
+        "report": np.array(
+            json.dumps({"rejected": [asdict(item) for item in rejected], "odd": odd, "wide": asdict(wide)})
+        ),
     }
     write_atomic(journal_path(folder, shard), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
@@ -126,21 +134,24 @@ def write_pixels(folder: Path, shard: Shard, image_bytes: int, content: bytes | 
 
 
 def load_image(
-    record: Record, data: bytes | NDArray[np.uint8], size: int, channels: int
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """The pixels to be stored of what was read of one image, (size, size, channels), and what is odd about its file.
-    Raises :class:`ImageError`."""
+    record: Record, data: bytes | NDArray[np.uint8], size: int, channels: int, sample_max: int | None = None
+) -> tuple[NDArray[np.uint8], list[str], Range]:
+    """The pixels to be stored of what was read of one image, (size, size, channels), what is odd about its file, and what it
+    uses of the range of its samples. Raises :class:`ImageError`."""
     if not isinstance(data, bytes) and data.shape == (size, size, channels):
-        return data, []
-    image, odd = decode(record, data)
-    return resize_and_crop(image if channels == 3 else image.convert("L"), size).reshape(size, size, channels), odd
+        return data, [], Range()
+    image, odd = decode(record, data, sample_max)
+    square = resize_and_crop(image if channels == 3 else image.convert("L"), size)
+    return square.reshape(size, size, channels), odd, Range.of(image)
 
 
-def decode(record: Record, data: bytes | NDArray[np.uint8]) -> tuple[Image.Image, list[str]]:
+def decode(
+    record: Record, data: bytes | NDArray[np.uint8], sample_max: int | None = None
+) -> tuple[Image.Image, list[str]]:
     """A record's data as an image, and what is odd about its file."""
     if not isinstance(data, bytes):
         return Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data), []
-    image = decode_image(data, record.name)
+    image = decode_image(data, record.name, sample_max)
     odd = list(image.info["warnings"])
     suffix = PurePosixPath(record.name).suffix.lower()
     if suffix not in ("", *SUFFIXES[image.info["format"]]):
@@ -172,6 +183,7 @@ def read_journal(folder: Path, shard: Shard) -> Journal:
             report = json.loads(str(arrays["report"]))
             numbers: dict[str, Any] = {name: arrays[name] for name in arrays.files if name != "report"}
             numbers.setdefault("source_N", np.zeros(0, np.int64))
-            return Journal(**numbers, rejected=[Rejected(**item) for item in report["rejected"]], odd=report["odd"])
+            rejected = [Rejected(**item) for item in report["rejected"]]
+            return Journal(**numbers, rejected=rejected, odd=report["odd"], wide=Range(**report.get("wide", {})))
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{printable(path)}: damaged; remove it and prepare again") from error

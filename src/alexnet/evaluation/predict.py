@@ -109,7 +109,8 @@ class Predictor:
         """The center square (S, S, C) of an image file or of standard input, or with ``whole`` all of it (H, W, C) with its
         short side at S. A file that cannot be read: :class:`ImageError`."""
         stdin = path == STDIN
-        image = decode_image(sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path), path)
+        source = sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path)
+        image = decode_image(source, path, self.preprocessing.sample_max)
         if self.preprocessing.channels == 1:
             image = image.convert("L")
         size = self.preprocessing.resize

@@ -66,7 +66,9 @@ VIEW_NAMES = {"1": "center", "10": "ten"}
 def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False) -> PackedSet:
     """The training data of a run, prepared into the cache first if need be."""
     with _preparation(config.data, quiet) as progress:
-        packed = resolve(config.data, data_root=data_root, size=config.size, progress=progress)
+        packed = resolve(
+            config.data, data_root=data_root, size=config.size, sample_max=config.sample_max, progress=progress
+        )
     if "train" not in packed.splits:
         raise DataError(
             f"{printable(config.data)}: only {' and '.join(packed.splits)} images, none to train on; put class folders with "
@@ -132,6 +134,8 @@ def run(
     out = Path(out)
     machine = machine or Machine(device=choose_device())
     data = data or open_data(config, quiet=machine.quiet)
+    made = replace(config.preprocessing, sample_max=data.sample_max)  # what the network learns, it will be asked
+    config = replace(config, sample_max=data.sample_max, preprocessing=made)
     with ExitStack() as stack:
 
         def found() -> dict[str, Any] | None:
@@ -310,7 +314,8 @@ def _split_of_all(
     was."""
     for model in models:
         if (trained := _settings(model)) is not None:
-            _, packed = _opened(trained, data, trained["train"].get("size"), data_root, quiet=quiet, training=False)
+            size, white = (trained["train"].get(name) for name in ("size", "sample_max"))
+            _, packed = _opened(trained, data, size, white, data_root, quiet=quiet, training=False)
             if packed.fingerprint == trained["data"].get("fingerprint"):
                 return packed.held_out
     return None
@@ -332,7 +337,8 @@ def data_of(
     if data is None and trained is None:
         raise UsageError(f"{printable(model)}: a model folder does not say what it was trained on; add --data")
     size = predictor.preprocessing.resize if trained is None else trained["train"].get("size")
-    return _opened(trained, data, size, data_root, quiet=quiet, training=training)
+    white = predictor.preprocessing.sample_max
+    return _opened(trained, data, size, white, data_root, quiet=quiet, training=training)
 
 
 def images_of(
@@ -368,12 +374,14 @@ def _opened(
     trained: dict[str, Any] | None,
     data: str | None,
     size: int | None,
+    white: int | None,
     data_root: str | Path | None,
     *,
     quiet: bool,
     training: bool,
 ) -> tuple[str, PackedSet]:
-    """``data``, or that of a run, and how the user called it."""
+    """``data``, or that of a run, and how the user called it. ``white``: what the model learned is white in files of more than
+    8 bits."""
     where, called = data, data
     if where is None:
         assert trained is not None
@@ -383,7 +391,8 @@ def _opened(
     if is_packed(Path(where)):
         size = None  # as it is; what is not of the network's size is resized on the way
     with _preparation(str(called or where), quiet) as progress:
-        packed = resolve(where, data_root=data_root, size=size, training=training, progress=progress)
+        packed = resolve(where, data_root=data_root, size=size, sample_max=white, training=training, progress=progress)
+    packed.require_sample_max(white, printable(called or where))
     if (
         data is None
         and trained is not None

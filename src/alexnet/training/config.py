@@ -10,6 +10,7 @@ from alexnet.core.config import not_finite, to_json
 from alexnet.core.device import Precision
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import MAX_SIZE
+from alexnet.data.samples import SampleMax, sample_max_fault
 from alexnet.data.transforms import Augmentation
 from alexnet.evaluation.views import parse_views
 from alexnet.models import ModelConfig
@@ -32,6 +33,9 @@ class TrainConfig:
     """Photographs to train on: a folder of class folders, a packed folder, a list, an archive, or a named set."""
     size: int | None = 256
     """Side of the stored images in pixels, if the data is not packed yet; None keeps the size of IDX and CIFAR sets."""
+    sample_max: SampleMax = None
+    """Sample that is white in files of more than 8 bits: 4095 for those of a 12-bit camera, or set: the largest in the training
+    images. By default the largest that each file allows."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """How a photograph becomes the input of the network."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -71,6 +75,8 @@ class TrainConfig:
             parse_views(views)
         if self.size is not None and not 1 <= self.size <= MAX_SIZE:
             raise ValueError(f"TrainConfig.size is {self.size}; it must be at least 1 and at most {MAX_SIZE}")
+        if (fault := sample_max_fault(self.sample_max)) is not None:
+            raise ValueError(f"TrainConfig.{fault}")
         for name in ("epochs", "batch_size", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TrainConfig.{name} is {getattr(self, name)}; it must be at least 1")
