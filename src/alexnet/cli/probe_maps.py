@@ -201,7 +201,7 @@ def _patches(
     size = field_size(layer, predictor.preprocessing)
     title = (
         f"{options.layer} of {predictor.name}: the crops of the {len(split):,} images of {split.name} that excite a channel "
-        f"most,\none of an image at most; {size} x {size} pixels, what lies outside the image is grey; activations below"
+        f"most, one of an image at most; {size} x {size} pixels, what lies outside the image is grey; activations below"
     )
     clear_probe(folder, "maps.json")
     save_pictures(folder, {"maps-patches.png": draw_patches(rows, size, title=title)})

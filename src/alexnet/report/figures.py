@@ -256,12 +256,17 @@ def dress(axes: Axes, title: str, *, floor: float | None, log: bool, legend: boo
         axes.set_yscale("log")
         axes.set_ylim(shown[0] / 1.5, shown[1] * 1.5)
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
     elif floor is not None:
         axes.set_ylim(bottom=floor)
     if legend and any(not str(line.get_label()).startswith("_") for line in axes.lines):
         above: Any = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.0}  # no curve is there
         axes.legend(**above, ncols=3, labelcolor=SOFT, fontsize=9, handlelength=1.8, columnspacing=1.2)
+
+
+def _power(value: float) -> str:
+    """A tick that fits beside an axis: 0.001, 1e-4."""
+    return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def _decades(axes: Axes) -> tuple[float, float] | None:

@@ -51,7 +51,8 @@ PROBES = {
     ),
     "tsne": (
         "A map of the images",
-        "Held-out images placed so that those alike to the network lie together. What is far apart is not measured by distance.",
+        "Images placed so that those alike to the network, or by their pixels, lie together. How far apart others are means "
+        "nothing.",
     ),
     "saliency": (
         "Where an answer comes from",

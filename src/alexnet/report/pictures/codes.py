@@ -81,16 +81,8 @@ def _against_time(axes: Axes, document: Mapping[str, Any]) -> None:
         ms = [row["encode_ms"]["mean"] + row["search_ms"]["mean"] for row in rows]
         axes.plot(ms, [row[key]["mean"] for row in rows], style, color=color)
     for row, marker in zip(document["float"], ("*", "P", "X"), strict=True):
-        axes.plot(row["search_ms"], row[key], marker, color="#000000", markersize=9)
-        axes.annotate(
-            f"{row['input']}, {row['bytes']:,} B ",
-            (row["search_ms"], row[key]),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=8,
-        )
+        label = f"floats, {row['input']}: {row['bytes']:,} B"
+        axes.plot(row["search_ms"], row[key], marker, color="#000000", markersize=9, label=label)
     axes.set_xscale("log")
     axes.set_xlabel("encoding and search, ms a query (one thread)")
     axes.set_ylabel("mean average precision, by label")

@@ -6,6 +6,7 @@ Shape suffixes: S rows and columns, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from alexnet.report.pictures import COLORS, show_at
 
 TILE = 112
 """Side of a patch in the picture, in pixels."""
+LETTERS_AN_INCH = 12.5
+"""Of a title."""
 OUTSIDE = 222
 """The grey of what lies outside the image."""
 
@@ -83,7 +86,10 @@ def draw_patches(rows: Sequence[tuple[str, Sequence[Tile]]], field_size: int, *,
     """A row for each channel, the most exciting patch first, its activation below it. What lies outside the image is
     grey."""
     columns = max(len(tiles) for _, tiles in rows)
-    figure = Figure(figsize=(1.0 + columns * 0.95, 0.75 + len(rows) * 1.1))
+    width = 1.0 + columns * 0.95
+    lines = textwrap.wrap(title, max(20, int(width * LETTERS_AN_INCH)))
+    head = 0.35 + 0.15 * len(lines)
+    figure = Figure(figsize=(width, head + 0.1 + len(rows) * 1.1))
     axes = figure.add_axes((1.0 / figure.get_figwidth(), 0, columns * 0.95 / figure.get_figwidth(), 1.0))
     step_x, step_y = TILE + 6, TILE + 24
     for i, (name, tiles) in enumerate(rows):
@@ -102,8 +108,10 @@ def draw_patches(rows: Sequence[tuple[str, Sequence[Tile]]], field_size: int, *,
     axes.set_ylim(len(rows) * step_y, 0)
     axes.axis("off")
     height = figure.get_figheight()
-    axes.set_position((1.0 / figure.get_figwidth(), 0.02, columns * 0.95 / figure.get_figwidth(), 1 - 0.65 / height))
-    figure.suptitle(title, fontsize=9, x=0.1 / figure.get_figwidth(), y=1 - 0.08 / height, ha="left", va="top")
+    axes.set_position((1.0 / figure.get_figwidth(), 0.02, columns * 0.95 / figure.get_figwidth(), 1 - head / height))
+    figure.suptitle(
+        "\n".join(lines), fontsize=9, x=0.1 / figure.get_figwidth(), y=1 - 0.08 / height, ha="left", va="top"
+    )
     return figure
 
 

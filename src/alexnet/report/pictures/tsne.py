@@ -5,6 +5,7 @@ Shape suffixes: N images, S rows and columns of a thumbnail, C channels, H rows,
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -29,9 +30,12 @@ LABEL_CHARACTERS = 28
 TURNS = 10
 """A tenth of each class is drawn at a time, so that none covers all others."""
 CLUSTER_CHARACTERS = 16
+LETTER_WIDTH, LINE_HEIGHT = 0.018, 0.04
+"""Of a cluster's name, as shares of the map."""
 MAX_FOR_MIDDLE = 500
 """Points of a class that the place of its name is chosen by."""
-TITLE_PIXELS = 60
+TITLE_LINE, TITLE_LETTER = 30, 15
+"""Pixels of a line and of a letter in a title."""
 NOBODY = 160
 """The grey of a cell that nobody has."""
 BORDER = 2
@@ -79,14 +83,27 @@ def _of(name: str) -> str:
 def _name_clusters(
     axes: Axes, xy_N2: NDArray[np.floating[Any]], label_N: NDArray[np.int64], present: NDArray[np.int64], classes: Any
 ) -> None:
-    """The name of each class at the one of its points that is nearest to all others of it: in the midst of its largest crowd,
-    where a mean may lie between two."""
+    """The name of each class at the one of its points that is nearest to all others of it, in the midst of its largest crowd,
+    where a mean may lie between two; at the next of them where another name stands there."""
+    span = float(np.ptp(xy_N2, axis=0).max()) or 1.0
+    taken: list[tuple[float, float, float]] = []
     for place, label in enumerate(present):
         own_M2 = xy_N2[label_N == label][:MAX_FOR_MIDDLE]
         distance_MM = np.linalg.norm(own_M2[:, None] - own_M2[None], axis=-1)
-        x, y = own_M2[distance_MM.sum(axis=1).argmin()]
+        name = shortened(classes[label], CLUSTER_CHARACTERS)
+        half = 0.5 * LETTER_WIDTH * span * max(3, len(name))
+        middle_first = own_M2[distance_MM.sum(axis=1).argsort(kind="stable")].tolist()
+        x, y = next(
+            (
+                (x, y)
+                for x, y in middle_first
+                if all(abs(x - a) > half + b or abs(y - c) > LINE_HEIGHT * span for a, c, b in taken)
+            ),
+            middle_first[0],
+        )
+        taken.append((x, y, half))
         axes.annotate(
-            shortened(classes[label], CLUSTER_CHARACTERS),
+            name,
             (x, y),
             ha="center",
             va="center",
@@ -108,14 +125,17 @@ def _dark(color: str) -> tuple[float, float, float]:
 def thumbnail_figure(sheet_HWC: NDArray[np.uint8], name: str) -> Figure:
     """The map of thumbnails pixel by pixel, under a title that says which it is."""
     height, width, _ = sheet_HWC.shape
-    figure = Figure(figsize=(width / DPI, (height + TITLE_PIXELS) / DPI))
-    axes = figure.add_axes((0, 0, 1, height / (height + TITLE_PIXELS)))
+    lines = textwrap.wrap(
+        f"{_of(name)}; frames: the colors of the classes in the map of points", max(20, width // TITLE_LETTER)
+    )
+    whole = height + TITLE_LINE * (len(lines) + 1)
+    figure = Figure(figsize=(width / DPI, whole / DPI))
+    axes = figure.add_axes((0, 0, 1, height / whole))
     axes.set_axis_off()
     show_at(axes, sheet_HWC, 0, 0, width, height)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-    title = f"{_of(name)}; frames: the colors of the classes in the map of points"
-    figure.text(0.005, 1 - 0.5 * TITLE_PIXELS / (height + TITLE_PIXELS), title, va="center", fontsize=11)
+    figure.text(0.005, (height + whole) / 2 / whole, "\n".join(lines), va="center", fontsize=11)
     return figure
 
 
