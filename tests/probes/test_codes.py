@@ -534,6 +534,7 @@ def test_the_command_writes_what_it_says(
     ("arguments", "said"),
     [
         (["--bits", "12"], "--bits 12: "),
+        (["--bits"], "--bits names no length"),
         (["--bits", "256", "--layer", "f6"], "at most 80"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--layer", "fc9"], "the layers are pixels, "),

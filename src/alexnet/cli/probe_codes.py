@@ -36,6 +36,8 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, "probe codes", arguments)
     if options.seeds < 1:
         raise UsageError(f"--seeds is {options.seeds}; it must be at least 1")
+    if "--bits" in arguments and not options.bits:
+        raise UsageError("--bits names no length; leave it out, or name some of 8 16 32 64 128 256")
     folder = probe_folder(options.model, options.out)
     machine = machine_of(options)
 

@@ -53,6 +53,8 @@ def run(arguments: list[str]) -> int:
     for name, value in (("queries", options.queries), ("limit", options.limit)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; it must be at least 1")
+    if "--ks" in arguments and not options.ks:
+        raise UsageError("--ks names no number; leave it out, or name some such as 1 5 20")
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.predict import load

@@ -170,7 +170,7 @@ def require_bits(bits: Sequence[int], num: int, num_units: int) -> None:
     for num_bits in bits:
         if num_bits % 8 or not 8 <= num_bits <= most:
             raise UsageError(
-                f"--bits {num_bits}: a code of {num:,} images with {num_units:,} numbers each has a multiple of 8 bits, at "
+                f"--bits {num_bits}: with {num:,} training images of {num_units:,} numbers each it must be a multiple of 8, at "
                 f"most {most}"
             )
 

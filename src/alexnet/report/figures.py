@@ -42,7 +42,7 @@ RUN_MARKERS = "os^Dv"
 
 DASHED, DOTTED = RUN_DASHES[1:3]
 MAX_POINTS = 600
-LOWEST_RATE = 1e5
+LOWEST_RATE = 1e4
 """A rate this many times lower than the highest is off the axis."""
 """A longer curve is drawn by means of neighboring points."""
 
