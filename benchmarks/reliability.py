@@ -83,6 +83,11 @@ FIGURES: dict[str, tuple[str, int, Callable[[Path, Path, int, int], Figure]]] = 
         0,
         lambda data, folder, _count, _seed: steps.resumes(data, folder, (0, 1, 2, 4)),
     ),
+    "names": (
+        "a stopped run goes on from the same photographs under six other names: the same bytes, nothing prepared again",
+        0,
+        lambda _data, folder, _count, seed: steps.names(folder, seed),
+    ),
     "sigterm": (
         "SIGTERM at random moments: exit 75 within a step and a save, nothing lost, nothing left behind",
         50,

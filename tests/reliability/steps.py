@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import random
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,13 +21,14 @@ from faults import Figure, remove, rows
 from safetensors.torch import load_file
 
 from alexnet.core.device import Machine
-from alexnet.core.errors import AlexNetError
+from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.data.packed import open_packed
+from alexnet.data.prepare import resolve
 from alexnet.training import checkpoint, trainer
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.trainer import train
-from shared import tiny_training
+from shared import make_photographs, tiny_training
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
 
@@ -101,6 +104,60 @@ def resumes(data: Path, folder: Path, workers: Sequence[int], every: int = 1) ->
             remove(run)
     figure.details = {"steps": len(steps), "readers": list(workers)}
     return figure
+
+
+# Names ------------------------------------------------------------------------------------------------------------------
+
+
+def names(folder: Path, seed: int) -> Figure:
+    """A run that was stopped at a random step goes on from the same photographs under six other names, each found in the cache
+    without being prepared again; and not from other photographs under the same name."""
+    photos, cache, figure, draw = make_photographs(folder / "photos"), folder / "cache", Figure(), random.Random(seed)
+    size = 36  # of tiny runs
+    config, whole = tiny(photos), folder / "whole"
+    with replaced(checkpoint, "KEEP", 100):
+        train(replace(config, checkpoint_steps=1), resolve(photos, size=size, cache=cache), whole, QUIET)
+    expected = state(whole), rows(whole)
+    (folder / "link").symlink_to(photos)
+    shutil.copytree(photos, folder / "copy" / "照片", copy_function=shutil.copyfile)
+    with tarfile.open(folder / "photos.tar", "w") as tar:
+        tar.add(photos, "wrapped")
+    others: dict[str, Callable[[], str]] = {
+        "a path from the working folder": lambda: os.path.relpath(photos),
+        "a link": lambda: str(folder / "link"),
+        "a copy": lambda: str(folder / "copy" / "照片"),
+        "a tar": lambda: str(folder / "photos.tar"),
+        "touched": lambda: _touched(photos),
+        "a renamed folder in a renamed parent": lambda: str(
+            (folder / "copy").rename(folder / "moved").joinpath("照片").rename(folder / "moved" / "pictures")
+        ),
+    }
+    for name, other in others.items():
+        step, run, data = draw.randint(1, 39), folder / "run", other()
+        shutil.copytree(whole, run)
+        for path in (run / "checkpoint").glob("step-*"):
+            if int(path.name.removeprefix("step-")) > step:
+                shutil.rmtree(path)
+        (run / "checkpoint" / "last").write_text(f"step-{step}\n")
+        train(replace(config, data=data), resolve(data, size=size, cache=cache), run, QUIET, resume=True)
+        figure.check((state(run), rows(run)) == expected, f"{name}, step {step}: goes on otherwise")
+        figure.check(len([*cache.glob("*/meta.json")]) == 1, f"{name}: prepared again")
+        figure.count += 1
+        remove(run)
+    (photos / "train" / "red" / "0.png").unlink()
+    try:
+        train(config, resolve(photos, size=size, cache=cache), whole, QUIET, resume=True)
+        figure.check(False, "other photographs: not noticed")
+    except UsageError as error:
+        figure.check("trained on other images" in str(error), f"other photographs: {error}")
+    figure.details = {"names": list(others)}
+    return figure
+
+
+def _touched(photos: Path) -> str:
+    for file in photos.rglob("*.png"):
+        os.utime(file)
+    return f"{photos}/."
 
 
 # Numbers that are not finite ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from faults import rows
-from steps import QUIET, _bad_pixel, non_finite, not_finite, resumes, tiny
+from steps import QUIET, _bad_pixel, names, non_finite, not_finite, resumes, tiny
 
 from alexnet.core.errors import AlexNetError
 from alexnet.training.trainer import train
@@ -24,6 +24,12 @@ def test_resumed_from_two_steps_with_two_readers(tiny_set, tmp_path):
 def test_resumed_from_every_step_of_forty_with_any_readers(tiny_set, tmp_path):
     figure = resumes(tiny_set.path, tmp_path, workers=(0, 1, 2, 4))
     assert (figure.count, figure.failures) == (39 * 4, [])
+
+
+@pytest.mark.long
+def test_resumed_under_six_other_names_of_the_same_photographs(tmp_path):
+    figure = names(tmp_path, seed=1)
+    assert (figure.count, figure.failures) == (6, [])
 
 
 def test_other_threads_or_another_torch_are_noted_as_not_bit_for_bit(tiny_set, tmp_path, monkeypatch, capsys):
