@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from alexnet.core.config import fingerprint
 from alexnet.core.device import Machine
-from alexnet.core.errors import AlexNetError, StoppedError, UsageError
+from alexnet.core.errors import AlexNetError, DataError, StoppedError, UsageError
 from alexnet.data.packed import open_packed
 from alexnet.data.prepare import prepare
 from alexnet.data.transforms import Augmentation
@@ -202,6 +202,23 @@ def test_the_same_images_under_another_name_go_on_to_the_same_bytes(reference, t
     stored = json.loads((run / "config.json").read_text())
     assert (stored["train"]["data"], stored["data"]["path"]) == ("./moved", str(moved))
     assert stored["fingerprint"] == fingerprint(stored["train"])
+
+
+def test_a_packed_file_cut_in_training_is_one_line_and_the_run_is_saved(reference, tiny_config, tiny_set, tmp_path):
+    packed, run, step = tmp_path / "packed", tmp_path / "run", trainer._Trainer._step
+    shutil.copytree(tiny_set.path, packed)
+
+    def cut(self, batch, data_seconds):
+        step(self, batch, data_seconds)
+        if self.progress.step == 2:
+            os.truncate(packed / "train.images.npy", 5000)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer._Trainer, "_step", cut)
+        with pytest.raises(DataError, match=r"packed/train\.images\.npy: cut short since it was opened"):
+            train(tiny_config, open_packed(packed), run, replace(QUIET, workers=0))
+    assert (run / "checkpoint" / "last").read_text() == "step-2\n"
+    assert weights(train(tiny_config, tiny_set, run, QUIET, resume=True).model) == reference[0]
 
 
 def test_other_images_under_the_same_name_are_refused(reference, tiny_config, tmp_path):
