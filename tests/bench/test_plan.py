@@ -194,7 +194,7 @@ def test_what_does_not_fit_a_layout_is_said():
     assert "it has one tower" in obstacles["towers"]
     layouts, obstacles = possible_layouts(PAPER, 8, 4)
     assert layouts == ["towers"]  # four pairs
-    assert obstacles["data"] == "4 images a step do not reach for 8 shares"
+    assert obstacles["data"] == "a batch of 4 images cannot be split over 8 ranks; use a larger --batch-size"
 
 
 def a_plan(rows: tuple[Row, ...], obstacles: dict[Layout, str]) -> Plan:
@@ -283,8 +283,8 @@ def test_bytes_of_eight_ranks_are_those_predicted(precision):
         ),
         ("--plan --gpus 2 --link nan", "--link is nan"),
         ("lenet --plan --gpus 2", "lenet is another network"),
-        ("--gpus 2", "--gpus 2 is of a plan; add --plan"),
-        ("--plan --link 10", "--link is of a plan for several devices; add --plan --gpus N"),
+        ("--gpus 2", "--gpus needs --plan: it plans a job and starts nothing"),
+        ("--plan --link 10", "--link needs --plan --gpus N: it is the link between the devices of a plan"),
         ("--plan --gpus two", "two"),
     ],
 )

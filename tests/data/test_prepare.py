@@ -452,7 +452,7 @@ def test_resolve_prepares_once_and_again_when_the_source_changes(image_folder_of
     assert resolve(source, cache=cache, size=12).path == first.path
     assert resolve(first.path).fingerprint == first.fingerprint
     assert resolve(source, cache=cache, size=16).path != first.path
-    with pytest.raises(UsageError, match="packed at 12 pixels, but 16"):
+    with pytest.raises(UsageError, match="packed at 12 pixels, and this command asks for 16"):
         resolve(first.path, size=16)
     (source / "train" / "cat" / "000.png").unlink()
     assert resolve(source, cache=cache, size=12).path != first.path

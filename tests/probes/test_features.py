@@ -351,7 +351,7 @@ def test_a_link_to_a_folder_is_followed_and_the_working_folder_refused(
         assert len(open_features(tmp_path / "far")) == 11
     assert (tmp_path / "link").is_symlink()
     monkeypatch.chdir(tmp_path / "far")
-    with pytest.raises(UsageError, match=r"far: the working or a mounted folder, which nothing can replace"):
+    with pytest.raises(UsageError, match=r"far: this is the working folder or a mounted one, which cannot be replaced"):
         write(Path())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "link"]
 

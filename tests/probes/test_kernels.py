@@ -207,7 +207,7 @@ def test_the_command_draws_a_model_folder(tmp_path: Path, capsys: pytest.Capture
 
 def test_options_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "w.npy", WEIGHTS)
-    with pytest.raises(UsageError, match="say with --out where to write"):
+    with pytest.raises(UsageError, match="name a folder with --out"):
         run([str(tmp_path / "w.npy")])
     with pytest.raises(UsageError, match="a file of weights is read for conv1 only"):
         run([str(tmp_path / "w.npy"), "--layer", "conv2", "--out", str(tmp_path / "out")])

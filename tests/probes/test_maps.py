@@ -313,7 +313,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path, folder: str) -> None:
         run([folder, "--layer", "c1", "--channels", "0", *out])
     with pytest.raises(UsageError, match="--show is 0"):
         run([folder, "--layer", "c1", "--image", "a.png", "--show", "0", *out])
-    with pytest.raises(UsageError, match="say with --out where to write"):
+    with pytest.raises(UsageError, match="name a folder with --out"):
         run([folder, "--layer", "c1", "--channels", "0"])
 
 

@@ -151,7 +151,7 @@ def test_the_verb_compares_several_runs_and_reports_one(
     ("arguments", "said"),
     [
         ([], "needs a run"),
-        (["a", "--out", "x.html"], "--out is of a comparison"),
+        (["a", "--out", "x.html"], "--out names the page that compares"),
         (["a", "nowhere"], "nowhere: not a run"),
         (["a", "b", "--out", "nowhere/x.html"], "nowhere: no such folder"),
         (["a", "b", "--out", "c"], "c is a folder"),

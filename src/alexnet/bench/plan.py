@@ -304,7 +304,9 @@ def possible_layouts(config: AlexNetConfig, devices: int, batch_size: int) -> tu
             obstacles[layout] = str(error)
             continue
         if mesh.shares > batch_size:
-            obstacles[layout] = f"{batch_size} images a step do not reach for {mesh.shares} shares"
+            obstacles[layout] = (
+                f"a batch of {batch_size} images cannot be split over {mesh.shares} ranks; use a larger --batch-size"
+            )
         else:
             layouts.append(layout)
     return layouts, obstacles

@@ -132,6 +132,6 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise UsageError(f"unknown verb {printable(verb)!r}; the verbs are {', '.join(VERBS)}")
     if verb != "train" and _place()[1] != "1":
-        raise UsageError(f"{verb} is of one process, and only train of several ranks; start it without torchrun")
+        raise UsageError(f"{verb} runs in one process: start it without torchrun")
     run: Callable[[list[str]], int] = getattr(import_module(f"alexnet.cli.{VERBS[verb]}"), verb)
     return run(arguments[1:])

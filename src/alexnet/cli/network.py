@@ -126,7 +126,7 @@ def train(arguments: list[str]) -> int:
         )
     if options.layout != "data" and not in_job:
         raise UsageError(
-            f"--layout {options.layout} is of several ranks: start them with torchrun --nproc-per-node N -m alexnet train ..."
+            f"--layout {options.layout} needs several ranks: start them with torchrun --nproc-per-node N -m alexnet train ..."
         )
     if in_job and options.dry_run:
         raise UsageError("--dry-run measures one process; leave torchrun out")
@@ -337,9 +337,9 @@ def bench(arguments: list[str]) -> int:
     if options.batch_size < 1:
         raise UsageError(f"--batch-size is {options.batch_size}; it must be at least 1")
     if options.gpus is not None and not options.plan:
-        raise UsageError(f"--gpus {options.gpus} is of a plan; add --plan")
+        raise UsageError("--gpus needs --plan: it plans a job and starts nothing")
     if options.link is not None and options.gpus is None:
-        raise UsageError("--link is of a plan for several devices; add --plan --gpus N")
+        raise UsageError("--link needs --plan --gpus N: it is the link between the devices of a plan")
     from alexnet.bench.forecast import PAPER_EPOCHS, measure
     from alexnet.bench.plan import check, plan
     from alexnet.core.console import say
@@ -461,7 +461,7 @@ def report(arguments: list[str]) -> int:
     if not runs:
         raise UsageError("report needs a run: the --out of `alexnet train`")
     if options.out is not None and len(runs) == 1:
-        raise UsageError("--out is of a comparison of several runs; the report of one is its report.html")
+        raise UsageError("--out names the page that compares several runs; the report of one run is its report.html")
     for run in runs:
         if not (run / "config.json").is_file():
             raise UsageError(f"{printable(run)}: not a run (no config.json); a run is the --out of `alexnet train`")

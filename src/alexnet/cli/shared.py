@@ -280,5 +280,5 @@ def probe_folder(model: str, out: str | None) -> Path:
         check_folder(Path(out), "--out")
         return Path(out)
     if not (Path(model) / "model").is_dir():
-        raise UsageError(f"{printable(model)}: not a run; say with --out where to write")
+        raise UsageError(f"{printable(model)}: not a run, so it has no folder for probes; name a folder with --out")
     return Path(model) / "probes"

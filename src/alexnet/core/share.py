@@ -26,7 +26,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.total:
-            raise UsageError(f"part {self} is none: of I/N, I is from 1 to N, as in 2/4")
+            raise UsageError(f"--part {self} does not exist: the parts of N are 1/N to N/N, as in 2/4")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.total}"
@@ -39,7 +39,7 @@ class Share:
 def parse_share(text: str) -> Share:
     """``I/N`` as written on a command line. :class:`UsageError` if it is not that."""
     if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
-        raise UsageError(f"part {printable(text)[:40]!r} is none: it is written I/N, I from 1 to N, as in 2/4")
+        raise UsageError(f"--part is {printable(text)[:40]!r}; write I/N, as in 2/4 for the second of four parts")
     return Share(int(match[1]), int(match[2]))
 
 

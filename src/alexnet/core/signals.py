@@ -50,4 +50,4 @@ class StopRequest:
             os._exit(130)
         self.requested, self.asked = True, time.monotonic()
         with suppress(RuntimeError):  # a signal may come in the middle of a line on stderr
-            say("stopping as soon as nothing is lost by it; once more leaves at once")
+            say("stopping as soon as everything is saved; a second signal leaves at once")

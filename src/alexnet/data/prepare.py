@@ -213,7 +213,10 @@ def resolve(
     if is_packed(path):
         opened = open_packed(path)
         if size is not None and opened.size != size:
-            raise UsageError(f"{printable(path)}: packed at {opened.size} pixels, but {size} are asked for")
+            raise UsageError(
+                f"{printable(path)}: packed at {opened.size} pixels, and this command asks for {size}; leave the size out, or "
+                "prepare the set again"
+            )
         if sample_max is not None and sample_max != "set":
             opened.require_sample_max(sample_max, printable(path))
         if (path / USED).exists():

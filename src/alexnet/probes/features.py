@@ -619,7 +619,7 @@ def _refuse_other(folder: Path) -> None:
         return
     if folder.samefile(os.curdir) or os.path.ismount(folder):
         raise UsageError(
-            f"{where}: the working or a mounted folder, which nothing can replace; take one in it as --out"
+            f"{where}: this is the working folder or a mounted one, which cannot be replaced; name a folder inside it with --out"
         )
     files, meta = sorted(folder.iterdir()) if folder.is_dir() else [folder], _meta_in(folder)
     if files and meta is None:

@@ -296,8 +296,8 @@ def require_model(index: Index, predictor: Predictor) -> None:
         )
     if predictor.precision != index.meta["precision"]:
         raise UsageError(
-            f"{printable(index.folder)}: computed in {printable(index.meta['precision'])}, not in {predictor.precision}; "
-            "load the model so"
+            f"{printable(index.folder)}: this index was made in {printable(index.meta['precision'])}; pass --precision "
+            f"{printable(index.meta['precision'])}"
         )
 
 
