@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from alexnet.core.errors import UsageError
-from alexnet.report.page import PICTURE_CLASSES, write_report
+from alexnet.report.page import PICTURE_CLASSES, _best_epoch, write_report
 
 MakeRun = Callable[..., Path]
 ReadPage = Callable[[Path], Any]
@@ -283,3 +283,12 @@ def test_the_caption_of_kernels_calls_no_trained_network_untrained(
     page = read_page(write_report(run))
     assert said in page.text
     assert "untrained" not in page.text
+
+
+def test_the_best_epoch_is_told_where_the_network_is_not_of_it():
+    def rows(*errors):
+        return [{"epoch": i, "val_top1_errors": num} for i, num in enumerate(errors, start=1)]
+
+    assert _best_epoch(rows(6, 7, 8)) == "6 after epoch 1 (evaluate --best); model/ is of epoch 3, 8"
+    assert _best_epoch(rows(8, 6, 7, 6)) == ""  # none is better than the last
+    assert _best_epoch([{"epoch": "x"}]) == _best_epoch([]) == ""

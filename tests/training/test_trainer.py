@@ -296,7 +296,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(kind, tiny_config, ti
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(*target, full)
         if kind == "rename":
-            saves += [()] * 2  # one rename a save, two files a save
+            saves += [()]  # one rename a save, and one before the first, of what checkpoints share; two files a save
         with pytest.raises(AlexNetError, match=r"cannot be written .No space left.*MB are free.*checkpoint is intact"):
             train(tiny_config, tiny_set, run, QUIET)
     assert [p.name for p in (run / "checkpoint").glob("step-*")] == ["step-3"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet.cli.helptext import listing
-from alexnet.cli.shared import DeviceOptions, Word, images_line, machine_of, parse, print_json, print_part
+from alexnet.cli.shared import ModelOptions, Word, images_line, load_model, machine_of, parse, print_json, print_part
 from alexnet.core.errors import UsageError, printable
 
 PROBES = {
@@ -38,7 +38,7 @@ def probe(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesOptions(DeviceOptions):
+class FeaturesOptions(ModelOptions):
     """The activations of named layers for every image of a split, as NumPy files: a row an image, once each.
 
     alexnet features runs/mine --data photos/ --layers fc6 fc7 --out features/
@@ -47,7 +47,7 @@ class FeaturesOptions(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     out: str
     """Folder to write."""
     layers: tuple[str, ...] = ("fc7",)
@@ -72,13 +72,12 @@ def features(arguments: list[str]) -> int:
     options = parse(FeaturesOptions, "features", arguments)
     from alexnet.core.console import Bar
     from alexnet.core.share import parse_share
-    from alexnet.evaluation.predict import load
     from alexnet.probes.features import extract, extract_part, open_features
-    from alexnet.recipes.run import images_of, provenance
+    from alexnet.recipes.run import images_of, provenance, state_record
 
     share = None if options.part is None else parse_share(options.part)
     machine = machine_of(options)
-    predictor = load(options.model, machine.device, options.precision)
+    predictor = load_model(options, machine)
     name, packed, split = images_of(
         options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
     )
@@ -89,7 +88,7 @@ def features(arguments: list[str]) -> int:
             "dtype": options.dtype,
             "batch_size": options.batch_size,
             "workers": machine.workers,
-            "data": provenance(name, packed, split.name),
+            "data": provenance(name, packed, split.name) | state_record(predictor),
             "progress": lambda done, total: bar.update(done, total=total),
         }
         if share is None:

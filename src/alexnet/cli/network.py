@@ -12,6 +12,7 @@ import tyro
 from alexnet.cli.helptext import first_sentence, listing
 from alexnet.cli.shared import (
     DeviceOptions,
+    ModelOptions,
     Word,
     Words,
     check_file,
@@ -21,6 +22,7 @@ from alexnet.cli.shared import (
     errors_line,
     images_line,
     inert,
+    load_model,
     machine_of,
     parse,
     print_classes,
@@ -71,8 +73,8 @@ def train(arguments: list[str]) -> int:
         out: Annotated[str, tyro.conf.arg(metavar="RUN")]
         """Folder to write the run into: checkpoints, log, model and report."""
         init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-        """Fine-tune: start from the weights of this run or model folder, layer by layer. If the classes differ, the last layer
-        starts anew."""
+        """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best) or of a model folder, layer
+        by layer. If the classes differ, the last layer starts anew."""
         resume: bool = False
         """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
         change: bool = False
@@ -175,7 +177,7 @@ def train(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(DeviceOptions):
+class EvaluateOptions(ModelOptions):
     """Exact top-1 and top-5 errors on every image of a split. Several models are an ensemble of averaged probabilities; a
     model may also be a file that --save wrote.
 
@@ -183,7 +185,7 @@ class EvaluateOptions(DeviceOptions):
     """
 
     models: Words
-    """Run directories, model folders, or .npz files of saved probabilities."""
+    """Run directories, checkpoints, model folders, or .npz files of saved probabilities."""
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None
@@ -228,6 +230,7 @@ def evaluate(arguments: list[str]) -> int:
         views_seed=options.views_seed,
         precision=options.precision,
         batch_size=options.batch_size,
+        best=options.best,
         data_root=options.data_root,
     )
     if options.save and evaluation.probabilities is not None:
@@ -246,7 +249,7 @@ def evaluate(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(DeviceOptions):
+class PredictOptions(ModelOptions):
     """The most probable classes of images of any size. A file that cannot be read is reported, the others are answered
     (exit 4).
 
@@ -254,7 +257,7 @@ class PredictOptions(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     images: Words
     """Files, folders, or - for standard input."""
     views: str = "1"
@@ -275,10 +278,9 @@ def predict(arguments: list[str]) -> int:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
     if options.csv and options.json:
         raise UsageError("--csv and --json are two forms of one output; give one of them")
-    from alexnet.evaluation.predict import load
-
     machine = machine_of(options)
-    predictor = load(options.model, machine.device, options.precision)
+    predictor = load_model(options, machine)
+    state = {} if predictor.state is None else {"state": predictor.state.record()}
     faults, documents = 0, []
     if options.csv:
         import csv
@@ -292,7 +294,7 @@ def predict(arguments: list[str]) -> int:
         if options.json:
             answers = [{"class": a.name, "label": a.label, "probability": a.probability} for a in prediction.answers]
             error = {"reason": prediction.error.reason, "detail": prediction.error.detail} if prediction.error else None
-            documents.append({"path": prediction.path, "predictions": answers, "error": error})
+            documents.append({"path": prediction.path, "predictions": answers, "error": error, **state})
         elif options.csv:
             for rank, a in enumerate(prediction.answers, start=1):
                 writer.writerow([inert(prediction.path), rank, inert(a.name), f"{a.probability:.6f}"])

@@ -4,12 +4,12 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions):
+class Options(ModelOptions):
     """Short binary codes for image retrieval (§6.1): random hyperplanes, ITQ and an autoencoder, and an autoencoder on pixels.
     The training images are the database, the held-out ones the queries.
 
@@ -17,7 +17,7 @@ class Options(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     layer: str | None = None
@@ -38,13 +38,12 @@ def run(arguments: list[str]) -> int:
         raise UsageError(f"--seeds is {options.seeds}; it must be at least 1")
     if "--bits" in arguments and not options.bits:
         raise UsageError("--bits names no length; leave it out, or name some of 8 16 32 64 128 256")
-    folder = probe_folder(options.model, options.out)
+    folder = probe_folder(options)
     machine = machine_of(options)
 
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
     from alexnet.data.packed import PackedSplit
-    from alexnet.evaluation.predict import load
     from alexnet.probes.codes import (
         USUAL_BITS,
         Vectors,
@@ -62,7 +61,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.report.pictures.codes import draw_codes
 
     load_faiss()
-    predictor = load(options.model, machine.device, options.precision)
+    predictor = load_model(options, machine)
     layer = usual_layer(predictor.model, options.layer, "fc7")
     name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
     database, queries = packed.split("train"), packed.split(packed.held_out)

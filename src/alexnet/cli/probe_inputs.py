@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import AlexNetError, UsageError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions):
+class Options(ModelOptions):
     """Which inputs decide: the error by class and by property of the image, the worst confusions, how far probabilities can be
     believed, and what a mirror or a shift of 1 to 32 pixels changes.
 
@@ -18,7 +18,7 @@ class Options(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     out: str | None = None
     """Folder to write; by default `probes` in the run."""
     data: str | None = None
@@ -47,7 +47,6 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.classes import by_name
     from alexnet.evaluation.error_rate import evaluate_split
-    from alexnet.evaluation.predict import load
     from alexnet.evaluation.views import CENTER
     from alexnet.probes import inputs as probe
     from alexnet.probes.features import model_fingerprint
@@ -55,9 +54,9 @@ def run(arguments: list[str]) -> int:
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.inputs import draw_classes, draw_properties, draw_reliability, draw_shift
 
-    folder = probe_folder(options.model, options.out)
+    folder = probe_folder(options)
     machine = machine_of(options)
-    predictor = load(options.model, machine.device, options.precision)
+    predictor = load_model(options, machine)
     name, packed, split = images_of(
         options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelOptions(DeviceOptions):
+class KernelOptions(ModelOptions):
     """Where kernels come from."""
 
     model: Word
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.kernels import SCALES, draw_kernels
 
-    folder = probe_folder(options.model, options.out)
+    folder = probe_folder(options)
     kernels, source = read_kernels(options)
     peak_K = np.abs(kernels.kernels_KCRS).max((1, 2, 3)).astype(float)
     num, channels, rows, columns = kernels.kernels_KCRS.shape
@@ -96,7 +96,6 @@ def run(arguments: list[str]) -> int:
 def read_kernels(options: KernelOptions) -> "tuple[Kernels, dict[str, Any]]":
     """The kernels that the options name, and whose they are, for the JSON document."""
     from alexnet.core.runs import sha256_file
-    from alexnet.evaluation.predict import load
     from alexnet.probes.features import model_fingerprint
     from alexnet.probes.kernels import is_weights_file, kernels_of, read_conv1
 
@@ -109,6 +108,6 @@ def read_kernels(options: KernelOptions) -> "tuple[Kernels, dict[str, Any]]":
     for name, value in (("--towers", options.towers), ("--channel-order", options.channel_order)):
         if value is not None:
             raise UsageError(f"{name} is for a file of weights; a run or a model folder knows its own")
-    predictor = load(path, machine_of(options).device)
+    predictor = load_model(options, machine_of(options), "float32")
     kernels = kernels_of(predictor.model, predictor.preprocessing, options.layer)
     return kernels, {"of": predictor.name, "model": model_fingerprint(predictor)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ DEEPEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions):
+class Options(ModelOptions):
     """The held-out error of a linear classifier on each layer, from the pixels to the last hidden layer, with all labels and
     with few.
 
@@ -26,7 +26,7 @@ class Options(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     layers: tuple[str, ...] = ()
     """Layers to read; a wrong name lists all. By default the pixels and each layer with weights but the last, after its
     pooling."""
@@ -46,12 +46,11 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, "probe linear", arguments)
     if options.images < 10:
         raise UsageError(f"--images is {options.images}; a classifier needs at least 10")
-    folder = probe_folder(options.model, options.out)
+    folder = probe_folder(options)
     import numpy as np
 
     from alexnet.core.console import Bar
     from alexnet.core.runs import environment, write_json
-    from alexnet.evaluation.predict import load
     from alexnet.probes import linear
     from alexnet.probes.features import model_fingerprint
     from alexnet.probes.layers import PIXELS, find_layers, network_layers
@@ -61,7 +60,7 @@ def run(arguments: list[str]) -> int:
 
     linear.require_scikit_learn()
     machine = machine_of(options)
-    predictor = load(options.model, machine.device, options.precision)
+    predictor = load_model(options, machine)
     found = find_layers(predictor.model, list(dict.fromkeys(options.layers)) or linear.default_layers(predictor.model))
     output = network_layers(predictor.model)[-1].name
     name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ STRONGEST = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions):
+class Options(ModelOptions):
     """What a layer answers to an image, and which crops of a data set excite its channels most; either, or both. Without
     --image and --channels: the channels that answer most strongly.
 
@@ -30,7 +30,7 @@ class Options(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     layer: str | None = None
     """Layer to look at: by default conv5, or the last convolution of a network without one; a wrong name lists all.
     In fully connected layers channels are units, and each sees the whole image."""
@@ -57,7 +57,6 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, "probe maps", arguments)
     from alexnet.core.config import to_json
     from alexnet.core.runs import environment, write_json
-    from alexnet.evaluation.predict import load
     from alexnet.probes.features import POSITIONS, model_fingerprint
     from alexnet.probes.layers import usual_layer
 
@@ -65,8 +64,8 @@ def run(arguments: list[str]) -> int:
         raise UsageError(f"--show is {options.show}; it must be at least 1")
     if options.top < 1:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
-    folder, machine = probe_folder(options.model, options.out), machine_of(options)
-    predictor = load(options.model, machine.device, options.precision)
+    folder, machine = probe_folder(options), machine_of(options)
+    predictor = load_model(options, machine)
     layer = usual_layer(predictor.model, options.layer, "conv5")
     options = replace(options, layer=layer.name)
     field = layer.field

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ USUAL_KS = (1, 5, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions):
+class Options(ModelOptions):
     """Figure 4, right: held-out images beside the six training images nearest to them by the features of a layer, and by
     pixels; and the error of the k nearest neighbors in both spaces.
 
@@ -24,7 +24,7 @@ class Options(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     out: str | None = None
@@ -57,15 +57,14 @@ def run(arguments: list[str]) -> int:
         raise UsageError("--ks names no number; leave it out, or name some such as 1 5 20")
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
-    from alexnet.evaluation.predict import load
     from alexnet.probes.layers import usual_layer
     from alexnet.probes.neighbors import neighbors
     from alexnet.recipes.run import data_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.neighbors import draw_errors, draw_neighbors
 
-    machine, folder = machine_of(options), probe_folder(options.model, options.out)
-    predictor = load(options.model, machine.device, options.precision)
+    machine, folder = machine_of(options), probe_folder(options)
+    predictor = load_model(options, machine)
     name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
     layer = usual_layer(predictor.model, options.layer, "fc7").name
     num_train = len(packed.split("train"))

@@ -4,12 +4,22 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, Words, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import (
+    ModelOptions,
+    Word,
+    Words,
+    clear_probe,
+    load_model,
+    machine_of,
+    parse,
+    print_json,
+    probe_folder,
+)
 from alexnet.core.errors import UsageError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions):
+class Options(ModelOptions):
     """Which pixels an answer rests on: gradient, integrated gradients, guided backpropagation, Grad-CAM and occlusion, with
     deletion and insertion scores, and a check with random weights.
 
@@ -18,7 +28,7 @@ class Options(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     images: Words = ()
     """Files or folders to draw the maps of; by default random held-out images."""
     out: str | None = None
@@ -50,7 +60,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.console import Bar
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.classes import by_name
-    from alexnet.evaluation.predict import image_files, load
+    from alexnet.evaluation.predict import image_files
     from alexnet.models.lrn import kernels_in_use
     from alexnet.probes import saliency as probe
     from alexnet.probes.features import model_fingerprint
@@ -58,9 +68,9 @@ def run(arguments: list[str]) -> int:
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.saliency import draw_maps, draw_sanity, draw_scores
 
-    folder = probe_folder(options.model, options.out)
+    folder = probe_folder(options)
     machine = machine_of(options)
-    predictor = load(options.model, machine.device, options.precision)
+    predictor = load_model(options, machine)
     kernels_in_use(machine.device, build=True)
     files = list(image_files(options.images))
     document: dict[str, Any] = {"probe": "saliency", "data": None}

@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.towers import draw_towers
 
-    folder = probe_folder(options.model, options.out)
+    folder = probe_folder(options)
     kernels, source = read_kernels(options)
     meter = tower_meter(kernels.kernels_KCRS, kernels.num_towers, options.seed)
     test = f"two-sided permutation test of the difference of means, {PERMUTATIONS:,} permutations of the kernels of this network"

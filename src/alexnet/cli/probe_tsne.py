@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ SHEET = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DeviceOptions):
+class Options(ModelOptions):
     """A layer as a map on which similar images are neighbors (t-SNE), beside the same of the pixels: as points by class and as
     thumbnails, with neighbor purity and silhouette as numbers.
 
@@ -26,7 +26,7 @@ class Options(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     layer: str | None = None
     """By default fc7, or the last hidden layer of a network without one; a wrong name lists all.
     fc7 is read after its ReLU and before the test-time halving."""
@@ -51,12 +51,11 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, "probe tsne", arguments)
     if options.points < 2:
         raise UsageError(f"--points is {options.points}; a map needs at least 2")
-    folder = probe_folder(options.model, options.out)
+    folder = probe_folder(options)
     import numpy as np
 
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
-    from alexnet.evaluation.predict import load
     from alexnet.probes.features import cached_features, model_fingerprint
     from alexnet.probes.layers import PIXELS, usual_layer
     from alexnet.probes.linear import MAX_SIDE, MAX_UNITS, balanced_sample, pooled, pooled_shape, require_scikit_learn
@@ -79,7 +78,7 @@ def run(arguments: list[str]) -> int:
 
     require_scikit_learn()
     machine = machine_of(options)
-    predictor = load(options.model, machine.device, options.precision)
+    predictor = load_model(options, machine)
     layer = usual_layer(predictor.model, options.layer, "fc7")
     name, packed, split = images_of(
         options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json

@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, Words, check_file, complain, describe, machine_of, parse, print_json
+from alexnet.cli.shared import (
+    DeviceOptions,
+    ModelOptions,
+    Word,
+    Words,
+    check_file,
+    complain,
+    describe,
+    load_model,
+    machine_of,
+    parse,
+    print_json,
+)
 from alexnet.core.errors import ImageError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -16,7 +28,7 @@ SHOWN_RESULTS, SHOWN_QUERIES = 10, 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexOptions(DeviceOptions):
+class IndexOptions(ModelOptions):
     """Make the images of folders searchable by what a network finds alike. A file that cannot be read is named and left out
     (exit 4).
 
@@ -24,7 +36,7 @@ class IndexOptions(DeviceOptions):
     """
 
     model: Word
-    """Run directory or model folder."""
+    """Run directory, checkpoint of a run, or model folder."""
     folders: Words
     """Folders, searched for images, and files."""
     out: str
@@ -45,7 +57,6 @@ def index(arguments: list[str]) -> int:
     if not options.folders:
         raise UsageError("index needs folders or files with images after the model")
     from alexnet.core.console import Bar
-    from alexnet.evaluation.predict import load
     from alexnet.probes.search import add_to_index, build_index, open_index
 
     machine, faults, before = machine_of(options), _Faults(), 0
@@ -63,15 +74,15 @@ def index(arguments: list[str]) -> int:
                         f"--{name} is {printable(getattr(options, name))}, and {printable(options.out)} was built with "
                         f"{printable(old.meta[name])}; leave it out, or build another index"
                     )
-            predictor = load(options.model, machine.device, old.meta["precision"])
+            predictor = load_model(options, machine, old.meta["precision"])
             found = add_to_index(old, predictor, options.folders, on_fault=faults.tell, progress=progress)
         else:
-            predictor = load(options.model, machine.device, options.precision or "float32")
+            predictor = load_model(options, machine, options.precision or "float32")
             found = build_index(
                 predictor,
                 options.folders,
                 Path(options.out),
-                model=options.model,
+                model=options.model if predictor.state is None else predictor.state.path,
                 layer=options.layer or "fc7",
                 kind=options.kind or "exact",
                 on_fault=faults.tell,

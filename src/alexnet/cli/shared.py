@@ -20,8 +20,9 @@ from alexnet.cli.options import given, options_of, spelled
 from alexnet.core.errors import AlexNetError, UsageError, as_text, printable, refused
 
 if TYPE_CHECKING:
-    from alexnet.core.device import Machine
+    from alexnet.core.device import Machine, Precision
     from alexnet.core.share import Share
+    from alexnet.evaluation.predict import Predictor
 
 Options = TypeVar("Options")
 Words = Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -46,6 +47,14 @@ class DeviceOptions:
     """Folder that holds the named sets; by default $ALEXNET_DATA, or ./data."""
     json: bool = False
     """Print one JSON document on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(DeviceOptions):
+    """Where to compute, with which state of a model."""
+
+    best: bool = False
+    """Of a run, take the checkpoint with the lowest validation error instead of the last state."""
 
 
 def parse(
@@ -274,11 +283,25 @@ def clear_probe(folder: Path, *patterns: str) -> None:
             file.unlink(missing_ok=True)
 
 
-def probe_folder(model: str, out: str | None) -> Path:
-    """Where a probe writes: ``out``, or the folder ``probes`` of a run."""
+def load_model(options: ModelOptions, machine: "Machine", precision: "Precision | None" = None) -> "Predictor":
+    """The model that the options name."""
+    from alexnet.evaluation.predict import load
+
+    named: Any = options
+    return load(named.model, machine.device, precision or named.precision, best=options.best)
+
+
+def probe_folder(options: ModelOptions) -> Path:
+    """Where a probe writes: ``--out``, or the folder ``probes`` of a run; for a checkpoint a folder of its own in that, since
+    the report shows the finished network."""
+    from alexnet.models.states import run_of, state_of
+
+    named: Any = options
+    model, out = named.model, named.out
     if out is not None:
         check_folder(Path(out), "--out")
         return Path(out)
-    if not (Path(model) / "model").is_dir():
+    if (run := run_of(model)) is None:
         raise UsageError(f"{printable(model)}: not a run, so it has no folder for probes; name a folder with --out")
-    return Path(model) / "probes"
+    state = state_of(model, best=options.best)
+    return run / "probes" if state is None else run / "probes" / state.path.name

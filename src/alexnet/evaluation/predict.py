@@ -24,8 +24,8 @@ from alexnet.data.folder import is_image, walk, without_unread_twins
 from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.views import Views, parse_views, random_views_of, views_of
-from alexnet.models.folder import load_model_folder
 from alexnet.models.lrn import kernels_in_use
+from alexnet.models.states import State, open_model
 
 STDIN = "-"
 
@@ -57,6 +57,8 @@ class Predictor:
     mean: NDArray[np.float32] | None
     device: torch.device
     precision: Precision = "float32"
+    state: State | None = None
+    """Which checkpoint of a run it is, if it is one."""
 
     def predict(
         self,
@@ -118,14 +120,19 @@ class Predictor:
         return pixels_HWC.reshape(*pixels_HWC.shape[:2], self.preprocessing.channels)
 
 
-def load(model: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Predictor:
-    """The network in a run directory or a model folder, ready to predict."""
-    path, device = Path(model), torch.device(device)
-    folder = load_model_folder(path / "model" if (path / "model").is_dir() else path)
+def load(
+    model: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32", *, best: bool = False
+) -> Predictor:
+    """The network in a run directory, a checkpoint of one or a model folder, ready to predict. Of a run that is not finished
+    it is the newest sound checkpoint, with ``best`` the one with the lowest validation error; that is said aloud. Raises
+    what :func:`~alexnet.models.states.open_model` raises."""
+    device = torch.device(device)
+    folder, state = open_model(model, best=best)
     network = folder.model.to(device).eval()
     if precision == "float64":
         network = network.double()
-    return Predictor(folder.name, network, folder.preprocessing, tuple(folder.classes), folder.mean, device, precision)
+    classes = tuple(folder.classes)
+    return Predictor(folder.name, network, folder.preprocessing, classes, folder.mean, device, precision, state)
 
 
 def _is_folder(source: str) -> bool:

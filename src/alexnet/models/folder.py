@@ -17,7 +17,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,7 @@ from alexnet.core.runs import (
 from alexnet.models import build_model, model_config
 
 FORMAT = "alexnet-model"
+DESCRIPTION = "alexnet-model-without-weights"
 VERSION = 1
 MAX_MEAN_BYTES = 1 << 28
 """Of a mean image of 4096 pixels a side."""
@@ -69,8 +70,11 @@ def save_model_folder(
     preprocessing: Preprocessing,
     classes: Sequence[str],
     mean: NDArray[np.floating[Any]] | None = None,
+    *,
+    weights: bool = True,
 ) -> None:
-    """Write a model folder.
+    """Write a model folder; or, without ``weights``, what it holds besides, for weights that are kept elsewhere: those of
+    checkpoints.
 
     It is complete, as ``.NAME.new`` beside ``path``, before it takes that name. An existing model folder is replaced:
     no file system does that in one step, so it becomes ``.NAME.old`` first and is removed last. Anything else at
@@ -78,20 +82,23 @@ def save_model_folder(
     ``classes`` or ``mean`` that do not fit the network, and when the disk does not take it."""
     path = path.absolute()
     _check_fit(str(path), model, preprocessing, classes, mean)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()} if weights else {}
     if bad := _not_finite(tensors):
         raise AlexNetError(f"{printable(path)}: not saved, {bad} holds values that are not finite")
     if path.exists() and not _is_model_folder(path):
         raise AlexNetError(f"{printable(path)}: exists and is not a model folder; choose another name or remove it")
 
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
-    config: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": name, "config": to_json(model.config)}
+    format = FORMAT if weights else DESCRIPTION
+    config: dict[str, Any] = {"format": format, "version": VERSION, "name": name, "config": to_json(model.config)}
     try:
         shutil.rmtree(new, ignore_errors=True)  # left by a run that was killed
         new.mkdir(parents=True)
         write_json(new / "preprocessor.json", to_json(preprocessing))
         write_json(new / "classes.json", list(classes))
-        write_atomic(new / "model.safetensors", lambda file: file.write(safetensors.torch.save(tensors)))
+        if weights:
+            content = safetensors.torch.save(tensors)
+            write_atomic(new / "model.safetensors", lambda file: file.write(content))
         if mean is not None:
             mean_image = np.asarray(mean, dtype=np.float32)
             write_atomic(new / "mean.npy", lambda file: np.save(file, mean_image, allow_pickle=False))
@@ -112,6 +119,23 @@ def save_model_folder(
 def load_model_folder(path: Path) -> ModelFolder:
     """Read a model folder. Raises :class:`AlexNetError` naming file and fault: a missing file, one whose SHA-256 is not
     the recorded one, a newer version, a field, shape or key that does not fit, weights that are not finite."""
+    found, hashes = _described(path, (FORMAT,))
+    weights = path / "model.safetensors"
+    content = _read(path, weights.name, hashes, 2 * _room(found.model))
+    load_tensors(found.model, _single(_parse(content, printable(weights))), printable(weights))
+    return replace(found, model=found.model.eval())
+
+
+def load_described(path: Path, tensors: Mapping[str, Tensor], where: str) -> ModelFolder:
+    """The network that a model folder, or one without weights, describes, with other weights: those read
+    from ``where``. Raises what :func:`load_model_folder` raises."""
+    found, _ = _described(path, (DESCRIPTION, FORMAT))
+    load_tensors(found.model, _single(tensors), where)
+    return replace(found, model=found.model.eval())
+
+
+def _described(path: Path, formats: Sequence[str]) -> tuple[ModelFolder, dict[str, Any]]:
+    """Everything but the weights, and the recorded hashes."""
     where = printable(path)
     if not path.is_dir():
         raise AlexNetError(f"{where}: no such model folder; name one, or a run, the --out of `alexnet train`")
@@ -120,8 +144,8 @@ def load_model_folder(path: Path) -> ModelFolder:
             f"{where}: holds no model (no config.json); name a run, the --out of `alexnet train`, or its model"
         )
     head = read_json(path / "config.json", MAX_SETTINGS_BYTES)
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise AlexNetError(f"{where}/config.json: not the configuration of a model folder; name one, or a finished run")
+    if not isinstance(head, dict) or head.get("format") not in formats:
+        raise AlexNetError(f"{where}/config.json: not the configuration of a model folder; name one, or a run")
     if head.get("version") != VERSION:
         raise AlexNetError(
             f"{where}: model folder of version {printable(head.get('version'))[:20]}; this program reads {VERSION}: upgrade"
@@ -146,9 +170,7 @@ def load_model_folder(path: Path) -> ModelFolder:
         raise AlexNetError(f"{where}: {error}") from error
     mean = _read_mean(path, hashes) if "mean.npy" in hashes else None
     _check_fit(where, model, preprocessing, classes, mean)
-    weights = path / "model.safetensors"
-    load_tensors(model, _parse(_read(path, weights.name, hashes, _room(model)), printable(weights)), printable(weights))
-    return ModelFolder(model.eval(), name, preprocessing, classes, mean)
+    return ModelFolder(model, name, preprocessing, classes, mean), hashes
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -212,7 +234,7 @@ def _is_model_folder(path: Path) -> bool:
         head = read_json(path / "config.json")
     except (AlexNetError, OSError):
         return False
-    return isinstance(head, dict) and head.get("format") == FORMAT
+    return isinstance(head, dict) and head.get("format") in (FORMAT, DESCRIPTION)
 
 
 def _read(path: Path, file: str, hashes: dict[str, Any], max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
@@ -244,6 +266,11 @@ def _parse(content: bytes, where: str) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)})") from error
+
+
+def _single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as float32: a run in float64 saves float64."""
+    return {key: tensor.float() if tensor.dtype == torch.float64 else tensor for key, tensor in tensors.items()}
 
 
 def _kind(tensor: Tensor) -> str:

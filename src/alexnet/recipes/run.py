@@ -39,6 +39,7 @@ from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.evaluation.views import Views, parse_views
 from alexnet.models.folder import save_model_folder
+from alexnet.models.states import run_of
 from alexnet.parallelize import Parallel
 from alexnet.probes.kernels import save_kernels
 from alexnet.report.page import write_report
@@ -246,12 +247,14 @@ def evaluate(
     weights: Sequence[float] | None = None,
     precision: Precision = "float32",
     batch_size: int = 128,
+    best: bool = False,
     data_root: str | Path | None = None,
 ) -> Evaluation:
     """The exact errors of trained models on every image of a split: of one, or of several as an ensemble of averaged
     probabilities.
 
-    ``models``: run directories, model folders, or ``.npz`` files of saved probabilities. ``data``: a packed directory,
+    ``models``: run directories, checkpoints of them, model folders, or ``.npz`` files of saved probabilities; with ``best``, of
+    every run the checkpoint with the lowest validation error. ``data``: a packed directory,
     anything that can be prepared, or a named set; by default what the run was trained with. ``split``: ``train``, ``val``,
     ``test`` or ``all``; by default what :func:`images_of` says. Classes are matched by name: one without images has n = 0.
     Raises :class:`UsageError` for images of a class that a model does not know.
@@ -262,7 +265,9 @@ def evaluate(
     members = [
         load_probabilities(Path(model))
         if str(model).endswith(".npz")
-        else _answers(model, data, machine, split, parse_views(views, views_seed), precision, batch_size, data_root)
+        else _answers(
+            model, data, machine, split, parse_views(views, views_seed), precision, batch_size, best, data_root
+        )
         for model in models
     ]
     return count(combine(members, weights) if len(members) > 1 else members[0])
@@ -276,9 +281,10 @@ def _answers(
     views: Views,
     precision: Precision,
     batch_size: int,
+    best: bool,
     data_root: str | Path | None,
 ) -> Probabilities:
-    predictor = load(model, machine.device, precision)
+    predictor = load(model, machine.device, precision, best=best)
     name, packed, images = images_of(model, predictor, data, split, data_root=data_root, quiet=machine.quiet)
     known = by_name(images, packed.classes, predictor.classes, where=name, model=str(model))
     seen = _seen_in_training(model, packed, images)
@@ -299,7 +305,7 @@ def _answers(
             device=machine.device,
             precision=precision,
             workers=machine.workers,
-            data=provenance(name, packed, images.name) | seen,
+            data=provenance(name, packed, images.name) | seen | state_record(predictor),
             keep_probabilities=True,
             progress=lambda done, _total: bar.update(done),
         )
@@ -366,8 +372,8 @@ def images_of(
 
 
 def _settings(model: str | Path) -> dict[str, Any] | None:
-    """config.json of a run; None of a model folder."""
-    return read_settings(Path(model)) if (Path(model) / "model").is_dir() else None
+    """config.json of the run that a model is of; None of a model folder."""
+    return None if (run := run_of(model)) is None else read_settings(run)
 
 
 def _opened(
@@ -411,7 +417,7 @@ def _seen_in_training(model: str | Path, packed: PackedSet, images: PackedSplit 
     trained = _settings(model)
     if trained is None or images.name == "train" or not is_packed(Path(trained["data"]["path"])):
         return {}
-    own, config = open_packed(trained["data"]["path"]), stored_config(Path(model))
+    own, config = open_packed(trained["data"]["path"]), stored_config(Path(run_of(model) or model))
     if (own.size, own.channels, own.meta["store"]) != (packed.size, packed.channels, packed.meta["store"]):
         return {}
     learned_N = own.split("train").crc32_N
@@ -420,6 +426,11 @@ def _seen_in_training(model: str | Path, packed: PackedSet, images: PackedSplit 
     seen = int(np.isin(images.crc32_N, learned_N).sum())
     by_chance = len(images) * len(learned_N) / 2**32  # of checksums of 32 bits
     return {"seen_in_training": seen} if seen > 10 * by_chance else {}
+
+
+def state_record(predictor: Predictor) -> dict[str, Any]:
+    """Which checkpoint a model is, for the protocol of a result; nothing of a finished one."""
+    return {} if predictor.state is None else {"state": predictor.state.record()}
 
 
 def provenance(name: str, packed: PackedSet, split: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,22 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Steps", f"{np.nanmax(steps):,.0f}" if np.isfinite(steps).any() else ""),
         ("Training time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("Speed", f"{np.nanmedian(speed):,.0f} images/s" if np.isfinite(speed).any() else ""),
+        ("Fewest validation errors", _best_epoch(log.epochs)),
         ("Classes", f"{len(run.best.classes):,}" if run.best and run.best.classes else ""),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _best_epoch(epochs: Sequence[tables.Row]) -> str:
+    """Which epoch was the best, where the network of the run, which is that of the last, had more errors."""
+    errors = {tables.number(row.get("epoch")): tables.number(row.get("val_top1_errors")) for row in epochs}
+    known = {epoch: num for epoch, num in errors.items() if math.isfinite(epoch) and math.isfinite(num)}
+    if not known:
+        return ""
+    best, last = min(known, key=lambda epoch: (known[epoch], epoch)), max(known)
+    if known[best] == known[last]:
+        return ""
+    return f"{known[best]:,.0f} after epoch {best:g} (evaluate --best); model/ is of epoch {last:g}, {known[last]:,.0f}"
 
 
 def _measured(protocol: Mapping[str, Any]) -> str:

@@ -8,44 +8,23 @@ last good checkpoint gone.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.core.errors import AlexNetError, NotFiniteError, printable
-from alexnet.core.runs import (
-    MAX_SETTINGS_BYTES,
-    fsync_folder,
-    parse_json,
-    read_file,
-    read_json,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
+from alexnet.core.runs import fsync_folder, sha256_file, write_atomic, write_json
+from alexnet.models.checkpoint import VERSION, Checkpoint, age, checkpoints_in, newest_first, read_checkpoint
 
-VERSION = 1
 KEEP = 2
 """Newest checkpoints that are kept, besides the best."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A verified checkpoint: named groups of tensors, and a JSON state."""
-
-    step: int
-    tensors: dict[str, dict[str, Tensor]]
-    state: dict[str, Any]
 
 
 def save_checkpoint(
@@ -97,14 +76,11 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest sound checkpoint under ``folder``, and a line about each newer one that was passed over; those are
     renamed ``damaged-step-N``, so that they do not count among the two that are kept. ``None`` if there is no checkpoint
     at all. Raises :class:`AlexNetError` if there are some and none is sound."""
-    found = sorted(_checkpoints(folder), key=_age)
-    pointed = folder / _pointed(folder / "last")
-    if pointed in found:  # what is newer was never pointed at: the process was killed in between
-        found = found[found.index(pointed) :]
+    found = newest_first(folder)
     faults: dict[Path, str] = {}
     for path in found:
         try:
-            checkpoint = _load(path)
+            checkpoint = read_checkpoint(path)
         except (AlexNetError, OSError, SafetensorError) as error:
             faults[path] = f"checkpoint {path.name} is damaged and passed over: {printable(error)}"
         else:
@@ -118,69 +94,14 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, []
 
 
-def _load(folder: Path) -> Checkpoint:
-    step = -_age(folder)[0]
-    manifest = read_json(folder / "manifest.json", MAX_SETTINGS_BYTES)
-    if not isinstance(manifest, dict) or manifest.get("version") != VERSION or manifest.get("step") != step:
-        raise AlexNetError("manifest.json is not of this version and step")
-    files, found = manifest.get("files"), {path.name for path in folder.iterdir() if path.is_file()} - {"manifest.json"}
-    if (
-        not isinstance(files, dict)
-        or not all(isinstance(file, dict) for file in files.values())
-        or files.keys() ^ found
-    ):
-        odd = sorted(files.keys() ^ found)[:3] if isinstance(files, dict) else []
-        raise AlexNetError(f"manifest.json does not list the files that are there ({', '.join(odd)})")
-    tensors: dict[str, dict[str, Tensor]] = {}
-    state: Any = None
-    for name, file in sorted(files.items()):  # each is read once, and what is used is what was compared
-        path = folder / name
-        content = read_file(path) if path.stat().st_size == file.get("bytes") else b""
-        if hashlib.sha256(content).hexdigest() != file.get("sha256"):
-            raise AlexNetError(f"{name} does not match its SHA-256 in manifest.json")
-        if path.suffix == ".safetensors":
-            tensors[path.stem] = load(content)
-        elif name == "state.json":
-            state = parse_json(content, path)
-    if state is None:
-        raise AlexNetError("state.json is missing")
-    return Checkpoint(step, tensors, state)
-
-
 def _point(pointer: Path, target: Path) -> None:
     write_atomic(pointer, lambda file: file.write(f"{target.name}\n".encode()))
 
 
-_NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Raises OSError for a folder that cannot be listed: that is not one without checkpoints."""
-    try:
-        return [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-    except FileNotFoundError:
-        return []
-
-
-def _age(path: Path) -> tuple[int, int]:
-    """Sorts checkpoints from the newest to the oldest."""
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return -int(match[1]), -int(match[2] or 0)
-
-
 def _free_name(folder: Path, step: int) -> Path:
     """``step-N``, or ``step-N.K`` if there are K of this step."""
-    same = [path for path in _checkpoints(folder) if _age(path)[0] == -step]
-    return folder / (f"step-{step}.{1 - min(_age(path)[1] for path in same)}" if same else f"step-{step}")
-
-
-def _pointed(pointer: Path) -> str:
-    """The name in a pointer file; none of a checkpoint if it is missing or damaged."""
-    try:
-        return pointer.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    same = [path for path in checkpoints_in(folder) if age(path)[0] == -step]
+    return folder / (f"step-{step}.{1 - min(age(path)[1] for path in same)}" if same else f"step-{step}")
 
 
 def _set_aside(damaged: list[Path], folder: Path, sound: Path) -> None:
@@ -194,7 +115,7 @@ def _set_aside(damaged: list[Path], folder: Path, sound: Path) -> None:
 
 def _delete_old(folder: Path, last: Path) -> None:
     """Keep the newest up to ``last``, and the best. What is newer than ``last`` was left by a kill."""
-    found = sorted(_checkpoints(folder), key=_age)
+    found = sorted(checkpoints_in(folder), key=age)
     kept = set(found[found.index(last) :][:KEEP])
     try:  # an error of reading is no reason to take the best for one of the others
         best = folder / (folder / "best").read_text(errors="replace").strip()

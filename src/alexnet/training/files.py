@@ -20,7 +20,8 @@ from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import environment, fsync_folder, read_json, write_atomic, write_json
 from alexnet.data.packed import PackedSet
-from alexnet.training.checkpoint import KEEP, Checkpoint, load_checkpoint
+from alexnet.models.checkpoint import Checkpoint
+from alexnet.training.checkpoint import KEEP, load_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial, Transfer
 

@@ -15,8 +15,8 @@ from alexnet.core.config import differences, to_json
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.models import build_model
-from alexnet.models.folder import load_model_folder
 from alexnet.models.layers import WEIGHT_LAYERS
+from alexnet.models.states import open_model
 from alexnet.training.config import TrainConfig
 
 
@@ -81,11 +81,13 @@ class Transfer:
 
 
 def load_initial(model: str | Path) -> Initial:
-    """The weights in a run directory or a model folder. Raises what
-    :func:`~alexnet.models.folder.load_model_folder` raises."""
-    path = Path(model)
-    folder = load_model_folder(path / "model" if (path / "model").is_dir() else path)
-    return Initial(str(model), folder.name, folder.model.state_dict(), folder.preprocessing, tuple(folder.classes))
+    """The weights in a run directory, a checkpoint of one (``RUN/checkpoint/best``) or a model folder. Raises what
+    :func:`~alexnet.models.states.open_model` raises."""
+    folder, state = open_model(model)
+    made = {} if state is None else state.record()
+    return Initial(
+        str(model), folder.name, folder.model.state_dict(), folder.preprocessing, tuple(folder.classes), made
+    )
 
 
 def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> Transfer:

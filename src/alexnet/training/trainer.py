@@ -37,9 +37,12 @@ from alexnet.distributed.mesh import Mesh, build_mesh, share
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model, layer_parameters
+from alexnet.models.checkpoint import Checkpoint
+from alexnet.models.folder import save_model_folder
 from alexnet.models.lrn import kernels_in_use
+from alexnet.models.states import NETWORK
 from alexnet.parallelize import Parallel, parallelize
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import save_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.files import (
     REPLACED,
@@ -554,11 +557,20 @@ class _Trainer:
             progress.log_bytes = self.log.sync()
             state = asdict(progress) | {"best": progress.best if math.isfinite(progress.best) else None}
             state |= {"reproducible_with": self._conditions()}
+            self._describe()
             save_checkpoint(self.run / "checkpoint", progress.step, tensors, state, best=best)
             shutil.rmtree(self.run / REPLACED, ignore_errors=True)  # the new run stands
 
         on_first("saving a checkpoint", write)
         self.saved_at = progress.step
+
+    def _describe(self) -> None:
+        """Write once what the weights of all checkpoints need to be a model: network, preprocessing, classes, mean image."""
+        folder, config, data = self.run / "checkpoint" / NETWORK, self.config, self.data
+        if not (folder / "config.json").is_file():
+            mean = data.mean if config.preprocessing.mean == "image" else None
+            shapes = network(config, len(data.classes), weights=False)
+            save_model_folder(folder, shapes, config.network, config.preprocessing, data.classes, mean, weights=False)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.state)
