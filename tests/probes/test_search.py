@@ -489,7 +489,8 @@ def test_the_commands(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     (answer,) = document["searches"]
-    assert (answer["query"], answer["results"][0]) == (query, {"path": query, "distance": 0.0})
+    assert (answer["query"], answer["results"][0]) == (query, {"path": query, "distance": 0.0, "gone": False})
+    assert [Path(r["path"]).name for r in answer["results"] if r["gone"]] == ["0001.png"]
     assert len(answer["results"]) == 7
     assert "no.png: missing" in captured.err
     with Image.open(picture) as image:
@@ -533,3 +534,67 @@ def test_the_benchmark_runs_at_a_small_size(tmp_path: Path) -> None:
     assert recalls == sorted(recalls)
     assert recalls[-1] > 0.9
     assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+def test_what_is_gone_from_a_folder_is_taken_out_and_the_rest_stays(
+    kind: Kind, predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind != "exact":
+        pytest.importorskip("faiss")
+    monkeypatch.setattr(module, "PART", 8)
+    draw(tmp_path / "a", 0, 20)
+    draw(tmp_path / "b", 20, 4)
+    index = build_index(
+        predictor, [tmp_path / "a", tmp_path / "b"], tmp_path / "index", model=model, layer=LAYER, kind=kind
+    )
+    (tmp_path / "a" / "0003.png").unlink()
+    (tmp_path / "a" / "0005.png").rename(tmp_path / "a" / "renamed.png")
+    (tmp_path / "b").rename(tmp_path / "elsewhere")  # as a disk that is not mounted
+    gone: list[str] = []
+    index = add_to_index(index, predictor, [tmp_path / "a"], on_gone=gone.append)
+    assert [Path(path).name for path in gone] == ["0003.png", "0005.png"]
+    index = open_index(tmp_path / "index")
+    numbers = {f"{i:04d}.png": i for i in range(24)} | {"renamed.png": 5}
+    assert sorted(Path(path).name for path in index.paths) == sorted(numbers.keys() - {"0003.png", "0005.png"})
+    expected = vectors_of(predictor, [numbers[Path(path).name] for path in index.paths])
+    np.testing.assert_allclose(index.vectors[:].astype(float), expected.astype(float), atol=1e-3)
+    found = index.search(vectors_of(predictor, [5, 7]), 1)
+    assert [Path(index.paths[i]).name for i in found.index_Qk[:, 0]] == ["renamed.png", "0007.png"]
+    named = {"meta.json", *index.meta["files"]}
+    assert {path.name for path in (tmp_path / "index").iterdir() if path.name[0] != "."} == named
+    again = add_to_index(index, predictor, [tmp_path / "a"], on_gone=gone.append)
+    assert (len(again), len(gone)) == (len(index), 2)
+
+
+def test_a_folder_without_images_and_a_missing_one_take_nothing_out(
+    predictor: Predictor, model: Path, tmp_path: Path
+) -> None:
+    draw(tmp_path / "a", 0, 3)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    for path in (tmp_path / "a").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="no image files in this folder"):
+        add_to_index(index, predictor, [tmp_path / "a"])
+    (tmp_path / "a").rmdir()
+    faults: list[ImageError] = []
+    assert len(add_to_index(index, predictor, [tmp_path / "a"], on_fault=faults.append)) == 3
+    assert len(faults) == 1
+
+
+def test_a_kill_while_rows_are_taken_out_leaves_the_index_as_it_was(
+    predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "a", 0, 5)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    (tmp_path / "a" / "0003.png").unlink()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_meta", killed)
+        with pytest.raises(KeyboardInterrupt):
+            add_to_index(index, predictor, [tmp_path / "a"])
+    assert len(open_index(tmp_path / "index")) == 5
+    assert len(add_to_index(index, predictor, [tmp_path / "a"])) == 4

@@ -42,7 +42,8 @@ class IndexOptions(ModelOptions):
     out: str
     """Folder of the index."""
     add: bool = False
-    """Add to an index what is not yet in it, by path, size and time; also what goes on after an interruption."""
+    """Bring an index up to date: add what is not yet in it, by path, size and time, and take out what is gone from these
+    folders; also what goes on after an interruption."""
     kind: Literal["exact", "ivf", "hnsw"] | None = None
     """How to search: exact, by a scan (default), or for more than some 100,000 images by faiss, which misses a few (how many is
     measured and printed)."""
@@ -60,6 +61,7 @@ def index(arguments: list[str]) -> int:
     from alexnet.probes.search import add_to_index, build_index, open_index
 
     machine, faults, before = machine_of(options), _Faults(), 0
+    gone: list[str] = []
     with Bar("index", 0, quiet=options.json) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -67,7 +69,7 @@ def index(arguments: list[str]) -> int:
 
         if options.add:
             old = open_index(options.out)
-            before = len(old)
+            paths = old.paths  # before their files are written again
             for name in ("kind", "layer", "precision"):
                 if getattr(options, name) not in (None, old.meta[name]):
                     raise UsageError(
@@ -75,7 +77,10 @@ def index(arguments: list[str]) -> int:
                         f"{printable(old.meta[name])}; leave it out, or build another index"
                     )
             predictor = load_model(options, machine, old.meta["precision"])
-            found = add_to_index(old, predictor, options.folders, on_fault=faults.tell, progress=progress)
+            found = add_to_index(
+                old, predictor, options.folders, on_fault=faults.tell, on_gone=gone.append, progress=progress
+            )
+            before = len(paths) - sum(map(set(gone).__contains__, paths))
         else:
             predictor = load_model(options, machine, options.precision or "float32")
             found = build_index(
@@ -91,9 +96,11 @@ def index(arguments: list[str]) -> int:
     recall = (found.meta["faiss"] or {}).get("recall")
     if options.json:
         document: dict[str, Any] = {"index": options.out, "images": len(found), "added": len(found) - before}
+        document["gone"] = gone
         print_json({**document, "left_out": faults.paths, "kind": found.meta["kind"], "recall": recall})
     else:
-        print(f"{len(found) - before:,} images added, {len(faults.paths):,} left out; {len(found):,} in all")
+        taken_out = f" {len(gone):,} no longer there and taken out," if gone else ""
+        print(f"{len(found) - before:,} images added,{taken_out} {len(faults.paths):,} left out; {len(found):,} in all")
         if recall is not None:
             print(
                 f"recall@{recall['at']} of {found.meta['kind']} against exact: {recall['recall']:.1%} "
@@ -148,7 +155,7 @@ def search(arguments: list[str]) -> int:
         queries, nearest.index_Qk.tolist(), nearest.distance_Qk.tolist(), strict=True
     ):
         results = [
-            {"path": found.paths[number], "distance": distance}
+            {"path": (path := found.paths[number]), "distance": distance, "gone": not Path(path).exists()}
             for number, distance in zip(index_k, distance_k, strict=True)
             if number >= 0
         ]
@@ -161,7 +168,13 @@ def search(arguments: list[str]) -> int:
         for document in documents:
             print(printable(document["query"]))
             for result in document["results"]:
-                print(f"  {result['distance']:10.2f}  {printable(result['path'])}")
+                mark = "  (no longer there)" if result["gone"] else ""
+                print(f"  {result['distance']:10.2f}  {printable(result['path'])}{mark}")
+        if any(result["gone"] for document in documents for result in document["results"]):
+            complain(
+                f"some images are no longer there; `alexnet index MODEL FOLDER --out {printable(options.folder)} --add` "
+                "takes out what is gone from a folder"
+            )
         if options.picture and documents:
             print(f"in {printable(options.picture)}")
     return 4 if faults.paths else 0

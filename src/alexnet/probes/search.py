@@ -18,7 +18,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -230,16 +231,27 @@ def add_to_index(
     sources: Iterable[str | Path],
     *,
     on_fault: Callable[[ImageError], object] | None = None,
+    on_gone: Callable[[str], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Index:
-    """The index with the images of files and folders that are not yet in it, by path, size and time; a file that has changed
-    takes the place of what it was. Raises :class:`UsageError` for another model than the index was built with."""
+    """The index as these files and folders are now: with their images that are not yet in it, by path, size and time, where a
+    file that has changed takes the place of what it was, and without those that are no longer there, whose paths are given
+    to ``on_gone``. What is not of ``sources`` stays: it may be on a disk that is not mounted. Raises :class:`UsageError`
+    for another model than the index was built with."""
     require_model(index, predictor)
+    named = [str(source) for source in sources]
     with alone(index.folder):
         index = open_index(index.folder)
         _sweep(index)
-        known = set(index.images)
-        images = [image for image in dict.fromkeys(map(_image, image_files(sources))) if image not in known]
+        known, gone = set(index.images), _gone(index, named)
+        lost = dict.fromkeys(index.paths[row] for row in gone)
+        images = [image for image in dict.fromkeys(map(_image, image_files(named))) if image not in known]
+        images = [image for image in images if image[0] not in lost]
+        if on_gone:
+            for path in lost:
+                on_gone(path)
+        if gone:
+            index = _without(index, gone)
         kernels_in_use(predictor.device, build=bool(images))
         rows: list[NDArray[np.float16]] = []
         kept: list[Image] = []
@@ -253,9 +265,21 @@ def add_to_index(
                 progress(min(start + BATCH, len(images)), len(images))
         if rows:
             index = _with_part(index, rows, kept)
-        if len(index) == 0:
+        if len(index) == 0 and not gone:
             raise DataError("none of the images could be read; an index needs at least one")
-        return index if index.meta["kind"] == "exact" else _with_faiss(index)
+        return index if index.meta["kind"] == "exact" or len(index) == 0 else _with_faiss(index)
+
+
+def _gone(index: Index, sources: Iterable[str]) -> list[int]:
+    """The rows of files that these sources held and that are no longer there. (A folder that is not there itself may be on a
+    disk that is not mounted.)"""
+    places = [os.path.abspath(source) for source in sources if source != STDIN]  # noqa: PTH100, which keeps links
+    folders = tuple(f"{place.rstrip(os.sep)}{os.sep}" for place in places if Path(place).is_dir())
+    return [
+        row
+        for row, path in enumerate(index.paths)
+        if (path in places or path.startswith(folders)) and not Path(path).exists()
+    ]
 
 
 def open_index(folder: str | Path) -> Index:
@@ -360,13 +384,53 @@ def _as_stored(vector_BD: NDArray[Any]) -> NDArray[np.float16]:
 
 
 def _with_part(index: Index, rows: Sequence[NDArray[np.float16]], images: Sequence[Image]) -> Index:
-    vector_BD, number = np.stack(rows), len(index.meta["parts"])
+    index = _part_of(index, np.stack(rows), images, _next_part(index))
+    _write_meta(index.folder, index.meta)
+    return index
+
+
+def _part_of(index: Index, vector_BD: NDArray[np.float16], images: Sequence[Image], number: int) -> Index:
+    """The index with one more part, whose files are written; meta.json does not name them yet."""
     lines = "".join(json.dumps(image) + "\n" for image in images).encode()
     part = {"vectors": f"vectors-{number}.npy", "images": f"images-{number}.jsonl", "rows": len(images)}
     write_atomic(index.folder / str(part["vectors"]), lambda file: np.save(file, vector_BD, allow_pickle=False))
     write_atomic(index.folder / str(part["images"]), lambda file: file.write(lines))
-    parts = [*index.meta["parts"], part]
-    return _rewritten(index, parts=parts, files=_described(index, str(part["vectors"]), str(part["images"])))
+    files = _described(index, str(part["vectors"]), str(part["images"]))
+    return Index(index.folder, {**index.meta, "parts": [*index.meta["parts"], part], "files": files})
+
+
+def _next_part(index: Index) -> int:
+    numbers = (re.fullmatch(r"vectors-(\d{1,9})\.npy", part["vectors"]) for part in index.meta["parts"])
+    return 1 + max((int(number[1]) for number in numbers if number), default=-1)
+
+
+def _without(index: Index, rows: Collection[int]) -> Index:
+    """The index without these rows: parts that hold some are written again, under other names, and what faiss had of them is
+    left out. Until the new meta.json stands, the old one does."""
+    images, vectors, first = index.images, index.vectors, 0
+    drop_N = np.zeros(len(index), dtype=bool)
+    drop_N[list(rows)] = True
+    untouched: list[Any] = []
+    left: list[int] = []
+    for part in index.meta["parts"]:
+        here = range(first, first + part["rows"])
+        first = here.stop
+        if drop_N[here.start : here.stop].any():
+            left += [row for row in here if not drop_N[row]]
+        else:
+            untouched.append(part)
+    named = {name for part in untouched for name in (part["vectors"], part["images"])}
+    files = {name: about for name, about in index.meta["files"].items() if name in named}
+    meta = {**index.meta, "parts": untouched, "files": files, "faiss": None}
+    thinned = Index(index.folder, meta)
+    number = _next_part(index)
+    for start in range(0, len(left), PART):
+        some = left[start : start + PART]
+        thinned = _part_of(thinned, vectors[np.array(some)], [images[row] for row in some], number)
+        number += 1
+    _write_meta(index.folder, thinned.meta)
+    _sweep(thinned)
+    return Index(index.folder, thinned.meta)
 
 
 def _rewritten(index: Index, **changes: Any) -> Index:
