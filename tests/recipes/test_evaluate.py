@@ -187,3 +187,13 @@ def test_a_set_says_who_held_images_out_and_an_older_one_is_known_by_its_note(pl
     del meta["held_out"], meta["sha256"]
     (tmp_path / "older" / "meta.json").write_text(json.dumps(seal(meta)))
     assert open_packed(tmp_path / "older").not_for_training == "all"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_evaluate_gives_the_errors_that_the_run_ended_with(precision, tiny_set, tmp_path):
+    config = tiny_training(tiny_set.path, epochs=1, batch_size=5, views=("10",), precision=precision)
+    ended = run(config, tmp_path / "run", QUIET, data=tiny_set, report=False)["views"]["10"]
+    again = evaluate([tmp_path / "run"], machine=QUIET, views="10")
+    assert (again.n, again.top1_errors, again.loss_nats) == (ended["n"], ended["top1_errors"], ended["loss_nats"])
+    assert again.protocol["precision"] == ended["precision"] == precision
+    assert evaluate([tmp_path / "run" / "model"], str(tiny_set.path), QUIET).protocol["precision"] == "float32"

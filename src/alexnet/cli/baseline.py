@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet.cli.helptext import listing
-from alexnet.cli.shared import check_folder, check_threads, errors_line, parse, print_json
+from alexnet.cli.results import errors_lines
+from alexnet.cli.shared import check_folder, check_threads, parse, print_json
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -166,9 +167,9 @@ def _tell(options: BaselineOptions, name: str, trial: "Trial", answers: "Answers
     if options.json:
         print_json(document)
         return 0
-    print(errors_line(f"{name}, {document['views']}", document))
+    print(errors_lines(f"{name}, {document['views']}", document, len(trial.classes)))
     for part, errors in document.get("parts", {}).items():
-        print(errors_line(f"  {part} alone", errors))
+        print(errors_lines(f"  {part} alone", errors, len(trial.classes)))
     print(
         f"fitted to {document['protocol']['training_images']} training images in {document['fit_seconds']:,.1f} s; "
         f"{document['n']:,} images answered in {document['test_seconds']:,.1f} s; model {document['model_bytes'] / 1e6:,.1f} MB"

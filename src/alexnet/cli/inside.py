@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet.cli.helptext import listing
-from alexnet.cli.shared import ModelOptions, Word, images_line, load_model, machine_of, parse, print_json, print_part
+from alexnet.cli.results import images_line
+from alexnet.cli.shared import ModelOptions, Word, load_model, machine_of, parse, print_json, print_part
 from alexnet.core.errors import UsageError, printable
 
 PROBES = {

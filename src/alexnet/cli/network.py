@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from alexnet.cli.helptext import first_sentence, listing
+from alexnet.cli.results import errors_lines, print_evaluation
 from alexnet.cli.shared import (
     DeviceOptions,
     ModelOptions,
@@ -19,13 +20,10 @@ from alexnet.cli.shared import (
     check_folder,
     complain,
     describe,
-    errors_line,
-    images_line,
     inert,
     load_model,
     machine_of,
     parse,
-    print_classes,
     print_json,
 )
 from alexnet.core.errors import UsageError, printable
@@ -171,7 +169,7 @@ def train(arguments: list[str]) -> int:
         print_json(summary)
         return 0
     for views, errors in summary["views"].items():
-        print(errors_line(views, errors))
+        print(errors_lines(views, errors, errors["classes"], errors["precision"]))
     print(f"model: {printable(summary['model'])}\nreport: {printable(summary['report'])}")
     return 0
 
@@ -195,10 +193,11 @@ class EvaluateOptions(ModelOptions):
     """1 (center), 10 (the paper's ten views) or random:K."""
     views_seed: int = 0
     """Seed for the crops of --views random:K."""
-    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    """Number format to compute in."""
-    batch_size: int = 128
-    """Images that are computed together."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] | None = None
+    """Number format to compute in; by default that of the run, so that the errors are those that it ended with, and float32 for
+    a model folder."""
+    batch_size: int | None = None
+    """Images at a time; by default as in the run, or 128."""
     weights: tuple[float, ...] | None = None
     """Weights of the models in an ensemble, one for each; by default equal."""
     save: str | None = None
@@ -241,10 +240,7 @@ def evaluate(arguments: list[str]) -> int:
     if options.json:
         print_json(result)
         return 0
-    print(images_line(evaluation.n, evaluation.protocol, options.data))
-    print(errors_line(evaluation.views, result))
-    print(f"loss {evaluation.loss_nats:.4f} nats")
-    print_classes(evaluation)
+    print_evaluation(evaluation, options.data)
     return 0
 
 

@@ -186,28 +186,6 @@ def machine_of(options: DeviceOptions) -> "Machine":
     return Machine(device=choose_device(options.device), workers=options.workers, quiet=options.json)
 
 
-def images_line(n: int, protocol: Mapping[str, Any], called: str | None = None) -> str:
-    """Which images a result is of, said before the result; ``called``: how the user called the data."""
-    split, data = protocol.get("split"), printable(called or protocol.get("data", "unnamed data"))
-    images = f"{n:,} image{'s' if n != 1 else ''} of {data}"
-    return f"all {images}" if split == "all" else f"{images} ({printable(split or 'of an unnamed split')})"
-
-
-def errors_line(views: str, errors: dict[str, Any]) -> str:
-    names = {"1": "center view", "10": "ten views"}
-    return (
-        f"{names.get(views, views)}: top-1 error {errors['top1_error']:.2%} ({errors['top1_errors']} of {errors['n']}), "
-        f"top-5 error {errors['top5_error']:.2%} ({errors['top5_errors']} of {errors['n']})"
-    )
-
-
-def print_classes(evaluation: Any) -> None:
-    width = max(len(printable(c.name)) for c in evaluation.classes)
-    print(f"{'class':<{width}}      n  top-1  top-5 errors")
-    for c in sorted(evaluation.classes, key=lambda c: -c.top1_errors / max(c.n, 1))[:20]:
-        print(f"{printable(c.name):<{width}} {c.n:>6} {c.top1_errors:>6} {c.top5_errors:>6}")
-
-
 def print_json(value: Any) -> None:
     """One JSON document on stdout. Names that are not UTF-8 are made text: JSON has no lone surrogates."""
     print(json.dumps(_text_in(value), indent=1, ensure_ascii=True, allow_nan=False))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import Precision, autocast
 from alexnet.core.errors import AlexNetError, NotFiniteError, UsageError, printable
+from alexnet.core.intervals import wilson
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import environment
 from alexnet.data.loader import batches
@@ -97,6 +98,17 @@ class Mistake:
     label_probability: float
 
 
+@dataclass(frozen=True)
+class MemberErrors:
+    """How one member of an ensemble does by itself."""
+
+    name: str
+    weight: float
+    top1_errors: int
+    top5_errors: int
+    precision: str | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """Counts over a whole split, and the protocol that made them."""
@@ -115,6 +127,8 @@ class Evaluation:
     environment: dict[str, Any]
     probabilities: Probabilities | None = None
     """If asked for."""
+    members: tuple[MemberErrors, ...] = ()
+    """Of an ensemble."""
 
     @property
     def top1_error(self) -> float:
@@ -123,6 +137,12 @@ class Evaluation:
     @property
     def top5_error(self) -> float:
         return self.top5_errors / self.n
+
+    @property
+    def balanced_top1_error(self) -> float:
+        """The mean of the top-1 errors of the classes that have images."""
+        rates = [c.top1_errors / c.n for c in self.classes if c.n]
+        return sum(rates) / len(rates)
 
     @property
     def views(self) -> str:
@@ -136,6 +156,10 @@ class Evaluation:
             "top5_errors": self.top5_errors,
             "top1_error": self.top1_error,
             "top5_error": self.top5_error,
+            "top1_interval": list(wilson(self.top1_errors, self.n)),
+            "top5_interval": list(wilson(self.top5_errors, self.n)),
+            "interval": "Wilson, 95 %, over images",
+            "balanced_top1_error": self.balanced_top1_error,
             "views": self.views,
             "loss_nats": self.loss_nats,
             "protocol": self.protocol,
@@ -143,6 +167,7 @@ class Evaluation:
             "classes": to_json(self.classes),
             "confusion": to_json(self.confusion),
             "mistakes": to_json(self.mistakes),
+            **({"members": to_json(self.members)} if self.members else {}),
         }
 
 

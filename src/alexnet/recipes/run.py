@@ -33,7 +33,7 @@ from alexnet.distributed.launch import number, on_first
 from alexnet.distributed.mesh import share_sizes
 from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.ensemble import combine
-from alexnet.evaluation.error_rate import Evaluation, count, evaluate_split
+from alexnet.evaluation.error_rate import Evaluation, MemberErrors, count, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
@@ -245,8 +245,8 @@ def evaluate(
     views: str = "1",
     views_seed: int = 0,
     weights: Sequence[float] | None = None,
-    precision: Precision = "float32",
-    batch_size: int = 128,
+    precision: Precision | None = None,
+    batch_size: int | None = None,
     best: bool = False,
     data_root: str | Path | None = None,
 ) -> Evaluation:
@@ -256,8 +256,9 @@ def evaluate(
     ``models``: run directories, checkpoints of them, model folders, or ``.npz`` files of saved probabilities; with ``best``, of
     every run the checkpoint with the lowest validation error. ``data``: a packed directory,
     anything that can be prepared, or a named set; by default what the run was trained with. ``split``: ``train``, ``val``,
-    ``test`` or ``all``; by default what :func:`images_of` says. Classes are matched by name: one without images has n = 0.
-    Raises :class:`UsageError` for images of a class that a model does not know.
+    ``test`` or ``all``; by default what :func:`images_of` says. ``precision`` and ``batch_size`` are by default those of
+    the run, so that the errors are those that it ended with, or float32 and 128. Classes are matched by name: one without
+    images has n = 0. Raises :class:`UsageError` for images of a class that a model does not know.
     """
     machine = machine or Machine(device=choose_device())
     if split is None and len(models) > 1:
@@ -270,7 +271,15 @@ def evaluate(
         )
         for model in models
     ]
-    return count(combine(members, weights) if len(members) > 1 else members[0])
+    if len(members) == 1:
+        return count(members[0])
+    shares = weights or [1.0] * len(members)
+    evaluation = count(combine(members, weights))
+    alone = [
+        MemberErrors(str(model), share / sum(shares), own.top1_errors, own.top5_errors, own.protocol.get("precision"))
+        for model, share, own in zip(models, shares, map(count, members), strict=True)
+    ]
+    return replace(evaluation, members=tuple(alone))
 
 
 def _answers(
@@ -279,11 +288,15 @@ def _answers(
     machine: Machine,
     split: str | None,
     views: Views,
-    precision: Precision,
-    batch_size: int,
+    precision: Precision | None,
+    batch_size: int | None,
     best: bool,
     data_root: str | Path | None,
 ) -> Probabilities:
+    config = None if (run := run_of(model)) is None else stored_config(run)
+    precision = precision or ("float32" if config is None else config.precision)
+    if batch_size is None:
+        batch_size = 128 if config is None else config.batch_size
     predictor = load(model, machine.device, precision, best=best)
     name, packed, images = images_of(model, predictor, data, split, data_root=data_root, quiet=machine.quiet)
     known = by_name(images, packed.classes, predictor.classes, where=name, model=str(model))
@@ -459,6 +472,8 @@ def finished(config: TrainConfig, out: Path) -> dict[str, Any] | None:
             "top1_error": result.top1_errors / result.n,
             "top5_error": result.top5_errors / result.n,
             "loss_nats": result.loss_nats,
+            "classes": len(result.classes),
+            "precision": config.precision,
         }
     return {"run": str(out), "model": str(out / "model"), "report": str(out / "report.html"), "views": errors}
 

@@ -1,0 +1,72 @@
+"""What the verbs say of errors: of which images, how many, how surely, and of which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alexnet.core.errors import printable
+from alexnet.core.intervals import wilson
+
+if TYPE_CHECKING:
+    from alexnet.evaluation.error_rate import ClassCounts, Evaluation
+
+SHOWN_CLASSES = 30
+TOP5_FROM = 6
+"""Classes: of five, the right one is always among the first five."""
+UNEVEN = 2
+"""So many times as many images has the largest class than the smallest, where the mean over classes is said too."""
+
+
+def images_line(n: int, protocol: Mapping[str, Any], called: str | None = None) -> str:
+    """Which images a result is of, said before the result; ``called``: how the user called the data."""
+    split, data = protocol.get("split"), printable(called or protocol.get("data", "unnamed data"))
+    images = f"{n:,} image{'s' if n != 1 else ''} of {data}"
+    return f"all {images}" if split == "all" else f"{images} ({printable(split or 'of an unnamed split')})"
+
+
+def errors_lines(what: str, errors: Mapping[str, Any], classes: int, precision: str | None = None) -> str:
+    """The errors of a result or a summary in lines: counts, rates, and Wilson's 95 % intervals."""
+    title = {"1": "center view", "10": "ten views"}.get(what, what)
+    title += f", {precision}" if precision else ""
+    lines = [f"{title}: {_rate('top-1', errors)}"]
+    if classes >= TOP5_FROM:
+        lines.append(f"{' ' * len(title)}  {_rate('top-5', errors)}")
+    return "\n".join(lines)
+
+
+def _rate(name: str, errors: Mapping[str, Any]) -> str:
+    n, count = errors["n"], errors[f"{name.replace('-', '')}_errors"]
+    low, high = wilson(count, n)
+    return f"{name} error {count / n:.2%} ({count:,} of {n:,}), 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+
+
+def print_evaluation(evaluation: Evaluation, called: str | None = None) -> None:
+    """What `alexnet evaluate` says; ``called``: how the user called the data."""
+    classes, protocol = evaluation.classes, evaluation.protocol
+    print(images_line(evaluation.n, protocol, called))
+    print(errors_lines(evaluation.views, evaluation.to_json(), len(classes), protocol.get("precision")))
+    for number, member in enumerate(evaluation.members, start=1):
+        counts = {"n": evaluation.n, "top1_errors": member.top1_errors, "top5_errors": member.top5_errors}
+        what = f"  member {number}, {printable(member.name)}, weight {member.weight:.3g}"
+        print(errors_lines(what, counts, 0, None if "precision" in protocol else member.precision))
+    sizes = [c.n for c in classes if c.n]
+    if max(sizes) >= UNEVEN * min(sizes):
+        print(
+            f"mean of the errors of the classes, which have {min(sizes):,} to {max(sizes):,} images each: "
+            f"{evaluation.balanced_top1_error:.2%}"
+        )
+    print(f"loss {evaluation.loss_nats:.4f} nats")
+    print_classes(classes)
+
+
+def print_classes(classes: Sequence[ClassCounts]) -> None:
+    """A line for each class, the worst first; of many classes the worst, and how many are left out."""
+    top5 = len(classes) >= TOP5_FROM
+    width = max(len(printable(c.name)) for c in (*classes,))
+    ordered = sorted(classes, key=lambda c: (not c.n, -c.top1_errors / max(c.n, 1)))
+    print(f"{'class':<{width}} {'n':>6}  top-1" + ("  top-5 errors" if top5 else " errors"))
+    for c in ordered[:SHOWN_CLASSES]:
+        print(f"{printable(c.name):<{width}} {c.n:>6} {c.top1_errors:>6}" + (f" {c.top5_errors:>6}" if top5 else ""))
+    if (more := len(ordered) - SHOWN_CLASSES) > 0:
+        print(f"and {more:,} more classes, none of them worse; --json and --out list all")
