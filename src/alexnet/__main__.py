@@ -31,7 +31,8 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """As Python does, but not within an import: libraries make other errors of it there, and nothing has begun."""
+    """Raise KeyboardInterrupt, as Python does; within an import, where libraries turn that into other errors and nothing has
+    begun, leave at once."""
     place = frame
     while place is not None:
         if place.f_code.co_filename.startswith("<frozen importlib"):

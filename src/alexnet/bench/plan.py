@@ -68,7 +68,7 @@ class Work:
 
     layers: tuple[LayerSeconds, ...]
     update: float
-    """Including the copies that sums of gradients need."""
+    """Seconds of the weight update, including the copies that sums of gradients need."""
 
     @property
     def seconds(self) -> float:
@@ -97,9 +97,9 @@ class LinkRates:
     """Bytes per second that a rank sends while it receives as many."""
 
     exchange: float
-    """In messages from rank to rank."""
+    """Rate of messages from rank to rank."""
     sum: float
-    """In sums that go round in a ring."""
+    """Rate of sums that go round in a ring."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Row:
     images: int
     """The images whose convolutions the first rank computes."""
     sent: Sent
-    """In a step, by the rank that sends most."""
+    """Bytes sent in a step by the rank that sends most."""
     sent_by_rank: tuple[int, ...]
     memory: Memory
     work: Work
@@ -184,7 +184,7 @@ class Plan:
         }
 
     def table(self) -> str:
-        """For people; MB are 10^6 bytes."""
+        """The plan as text for people; MB are 10^6 bytes."""
         source = "given" if self.link_given else "measured between ranks here"
         link = "" if self.link is None else f"; a link of {_rates(self.link)} ({source})"
         lines = [
@@ -227,7 +227,7 @@ def _by_layer(sent: Sent) -> dict[str, int]:
 
 
 def check(network: str, devices: int, link: float | None, machine: Machine) -> AlexNetConfig:
-    """The network. :class:`UsageError` for what no plan can be made of; ``link`` in GB/s."""
+    """The network to plan for. Raises :class:`UsageError` for what no plan can be made of; ``link`` in GB/s."""
     if not 1 <= devices <= MAX_DEVICES:
         raise UsageError(f"--gpus is {devices}; it must be from 1 to {MAX_DEVICES:,}")
     if link is not None and not 0 < link < float("inf"):
@@ -397,7 +397,7 @@ class SilentRank:
         return Work(tuple(LayerSeconds(layer.name, f, b, layer.beside) for layer, f, b in seconds), update)
 
     def memory(self) -> Memory:
-        """Counted; the activations by a forward pass."""
+        """The bytes that this rank holds, counted; those of activations by a forward pass."""
         own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         held: dict[int, int] = {}
 
@@ -417,7 +417,7 @@ class SilentRank:
         return Memory(weights, weights, weights, sums, sum(held.values()))
 
     def _forward(self, seconds: list[float]) -> list[tuple[Tensor, Tensor]]:
-        """What each layer reads and gives, and into ``seconds`` its time."""
+        """What each layer reads and gives. The time of each is appended to ``seconds``."""
         passed: list[tuple[Tensor, Tensor]] = []
         y = self.x_BCHW
         for layer in self.layers:
@@ -539,7 +539,7 @@ def _measured(
     precision: Precision,
     threads: int | None,
 ) -> _Measured:
-    """The layouts in turns, medians; in a job, side by side with its other ranks, and the link between them."""
+    """Medians from timing the layouts in turns. In a job, its ranks are timed side by side, and so is the link between them."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -583,7 +583,7 @@ def link_rates() -> LinkRates:
 
 
 def median_work(works: Sequence[Work]) -> Work:
-    """The median of each of its parts."""
+    """The median of each part of the work."""
     layers = []
     for each in zip(*(work.layers for work in works), strict=True):
         forward, backward = (

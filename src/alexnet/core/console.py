@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MIN_BAR, FULL_BAR, MAX_BAR = 8, 16, 24
-"""Columns of a progress bar: at least, before other fields are shown, and at most."""
+"""Columns of a progress bar: the fewest, those it has before other fields are shown, and the most."""
 LINE_SECONDS = 30.0
-"""Between two plain lines where there is no terminal."""
+"""Seconds between two plain lines where there is no terminal."""
 
 muted = False
-"""Whether this process says nothing: a rank of a job beside its first."""
+"""Whether this process prints nothing, as every rank of a job but the first."""
 
 
 def mute() -> None:

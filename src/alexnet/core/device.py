@@ -28,11 +28,11 @@ class Machine:
     """Keep all training images in the memory of the device."""
     quiet: bool = False
     layout: Layout = "data"
-    """Of several ranks: what each of them holds (alexnet.distributed.mesh)."""
+    """With several ranks: what each of them holds (alexnet.distributed.mesh)."""
     scheme: Scheme = "all"
-    """Of the layout hybrid: whose images the fully connected layers see at a time."""
+    """In the layout hybrid: whose images the fully connected layers see at a time."""
     exchange: Literal["full", "bfloat16"] = "full"
-    """What activations and gradients travel as between ranks."""
+    """Number format in which activations and gradients are sent between ranks."""
     accumulate: int = 1
     """Parts in which each batch is computed, one after the other, their gradients added up: for batches that do not fit."""
 

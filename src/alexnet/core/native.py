@@ -60,7 +60,7 @@ class NativeSource:
 
     @property
     def library(self) -> ctypes.CDLL:
-        """To call the functions; :meth:`available` was asked before."""
+        """The loaded library, whose functions can be called. Call :meth:`available` first."""
         assert self._library is not None, f"{self.source.name} was called before available() was asked"
         return self._library
 
@@ -72,7 +72,7 @@ class NativeSource:
 
     @cached_property
     def _key(self) -> str:
-        """Of everything the machine code depends on: a home folder may be shared by unlike machines."""
+        """A hash of everything the machine code depends on: different machines may share a home folder."""
         what = repr((self.flags, os.environ.get("CC"), os.uname().machine, _processor())).encode()
         return hashlib.sha256(self.source.read_bytes() + what).hexdigest()[:16]
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 RESTORE = "restore it or make it again"
 
 MAX_JSON_BYTES = 128 << 20
-"""Of the result of a large evaluation. A larger JSON file is refused unread."""
+"""Limit of a JSON file; the result of a large evaluation fits. A larger file is refused unread."""
 MAX_SETTINGS_BYTES = 16 << 20
-"""Of settings and lists of files: JSON takes up to twenty times its size in memory."""
+"""Limit of a JSON file of settings or a list of files: JSON takes up to twenty times its size in memory."""
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:

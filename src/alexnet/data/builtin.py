@@ -55,7 +55,7 @@ CLASSES = (
     *(f"color-{name}" for name in COLORS),
 )
 TRAIN_IMAGES, VAL_IMAGES = 120, 25
-"""Of each class, in the standard set."""
+"""Images of each class in the standard set."""
 VAL_NUMBERS = 1_000_000
 """Number of the first validation picture of a class; training pictures count from 0."""
 

@@ -23,14 +23,14 @@ from alexnet.data.packed import UNFINISHED, PackedSet, open_packed
 from alexnet.data.sources import Record, fingerprint_of
 
 USED = ".used.json"
-"""In an entry: where its images were found, and when their contents were last compared."""
+"""File in an entry that says where its images were found, and when their contents were last compared."""
 REMOVING = ".removing-"
 """Begins the name of an entry that is being removed."""
 UNUSED_DAYS = 90
-"""After which features are no longer needed: they can be computed again."""
+"""Days without use after which features may be removed: they can be computed again."""
 
 LEFT_SECONDS = 86400
-"""After which nobody is still at work on a temporary folder."""
+"""Age in seconds from which a temporary folder is taken for one left by a killed process."""
 
 Kind = Literal["set", "unfinished set", "drawn set", "features", "kernels", "remains"]
 Progress = Callable[[int, int], None]

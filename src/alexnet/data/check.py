@@ -82,9 +82,9 @@ class _Examined:
     label: int
     name: str
     digest: bytes
-    """Of the file's bytes; empty if it could not be read."""
+    """Hash of the file's bytes; empty if it could not be read."""
     pixels: bytes
-    """Of its pixels, which files with different bytes may share; empty if it could not be decoded."""
+    """Hash of its pixels, which files with different bytes may share; empty if it could not be decoded."""
     fault: str
     odd: Sequence[str]
     wide: Range

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 UNREADABLE = -1
 MEMORY = "contents.npy"
-"""In the cache folder: what is remembered, sorted by key."""
+"""File in the cache folder that holds what is remembered, sorted by key."""
 REMEMBER_FROM = 500
-"""Files read; to read fewer again takes less than to write down what they held."""
+"""Fewest files whose contents are worth remembering: fewer are read again faster than their CRC-32 are written down."""
 MAX_REMEMBERED = 4_000_000
-"""Files; beyond that, only those read last are remembered."""
+"""Files that are remembered at most: those that were read last."""
 SETTLED_NS = 2_000_000_000
-"""A file that changed less than this ago is not remembered: it may change again without another time."""
+"""A file that changed less than this long ago is not remembered: it may change again and keep the same time."""
 _ROW = np.dtype([("key", "<u8"), ("crc32", "<u4")])
 
 
@@ -88,8 +88,8 @@ def same_bytes(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _keys(records: Sequence[Record]) -> NDArray[np.uint64]:
-    """What a CRC-32 is remembered by; 0 for what is not to be remembered: images in memory, and files that are gone, have
-    just changed, or have changed since they were listed."""
+    """The keys under which the CRC-32 of the records are remembered; 0 for those that are not: images in memory, and files that
+    are gone, have just changed, or have changed since they were listed."""
     settled = time.time_ns() - SETTLED_NS
     statuses: dict[str, str] = {}
     key_N = np.zeros(len(records), np.uint64)
@@ -120,7 +120,7 @@ def _recall(key_N: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _remember(key_N: NDArray[np.uint64], crc32_N: NDArray[np.int64]) -> None:
-    """Where the cache cannot be written, nothing is remembered."""
+    """Add these CRC-32 to what is remembered; do nothing where the cache cannot be written."""
     good_N = (key_N != 0) & (crc32_N != UNREADABLE)
     if not good_N.any():
         return

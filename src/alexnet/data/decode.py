@@ -75,15 +75,15 @@ MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 89_478_485
 MAX_SIDE = 65_500
 MAX_SCANS = 500
-"""Of a progressive JPEG. Each scan is a pass over all coefficients: 8000 of them in 128 KB would take 17 s."""
+"""Limit of the scans of a progressive JPEG. Each is a pass over all coefficients: 8000 of them in 128 KB would take 17 s."""
 MAX_SCAN_PIXELS = 4_000_000_000
-"""Scans times pixels: 45 scans of the largest image. (500 of them, in 0.6 MB, would take 30 s.)"""
+"""Limit of scans times pixels: 45 scans of the largest image. (500 of them, in 0.6 MB, would take 30 s.)"""
 MAX_DECODER_BYTES = 650_000_000
 """What a decoder may hold beside the file: the pixels, and for some kinds much more (see ``_decoder_bytes``)."""
 MAX_SECONDS = 8.0
-"""Of reading, after which 2 s are left to make the pixels upright RGB and to resize them: 10 s of a processor in all."""
+"""Processor time for reading an image. To make the pixels upright RGB and to resize them may take 2 s more: 10 s in all."""
 LARGE_PIXELS = 1 << 24
-"""Images above are converted and turned in strips, with never more than one whole copy beside the decoder's."""
+"""Images with more pixels are converted and turned in strips, so there is never more than one whole copy beside the decoder's."""
 _STRIP_PIXELS = 1 << 18
 
 _SIGNATURES = (
@@ -122,7 +122,7 @@ _BRANDS = {  # behind "ftyp"
     b"crx ": "camera raw",
 }
 _TAGS_OF_STACKS = (33628, 33629, 34412, 65420)
-"""Of TIFF files: of MetaMorph's stacks (two), Zeiss's LSM, Hamamatsu's slides."""
+"""TIFF tags by which stacks are known: two of MetaMorph's, then those of Zeiss's LSM and Hamamatsu's slides."""
 _SUBFILE, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION = 254, 262, 330, 50706
 _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892
 _TURNS = {  # EXIF orientation
@@ -135,7 +135,7 @@ _TURNS = {  # EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
-"""With a length behind it (but the last one); what is left out stands inside coded data or stands alone."""
+"""Markers that a length follows, and the end marker, which none does. The others stand inside coded data or stand alone."""
 _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps, of the passes of an interlaced file."""
 _PROCESS_LOCK = threading.Lock()  # `warnings.catch_warnings` and `_quiet` change the whole process
@@ -402,7 +402,7 @@ def _decoder_bytes(image: Image.Image, scans: int, file_bytes: int) -> int:
 
 
 def _tiff_chunk_bytes(image: Image.Image) -> int:
-    """Of one decoded strip or tile, which the file may make larger than the image."""
+    """Bytes of one decoded strip or tile, which the file may make larger than the image."""
     tags = getattr(image, "tag_v2", {})
 
     def number(tag: int, default: int) -> int:
@@ -416,8 +416,8 @@ def _tiff_chunk_bytes(image: Image.Image) -> int:
 
 
 def _check_png(image: Image.Image, data: bytes, label: str, *, exact: bool) -> None:
-    """What Pillow passes over: a stream of pixels that ends too early leaves zeros, and the transparent color of samples of
-    16 bits is one of 16 bits, while the pixels have become 8."""
+    """Check what Pillow does not: a stream of pixels that ends too early leaves zeros, and is refused. Correct the transparent
+    color of 16-bit samples, which keeps 16 bits where Pillow makes the pixels 8."""
     width, height = image.size
     if data[12:16] != b"IHDR":
         raise ImageError(label, "damaged", "its first chunk is not the header")
@@ -469,8 +469,8 @@ def _png_stream_bytes(data: bytes, enough: int) -> int:
 def _upright_rgb(
     image: Image.Image, low: Image.Image | None, turn: Image.Transpose | None, white: int | None, label: str
 ) -> Image.Image:
-    """``low``: the low bytes of samples of 16 bits, if they are needed. ``white``: of samples of more than 8 bits, the one
-    that becomes 255."""
+    """The image as RGB, turned upright. ``low``: the low bytes of samples of 16 bits, if they are needed. ``white``: the
+    sample that becomes 255, for samples of more than 8 bits."""
     file_format = "JPEG" if image.format == "MPO" else str(image.format)
     plain = image.mode == "RGB" and not image.has_transparency_data and turn is None and low is None
     inverted = white is not None and is_inverted(image)
@@ -495,7 +495,7 @@ def _upright_rgb(
 
 
 def _as_stored(image: Image.Image) -> Image.Image:
-    """A TIFF file that is not upright has a size of which its pixels know nothing."""
+    """The image with the size of its stored pixels: for a TIFF file that is not upright, Pillow gives the upright size."""
     return image if image.size == image.im.size else image.crop((0, 0, *image.im.size))
 
 
@@ -519,8 +519,8 @@ def _planes(
 def _to_rgb(
     image: Image.Image, low: Image.Image | None, file_format: str, white: int | None, label: str
 ) -> tuple[Image.Image, int]:
-    """Pixel by pixel, so that it is the same for a strip as for the whole image. With the largest sample, of files of more
-    than 8 bits; where only their high bytes are known, the largest that it may be."""
+    """The image as RGB, pixel by pixel, so that a strip gives the same as the whole image; and, for samples of more than 8
+    bits, the largest (where only the high bytes are known, the largest that it may be)."""
     mode, largest = image.mode, 0
     if white is not None and (mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM"))):
         return _grey_of_16_bits(image, white)

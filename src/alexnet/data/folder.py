@@ -31,10 +31,10 @@ from alexnet.data.sources import (
 )
 
 TAR_END_BYTES = 64 << 20
-"""How far behind the end of a tar it is looked whether there is more."""
+"""Bytes behind the end of a tar that are searched for more files."""
 
 _OF_ODD_HEADERS = (ValueError, OverflowError, MemoryError, RecursionError)
-"""What ``tarfile`` raises for sizes that are none, and for long chains of headers."""
+"""What ``tarfile`` raises for impossible sizes, and for long chains of headers."""
 
 _IMAGE_SUFFIXES = frozenset(chain.from_iterable(SUFFIXES.values()))
 _NOBODYS = ("__MACOSX", "lost+found", "@eaDir")
@@ -350,7 +350,7 @@ def _stem(found: Found) -> str:
 
 
 def _unread_kind(found: Found) -> str | None:
-    """By its suffix; None if that is of a format that is read, or of none."""
+    """The kind of image that the suffix names, if that kind is not read; else None."""
     suffix = PurePosixPath(found.name).suffix.lower()
     if suffix in SUFFIXES["camera raw"]:
         return "camera raw"

@@ -30,7 +30,8 @@ FASHION_MNIST_CLASSES = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 MAX_BYTES = 4 << 30
-"""Of an unpacked file, so that a small .gz cannot fill the memory; of one above SMALL_BYTES, MAX_RATIO times the .gz at most."""
+"""Limit of an unpacked file, so that a small .gz cannot fill the memory. Beyond SMALL_BYTES it may also be at most MAX_RATIO
+times as large as the file it is in."""
 SMALL_BYTES, MAX_RATIO = 256 << 20, 100
 
 _IMAGES = re.compile(r"images[.-]idx3", re.IGNORECASE)

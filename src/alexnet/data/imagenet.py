@@ -45,7 +45,7 @@ _ILSVRC = re.compile(r"ILSVRC20\d\d_(img|images)_(train|val|test)(\.tar)?|LOC_va
 _TRAIN_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_train\.tar")
 _HELD_OUT_TAR = re.compile(r"ILSVRC20\d\d_(img|images)_(val|test)\.tar")
 MAX_DEVKIT_BYTES = 1 << 24
-"""Of meta.mat, and of what is unpacked from it."""
+"""Limit of meta.mat, and of what is unpacked from it."""
 _DEVKIT = re.compile(r"meta\.mat|map_clsloc\.txt|ILSVRC20\d\d_(validation|test)_ground_truth\.txt|LOC_.*\.(csv|txt)")
 
 

@@ -76,7 +76,7 @@ class _Node:
 
     @property
     def holds_folders(self) -> bool:
-        """Whether its images are in folders of it, but for a few beside them."""
+        """Whether fewer images lie in the folder itself than in the folders below it."""
         return self.images < self.below
 
 
@@ -86,7 +86,7 @@ class Layout:
 
     heads: Heads
     wrapping: int = 0
-    """So many folders, each the only one in another, lie around everything; folders here are named from below them."""
+    """Number of folders, each the only one in another, that lie around everything; folders here are named from below them."""
     notes: Sequence[str] = ()
 
     def place(self, folder: Folder) -> tuple[Split, str] | None:

@@ -51,10 +51,10 @@ _TRUE = {
 _MAYBE_SPLIT = re.compile(r"(^|_)(k?fold|(.*)split|subset|set|val(id)?|test|train|holdout|partition|phase|usage)(_|$)")
 _IMAGE_SUFFIXES = frozenset(suffix for of_format in SUFFIXES.values() for suffix in of_format)
 _USUAL = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".tif", ".webp", ".bmp", ".gif")
-"""Tried for paths without a suffix, such as the ids of Kaggle's lists."""
+"""Suffixes that are tried for paths without one, such as the ids of Kaggle's lists."""
 
 _Row = tuple[int, list[str]]
-"""Its number in the file, from 1, and its cells."""
+"""The number of a row in the file, from 1, and its cells."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Columns:
 
     path: int
     label: int | None
-    """None: ``classes`` say it."""
+    """Column of the label; None if ``classes`` say it."""
     classes: dict[int, str] = field(default_factory=dict)
     """Columns of 0 and 1, one for a class."""
     split: int | None = None

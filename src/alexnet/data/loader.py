@@ -33,7 +33,7 @@ RESIDENT_PIECE = 1024
 READ_TIMEOUT = 120.0
 """Seconds after which a batch that has not arrived is given up."""
 DISMISS_SECONDS = 1.0
-"""To wait for readers to end."""
+"""Seconds to wait for readers to end."""
 
 
 class ReadTimeoutError(AlexNetError):

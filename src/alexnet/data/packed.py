@@ -33,7 +33,7 @@ from alexnet.data.sources import HELD_OUT_BY_HASH, SPLITS, Split
 
 VERSION = 1
 HEADER_BYTES = 128
-"""Of a .npy file with four dimensions; the pixels follow."""
+"""Length of the header of a .npy file with four dimensions; the pixels follow it."""
 MAX_SIZE = 4096
 """Side of a stored image, at most."""
 FORMAT = "alexnet packed set"
@@ -42,7 +42,7 @@ UNFINISHED = ".unfinished"
 Array = TypeVar("Array", NDArray[Any], ArrayFile)
 
 ALL = "all"
-"""In place of a split: every image of every split."""
+"""Stands in place of the name of a split for every image of every split."""
 AGAIN = "remove the folder and prepare it again"
 
 
@@ -64,7 +64,7 @@ class PackedSplit:
                 f"{len(meta['classes'])} classes; {AGAIN}"
             )
         self.crc32_N: NDArray[np.uint32] = _load_array(folder / f"{name}.crc32.npy", (n,), np.uint32)
-        """(N,), of what is stored of each image."""
+        """(N,): CRC-32 of the stored form of each image."""
         if self._jpeg:
             self._offset_N = _load_array(folder / f"{name}.offsets.npy", (n + 1,), np.int64)
             images, ends_N = folder / f"{name}.images.bin", self._offset_N[1:]
@@ -121,7 +121,7 @@ class PackedSplit:
         return jpeg
 
     def stored_digest(self, index: int) -> bytes:
-        """Of what is stored of an image, checked like :meth:`read`: the same for equal images."""
+        """Hash of the stored form of an image, checked like :meth:`read`; equal images have equal hashes."""
         stored = self.record(index) if self._jpeg else self.read(np.array([index])).tobytes()
         return hashlib.blake2b(stored, digest_size=16).digest()
 
@@ -243,11 +243,11 @@ class PackedSet:
     classes: list[str]
     splits: dict[str, PackedSplit]
     source: str = ""
-    """What the user called it, where that is another than ``path``."""
+    """What the user called the set, if not ``path``."""
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """The name of the set in messages."""
         return printable(self.source or self.path)
 
     @property

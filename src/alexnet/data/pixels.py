@@ -16,7 +16,8 @@ from PIL import Image
 from alexnet.core.native import NativeSource
 
 MAX_ASPECT = 50
-"""Of what is resized; longer strips are cropped first. A 1 x 20000 image would otherwise grow to 256 x 5,120,000."""
+"""Greatest ratio of the sides of an image that is resized; longer strips are cropped first, or else a 1 x 20000 image would
+grow to 256 x 5,120,000."""
 
 KERNELS = NativeSource(
     Path(__file__).with_name("pixels.c"),
@@ -28,7 +29,8 @@ KERNELS = NativeSource(
     ("-ffp-contract=off",),  # weights are rounded as Pillow's are
 )
 MAX_PIXELS = 1 << 24
-"""Of images given to the kernels. (So an output has less than 2^14 taps, which its arithmetic needs.)"""
+"""Greatest number of pixels of an image given to the kernels. (So an output has fewer than 2^14 taps, which its arithmetic
+needs.)"""
 
 
 def resize_and_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -71,8 +73,8 @@ def color_moments(image_NSSC: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], ND
 
 
 def _is_usual(image: Image.Image, size: int) -> bool:
-    """Not for the kernels: what needs no resizing, large images, which would be copied for them, and upright strips, whose
-    columns some versions of Pillow resize first, which is rounded otherwise."""
+    """Whether the kernels resize this image. They are not given what needs no resizing, large images, which would be copied
+    for them, and upright strips, whose columns some versions of Pillow resize first, which rounds differently."""
     pixels = image.width * image.height
     return min(image.size) != size and pixels <= MAX_PIXELS and image.height <= 2 * image.width
 

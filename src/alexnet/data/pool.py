@@ -27,12 +27,12 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 LOOK_SECONDS = 1.0
-"""Between two looks at what the workers are doing. Time is counted in looks: Ctrl-Z stops this process as well, and then
-nobody is late."""
+"""Time between two looks at what the workers are doing. Time is counted in looks: Ctrl-Z stops this process as well, and then
+no worker is taken to be late."""
 STOPPED_SECONDS = 5.0
-"""After which a worker that was stopped (SIGSTOP, a debugger) is given up."""
+"""Seconds after which a stopped worker (SIGSTOP, a debugger) is given up."""
 SILENT_SECONDS = 120.0
-"""After which a worker that has not used the processor since is given up: its disk does not answer."""
+"""Seconds without use of the processor after which a worker is given up: its disk does not answer."""
 
 
 @dataclass
@@ -113,7 +113,7 @@ def _results(pool: Sequence[_Worker], jobs: Sequence[Job]) -> Iterator[tuple[Job
 
 
 def _give(worker: _Worker, todo: Iterator[int]) -> bool:
-    """Send a worker its next job, or home."""
+    """Send a worker its next job, or let it end if there is none."""
     job = next(todo, None)
     try:
         worker.pipe.send(job)

@@ -84,13 +84,13 @@ Progress = Callable[[int, int], None]
 SIZE = 256
 """Side of a packed photograph where nothing else is said (§2)."""
 COMPILE_FROM = 500
-"""Images, from which on resizing is compiled: that takes half a second once, and saves a millisecond an image."""
+"""Number of images from which compiling the resizing pays: it takes half a second once, and saves a millisecond an image."""
 SHARD_IMAGES = 256
 SHARDS = 32
-"""At least, of each part of a large enough source: or else some workers wait at the end while others have a whole shard to
-do."""
+"""Fewest shards into which each part of a large enough source is cut. With fewer, some workers would wait at the end while
+others have a whole shard to do."""
 SHARD_BYTES = 128 << 20
-"""Of pixels, at most: what a worker holds."""
+"""Limit of the pixels of a shard, which a worker holds in memory."""
 
 _NOTHING: NDArray[Any] = np.zeros(0)
 
@@ -275,7 +275,7 @@ def white_of_set(source: Source, sample_max: SampleMax, workers: int | None = No
 
 
 def _largest_sample(records: Sequence[Record]) -> int:
-    """Of those of more than 8 bits that can be read; 0 if there are none."""
+    """The largest sample of the images of more than 8 bits that can be read; 0 if there are none."""
     largest = 0
     for record in records:
         with suppress(ImageError):
@@ -370,7 +370,7 @@ def _plan(
 
 
 def decoder_versions() -> dict[str, Any]:
-    """Of the libraries that decide the pixels of a set."""
+    """Versions of the libraries that decide the pixels of a set."""
     libraries = ("libjpeg_turbo", "zlib", "webp", "libtiff")
     return {"pillow": PIL.__version__, **{name: features.version(name) for name in libraries}}
 
@@ -561,7 +561,7 @@ class _RunningHashes:
                 self.hashes[first.split].update(file.read(len(first.records) * self.plan.image_bytes))
 
     def digests(self) -> dict[str, str]:
-        """By file name; none if not everything was added."""
+        """The digests by file name; empty if not everything was added."""
         if self.waiting or self.plan.store != "pixels":
             return {}
         return {f"{split}.images.npy": sha256.hexdigest() for split, sha256 in self.hashes.items()}

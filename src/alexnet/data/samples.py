@@ -29,7 +29,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 
 
 def sample_max_fault(sample_max: SampleMax) -> str | None:
-    """Why there is no such maximum."""
+    """Why this is not a valid maximum; None if it is."""
     if sample_max is None or sample_max == "set" or 1 <= sample_max <= FULL:
         return None
     return f"sample_max is {sample_max}; it must be 'set', or at least 1 and at most {FULL}"
@@ -41,7 +41,7 @@ class Range:
 
     images: int = 0
     share: float = 0.0
-    """Largest sample, over the one that becomes white; of the image where that is largest."""
+    """Largest sample divided by the one that becomes white, in the image where this share is largest."""
     largest: int = 0
     beyond: int = 0
     """Images with samples that are larger than what becomes white."""
@@ -52,7 +52,7 @@ class Range:
 
     @staticmethod
     def of(image: Image.Image) -> Range:
-        """Of an image that ``decode_image`` made."""
+        """The range of one image that ``decode_image`` made."""
         if "samples" not in image.info:
             return Range()
         largest, white = image.info["samples"]
@@ -143,7 +143,7 @@ def join_bytes(high: Image.Image, low: Image.Image, white: int) -> tuple[Image.I
 
 
 def to_8_bits(sample: NDArray[Any], white: int) -> NDArray[np.uint8]:
-    """Rounded: the full range stays the full range."""
+    """Samples as 8 bits, rounded, so that the full range stays the full range."""
     sample = sample.clip(0, white).astype(np.uint32)
     return ((sample * 255 + white // 2) // white).astype(np.uint8)
 

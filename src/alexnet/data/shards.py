@@ -30,7 +30,7 @@ from alexnet.data.sources import Record, Split
 Store = Literal["pixels", "jpeg"]
 
 JPEG_QUALITY = 95
-"""Of records stored as JPEG, as in the batches of cuda-convnet2."""
+"""JPEG quality of stored records, as in the batches of cuda-convnet2."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,19 @@ class Journal:
 
     good_N: NDArray[np.bool_]
     crc32_N: NDArray[np.uint32]
-    """Of what is stored, pixels or JPEG; 0 for rejected images, like the next."""
+    """CRC-32 of what is stored of each image, pixels or JPEG; 0 for rejected images."""
     length_N: NDArray[np.int64]
-    """Bytes of each JPEG record; 0 for pixels."""
+    """Bytes of each JPEG record; 0 for pixels and for rejected images."""
     sum_SSC: NDArray[np.uint32]
-    """Sum of the good images of a training shard; else empty, like the next."""
+    """Sum of the good images of a training shard; empty for other shards."""
     product_CC: NDArray[np.uint64]
-    """Sums over their pixels of the products of two channels."""
+    """Sums over their pixels of the products of two channels; empty for other shards."""
     source_N: NDArray[np.int64]
     """CRC-32 of the bytes that were decoded, ``UNREADABLE`` if there were none; empty in journals of an earlier version."""
     rejected: list[Rejected]
     odd: list[str]
     wide: Range
-    """What the images of more than 8 bits use of their range."""
+    """How much of their range the images of more than 8 bits use."""
 
 
 def pack_shard(

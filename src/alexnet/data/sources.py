@@ -29,10 +29,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 HeldOut = Literal["hash", "source"]
 
 VAL_FRACTION = 0.2
-"""Of each class, where a source does not say which images are held out."""
+"""Share of each class that is held out where a source does not say which images are."""
 
 MAX_IMAGES = 2_000_000
-"""Of a set whose images come as arrays: a small file can announce millions of empty ones."""
+"""Most images of a set that come as arrays: a small file can announce millions of empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def class_counts(source: Source) -> dict[Split, list[int]]:
 
 
 SHOWN_CLASSES = 4
-"""From each end of the list of classes."""
+"""Number of classes shown from each end of their list."""
 _NAME_CELLS = 40
 
 

@@ -26,7 +26,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """An image that is the same as ``other``. A leak: in a later split of the same class; a conflict: in another class."""
+    """An image that is the same as ``other``. In a later split of the same class it is a leak, in another class a conflict."""
 
     kind: Literal["leak", "conflict"]
     item: Item
@@ -49,8 +49,8 @@ def twins(groups: Iterable[Sequence[Item]]) -> list[Twin]:
 
 
 def packed_twins(packed: PackedSet) -> list[Twin]:
-    """Those of a packed set, images by their numbers. Equal are images whose stored bytes are; those are read only where the
-    CRC-32 is the same. Raises :class:`~alexnet.core.errors.DataError` for a damaged one."""
+    """The twins in a packed set, which names images by their numbers. Images are equal if their stored bytes are; these are
+    read only where the CRC-32 are the same. Raises :class:`~alexnet.core.errors.DataError` for a damaged one."""
     splits = [split for split in SPLITS if split in packed.splits]
     crc32_N = np.concatenate([packed.splits[split].crc32_N for split in splits])
     first_split = np.cumsum([0, *(len(packed.splits[split]) for split in splits)])

@@ -52,7 +52,7 @@ class Link:
     layer: str
     traffic: Traffic
     wire: torch.dtype | None = None
-    """What floating-point numbers travel as; None: as they are."""
+    """Type in which floating-point numbers are sent; None: their own."""
 
 
 class Messages:
@@ -184,7 +184,7 @@ def gather(link: Link, x: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tenso
 
 
 def sum_parts(link: Link, parts: Sequence[Tensor]) -> Tensor:
-    """The sum over ranks of their ``parts[own]``: rank r gets that of all ``parts[r]``."""
+    """Rank r gets the sum over all ranks of their ``parts[r]``."""
     return _SumParts.apply(link, *parts) if link.axis.size > 1 else parts[0]  # type: ignore[no-untyped-call]
 
 
@@ -356,7 +356,7 @@ class _Sum:
 
 
 def _padded(tensors: Sequence[Tensor], size: int) -> Tensor:
-    """All in one row, with zeros up to a multiple of ``size``."""
+    """All tensors in one row, with zeros up to a multiple of ``size``."""
     numel = sum(tensor.numel() for tensor in tensors)
     flat = tensors[0].new_zeros(-(-numel // size) * size)
     for part, tensor in zip(torch.split(flat[:numel], [tensor.numel() for tensor in tensors]), tensors, strict=True):

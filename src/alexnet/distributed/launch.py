@@ -33,7 +33,7 @@ from torch.distributed.rendezvous import rendezvous
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=60)
-"""A rank waits no longer for the others. What only one rank does between two steps must take less."""
+"""The longest that a rank waits for the others. What only one rank does between two steps must take less."""
 
 ROLL_CALL_SECONDS = 3.0
 """Time for the ranks that are alive to say so, once an exchange has broken off."""
@@ -42,7 +42,7 @@ STORE_SECONDS = 5.0
 """Time for the store, through which the ranks meet, to answer once something has failed."""
 
 GRACE_SECONDS = 5.0
-"""For the other ranks to end, and to say why, once one has failed."""
+"""Time for the other ranks to end, and to say why, once one has failed."""
 
 UNKNOWN_FAULT = "another rank was killed, is stopped, or cannot be reached: see its own output and that of the launcher"
 
@@ -70,7 +70,7 @@ class Job:
     rank: int
     world: int
     local_rank: int
-    """Among the ranks of this host; it chooses the GPU."""
+    """Number of this rank among those of its host; it chooses the GPU."""
     device: torch.device
 
     @property

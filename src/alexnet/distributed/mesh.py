@@ -72,8 +72,8 @@ class Mesh:
 
     @property
     def counts(self) -> bool:
-        """Whether what this rank counts of its images enters the sum over all ranks: of two ranks that take the same
-        images, the first one's."""
+        """Whether what this rank counts of its images enters the sum over all ranks. If two ranks take the same images, only
+        the first one's counts enter."""
         return self.layout == "hybrid" or self.tower.index == 0
 
     def images(self, num: int) -> slice:
@@ -98,7 +98,7 @@ def share(num: int, index: int, count: int) -> slice:
 
 
 def share_sizes(num: int, count: int) -> list[int]:
-    """How long each of these parts is."""
+    """The lengths of the parts that :func:`share` gives."""
     return [(part := share(num, index, count)).stop - part.start for index in range(count)]
 
 
