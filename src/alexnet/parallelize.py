@@ -361,7 +361,7 @@ class HybridAlexNet(AlexNet):
         return torch.cat(logits)
 
     def _features(self, x_BCHW: Tensor) -> Tensor:
-        """What fc6 reads, of this rank's images: (B, D)."""
+        """What fc6 reads, for this rank's images: (B, D)."""
         check_input(self.name, self.config, x_BCHW)
         for i in range(1, len(self.config.conv_channels) + 1):
             x_BCHW = self.get_submodule(f"stage{i}")(self.get_submodule(f"conv{i}")(x_BCHW))
@@ -551,8 +551,9 @@ def _image_axis(mesh: Mesh) -> Axis:
 
 
 def _buckets(parallel: Parallel, wire: torch.dtype | None) -> list[tuple[Link, list[nn.Parameter]]]:
-    """What is summed over which ranks. A rank of a tower axis has the whole gradient of its own kernels, and of fc8's
-    biases in the towers layout, where both ranks have the same logits; of what else every rank has a copy, a part."""
+    """Which gradients are summed over which ranks. A rank of a tower axis has the whole gradient of its own kernels and, in
+    the towers layout, where both ranks have the same logits, of fc8's biases. Of all other parameters every rank has a copy,
+    and a part of their gradient."""
     mesh, names = parallel.mesh, {id(p): name for name, p in parallel.model.named_parameters()}
     buckets: list[tuple[Link, list[nn.Parameter]]] = []
     for layer, parameters in layer_parameters(parallel.model).items():
@@ -618,7 +619,7 @@ def predicted_traffic(
 
 
 def _read_by_joined(config: AlexNetConfig) -> dict[str, int]:
-    """Numbers that each layer which reads both towers reads of an image."""
+    """How many numbers each layer that reads both towers reads for an image."""
     numbers, side, width = {}, 0, 0
     for i, channels in enumerate(config.conv_channels, 1):
         if channels:
@@ -631,13 +632,13 @@ def _read_by_joined(config: AlexNetConfig) -> dict[str, int]:
 
 
 def _hidden_layers(config: AlexNetConfig) -> list[str]:
-    """Those of fc6 and fc7 that the network has."""
+    """Which of fc6 and fc7 the network has."""
     units = zip(("fc6", "fc7"), config.fc_units, strict=True)
     return [layer for layer, num in units if num and config.head == "fc"]
 
 
 def _summed_gradients(config: AlexNetConfig, layout: Layout, data: int, tower: int) -> Counter[tuple[str, int]]:
-    """How many numbers of each layer's gradients a rank holds that are summed, by layer and by the number of ranks."""
+    """How many of the numbers in a rank's gradients are summed over ranks, by layer and by how many ranks."""
     numbers: Counter[tuple[str, int]] = Counter()
     model = AlexNet(config, seed=None)
     names = {id(p): name for name, p in model.named_parameters()}

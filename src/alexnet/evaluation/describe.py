@@ -116,7 +116,7 @@ _PROPERTIES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("parameters", lambda stage: _number(stage["parameters"])),
     ("multiply-adds", lambda stage: _number(stage["multiply_adds"])),
 )
-"""What two stages are compared by, and how it is written."""
+"""The properties by which two stages are compared, and how each is written."""
 
 
 def _row(stage: dict[str, Any]) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ class Mistake:
     label: int
     predicted: int
     probability: float
-    """Of the predicted class."""
+    """Probability of the predicted class."""
     label_probability: float
 
 
@@ -126,9 +126,9 @@ class Evaluation:
     protocol: dict[str, Any]
     environment: dict[str, Any]
     probabilities: Probabilities | None = None
-    """If asked for."""
+    """The answers to all images, if they were asked for."""
     members: tuple[MemberErrors, ...] = ()
-    """Of an ensemble."""
+    """The errors of each member of an ensemble; empty for a single network."""
 
     @property
     def top1_error(self) -> float:
@@ -178,10 +178,10 @@ class Tally:
         self.times_N = np.zeros(num, dtype=np.int64)
         """How often each image was counted."""
         self.rank_N = np.zeros(num, dtype=np.int64)
-        """How many classes stood before its own."""
+        """How many classes stood before the image's own class."""
         self.predicted_N = np.zeros(num, dtype=np.int64)
         self.own_N = np.zeros(num)
-        """ln of the probability of its class."""
+        """ln of the probability of the image's own class."""
         self.best_N = np.zeros(num)
         """ln of the probability of the predicted class."""
 
@@ -201,7 +201,7 @@ class Tally:
             values_N[image_N] = value_B[valid_B].numpy()
 
     def join(self, mesh: Mesh) -> None:
-        """Put together what the ranks counted, of two with the same images the first one's."""
+        """Join what the ranks counted. If two ranks have the same images, the first one's counts are taken."""
         for values_N in (self.times_N, self.rank_N, self.predicted_N, self.own_N, self.best_N):
             values_N[:] = _joined(mesh, values_N)
 
@@ -258,7 +258,7 @@ class Tally:
 
 
 def _joined(mesh: Mesh, values_N: NDArray[Any]) -> NDArray[Any]:
-    """Of the ranks of a job, each of which has zeros but at its own images."""
+    """The values of all images, joined from the ranks of a job; each rank has zeros except at its own images."""
     own_N = torch.from_numpy(values_N if mesh.counts else np.zeros_like(values_N))
     return add_up(mesh.world, "joining the counts", own_N).numpy()
 

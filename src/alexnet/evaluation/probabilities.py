@@ -18,7 +18,7 @@ from alexnet.core.runs import read_arrays, write_atomic
 
 FORMAT = "alexnet probabilities 1"
 ROUNDING = 1e-5
-"""By so much the logarithm of a probability near 1 may be above 0."""
+"""How far above 0 the logarithm of a probability near 1 may be, through rounding."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from alexnet.core.runs import read_file
 
 @dataclass(frozen=True)
 class CompressedLayer:
-    """What must be known of a layer beside the file, which does not say it."""
+    """What must be known about a layer and is not in the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -63,7 +63,7 @@ def read_deep_compression(path: Path, layers: Sequence[CompressedLayer] = ALEXNE
 
 
 def decode(data: bytes, layers: Sequence[CompressedLayer]) -> dict[str, NDArray[np.float32]]:
-    """As :func:`read_deep_compression`, from bytes. Raises :class:`ValueError`."""
+    """The weights and biases that :func:`read_deep_compression` gives, from bytes. Raises :class:`ValueError`."""
     stream = _Stream(data)
     num_stored = stream.take("<u4", len(layers), "the header").tolist()
     state: dict[str, NDArray[np.float32]] = {}
@@ -103,7 +103,7 @@ class _Stream:
         return values
 
     def codes(self, num: int, bits: int, what: str) -> NDArray[np.uint8]:
-        """``num`` unsigned numbers of 8 or 4 bits; of an odd number of halves the last is unused."""
+        """``num`` unsigned numbers of 8 or 4 bits. If an odd number of 4-bit numbers is read, the last 4 bits are unused."""
         if bits == 8:
             return self.take("u1", num, what).astype(np.uint8)
         pairs = self.take("u1", (num + 1) // 2, what).astype(np.uint8)

@@ -86,14 +86,14 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def age(path: Path) -> tuple[int, int]:
-    """Sorts checkpoints from the newest to the oldest."""
+    """Sort key that puts checkpoints in order from the newest to the oldest."""
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return -int(match[1]), -int(match[2] or 0)
 
 
 def pointed(pointer: Path) -> str:
-    """The name in a pointer file; none of a checkpoint if it is missing or damaged."""
+    """The name in a pointer file; empty, or no checkpoint's name, if the file is missing or damaged."""
     try:
         return pointer.read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -48,7 +48,7 @@ FORMAT = "alexnet-model"
 DESCRIPTION = "alexnet-model-without-weights"
 VERSION = 1
 MAX_MEAN_BYTES = 1 << 28
-"""Of a mean image of 4096 pixels a side."""
+"""Limit of mean.npy; a mean image of 4096 pixels a side fits."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ModelFolder:
     """What a model folder holds."""
 
     model: nn.Module
-    """In evaluation mode, on the CPU."""
+    """The network, in evaluation mode and on the CPU."""
     name: str
     preprocessing: Preprocessing
     classes: list[str]
@@ -256,7 +256,7 @@ def _read_mean(path: Path, hashes: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def _room(model: nn.Module) -> int:
-    """What a file of its weights takes at most, in bytes: a safetensors header is at most 100 MB."""
+    """Most bytes that a file of the network's weights can have: a safetensors header is at most 100 MB."""
     tensors: Mapping[str, Tensor] = model.state_dict()
     return sum(tensor.nbytes for tensor in tensors.values()) + 100_000_008
 

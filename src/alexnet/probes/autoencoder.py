@@ -33,7 +33,7 @@ SETTINGS = {
     "noise_before_logistic": NOISE,
     "inputs_dropped": DROPPED,
 }
-"""For the protocol."""
+"""The settings as the protocol states them."""
 
 Affine = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weight (O, I) and bias (O,)."""

@@ -185,7 +185,8 @@ def _most_bits(num: int, num_units: int) -> int:
 
 
 def ranks_of(num: int) -> tuple[int, ...]:
-    """The first how many of a database of so many images are looked at: 10 and 100; of less than 100, 10 or half of it."""
+    """How many of the first results are looked at in a database of ``num`` images: 10 and 100; in one of fewer than 100 images,
+    10 or half of them."""
     return RANKS if num >= RANKS[-1] else (max(1, min(RANKS[0], num // 2)),)
 
 
@@ -324,7 +325,7 @@ def measure(index: Any, query: NDArray[Any], task: Task, own_QR: NDArray[np.int6
 
 
 def milliseconds(work: Callable[[NDArray[Any]], object], query: NDArray[Any]) -> float:
-    """Of one query, alone: the median of the first 200, on one thread, after ten to warm up."""
+    """Milliseconds that one query takes alone: the median of the first 200, on one thread, after ten to warm up."""
     faiss = load_faiss()
     threads, torch_threads = faiss.omp_get_max_threads(), torch.get_num_threads()
     try:
@@ -351,7 +352,7 @@ class Vectors:
     query_QD: NDArray[Any]
 
     def directions(self) -> Vectors:
-        """Centered and brought to length 1: their Euclidean distance is a function of the angle, as that of signs is."""
+        """Centered vectors of length 1: their Euclidean distance is a function of the angle, as that of signs is."""
         mean_D = self.database_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
         turned = (F.normalize(torch.from_numpy(v - mean_D)).numpy() for v in (self.database_ND, self.query_QD))
         return Vectors(f"{self.name} directions", *turned)

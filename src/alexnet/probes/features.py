@@ -60,11 +60,11 @@ FORMAT = "alexnet features 1"
 Dtype = Literal["float32", "float16"]
 BATCH = 128
 PIECES = 32
-"""At least, of each part of a large enough split: or else some parts have much more to do than others."""
+"""Fewest pieces into which each part of a large enough split is cut; with fewer, some parts have much more to do than others."""
 PIECE_BYTES = 64 << 20
-"""Of a piece, about: what is lost when a part is killed."""
+"""Approximate size of a piece, which is what is lost when a part is killed."""
 META_BYTES = 1 << 20
-"""Kept free for meta.json."""
+"""Bytes of the disk that are kept free for meta.json."""
 AGAIN = "remove the folder and run the command that wrote it again"
 POSITIONS = "before the test-time halving of plain dropout; layers called dropoutN are after it"
 
@@ -260,8 +260,8 @@ def open_features(folder: Path) -> Features:
 
 
 def model_fingerprint(predictor: Predictor) -> str:
-    """Of the network's configuration, preprocessing, mean image and weights, bit for bit: two models give the same features if
-    it is the same. It does not depend on the device, the number of threads or the precision that is computed with."""
+    """A hash of the network's configuration, preprocessing, mean image and weights, bit for bit: two models with the same hash
+    give the same features. It does not depend on the device, the number of threads or the precision that is computed with."""
     digest = hashlib.sha256()
     for name, tensor in predictor.model.state_dict().items():
         value = tensor.float() if tensor.is_floating_point() else tensor
@@ -286,7 +286,7 @@ class _Job:
     batch_size: int
     label_N: NDArray[np.int64]
     paths: Sequence[str]
-    """Read with the labels before the work: if they are damaged, nothing is lost."""
+    """The paths of the images. They are read before the work, with the labels: if they are damaged, nothing is lost."""
     description: dict[str, Any]
     """What ``meta.json`` says of it."""
 
@@ -478,7 +478,7 @@ def _begin(job: _Job, folder: Path, parts: int) -> None:
 def _compute_pieces(
     job: _Job, folder: Path, share: Share, workers: int | None, progress: Callable[[int, int], object] | None
 ) -> None:
-    """Those of a part that are not there yet."""
+    """Compute the pieces of a part that are not there yet."""
     place, pieces = _parts_folder(folder), job.pieces(share.total)
     names, done = share.of(list(pieces)), _done(place)
     if _done_before(job, folder):  # then the pieces may be gone

@@ -26,12 +26,13 @@ from alexnet.probes.layers import network_layers
 ChannelOrder = Literal["rgb", "bgr"]
 WEIGHT_FILES = (".npy", ".npz", ".safetensors")
 CONV1_KEYS = ("conv1_weight", "conv1.weight", "features.0.weight")
-"""What conv1's weights are called in files: by exports from Caffe, by this program, by torchvision."""
+"""Names of conv1's weights in files: by exports from Caffe, by this program, by torchvision."""
 
 MAX_KERNELS, MAX_SIDE = 4096, 64
-"""Of a file: pictures, spectra and permutations take memory with the kernels, and with the square of their side."""
+"""Limits of a file of kernels: pictures, spectra and permutations take memory with their number, and with the square of
+their side."""
 MAX_ARRAY_BYTES = 1 << 26
-"""Of the kernels in a NumPy file."""
+"""Limit of the kernels in a NumPy file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,5 +155,5 @@ def save_kernels(results: Path, model: nn.Module, preprocessing: Preprocessing) 
 
 
 def _in_rgb_order(kernels_KCRS: NDArray[np.float32], channel_order: ChannelOrder) -> NDArray[np.float32]:
-    """A copy."""
+    """A copy of the kernels with their channels in the order red, green, blue."""
     return kernels_KCRS[:, ::-1].copy() if channel_order == "bgr" else kernels_KCRS.copy()

@@ -46,7 +46,7 @@ class Layer:
 
     name: str
     shape: tuple[int, ...]
-    """Of one image: (C, H, W) or (D,)."""
+    """Shape of the output for one image: (C, H, W) or (D,)."""
     field: ReceptiveField | None
     """None from the first layer on that sees the whole image."""
     path: str
@@ -176,7 +176,7 @@ def _leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Modu
 
 
 def _does_nothing(module: nn.Module) -> bool:
-    """In evaluation mode. The stage of a layer that is left out is empty."""
+    """Whether a module does nothing in evaluation mode, such as the empty stage of a layer that is left out."""
     if isinstance(module, Dropout):
         return module.keep == 1.0 or module.kind == "inverted"
     return isinstance(module, nn.Identity | nn.Sequential)

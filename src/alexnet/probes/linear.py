@@ -33,13 +33,13 @@ from alexnet.probes.features import BATCH, embed
 from alexnet.probes.layers import PIXELS, find_layers, network_layers
 
 MAX_UNITS = 4096
-"""Of a layer, after averaging: as many as fc6 and fc7 have."""
+"""Most numbers that a layer keeps after averaging: as many as fc6 and fc7 have."""
 MAX_SIDE = 32
-"""Of a map, after averaging: 224 x 224 pixels become the means of 7 x 7 blocks."""
+"""Greatest side of a map after averaging: 224 x 224 pixels become the means of 7 x 7 blocks."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of C, the weight of the loss against that of the penalty |w|^2 / 2, tried in this order."""
 FEW_LABELS_STRENGTH = 1e-2
-"""The middle of the above: with few labels there are none to choose it on."""
+"""C with few labels, the middle of the values above: there are no images left to choose it on."""
 SELECTION_PART = 5
 """One training image in so many, of each class, chooses C."""
 TOLERANCE, MAX_ITERATIONS = 1e-3, 1000
@@ -68,9 +68,9 @@ class LinearProbe:
     held_out: Errors
     train: Errors
     strength: float
-    """C."""
+    """The chosen C, the weight of the loss against the penalty."""
     selection: tuple[tuple[float, Errors], ...]
-    """Of each C that was tried, the errors on the part of the training images that chose it."""
+    """Each C that was tried, with its errors on the part of the training images that chose it."""
     converged: bool
     """Whether the last fit ended before the greatest number of iterations."""
 
@@ -91,7 +91,7 @@ class FewLabels:
 
     per_class: int
     held_out: tuple[Errors, ...]
-    """One for each seed."""
+    """Errors on the held-out images, for each seed."""
 
     def to_json(self) -> dict[str, Any]:
         rates = [errors.errors / errors.n for errors in self.held_out]

@@ -38,15 +38,15 @@ class ImageMaps:
     view_SSC: NDArray[np.uint8]
     """What the network was shown, before preprocessing."""
     activation_CHW: NDArray[np.float32]
-    """(D, 1, 1) for a layer without maps."""
+    """The activations (C, H, W); (D, 1, 1) for a layer without maps."""
 
     def strongest(self, num: int) -> list[int]:
         """The channels with the largest activations at any position, largest first; equal ones in their order."""
         return [int(c) for c in np.argsort(-self.activation_CHW.max((1, 2)), kind="stable")[:num]]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Of each channel: largest and mean activation, share of positions above zero, and where the largest is and what
-        its unit sees."""
+        """For each channel the largest and the mean activation, the share of positions above zero, where the largest is, and
+        what its unit sees."""
         channels = []
         for channel, map_HW in enumerate(self.activation_CHW):
             y, x = divmod(int(map_HW.argmax()), map_HW.shape[1])
@@ -85,7 +85,7 @@ class Patch:
 class ChannelPatches:
     channel: int
     patches: tuple[Patch, ...]
-    """Of different images, most exciting first; equal ones in the order of the split."""
+    """Patches of different images, most exciting first; equally exciting ones in the order of the split."""
     images_above_zero: int
     """In how many images any unit of the channel is above zero. 0 in a layer behind a ReLU: the channel is silent, and the
     order of its patches says nothing."""

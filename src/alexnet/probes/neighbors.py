@@ -28,16 +28,16 @@ from alexnet.probes.features import POSITIONS, cached_features, model_fingerprin
 from alexnet.probes.layers import PIXELS
 
 BLOCK_BYTES = 128 << 20
-"""Of float32 that are searched at a time."""
+"""Bytes of float32 that are searched at a time."""
 SPARE = 64
-"""Rows beyond k that are kept to be compared exactly."""
+"""Rows that are kept, beyond k, to be compared exactly."""
 ROUNDING = 8 * 2.0**-24
 """A product of D terms in float32 is off by less than this times the square root of D times both lengths: rounding errors
 add up like a random walk (Higham and Mary 2019), with room to spare."""
 SHOWN = 6
 """Neighbors of each query in Figure 4."""
 RANKED = 200
-"""Queries, at most, of which the ranks of neighbors are counted."""
+"""Most queries for which the ranks of neighbors are counted."""
 
 
 class Rows(Protocol):
@@ -187,7 +187,7 @@ def _nearest_in_float64(
 
 
 def _block_rows(dim: int, block_bytes: int) -> int:
-    """Rows of a block: neither they nor their products with as many queries are larger than that."""
+    """Rows of a block, so that neither they nor their products with as many queries take more than ``block_bytes``."""
     return max(1, min(block_bytes // (4 * dim), math.isqrt(block_bytes // 4)))
 
 
@@ -200,7 +200,7 @@ def squared_distances(query_D: NDArray[Any], rows_BD: NDArray[Any]) -> NDArray[n
 
 
 def _centered(rows_BD: NDArray[Any], center_D: NDArray[np.float32]) -> Tensor:
-    """float32, a copy."""
+    """The rows less the center, as a copy in float32."""
     wide: type[np.floating[Any]] = np.float64 if rows_BD.dtype == np.float64 else np.float32
     copy_BD = rows_BD.astype(wide)
     np.subtract(copy_BD, center_D, out=copy_BD)
@@ -271,7 +271,7 @@ class Neighbors:
     shown: Mapping[str, Nearest]
     """Their neighbors in each space: the layer, and ``pixels``."""
     knn: Mapping[str, tuple[KnnError, ...]]
-    """Counted over ``n`` images, like all that follows."""
+    """Errors of the nearest neighbors in each space, counted over ``n`` images, as are the numbers below."""
     n: int
     same_class: Mapping[str, int]
     """How many of the six nearest of each are of its class."""
@@ -280,7 +280,7 @@ class Neighbors:
     pixel_rank: float
     """Median rank by pixels of the six nearest by the layer, as a fraction of the training images: 0.5 is chance."""
     ranked: int
-    """Images of which these ranks were counted."""
+    """Number of images for which these ranks were counted."""
     model: str
     protocol: Mapping[str, Any]
 

@@ -43,7 +43,7 @@ RANDOM, CENTER_PRIOR = "random", "center_prior"
 PATH_STEPS = 16
 """Points on the path of integrated gradients, placed by Gauss and Legendre."""
 WINDOW, STRIDE = 1 / 4, 1 / 8
-"""Of occlusion, as shares of the side: 56 and 28 pixels of 224, 49 places."""
+"""Window and stride of occlusion, as shares of the side: 56 and 28 pixels of 224, 49 places."""
 CURVE_STEPS = 16
 """Equal steps in which the pixels are removed or inserted."""
 BLUR = 0.05
@@ -136,7 +136,7 @@ def saliency(predictor: Predictor, x_BCHW: Tensor, target_B: Tensor, method: Met
 
 
 def window_and_stride(side: int) -> tuple[int, int]:
-    """Of occlusion, in pixels, for inputs of this side."""
+    """Window and stride of occlusion, in pixels, for inputs of this side."""
     return max(1, round(side * WINDOW)), max(1, round(side * STRIDE))
 
 

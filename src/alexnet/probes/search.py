@@ -45,7 +45,7 @@ from alexnet.probes.neighbors import Nearest, nearest, squared_distances
 FORMAT = "alexnet index 1"
 Kind = Literal["exact", "ivf", "hnsw"]
 PART = 8192
-"""Vectors of a part, at most: what a killed command loses, and what is held in memory."""
+"""Most vectors in a part, which is what a killed command loses and what is held in memory."""
 BATCH = 32
 OWN_FILES = ("vectors-*.npy", "images-*.jsonl", "faiss-*.index", ".*.tmp-*")
 TRAIN_PER_LIST = 50
@@ -77,7 +77,7 @@ class Index:
 
     @cached_property
     def images(self) -> list[Image]:
-        """Of each vector."""
+        """The image that each vector belongs to."""
         images: list[Image] = []
         for part in self.meta["parts"]:
             try:
@@ -99,7 +99,7 @@ class Index:
 
     @cached_property
     def _replaced(self) -> set[int]:
-        """Rows of files that have changed since, and have another row."""
+        """Rows of files that have since changed and got another row."""
         last = {path: row for row, path in enumerate(self.paths)}
         return set(range(len(self))) - set(last.values())
 

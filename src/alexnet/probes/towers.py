@@ -1,5 +1,5 @@
-"""The tower meter: whether the kernels of one half of the network look for color and those of the other do not (§6.1,
-Figure 3), in numbers.
+"""The tower meter: whether the kernels of one tower look for color and those of the other do not (§6.1, Figure 3),
+in numbers.
 
 Shape suffixes: K kernels, C channels, R rows, S columns, F frequencies, P permutations.
 """
@@ -40,7 +40,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """Of each kernel; NaN for one without energy, and for the orientation of a constant one."""
+    """The measures of each kernel; NaN for a kernel without energy, and for the orientation of a constant one."""
 
     color_selectivity_K: Array
     color_axis_K3: Array
@@ -51,21 +51,21 @@ class Measures:
     energy_K: Array
 
     def of(self, name: str) -> Array:
-        """One of ``MEASURES``."""
+        """The measure of this name, one of ``MEASURES``: (K,)."""
         values_K: Array = getattr(self, f"{name}_K")
         return values_K
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of the second tower with the first."""
+    """How the second tower compares with the first in one measure."""
 
     difference: float
     """Mean of the second less mean of the first."""
     p: float
     """Two-sided: (1 + permutations with a difference at least as large) / (1 + permutations)."""
     auc: float
-    """Probability that a kernel of the second tower has more than one of the first; ties are halves."""
+    """Probability that a kernel of the second tower has more than one of the first; a tie counts one half."""
     cliffs_delta: float
     """2 auc - 1: from -1 (every kernel of the first tower has more) to 1."""
     permutations: int

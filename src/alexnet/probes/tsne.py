@@ -23,15 +23,15 @@ from alexnet.probes.features import BATCH
 from alexnet.probes.linear import balanced_sample, pooled, pooled_shape, require_scikit_learn
 
 MAX_POINTS = 20_000
-"""Of a map; time and memory grow faster than the number of points."""
+"""Most points on a map: time and memory grow faster than their number."""
 MAX_THUMBNAILS = 2_500
-"""Of a picture; finding their places takes the third power of their number."""
+"""Most thumbnails in a picture: the time to find their places grows with the third power of their number."""
 COMPONENTS = 50
 """Principal components that t-SNE reads."""
 NEIGHBORS = 10
 PERPLEXITY = 30
 TRUSTED = 5_000
-"""Points that trustworthiness, which compares all pairs, is measured on at most."""
+"""Most points on which trustworthiness is measured: it compares all pairs."""
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -49,9 +49,9 @@ class TsneMap:
     map_neighbors: int
     """Neighbors on the plane that have the class of their point."""
     space_neighbors: int
-    """The same in the space."""
+    """Neighbors in the space that have the class of their point."""
     num_neighbors: int
-    """Of all points together."""
+    """Number of neighbors of all points together."""
     chance_purity: float
     """The share of neighbors of the same class if they were drawn at random."""
     map_silhouette: float

@@ -26,7 +26,7 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial, Transfer
 
 CHECKPOINTS = KEEP + 2
-"""At most on the disk at once: the newest, the best, and one being written."""
+"""Most checkpoints on the disk at once: the newest, the best, and one being written."""
 
 NOT_COMPUTED = ("checkpoint_steps", "views", "data")
 """Fields of a run that may change when it resumes: no number of the training depends on them. The data is compared by its
@@ -50,11 +50,11 @@ RUN_FILES = (
     "report.html",
 )
 MADE_AT_THE_END = ("model", "results", "probes", "report.html")
-"""What a run leaves when it is finished, and what was made of its network since."""
+"""What a run leaves when it is finished, and what was made from its network since then."""
 REPLACED = ".replaced"
-"""Folder within that of a run, of the run that ``--fresh`` replaces, until the new one has a checkpoint."""
+"""Folder inside that of a run that keeps the run which ``--fresh`` replaces, until the new one has a checkpoint."""
 _MOVING = ".replacing"
-"""The same while files are moved there, or back."""
+"""Name of that folder while files are moved there, or back."""
 RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard", "earlier")
 
 

@@ -28,13 +28,13 @@ class Initial:
     """Where they come from: a path, or what made them."""
     network: str
     tensors: Mapping[str, Tensor]
-    """By the names of a state dict; of the whole network or of some of its layers."""
+    """The weights by the names of a state dict, of the whole network or of some of its layers."""
     preprocessing: Preprocessing
     """The input they were trained on."""
     classes: tuple[str, ...] = ()
-    """What the last layer tells apart, in order; empty if it was not trained."""
+    """The classes of the last layer, in order; empty if it was not trained."""
     made: Mapping[str, Any] = field(default_factory=dict)
-    """How, for the record of the run."""
+    """How the weights were made, for the record of the run."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -52,16 +52,16 @@ class Transfer:
 
     initial: Initial
     tensors: dict[str, Tensor]
-    """The part of its state dict that is not random."""
+    """The part of the network's state dict that is taken over."""
     taken: list[str]
-    """Layers."""
+    """Layers that the network takes over."""
     new: dict[str, str]
     """Why each other layer of the network starts at random."""
     left: list[str]
-    """What the source has besides."""
+    """Layers of the source that the network does not take over."""
 
     def record(self) -> dict[str, Any]:
-        """For the config.json of the run."""
+        """The transfer as the run's config.json records it."""
         initial = self.initial
         return {
             "source": initial.source,

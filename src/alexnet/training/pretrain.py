@@ -26,7 +26,8 @@ from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
 
 RATE = 5e-4
-"""Of Adam, at the top of one cycle of warm-up and decay: the network's own rate is one for a classifier's loss."""
+"""Learning rate of Adam, at the top of one cycle of warm-up and decay: the network's own rate is made for a classifier's
+loss."""
 
 
 def pretrain(

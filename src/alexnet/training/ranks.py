@@ -25,8 +25,8 @@ def rank_report(
     images: int,
     classes: int,
 ) -> dict[str, Any]:
-    """After the first step, of ``images`` images in all: bytes sent and bytes held of every rank, on rank 0; on the others
-    an empty one. All ranks call this together."""
+    """What every rank has sent and holds, in bytes, after the first step, which had ``images`` images in all. The report is on
+    rank 0; on the others it is empty. All ranks call this together."""
     parameters = list(parallel.model.parameters())
     state = [value for slots in optimizer.state.values() for value in slots.values() if isinstance(value, Tensor)]
     own = {
@@ -56,7 +56,8 @@ def rank_report(
 def _predicted(
     config: TrainConfig, machine: Machine, world: int, rank: int, images: int, classes: int
 ) -> dict[str, int] | None:
-    """Of AlexNet with all its layers learning, each batch in one part; None of others."""
+    """Bytes that a rank is predicted to send. None unless the network is an AlexNet, all its layers learn and each batch is
+    computed in one part."""
     frozen = any(factor == 0 for _, factor in config.optimizer.layer_lr)
     if not isinstance(config.model, AlexNetConfig) or frozen or machine.accumulate > 1:
         return None
@@ -78,7 +79,7 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 
 
 def rank_table(report: dict[str, Any]) -> list[str]:
-    """What the ranks sent and hold, in MB; of what differs between ranks, the most."""
+    """What the ranks sent and hold, in MB; the most, where ranks differ."""
     ranks = report["ranks"]
     lines = [f"{'sent in a step, MB a rank (at most)':<40} {'counted':>10} {'predicted':>10}"]
     for name in dict.fromkeys(name for said in ranks for name in said["sent"]):

@@ -82,9 +82,9 @@ class Progress:
     position: int = 0
     """Images of the current epoch already used."""
     loss_sum: float = 0.0
-    """Over these images."""
+    """Sum of the loss over these images."""
     top1_errors: int = 0
-    """Among these images, as the network saw them: augmented, with dropout."""
+    """Errors among these images as the network saw them: augmented, with dropout."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One row for each finished epoch."""
     best: float = math.inf
@@ -92,13 +92,13 @@ class Progress:
     log_bytes: int = 0
     """Length of log.jsonl."""
     seconds: float = 0.0
-    """Spent training, over all starts."""
+    """Seconds spent training, over all starts of the run."""
     changes: int = 0
     """Changes of the settings that log.jsonl tells of."""
     watched: int = 0
-    """Epochs before the last change, from which nothing is concluded."""
+    """Number of epochs before the last change; nothing is concluded from them."""
     warned: list[str] = field(default_factory=list)
-    """Kinds of trouble that were said since."""
+    """Kinds of trouble that were reported since then."""
     start: dict[str, Any] | None = None
     """The signal in the last layer of the untrained network."""
 
@@ -403,12 +403,12 @@ class _Trainer:
         return torch.stack([loss, errors.to(full)])
 
     def _over_ranks(self, result_S: Tensor) -> Tensor:
-        """The sum over all ranks, on the CPU; of two ranks with the same images the first one's counts."""
+        """The sum over all ranks, on the CPU. If two ranks have the same images, only the first one's results count."""
         own_S = result_S.cpu().double()
         return add_up(self.mesh.world, "the sum of the losses", own_S if self.mesh.counts else torch.zeros_like(own_S))
 
     def _read_losses(self) -> dict[str, Any]:
-        """Fetch the losses of the steps since the last time from the device, check and record them. The last row."""
+        """Fetch the losses of the steps since the last time from the device, check and record them. Returns the last row."""
         row: dict[str, Any] = {}
         progress, steps = self.progress, self.unread
         if not steps:
@@ -615,7 +615,7 @@ class _Trainer:
         return network_input(pixels_BSSC, image_B, self.config, self.mean_SSC).to(dtype)
 
     def _note_signal(self) -> None:
-        """What the signal check of the untrained network has found."""
+        """Note what the signal check of the untrained network has found."""
         start, x_BCHW = self.start, self._probe_input(self._dtype)
         if start is not None and (other := other_input(start.initial, self.config)):
             self._note(f"the initial weights were trained on another input ({', '.join(other)})")
@@ -630,7 +630,7 @@ class _Trainer:
             self._note(warning)
 
     def _note_changes(self) -> None:
-        """What was changed since the checkpoint was made, and so is not in the log yet."""
+        """Note what was changed since the checkpoint was made, and so is not in the log yet."""
         if self.log is None:
             return
         for entry in read_settings(self.run).get("history", [])[self.progress.changes :]:
@@ -665,12 +665,12 @@ class _Trainer:
         return " --preprocessing.scale 1" if quiet else " --model.init he"
 
     def _spread(self) -> float | None:
-        """Of the network's outputs, between images; None if they are not finite."""
+        """Spread of the network's outputs between images; None if they are not finite."""
         spread = signal_check(self.model, self._probe_input(self._dtype))[-1].spread
         return spread if math.isfinite(spread) else None
 
     def _dead_filters(self) -> dict[str, list[int]]:
-        """Of each convolution, by tower; of towers on ranks of their own each counts its filters."""
+        """Dead filters of each convolution, by tower. Where each tower has ranks of its own, each counts its own filters."""
         apart = self.mesh.layout == "towers" and self.mesh.tower.size > 1
         towers = 1 if apart else int(getattr(self.config.model, "towers", 1))
         dead = dead_filters(self.model, self._probe_input(self._dtype), towers)
@@ -721,7 +721,7 @@ class _Trainer:
 
 
 def checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
-    """Of one checkpoint: weights, and one velocity (AdamW: two moments) for each."""
+    """Bytes of one checkpoint: the weights, and one velocity (AdamW: two moments) for each."""
     return sum(p.numel() for p in model.parameters()) * config.itemsize * (1 + config.optimizer.moments)
 
 

@@ -83,17 +83,17 @@ def signal_warning(signals: list[LayerSignal], input_std: float) -> str | None:
 
 @dataclass(frozen=True)
 class Guessing:
-    """What answers without a look at the images are worth: those that know only how frequent each class is."""
+    """The loss and error of guessing: of answers that know how frequent each class is, and do not look at the images."""
 
     train_loss: float
-    """Nats."""
+    """Mean loss of the training images, in nats."""
     val_loss: float
     val_error: float
-    """Of the most frequent class as the only answer."""
+    """Top-1 error when the most frequent class is the only answer."""
 
 
 def guessing(train_N: NDArray[np.int64], val_N: NDArray[np.int64], num_classes: int) -> Guessing:
-    """From the labels of both splits."""
+    """Loss and error of guessing, from the labels of both splits."""
     count_K, val_K = np.bincount(train_N, minlength=num_classes), np.bincount(val_N, minlength=num_classes)
     nats_K = -np.log(np.maximum(count_K, 0.5) / len(train_N))
     return Guessing(
@@ -155,8 +155,8 @@ def _same_answer(rows: Sequence[Mapping[str, Any]], limit: float) -> bool:
 
 
 def _better_than_guessing(row: Mapping[str, Any], chance: Guessing) -> bool:
-    """By two standard deviations of the validation error, or by its loss, or by the training loss. Of the last with
-    augmentation, dropout and smoothed labels little can be seen."""
+    """Whether a training is better than guessing: by two standard deviations of the validation error, by the validation loss, or
+    by the training loss. The last shows little under augmentation, dropout and smoothed labels."""
     error, n = chance.val_error, int(row["val_n"])
     return bool(
         row["val_top1_error"] < error - 2 * math.sqrt(error * (1 - error) / n)

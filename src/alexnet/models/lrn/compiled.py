@@ -17,7 +17,7 @@ BUFFERS = 5
 BLOCK_FLOATS = 256
 """Least size of a block's buffer, where rows allow: five of them in the first-level cache. 512 and 1024 are slower."""
 MAX_ROOM = 1 << 22
-"""Floats of a buffer; larger maps than that are left to torch's operations."""
+"""Most floats in a buffer; maps that need more are left to torch's operations."""
 
 KERNELS = NativeSource(
     Path(__file__).with_name("lrn.c"),

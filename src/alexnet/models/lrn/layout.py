@@ -17,7 +17,8 @@ class Window(NamedTuple):
     beta: float
     k: float
     towers: int
-    """Channels are summed over within each of so many equal parts; 0: positions are summed over, within each map."""
+    """Number of equal parts of the channels, within each of which channels are summed over; 0: positions are summed over, within
+    each map."""
     relu: bool = False
     """Normalize max(x, 0) instead of x."""
 
