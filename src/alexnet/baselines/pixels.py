@@ -31,9 +31,9 @@ from alexnet.core.console import Bar
 NEIGHBORS = (1, 3, 5, 9, 17, 33)
 """Numbers of neighbors that are tried."""
 QUERIES = 512
-"""Size of a block of distances."""
+"""Queries in a block of distances."""
 ROWS = 8192
-"""Training images of a block."""
+"""Training images in a block of distances."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of C, the weight of the loss against that of the penalty |w|^2 / 2, tried in this order."""
 TOLERANCE, MAX_ITERATIONS = 1e-4, 2000

@@ -190,7 +190,7 @@ class Mixture:
 
     center_D: Tensor
     basis_DE: Tensor
-    """Principal components of the descriptors: ``(x - center) @ basis`` is what the Gaussians are of."""
+    """Principal components of the descriptors; the Gaussians describe ``(x - center) @ basis``."""
     weight_G: Tensor
     mean_GE: Tensor
     variance_GE: Tensor

@@ -38,7 +38,7 @@ from alexnet.training.trainer import training_images
 SIZES = (2, 5, 7)
 """Networks of an ensemble: Table 2 has five and seven."""
 MEMBER_SEEDS = 10_000
-"""Between the seeds of an ensemble's members; the first is trained with the seed of the result, as the plain network is."""
+"""Step between the seeds of an ensemble's members; the first has the seed of the result, as the plain network does."""
 CANDIDATES = 500
 """Coefficients that a search tries, the equal ones among them."""
 COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
@@ -292,7 +292,7 @@ def autoencoder_first(bench: Bench, config: TrainConfig) -> Result:
 
 
 def _folder(bench: Bench, config: TrainConfig, what: str) -> Path:
-    """Of a run that is not the plain one of its configuration."""
+    """The folder of a run that is not the plain one of its configuration."""
     return bench.folder / "runs" / f"{config_key(config)}-{what}"
 
 

@@ -28,9 +28,9 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Epochs (P,) and values (P,)."""
 
 MAX_POINTS = 80
-"""A longer curve is drawn by means of neighboring points."""
+"""Most points of a curve; in a longer one, means of neighboring points are drawn."""
 ROOM = 0.06
-"""Of an axis, left free at either end."""
+"""Share of an axis that is left free at either end."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Axis:
     end: float
     logarithmic: bool
     ticks: tuple[tuple[float, str], ...]
-    """Place and text."""
+    """Place and text of each tick."""
 
     def at(self, value: float) -> float:
         """The place of a value."""

@@ -257,7 +257,7 @@ COLOR_DEVIATIONS = (121.7801, 37.0939, 19.7208)
 
 
 def _offsets() -> int:
-    """Different places of the crop, along each side."""
+    """Number of different places of the crop along each side."""
     preprocessing = Preprocessing()
     return preprocessing.resize - preprocessing.crop + 1
 
@@ -396,7 +396,7 @@ def _decay_is_l2() -> Fact:
 
 
 EXACT = 1e-12
-"""Of two ways to compute the same weight in float64, rounding alone is below this."""
+"""Two ways to compute the same weight in float64 differ by less than this if rounding alone is the cause."""
 
 
 def _apart(difference: float) -> str:
@@ -428,7 +428,7 @@ def _way(
 # Dropout: N8 ----------------------------------------------------------------------------------------------------------
 
 _TERMS = np.array([1.5, -0.5, 2.0, -1.0, 0.25, 1.0])
-"""Weight times input of six units that feed a linear one."""
+"""Weight times input of each of six units that feed a linear one."""
 _MASKS_ND = np.array(list(itertools.product((0.0, 1.0), repeat=len(_TERMS))))
 
 
@@ -516,12 +516,12 @@ def _lenet_arithmetic() -> Fact:
 
 
 def _stages(name: str, **fields: Any) -> list[Stage]:
-    """Of a named network with fields replaced; its weights take no memory."""
+    """The stages of a named network with fields replaced; its weights take no memory."""
     return summarize(build_model(model_config(name, **fields), name=name, seed=None))
 
 
 def _layers(name: str, **fields: Any) -> list[Stage]:
-    """Its layers with weights, conv1 .. fc8."""
+    """The layers with weights of a named network, conv1 .. fc8."""
     return [stage for stage in _stages(name, **fields) if stage.multiply_adds]
 
 

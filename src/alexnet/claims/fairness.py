@@ -11,7 +11,8 @@ from alexnet.claims.experiment import Arm, Comparison, Experiment, Result
 from alexnet.claims.measures import HELD_OUT, blindness, cut_off, share_at_chance
 
 MOST_AT_CHANCE = 1 / 3
-"""Of the passes of a run; one that begins to learn later has not been trained, and its error says how late it began."""
+"""Greatest share of a run's passes spent at the error of guessing. A run that begins to learn later has not been trained:
+its error says how late it began."""
 
 
 def objections(comparison: Comparison, arms: Mapping[str, Arm], results: Mapping[str, Sequence[Result]]) -> list[str]:

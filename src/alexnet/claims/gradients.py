@@ -21,7 +21,7 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.trainer import network, training_images
 
 IMAGES = 512
-"""Over which the gradient is the mean."""
+"""Number of images over which the gradient is averaged."""
 BATCH = 64
 
 

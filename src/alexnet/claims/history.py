@@ -30,9 +30,9 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.trainer import network, training_images
 
 MOST_IMAGES, LEAST_OF_A_CLASS = 50_000, 10
-"""Training images of the older methods: at most, whose Fisher vectors fit into memory; and at least."""
+"""Most training images of the older methods, whose Fisher vectors fit into memory; fewest of each class."""
 KERNEL_IMAGES = 5_000
-"""Of the kernel machine, which takes time and memory with their square."""
+"""Most training images of the kernel machine, which takes time and memory with their square."""
 IMAGES_OF_A_GAUSSIAN, GAUSSIANS = 60, 32
 LENET_SIDE = 32
 LENET_RATES = (0.3, 0.9, 0.1)
@@ -44,7 +44,7 @@ EARLIER = {
     "kernel-svm": "a kernel machine of pixels",
     "fisher-vectors": "Fisher vectors of SIFT and color",
 }
-"""How they are named in a sentence."""
+"""How the older methods are named in a sentence."""
 
 
 # The older methods ------------------------------------------------------------------------------------------------------

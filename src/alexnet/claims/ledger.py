@@ -19,7 +19,7 @@ class Claim:
     id: str
     """C1 .. C39: the paper. N1 ..: beyond the paper."""
     section: str
-    """Of the paper; for N "notes" or "2012 program"."""
+    """Section of the paper; for N.. "notes" or "2012 program"."""
     sentence: str
     """The claim in our words."""
     printed: str = ""

@@ -159,11 +159,11 @@ def _mean(values: list[float]) -> float:
 
 GOAL = 0.25
 LEAST_CLASSES = 20
-"""With fewer, more than a quarter of all classes are among the best five."""
+"""Fewest classes for a top-5 error: with fewer, more than a quarter of all classes are among the best five."""
 CHANCE = 0.9
-"""Of the error of guessing: what is above has learned next to nothing."""
+"""Share of the error of guessing above which a network has learned next to nothing."""
 CLASSES = {"cifar10": 10, "fashion-mnist": 10, "imagenette": 10, "shapes": 24, "imagenet": 1000}
-"""Of the named sets, for results that do not say it."""
+"""Number of classes of the named sets, for results that do not say it."""
 HELD_OUT = {
     *("center_error", "center_error_top5", "ten_view_error", "ten_view_error_top5"),
     *("members_error", "members_error_top5", "gap"),
@@ -178,8 +178,8 @@ UNITS = {
     "gradient_drop": "times",
     "seconds": "times",
 }
-"""Of the difference of two numbers of a measure; ``times``: of their quotient. Those not named are shares, compared in
-percentage points."""
+"""Unit of the difference of two numbers of a measure; ``times``: they are compared by their quotient. Measures not named
+here are shares, compared in percentage points."""
 
 MEASURES: dict[str, Callable[[Result], float]] = {
     measure.__name__: measure

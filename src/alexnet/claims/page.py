@@ -47,9 +47,9 @@ VALUE_UNITS = {
     "seconds": "s for 1,000 images",
     "gradient_drop": "last layer over first",
 }
-"""Of a measure's own values, where they are neither nats nor percent."""
+"""Unit of a measure's own values, where they are neither nats nor percent."""
 MAX_NAMED = 4
-"""Of the files that are missing from one experiment."""
+"""Most files named among those that are missing from one experiment."""
 
 
 def write_page(results: str | Path, out: str | Path | None = None) -> Path:
@@ -216,7 +216,7 @@ def _shown(document: Document) -> dict[str, Any]:
 
 
 def _short(value: float) -> str:
-    """Sizes in bytes and shares alike, to four digits."""
+    """A number to four digits, whether a size in bytes or a share."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if math.isfinite(value) else "–"
 
 

@@ -29,9 +29,9 @@ from alexnet.training.trainer import training_images
 
 Space = Literal["fc7", "pixels"]
 MOST_IMAGES = 20_000
-"""Of those the network was trained on; more are drawn from."""
+"""Most images searched, of those the network was trained on; if there are more, this many are drawn."""
 BITS = 32
-"""Of a code: four bytes for an image."""
+"""Length of a code: four bytes for an image."""
 MAP_POINTS = 2_000
 """Held-out images on a map, at most."""
 

@@ -40,9 +40,9 @@ from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
 
 TUNING_SEED = 1000
-"""Of the runs that choose a learning rate: not one of those that are compared."""
+"""Seed of the runs that choose a learning rate; none of the compared runs has it."""
 TRAINING_IMAGES = 10_000
-"""At most, whose error is counted again after the training."""
+"""Most training images whose error is counted again after the training."""
 CURVE_POINTS = 10
 """Points of a result's curve for each epoch."""
 
@@ -104,7 +104,8 @@ class Bench:
 
 
 def config_key(config: TrainConfig) -> str:
-    """Of what a result is computed from: not of names, nor of how often checkpoints are written."""
+    """The key of what a result is computed from: a hash of the configuration without names and without how often checkpoints
+    are written, and the seed."""
     fields = {k: v for k, v in to_json(config).items() if k not in ("recipe", "network", "checkpoint_steps", "seed")}
     return f"{fingerprint(fields)[:8]}-seed{config.seed}"
 

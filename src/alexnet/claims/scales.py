@@ -147,7 +147,7 @@ def find_scale(name: str) -> Scale:
 
 
 DATA_FILE = "data.json"
-"""Beside the results of one's own photographs: which these were."""
+"""File beside the results on one's own photographs that says which photographs these were."""
 
 
 def results_folder(out: Path, scale: str) -> Path:

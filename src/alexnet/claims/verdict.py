@@ -19,7 +19,7 @@ UNFAIR: Word = "not a fair test yet"
 RAN: Word = "the code ran"
 """All that the scale ``smoke`` can show."""
 LEAST_RUNS = 3
-"""Of a claim about every run, before it is confirmed."""
+"""Fewest runs that confirm a claim about every run."""
 
 # fmt: off
 T_95 = (
@@ -36,14 +36,15 @@ class Verdict:
 
     verdict: Word
     n: int
-    """Pairs."""
+    """Number of pairs."""
     effect: float | None = None
-    """The mean difference; of quotients the geometric mean. None where there is no such number."""
+    """The mean difference, or the geometric mean of the quotients; None where there is no such number."""
     low: float | None = None
     high: float | None = None
-    """Of the 95 % interval of the mean (Student's t). One pair has none, nor has what is no fair test."""
+    """``low`` and ``high`` are the ends of the 95 % interval of the mean (Student's t); None for one pair, and for what is not a
+    fair test."""
     smallest_effect: float | None = None
-    """A mean effect below this would not have been told from none, with this spread and so many pairs."""
+    """Smallest mean effect that could have been told from none, with this spread and this many pairs."""
     bound: Literal["at least", "at most"] | None = None
     """What the effect is where runs of one side were cut off; None: a value."""
     holds: int | None = None

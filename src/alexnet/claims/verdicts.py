@@ -230,7 +230,7 @@ def short_word(entry: Mapping[str, Any]) -> str:
 
 
 def counts(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Of all entries and of the paper's own: how many there are, and how many have a verdict, be it of a part."""
+    """How many entries there are and how many of them have a verdict, if only on a part; the same for the paper's own claims."""
     paper = [entry for entry in found if entry["claim"]["id"].startswith("C")]
     return {
         "entries": len(found),

@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = error.exit_code if isinstance(error, AlexNetError) else 1
         rank, world = _place()
-        if code != StoppedError.exit_code or rank == "0":  # that all ranks have stopped, one says
+        if code != StoppedError.exit_code or rank == "0":  # one rank says that all have stopped
             message = describe(error)
             complain(message if world == "1" or message.startswith("rank ") else f"rank {rank} of {world}: {message}")
     with contextlib.suppress(OSError, ValueError):

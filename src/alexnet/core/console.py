@@ -75,7 +75,7 @@ class Bar:
     ) -> None:
         Bar.current = None
         if self.live is not None:
-            with suppress(OSError):  # of a terminal that was closed
+            with suppress(OSError):  # the terminal was closed
                 self.live.stop()
 
     def update(self, done: int, text: str = "", *, total: int | None = None) -> None:

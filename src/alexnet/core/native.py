@@ -149,7 +149,7 @@ def _own_folder(*, make: bool = False) -> Path:
     folder = shared / str(os.getuid())
     if make and not folder.exists():
         shared.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # of another user, who made it so before
+        with suppress(OSError):  # it belongs to another user, who has set this before
             shared.chmod(stat.S_IMODE(shared.parent.stat().st_mode))
         folder.mkdir(mode=0o700, exist_ok=True)
     if make:

@@ -68,7 +68,7 @@ def find_set(
         except (AlexNetError, AttributeError):
             continue
         same_stamps = meta.get("plan") == stamped
-        if not isinstance(source, dict):  # of an earlier version, which did not write down the contents
+        if not isinstance(source, dict):  # written by an earlier version, without the contents
             if same_stamps:
                 return folder
         elif source.get("shape") == shape:
@@ -256,7 +256,7 @@ def remove(entry: Entry) -> None:
         aside = entry.path.with_name(f"{REMOVING}{entry.path.name.lstrip('.')}-{os.getpid()}")
         try:
             entry.path.rename(aside)
-        except FileNotFoundError:  # by another process
+        except FileNotFoundError:  # another process removed it
             return
         except OSError as error:
             raise AlexNetError(f"{printable(entry.path)}: cannot be removed ({printable(error.strerror)})") from error

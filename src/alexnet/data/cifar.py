@@ -92,7 +92,7 @@ def _read_npz(file: Path) -> list[Record]:
     counts = {len(offset_N) - 1, len(label_N), len(label_N if name_N is None else name_N)}
     if len(counts) != 1 or not len(label_N) or offset_N[0] < 0 or offset_N[-1] != data.nbytes:
         raise DataError(f"{printable(file)}: offsets, labels, names and data do not belong together; get it again")
-    if len(label_N) > MAX_IMAGES:  # before there is a list of them
+    if len(label_N) > MAX_IMAGES:  # before a list of them is made
         raise DataError(f"{printable(file)}: {len(label_N):,} images; at most {MAX_IMAGES:,}")
     if (offset_N[1:] <= offset_N[:-1]).any():
         raise DataError(f"{printable(file)}: offsets that do not go up; every image has a byte or more")
@@ -156,7 +156,7 @@ def read_plain_pickle(data: bytes, where: str) -> Any:
     and no function or class is ever looked up or called. Raises :class:`DataError` for anything else in it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of an escape in a string that Python does not write
+            warnings.simplefilter("error")  # about an escape in a string that Python does not write
             return _interpreted(data, where)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, StopIteration, Warning) as error:
         raise DataError(f"{where}: not a readable batch ({printable(error)[:150]}); use the binary version") from error

@@ -178,7 +178,7 @@ def decode_image(source: Path | bytes, name: str | None = None, sample_max: int 
         low = _low_bytes(data, label) if two else None
     if image.format == "PNG":
         _check_png(image, data, label, exact=two)
-    del data  # if nobody else holds it
+    del data  # freed, unless somebody else holds it
     with _faults_of(label):
         white = (sample_max or white_of(image)) if wide else None
         rgb = _upright_rgb(image, low, turn, white, label)
@@ -192,7 +192,7 @@ def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
         warnings.simplefilter("ignore")
         with _open(data, name) as image:
             orientation, (width, height) = image.getexif().get(ExifTags.Base.Orientation), image.size
-            turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # whose size Pillow gives upright
+            turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # Pillow gives the upright size of those
     return (height, width) if turned else (width, height)
 
 
@@ -481,7 +481,7 @@ def _upright_rgb(
         rgb = rgb if turn is None else rgb.transpose(turn)
     else:
         planes, largest = _planes(image, low, file_format, white, label)
-        image.close()  # before there is another copy
+        image.close()  # before another copy is made
         if low is not None:
             low.close()
         for i in range(3):  # one at a time
@@ -503,7 +503,7 @@ def _planes(
     image: Image.Image, low: Image.Image | None, file_format: str, white: int | None, label: str
 ) -> tuple[list[Image.Image], int]:
     """Red, green and blue of a large image, as they are stored, converted strip by strip, and its largest sample."""
-    width, height = image.im.size  # as stored; of TIFF files `image.size` is how they are when upright
+    width, height = image.im.size  # as stored: for TIFF files `image.size` is the upright size
     planes, largest = [Image.new("L", (width, height)) for _ in range(3)], 0
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):

@@ -90,7 +90,7 @@ def imagenet(folder: Path, seed: int = 0) -> Source:
     if not wnids:
         raise DataError(f"{printable(folder)}: no ImageNet images found in it")
     number = {wnid: label for label, wnid in enumerate(wnids)}
-    foreign = sum(wnid not in number for _, wnid, _ in labeled)  # of a kit for more classes than these
+    foreign = sum(wnid not in number for _, wnid, _ in labeled)  # the kit may be for more classes than these
     records = [Record("train", number[wnid], f.name, f.file, f.offset, f.length, stamp=f.stamp) for wnid, f in train]
     for split, wnid, found in labeled:
         if wnid in number:

@@ -83,7 +83,7 @@ def _start(function: Callable[[Job], Result], jobs: Sequence[Job]) -> _Worker:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
-    theirs.close()  # so that the death of the worker is the end of what is read from it
+    theirs.close()  # so that reading from the worker ends when it dies
     return _Worker(process, ours)
 
 
@@ -158,7 +158,7 @@ def _look(worker: _Worker) -> None:
 
 def _work(function: Callable[[Job], Result], jobs: Sequence[Job], pipe: Connection) -> None:
     _start_worker()
-    with suppress(EOFError, OSError):  # of a pipe whose other end died
+    with suppress(EOFError, OSError):  # the other end of the pipe has died
         while (job := pipe.recv()) is not None:
             try:
                 answer: tuple[bool, Any] = True, function(jobs[job])

@@ -237,7 +237,7 @@ def resolve(
     parent = writable_cache(f"what is prepared of {printable(data)}", cache, instead)
     label = "".join(c if c.isalnum() or c == "-" else "-" for c in path.name or "set")[:40]
     name = f"{label}-{plan.fingerprint[:16]}"
-    if _is_finished(parent / name):  # of other contents, though of the same names, sizes and times, or damaged
+    if _is_finished(parent / name):  # damaged, or with other contents under the same names, sizes and times
         name = f"{name}-{began}"
     packed = prepare(
         listing,
@@ -389,7 +389,7 @@ def _finishing(folder: Path, plan: _Plan) -> Iterator[bool]:
         raise _foreign(folder)
     (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
     with locked(folder / UNFINISHED / "whole"):
-        finished = _is_finished(folder)  # by the process that was waited for
+        finished = _is_finished(folder)  # the process that was waited for may have done it
         if not finished:
             _begin(folder, plan)
         yield finished
@@ -420,7 +420,7 @@ def _parts_left(folder: Path, plan: _Plan) -> list[Share]:
 
 
 def _begin(folder: Path, plan: _Plan) -> None:
-    for leftover in folder.glob(".*.tmp-*"):  # of a write that was killed
+    for leftover in folder.glob(".*.tmp-*"):  # left by a write that was killed
         leftover.unlink()
     state = folder / UNFINISHED / "plan.json"
     if state.exists():
@@ -500,7 +500,7 @@ def _pack_shards(
     packed = _packed(folder)
     todo = [shard for shard in shards if shard.name not in packed]
     names = {shard.name for shard in todo}
-    for leftover in (folder / UNFINISHED).glob(".*.tmp-*"):  # of a write that was killed
+    for leftover in (folder / UNFINISHED).glob(".*.tmp-*"):  # left by a write that was killed
         if leftover.name[1:].partition(".")[0] in names:  # else another part may be writing it
             leftover.unlink()
     total = sum(len(shard.records) for shard in shards)
@@ -579,7 +579,7 @@ def _finish(folder: Path, plan: _Plan, max_bad: float | None, digests: Mapping[s
         if shard.split == "train":
             sum_SSC += journal.sum_SSC
             product_CC += journal.product_CC
-        journals.append(replace(journal, sum_SSC=_NOTHING, product_CC=_NOTHING))  # of ImageNet they are gigabytes
+        journals.append(replace(journal, sum_SSC=_NOTHING, product_CC=_NOTHING))  # for ImageNet they are gigabytes
     rejected = [item for journal in journals for item in journal.rejected]
     _refuse_too_many(folder, plan, rejected, max_bad)
     counts: dict[str, Any] = {}
@@ -604,7 +604,7 @@ def _finish(folder: Path, plan: _Plan, max_bad: float | None, digests: Mapping[s
     known = {} if rejected else digests  # holes that were closed changed the files
     wide = sum((journal.wide for journal in journals), Range())
     source: dict[str, str] = {}
-    if all(len(journal.source_N) for journal in journals):  # else a part is of an earlier version
+    if all(len(journal.source_N) for journal in journals):  # else an earlier version made a part
         source_N = np.concatenate([journal.source_N for journal in journals])
         source = {"shape": plan.shape, "contents": contents_of(source_N.tolist())}
         remember(plan.records, source_N)

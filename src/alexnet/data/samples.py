@@ -116,7 +116,7 @@ def read_low_bytes(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     def low(raw: str) -> str:
         raws.add(raw)
         if raw == "LA;16B":
-            return "RGBA"  # of each pixel both bytes of grey, then both of alpha
+            return "RGBA"  # for each pixel both bytes of grey, then both of alpha
         if ";16" not in raw or raw.startswith("RGBa"):
             raise ValueError(f"samples stored as {raw}")
         return raw[:-1] + swapped[raw[-1]]

@@ -158,7 +158,7 @@ def join(device: str = "auto", *, store: Path | None = None, timeout: timedelta 
     try:
         try:
             yield job
-        except StoppedError:  # of all ranks; the launcher answers the exit of the first with SIGTERM to the others
+        except StoppedError:  # all ranks stop: ignore the SIGTERM with which the launcher answers the first exit
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             _leave()
@@ -172,7 +172,7 @@ def join(device: str = "auto", *, store: Path | None = None, timeout: timedelta 
         _tell(f"{where} failed first: {type(error).__name__}: {_line(error)}")
         raise
     finally:
-        with suppress(RuntimeError):  # of a group whose other ranks are gone
+        with suppress(RuntimeError):  # the other ranks of the group are gone
             dist.destroy_process_group()
 
 
@@ -448,7 +448,7 @@ def _local_rank(
 def _gather(processes: list[Any], results: list[Connection], timeout: float) -> list[Any]:
     world, deadline = len(processes), time.monotonic() + timeout
     answers: dict[int, Any] = {}
-    faults: dict[int, str] = {}  # in the order of their coming
+    faults: dict[int, str] = {}  # in the order in which they came
     waiting = set(range(world))
     while waiting and (left := deadline - time.monotonic()) > 0:
         wait([results[rank] for rank in waiting], left)

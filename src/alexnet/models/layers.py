@@ -53,7 +53,7 @@ class StridedConv2d(nn.Conv2d):
                 x_BCHW = F.pad(x_BCHW, (0, self.overhang, 0, self.overhang))
             return super().forward(x_BCHW)
         s, k, pad = self.stride[0], self.kernel_size[0], int(self.padding[0])
-        span = -(-k // s)  # of a kernel, in cells
+        span = -(-k // s)  # side of a kernel, in cells
         B, C, H, W = x_BCHW.shape
         rows, columns = ((side + self.overhang + 2 * pad - k) // s + span for side in (H, W))
         if pad % s or H % s or W % s:

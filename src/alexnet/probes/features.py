@@ -421,7 +421,7 @@ def _matrices(folder: Path, job: _Job, mode: Literal["wb", "r+b"]) -> Iterator[d
             for matrix in matrices.values():
                 matrix.flush()
     except OSError as error:
-        error.filename = error.filename or str(folder)  # which a failed write does not say
+        error.filename = error.filename or str(folder)  # a failed write does not name the file
         raise
 
 
@@ -484,7 +484,7 @@ def _compute_pieces(
     if _done_before(job, folder):  # then the pieces may be gone
         return
     todo = [name for name in names if name not in done]
-    for leftover in place.glob(".*.tmp-*"):  # of a write that was killed
+    for leftover in place.glob(".*.tmp-*"):  # left by a write that was killed
         if leftover.name[1:].partition(".")[0] in todo:  # else another part may be writing it
             leftover.unlink()
     total = sum(len(pieces[name]) for name in names)
@@ -547,7 +547,7 @@ def _join_begun(job: _Job, folder: Path, parts: int) -> Features:
             (new := place / "joined").mkdir(exist_ok=True)
             machines = _place(job, place, parts)
             for leftover in {*new.iterdir()} - {new / f"{layer.name}.npy" for layer in job.layers}:
-                leftover.unlink()  # of a join that was killed
+                leftover.unlink()  # left by a join that was killed
             alike = {key: value for key, value in machines[0].items() if key not in ("device", "normalization")}
             several = {"machines": machines} if len(machines) > 1 else {}
             _write_names(new, job)
@@ -592,7 +592,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     new = folder.with_name(f".{folder.name}.new")
     new.mkdir(parents=True, exist_ok=True)
     with alone(new):
-        for leftover in new.iterdir():  # of a command that was killed
+        for leftover in new.iterdir():  # left by a command that was killed
             leftover.unlink()
         try:
             yield new

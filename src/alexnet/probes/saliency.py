@@ -239,7 +239,7 @@ def deletion_insertion(
     removed_S = np.round(np.linspace(0, height * width, steps + 1)).astype(np.int64)[1:-1]
     for b in range(num):
         blurred_CHW, k = blur(x_BCHW[b]), int(target_B[b])
-        ends = torch.stack([x_BCHW[b], torch.zeros_like(blurred_CHW), blurred_CHW])  # of every order
+        ends = torch.stack([x_BCHW[b], torch.zeros_like(blurred_CHW), blurred_CHW])  # ends of all curves
         whole, nothing, start = answers(predictor, ends)[:, k].tolist()
         for name, map_BHW in all_maps.items():
             rank_P = np.empty(height * width, dtype=np.int64)

@@ -20,7 +20,7 @@ from alexnet.training.schedule import Cosine, Plateau, Staged, Steps
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Of ImageNet's RGB pixels, 0..255, as every library prints them."""
+"""Mean and standard deviation of ImageNet's RGB pixels, 0..255, as every library prints them."""
 
 NO_AUGMENTATION = Augmentation(crop="center", mirror=False, color_noise=0.0)
 

@@ -92,7 +92,7 @@ def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet
 
 
 def show_classes(data: PackedSet) -> None:
-    """What is about to be learned: a layout that was read otherwise than meant is seen here."""
+    """Show the classes that are about to be learned, so that a layout which was not read as meant is noticed."""
     if number() == 0:
         for line in class_lines(data.classes, data.class_counts):
             say(line)
@@ -385,7 +385,7 @@ def images_of(
 
 
 def _settings(model: str | Path) -> dict[str, Any] | None:
-    """config.json of the run that a model is of; None of a model folder."""
+    """The settings in config.json of the run that a model belongs to; None for a model folder."""
     return None if (run := run_of(model)) is None else read_settings(run)
 
 
@@ -408,7 +408,7 @@ def _opened(
         if not is_packed(Path(where)) and called is not None:  # the cache was emptied
             where = called
     if is_packed(Path(where)):
-        size = None  # as it is; what is not of the network's size is resized on the way
+        size = None  # packed as it is; images of another size than the network's are resized on the way
     with _preparation(str(called or where), quiet) as progress:
         packed = resolve(where, data_root=data_root, size=size, sample_max=white, training=training, progress=progress)
     packed.require_sample_max(white, printable(called or where))
@@ -437,7 +437,7 @@ def _seen_in_training(model: str | Path, packed: PackedSet, images: PackedSplit 
     if config is not None:
         learned_N = learned_N[training_images(len(learned_N), config)]
     seen = int(np.isin(images.crc32_N, learned_N).sum())
-    by_chance = len(images) * len(learned_N) / 2**32  # of checksums of 32 bits
+    by_chance = len(images) * len(learned_N) / 2**32  # equal 32-bit checksums of different images
     return {"seen_in_training": seen} if seen > 10 * by_chance else {}
 
 

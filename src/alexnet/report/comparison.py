@@ -22,9 +22,9 @@ from alexnet.report.render import write_page
 from alexnet.report.tables import ClassRow, Result
 
 MAX_RUNS = 26
-"""As many as there are letters to call them by."""
+"""Most runs that are compared: there are as many letters to call them by."""
 NOT_SETTINGS = ("fingerprint",)
-"""Of a configuration, what follows from the rest."""
+"""Fields of a configuration that follow from the others."""
 NOT_ENVIRONMENT = ("command",)
 
 

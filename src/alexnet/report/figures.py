@@ -38,13 +38,13 @@ RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
 RUN_COLORS = (BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY, INK)
 RUN_DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)))
 RUN_MARKERS = "os^Dv"
-"""Of which 7, 4 and 5 together make 140 styles."""
+"""7 colors, 4 dashes and 5 markers make 140 styles, as these numbers have no common factor."""
 
 DASHED, DOTTED = RUN_DASHES[1:3]
 MAX_POINTS = 600
+"""Most points of a curve; in a longer one, means of neighboring points are drawn."""
 LOWEST_RATE = 1e4
 """A rate this many times lower than the highest is off the axis."""
-"""A longer curve is drawn by means of neighboring points."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ def svg_of(figure: Figure, title: str) -> str:
 
 
 def _own_ids(svg: str) -> str:
-    """No identifier that nothing refers to, and the others made this figure's own: a page holds several figures."""
+    """Remove identifiers that nothing refers to, and make the others this figure's own: a page holds several figures."""
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
 

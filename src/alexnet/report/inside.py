@@ -73,9 +73,9 @@ PROBES = {
 MAX_WIDTH = 1600
 MAX_FILE_BYTES = 1 << 26
 AS_IT_IS_BYTES = 400_000
-"""A smaller picture, of no more than ``MAX_WIDTH``, stands in the page unchanged."""
+"""A picture of fewer bytes, and no wider than ``MAX_WIDTH``, stands in the page unchanged."""
 ROOM_BYTES = 6_000_000
-"""For all pictures of probes; in a page they take a third more."""
+"""Bytes that all pictures of probes may have together; in a page they take a third more."""
 MAX_FIGURES = 24
 MAX_BOXES = 10_000
 NO_HEADLINES = ("seed",)
@@ -86,16 +86,16 @@ PROVENANCE = ("protocol", "n", "seed", "model", "data", "environment")
 @dataclass(frozen=True)
 class Picture:
     source: str
-    """A data URI; of a picture that tells its photographs apart all but these."""
+    """The picture as a data URI, without its photographs where it says where they are."""
     text: str
     width: int
     height: int
     photographs: str = ""
-    """Of those a data URI, transparent elsewhere. They stay as they are on a dark page, where the rest is turned dark."""
+    """The photographs as a data URI, transparent elsewhere. They stay as they are on a dark page, where the rest turns dark."""
     is_plain: bool = True
-    """It does not say what in it are photographs, and stays as it is."""
+    """Whether the picture does not say where its photographs are, and so stays as it is on a dark page."""
     numbered: str = ""
-    """What numbers stand for in it, where names could not be written."""
+    """What the numbers in the picture stand for, where names could not be written."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from matplotlib.text import Text
 from alexnet.core.errors import printable
 
 FIRST = "DejaVu Sans"
-"""It comes with matplotlib: Latin letters with accents, Greek and Cyrillic are in it."""
+"""The font that comes with matplotlib; it has Latin letters with accents, Greek and Cyrillic."""
 PLACEHOLDERS = ("last resort", "adobe blank", "adobe notdef")
-"""Fonts that have a box, or nothing, for every letter there is."""
+"""Fonts that show a box, or nothing, for every letter."""
 REGIONS = (("\u3040", "\u30ff", " JP"), ("\u1100", "\u11ff", " KR"), ("\uac00", "\ud7a3", " KR"))
 """Letters that tell which of a family's national forms of Chinese characters to take; else the simplified ones."""
 
@@ -34,7 +34,7 @@ def write_names(figure: Figure) -> dict[str, str]:
             ticks = [tick.get_text() for tick in axis.get_ticklabels()]
             written = [_written(text, numbers) for text in ticks]
             if written != ticks:
-                axis.set_ticklabels(written)  # of a text alone, an axis would not remember it
+                axis.set_ticklabels(written)  # not on each label: the axis would forget it
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_text(_written(text.get_text(), numbers))
@@ -107,7 +107,7 @@ def _fonts_for(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]
     families = sorted(machine_fonts(), key=lambda family: not family.endswith(region))
     chosen: list[str] = []
     while letters and families:
-        best = max(families, key=lambda family: len(_has(family, letters)))  # of equals the first
+        best = max(families, key=lambda family: len(_has(family, letters)))  # the first of equals
         if not (found := _has(best, letters)):
             break
         chosen.append(best)
@@ -157,7 +157,7 @@ def quiet_fonts() -> Iterator[None]:
 
 
 def _has(family: str, letters: Iterable[str]) -> set[str]:
-    """Those of the letters that a family has."""
+    """Which of the letters a family has."""
     font = _font(family)
     return set() if font is None else {letter for letter in set(letters) if font.get_char_index(ord(letter))}
 

@@ -24,11 +24,11 @@ from alexnet.report.render import write_page
 from alexnet.report.tables import Result
 
 MATRIX_CLASSES = 32
-"""Up to so many classes the confusion matrix is a table with names; above, a table of blocks of classes, and a picture."""
+"""Up to this many classes the confusion matrix is a table with names; above, a table of blocks of classes, and a picture."""
 PICTURE_CLASSES = 4096
-"""Up to so many classes there is the picture too, whose memory grows with their square."""
+"""Up to this many classes the picture is drawn; its memory grows with their square."""
 BLOCKS = 20
-"""At most so many blocks."""
+"""Most blocks of classes in the table."""
 MAX_KERNEL_BYTES = 1 << 26
 LARGE_SIDE = 9
 LARGE_KERNELS = (
@@ -40,7 +40,7 @@ SMALL_KERNELS = (
     "noise even where the network has learned."
 )
 SHOWN_CONFUSIONS = 60
-"""For many classes; 12 where the matrix names them all."""
+"""Most confusions shown for many classes; 12 where the matrix names all classes."""
 
 
 def write_report(run: Path) -> Path:

@@ -56,7 +56,7 @@ def _engine(folder: Path) -> jinja2.Environment:
 
 
 def _hash(script: str) -> str:
-    """As a content security policy names a script: of its text as it stands between the tags."""
+    """The hash by which a content security policy names a script: that of the text between its tags."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 

@@ -28,11 +28,11 @@ Row = Mapping[str, Any]
 
 MAX_DEPTH = 8
 MAX_ITEMS = 64
-"""Of settings, what is shown."""
+"""Most items of a setting that are shown."""
 MAX_NUMBER = 1e30
 MAX_THUMBNAIL_BYTES = 1 << 26
 MAX_LINE_BYTES = 1 << 20
-"""Of a log. A longer line is no row."""
+"""Longest line of a log that is taken for a row."""
 MAX_SUMMARY_BYTES = 1 << 26
 
 STEP_COLUMNS = ("step", "loss", "lr", "images_per_second")
@@ -272,12 +272,12 @@ def differing(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]
 
 
 def _brief(text: str) -> str:
-    """A fingerprint by its first digits."""
+    """A fingerprint shortened to its first digits; other text as it is."""
     return text[:12] + "…" if re.fullmatch("[0-9a-f]{32,}", text) else text
 
 
 def _same(a: object, b: object) -> bool:
-    """Equal as written: 1 is not true, and NaN is itself."""
+    """Whether two values are equal as written: 1 differs from true, and NaN equals NaN."""
     try:
         return repr(a) == repr(b)
     except RecursionError:  # nested as deeply as no settings are

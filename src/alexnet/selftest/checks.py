@@ -25,7 +25,7 @@ class Outcome:
     promise: str
     result: Literal["passed", "failed", "skipped"]
     detail: str
-    """What was done and seen; of a failure what was seen instead, of what was skipped why."""
+    """What was done and seen; for a failure, what was seen instead; for a skipped check, the reason."""
     seconds: float
 
 
@@ -34,7 +34,7 @@ class Check:
     name: str
     promise: str
     work: Callable[[Scene], str]
-    """What was done and seen, if the promise was kept; else it raises :class:`BrokenError` or what the program raised."""
+    """Returns what was done and seen if the promise was kept; else raises :class:`BrokenError`, or what the program raised."""
 
     def __call__(self, scene: Scene) -> Outcome:
         start = time.monotonic()

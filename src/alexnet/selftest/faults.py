@@ -47,12 +47,12 @@ from alexnet.training.checkpoint import load_checkpoint, save_checkpoint
 from alexnet.training.config import TrainConfig
 
 NOTICED_SECONDS = 30.0
-"""How soon a dead rank must be named."""
+"""Seconds within which a dead rank must be named."""
 READ_SECONDS = 0.5
-"""How long a reader may take in the check of one that hangs."""
+"""Seconds that a reader may take, in the check of one that hangs."""
 FLIPS, CUTS = 60, 20
 TRIES = 3
-"""How often a fault is tried that must hit a command while it works."""
+"""How often to try a fault that must hit a command while it works."""
 
 
 def kill(scene: Scene) -> str:
@@ -171,7 +171,8 @@ def _damages(draws: random.Random, files: list[Path]) -> Iterator[tuple[str, str
 
 @contextmanager
 def _damaged(file: Path, damage: str, draws: random.Random) -> Iterator[int]:
-    """A file with one bit flipped or its end cut off: from which byte on. Then as it was, if it is still there."""
+    """Damage a file: flip one bit or cut off its end. Gives the byte where the damage begins. Afterward the file, if it still
+    exists, is as it was."""
     whole = file.read_bytes()
     at = draws.randrange(len(whole) - 1)  # without its last byte a JSON file says the same
     rotten = bytearray(whole[:at] if damage == "cut" else whole)

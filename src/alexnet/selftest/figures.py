@@ -43,7 +43,7 @@ class PlantedSplit:
 
 
 class PlantedNetwork(nn.Module):
-    """Puts i mod 7 classes before the one of image i: 1 e-fold above it, and that 1 above the rest."""
+    """Ranks i mod 7 classes before the class of image i: their scores are 1 above its own, which is 1 above the rest."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         number_B1 = x_BCHW[:, :1, 0, 0].round().long()

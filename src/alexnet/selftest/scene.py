@@ -28,9 +28,9 @@ from alexnet.training.config import TrainConfig
 
 CONTEXT: multiprocessing.context.BaseContext = multiprocessing.get_context("forkserver")
 PRELOADED = ["alexnet.recipes.run", "alexnet.cli", "alexnet.parallelize", "torch._dynamo", "torch.utils.tensorboard"]
-"""What is imported once, by the process that all others are forked from."""
+"""Modules that are imported once, by the process from which all others are forked."""
 HANG_SECONDS = 120.0
-"""After this time a command is taken to hang."""
+"""Seconds after which a command is taken to hang."""
 
 SIZE, CROP = 36, 32
 BATCH = 8
@@ -39,16 +39,16 @@ INTERVAL = 3
 """Steps between checkpoints."""
 CHANNELS, UNITS = 16, 64
 CLOCK = ("images_per_second", "data_seconds", "seconds")
-"""What differs between two runs to the same end."""
+"""Fields of a log that differ between two runs although both compute the same."""
 
 
 @dataclass(frozen=True)
 class Scene:
     folder: Path
-    """Removed at the end, with all that is in it."""
+    """Folder of the run; at the end it is removed, with everything in it."""
     kills: int = 20
     kill_seconds: float = 40.0
-    """After this time no further kill is tried on a slow machine."""
+    """Seconds after which no further kill is tried, for slow machines."""
     seed: int = 0
     """Seed of the random moments and places."""
 
@@ -64,7 +64,7 @@ class Scene:
 
     @cached_property
     def whole(self) -> tuple[dict[str, str], float]:
-        """What the run comes to when nothing happens to it, and the seconds it takes."""
+        """What the run ends with when nothing disturbs it, and the seconds it takes."""
         out = self.folder / "whole"
         command = self.training(out)
         finish(["--version"], out)  # the first process waits for what all are forked from
@@ -174,7 +174,7 @@ def last_line(text: str) -> str:
 
 
 def wait_until(what: Callable[[], bool]) -> bool:
-    """Whether it came true before it was to be taken for hanging."""
+    """Wait until ``what()`` is true. Whether it came true within :data:`HANG_SECONDS`."""
     deadline = time.monotonic() + HANG_SECONDS
     while not what():
         if time.monotonic() > deadline:

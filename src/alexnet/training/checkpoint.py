@@ -39,7 +39,7 @@ def save_checkpoint(
                 raise NotFiniteError(f"step {step}: {group} {name} holds a non-finite number; not saved")
     folder.mkdir(parents=True, exist_ok=True)
     for path in list(folder.iterdir()):
-        if path.match("step-*.tmp"):  # of a killed process; one RUN has one trainer
+        if path.match("step-*.tmp"):  # a killed process left it: one RUN has one trainer
             shutil.rmtree(path)
     final = _free_name(folder, step)
     temporary = folder / f"{final.name}.tmp"
@@ -119,7 +119,7 @@ def _delete_old(folder: Path, last: Path) -> None:
     kept = set(found[found.index(last) :][:KEEP])
     try:  # an error of reading is no reason to take the best for one of the others
         best = folder / (folder / "best").read_text(errors="replace").strip()
-        kept.add(best if best in found else found[-1])  # of a damaged pointer: only the best grows so old
+        kept.add(best if best in found else found[-1])  # if the pointer is damaged: only the best is kept so long
     except FileNotFoundError:
         pass
     for path in found:

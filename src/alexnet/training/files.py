@@ -410,7 +410,7 @@ def sole_trainer(run: Path) -> Iterator[None]:
             yield
         finally:
             (run / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):  # of a folder that is not empty
+            with suppress(OSError):  # the folder is not empty
                 for folder in made:
                     folder.rmdir()
 

@@ -368,7 +368,7 @@ class _Trainer:
             first = rows.stop
             x_BCHW, label_B = self._input(batch, rows, now.color_noise)
             result_2 += self._backward(x_BCHW, label_B, batch.image_N[part], num, last=part.stop == num)
-        if self.device.type not in STEPS_UNREAD:  # where it costs no waiting, before the weights change
+        if self.device.type not in STEPS_UNREAD:  # reading them costs no waiting here: do so before the weights change
             result_2 = self._over_ranks(result_2)
             self._require_finite(progress.step + 1, float(result_2[0]), now.weight, x_BCHW)
         self.optimizer.step()
@@ -492,7 +492,7 @@ class _Trainer:
                 mesh=self.mesh,
                 progress=lambda _done, _total: self._stop_if_requested(),
             )
-        except NotFiniteError:  # by the last update, which is in no loss yet
+        except NotFiniteError:  # due to the last update, which no loss has shown yet
             self._require_finite(progress.step, math.nan, self._rates(progress.position).weight)
             raise
         self._require_finite(progress.step, result.loss_nats, self._rates(progress.position).weight)

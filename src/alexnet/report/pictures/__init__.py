@@ -28,11 +28,11 @@ DPI = 150
 REPORT_WIDTH = 944
 """Pixels that a picture has in a report, which is 62 rem wide with its margins."""
 LEAST_TEXT = 9.0
-"""Height of the font, in pixels of a report at 100 %."""
+"""Smallest height of a font, in pixels of a report at 100 %."""
 PHOTOGRAPHS = "Photographs"
 """The text of a PNG file that says where images lie in it: a dark page turns the rest of the picture dark."""
 SHOWN_NUMBERS = 12
-"""Of names that cannot be written, in the line on the screen; the JSON file has all."""
+"""Most names that cannot be written which the line on the screen explains; the JSON file explains all."""
 
 
 def save_pictures(folder: Path, pictures: Mapping[str, Figure]) -> dict[str, dict[str, str]]:

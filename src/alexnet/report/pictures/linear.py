@@ -15,7 +15,7 @@ MARKERS = "osD^vP"
 
 
 def error_curves(document: Mapping[str, Any]) -> Figure:
-    """Of ``linear.json``: error by layer, and error by labeled images a class where it was measured."""
+    """The curves of ``linear.json``: error by layer and, where it was measured, error by labeled images per class."""
     few = document["few_labels"]
     figure = Figure(figsize=(12.5 if few else 7.0, 5.2), layout="constrained")
     axes = figure.subplots(1, 2 if few else 1, squeeze=False)[0]

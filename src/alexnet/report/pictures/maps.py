@@ -22,7 +22,7 @@ from alexnet.report.pictures import COLORS, show_at
 TILE = 112
 """Side of a patch in the picture, in pixels."""
 LETTERS_AN_INCH = 12.5
-"""Of a title."""
+"""Letters of a title that fit into an inch."""
 OUTSIDE = 222
 """The grey of what lies outside the image."""
 

@@ -15,12 +15,12 @@ from alexnet.report.lettering import shortened
 from alexnet.report.pictures import COLORS
 
 TILE = 1.02
-"""Inches."""
+"""Side of a picture, in inches."""
 CAPTION = 0.26
 TITLE = 0.45
 GAP = 0.22
 LETTERS = 13
-"""Of a caption, that fit below a picture."""
+"""Letters of a caption that fit below a picture."""
 RIGHT, WRONG = COLORS[2], COLORS[1]
 
 
@@ -29,10 +29,10 @@ class Tile:
     """A picture and what stands below it."""
 
     pixels_HWC: NDArray[np.uint8] | None
-    """None for one that could not be read."""
+    """The picture; None if it could not be read."""
     caption: str
     is_right: bool | None = None
-    """Framed in one color or another, or not at all."""
+    """Whether the frame has the color for right or for wrong; None: no frame."""
 
 
 def draw_neighbors(

@@ -61,7 +61,7 @@ def draw_maps(
 
 
 def caption(document: Mapping[str, Any]) -> str:
-    """What the tests say of the methods, for below the maps."""
+    """The lines below the maps: what the tests say of the methods."""
     lines = ["Bright: what the predicted class depends on most; in each map its largest 1 % look alike."]
     sanity, scores = document.get("sanity"), document.get("scores")
     if sanity:

@@ -25,19 +25,19 @@ from alexnet.report.pictures import COLORS, DPI, show_at
 CLASS_COLORS = (*COLORS, "#999999", "#882255")
 MARKERS = "osD^vP"
 LEGEND_CLASSES = 20
-"""More are not told apart; the picture says so and has no legend."""
+"""Most classes with a legend. More cannot be told apart; the picture says so."""
 LABEL_CHARACTERS = 28
 TURNS = 10
 """A tenth of each class is drawn at a time, so that none covers all others."""
 CLUSTER_CHARACTERS = 16
 LETTER_WIDTH, LINE_HEIGHT = 0.018, 0.04
-"""Of a cluster's name, as shares of the map."""
+"""Width of a letter and height of a line in a cluster's name, as shares of the map."""
 MAX_FOR_MIDDLE = 500
-"""Points of a class that the place of its name is chosen by."""
+"""Most points of a class from which the place of its name is chosen."""
 TITLE_LINE, TITLE_LETTER = 30, 15
 """Pixels of a line and of a letter in a title."""
 NOBODY = 160
-"""The grey of a cell that nobody has."""
+"""The grey of a cell without an image."""
 BORDER = 2
 """Pixels of a thumbnail, at each side, in the color of its class."""
 
@@ -83,8 +83,8 @@ def _of(name: str) -> str:
 def _name_clusters(
     axes: Axes, xy_N2: NDArray[np.floating[Any]], label_N: NDArray[np.int64], present: NDArray[np.int64], classes: Any
 ) -> None:
-    """The name of each class at the one of its points that is nearest to all others of it, in the midst of its largest crowd,
-    where a mean may lie between two; at the next of them where another name stands there."""
+    """Write the name of each class at that of its points which has the smallest total distance to the others. (A mean could lie
+    between two crowds.) Where another name already stands there, the next best point is taken."""
     span = float(np.ptp(xy_N2, axis=0).max()) or 1.0
     taken: list[tuple[float, float, float]] = []
     for place, label in enumerate(present):
