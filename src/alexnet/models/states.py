@@ -31,13 +31,13 @@ class State:
     path: Path
     step: int
     epoch: int
-    """Epochs that were finished."""
+    """Finished epochs."""
     position: int
-    """Images of the next one that were used."""
+    """Images of the next epoch that were already used."""
     epochs: int | None
-    """Of the whole run, as it is set now."""
+    """Epochs of the whole run, as its settings now say."""
     top1_errors: int | None
-    """Among the validation images after that epoch; None in the middle of one."""
+    """Errors among the validation images after that epoch; None in the middle of an epoch."""
     val_n: int | None
     best: bool
     """Whether it is the one with the lowest validation error."""
@@ -52,12 +52,13 @@ class State:
         return text
 
     def record(self) -> dict[str, Any]:
-        """For the protocol of a result."""
+        """The checkpoint as the protocol of a result names it."""
         return {"checkpoint": self.path.name, "step": self.step, "epoch": self.epoch, "images_of_next": self.position}
 
 
 def run_of(model: str | Path) -> Path | None:
-    """The run that a run, its folder of checkpoints or one of them belongs to; None of a model folder, and of what is none."""
+    """The run that ``model`` belongs to: a run, its folder of checkpoints, or one of these. None for anything else, such as a
+    model folder."""
     path = Path(model)
     if is_checkpoint(path) or (path.parent.name == CHECKPOINTS and path.name in POINTERS):
         return path.parent.parent
@@ -67,7 +68,7 @@ def run_of(model: str | Path) -> Path | None:
 
 
 def state_of(model: str | Path, *, best: bool = False) -> State | None:
-    """The checkpoint that is meant; None of a finished run and of a model folder. With ``best``, that with the lowest
+    """The checkpoint that is meant; None for a finished run and for a model folder. With ``best``, that with the lowest
     validation error. Raises what :func:`open_model` raises."""
     found = _found(Path(model), best)
     return None if found is None else found[0]
