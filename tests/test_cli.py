@@ -259,7 +259,8 @@ def test_a_run_of_another_data_set_is_refused(run, tmp_path, capsys):
             Image.new("RGB", (40, 40), (i * 20, 0, 0)).save(tmp_path / "data" / name / f"{i}.png")
     code, _, err = alexnet(capsys, "evaluate", run, "--data", tmp_path / "data", "--device", "cpu")
     assert code == 2
-    assert "they must be the same" in err
+    assert "data holds 20 images of a, b, which" in err
+    assert "tells cold, warm apart" in err
 
 
 def test_help_answers_without_importing_torch():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -38,20 +39,46 @@ class Machine:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """``auto``: the first CUDA device, else Apple's, else the CPU. A device that is not there: :class:`UsageError`."""
+    """``auto``: the first CUDA device, else Apple's, else the CPU. A device that is not there: :class:`UsageError` that says
+    what is."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if not (found := re.fullmatch(r"(cpu|cuda|mps)(?::(\d{1,4}))?", name)):
+        raise UsageError(f"--device {printable(name)[:60]}: no such device; {DEVICES}")
+    kind, number = found[1], int(found[2] or 0)
+    if number >= (count := _count(kind)):
+        raise UsageError(f"--device {name}: {_absent(kind, count)}; use auto or {_here()}")
+    device = torch.device(name)
     try:
-        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = "" if "device type" in str(error) else f" ({printable(str(error).splitlines()[0])[:100]})"
-        raise UsageError(f"--device {printable(name)}: not usable here{reason}; {DEVICES}") from None
-    if device.type == "meta":
-        raise UsageError(f"--device meta: computes nothing; {DEVICES}")
+        reason = printable(str(error).splitlines()[0])[:100]
+        raise UsageError(f"--device {name}: cannot be used ({reason}); use auto or {_here()}") from None
     return device
+
+
+def _count(kind: str) -> int:
+    """Devices of a kind that torch can use here."""
+    if kind == "cuda":
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return 1 if kind == "cpu" else int(torch.backends.mps.is_available())
+
+
+def _absent(kind: str, count: int) -> str:
+    if count:
+        return f"there {'is only one' if count == 1 else f'are only {count}'} here, and numbers begin at 0"
+    if kind == "mps":
+        return "there is no Apple GPU here that torch can use"
+    built = "" if torch.version.cuda else "; this torch was built without CUDA"
+    return f"there is no CUDA device here that torch can use{built}"
+
+
+def _here() -> str:
+    """The devices of this machine, for messages."""
+    cuda = [f"cuda:{i}" for i in range(_count("cuda"))]
+    return " or ".join([*cuda, *["mps"] * _count("mps"), "cpu"])
 
 
 def usable_cores() -> int:
