@@ -51,6 +51,7 @@ def run(arguments: list[str]) -> int:
 
     from alexnet.core.console import Bar
     from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.classes import places
     from alexnet.probes import linear
     from alexnet.probes.features import model_fingerprint
     from alexnet.probes.layers import PIXELS, find_layers, network_layers
@@ -82,8 +83,9 @@ def run(arguments: list[str]) -> int:
             )
     label_N, label_M = labels["train"], labels["held out"]
     own = None
-    if tuple(packed.classes) == predictor.classes:
-        own = linear.Errors(int((features["held out"][output].argmax(axis=1) != label_M).sum()), len(label_M))
+    known_M = places(packed.classes, predictor.classes)[label_M]
+    if (known_M >= 0).all():
+        own = linear.Errors(int((features["held out"][output].argmax(axis=1) != known_M).sum()), len(label_M))
     chance = linear.Errors(int((label_M != np.bincount(label_N).argmax()).sum()), len(label_M))
 
     rows: list[dict[str, Any]] = []

@@ -37,8 +37,10 @@ def by_name(
 
 
 def places(theirs: Sequence[str], ours: Sequence[str]) -> NDArray[np.int64]:
-    """The place of each of ``theirs`` in ``ours``, -1 where it is not there or stands there twice. Letters with accents are
-    the same in each of their Unicode forms, of which file systems choose one."""
+    """The place of each of ``theirs`` in ``ours``, -1 where it is not there or stands there twice (unless both are the same
+    list). Letters with accents are the same in each of their Unicode forms, of which file systems choose one."""
+    if tuple(theirs) == tuple(ours):
+        return np.arange(len(ours))
     names = [unicodedata.normalize("NFC", name) for name in ours]
     times = Counter(names)
     place = {name: k for k, name in enumerate(names) if times[name] == 1}

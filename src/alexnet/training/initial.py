@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from alexnet.core.config import differences, to_json
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.evaluation.classes import places
 from alexnet.models import build_model
 from alexnet.models.layers import WEIGHT_LAYERS
 from alexnet.models.states import open_model
@@ -92,8 +94,10 @@ def load_initial(model: str | Path) -> Initial:
 
 def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> Transfer:
     """Which layers the network of ``config`` takes over for data of these ``classes``: those whose name and shapes, with
-    what follows them (normalization, slopes), are the same. The last layer is new unless the classes are the same, in
-    order; a layer that the source does not have is new. :class:`UsageError` if any other differs, or if none fits."""
+    what follows them (normalization, slopes), are the same. The last layer is new unless the classes are the same, and is
+    brought to their order; a layer that the source does not have is new. :class:`UsageError` if any other differs, or if
+    none fits."""
+    place_K = places(classes, initial.classes)
     model = build_model(replace(config.model, num_classes=len(classes)), name=config.network, seed=None)
     layers, owner = _shapes(model)
     head, source = list(layers)[-1], printable(initial.source)
@@ -106,7 +110,7 @@ def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> T
     for layer, shapes in layers.items():
         if layer not in theirs:
             new[layer] = "the source has none"
-        elif layer == head and initial.classes != tuple(classes):
+        elif layer == head and (len(classes) != len(initial.classes) or (place_K < 0).any()):
             num, before = len(classes), len(initial.classes)
             new[layer] = "other classes" if num == before else f"{num} classes here, {before} there"
         elif other := [key for key in shapes | theirs[layer] if shapes.get(key) != theirs[layer].get(key)]:
@@ -126,6 +130,8 @@ def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> T
             "be taken over; name a model with such layers"
         )
     tensors = {key: initial.tensors[key] for layer in taken for key in layers[layer]}
+    if head in taken:
+        tensors |= {key: tensors[key][torch.from_numpy(place_K)] for key in layers[head] if tensors[key].dim()}
     return Transfer(initial, tensors, taken, new, [printable(layer) for layer in theirs if layer not in layers])
 
 
