@@ -51,7 +51,7 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(DeviceOptions):
-    """Where to compute, with which state of a model."""
+    """Which state of the model."""
 
     best: bool = False
     """Of a run, take the checkpoint with the lowest validation error instead of the last state."""
