@@ -783,7 +783,8 @@ def test_parts_by_the_command_line(predictor: Predictor, tmp_path: Path, capsys:
     records = [Record("val", i % 4, f"{i}.png", data=image) for i, image in enumerate(squares(8).pixels)]
     prepare(Source(classes=CLASSES, records=records, fingerprint=""), tmp_path / "packed", size=SIZE, workers=0)
     command = ("features", tmp_path / "model", "--data", tmp_path / "packed", "--batch-size", 2, "--device", "cpu")
-    assert alexnet(*command, "--out", tmp_path / "whole")[:2] == (0, f"fc7: 8 x 12 float32\nin {tmp_path}/whole\n")
+    said = f"8 images of {tmp_path}/packed (val)\nfc7: 8 x 12 float32\nin {tmp_path}/whole\n"
+    assert alexnet(*command, "--out", tmp_path / "whole")[:2] == (0, said)
     command += ("--out", tmp_path / "parts")
     code, out, _ = alexnet(*command, "--part", "2/3")
     assert (code, out) == (0, "part 2/3 is done, not yet parts 1/3, 3/3; the last to end joins them\n")
