@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -155,6 +156,8 @@ def test_files_without_checksums_are_noticed(stage, monkeypatch):
 
 def test_a_checkpoint_without_checksums_is_noticed(empty, monkeypatch):
     monkeypatch.setattr(checkpoint, "sha256_file", lambda _: "0")
+    no_sum = SimpleNamespace(sha256=lambda _: SimpleNamespace(hexdigest=lambda: "0"))
+    monkeypatch.setattr("alexnet.models.checkpoint.hashlib", no_sum)
     said = outcome("rot-checkpoint", empty)
     assert said.result == "failed"
     assert "the damaged checkpoint was taken" in said.detail
