@@ -255,7 +255,7 @@ def test_wrong_numbers_of_images_and_missing_draws_are_refused():
         part.backward(torch.zeros(3, 3, 35, 35), draw, lambda logits_BK, rows: logits_BK.sum())
     dropout = part.model.dropout6.train()
     assert isinstance(dropout, nn.Module)
-    with pytest.raises(ValueError, match="give one, or call eval"):
+    with pytest.raises(ValueError, match="pass one, or call eval"):
         dropout(torch.ones(2, 5))
     whole = UnitsDropout("fc6", kind="plain", rate=0.5)
     whole.units, whole.total = slice(0, 10), 10

@@ -54,8 +54,8 @@ def test_what_is_searched_are_the_images_the_network_was_trained_on(bench, monke
 def test_the_nearest_by_pixels_are_those_of_all_distances(bench):
     data = bench.open_data(SMOKE)
     train, test, image_N = data.split("train"), data.split("val"), database(data, SMOKE)
-    a_ND = train.read(image_N)[:, 2:26, 2:26].reshape(len(image_N), -1).astype(np.int64)
-    b_QD = test.read(np.arange(len(test)))[:, 2:26, 2:26].reshape(len(test), -1).astype(np.int64)
+    a_ND = train.read(image_N)[:, 2:25, 2:25].reshape(len(image_N), -1).astype(np.int64)
+    b_QD = test.read(np.arange(len(test)))[:, 2:25, 2:25].reshape(len(test), -1).astype(np.int64)
     squared_QN = (b_QD**2).sum(1)[:, None] - 2 * (b_QD @ a_ND.T) + (a_ND**2).sum(1)
     wrong = int((train.labels[image_N][squared_QN.argmin(axis=1)] != test.labels).sum())
     result = nearest_class(bench, SMOKE, None, data, "pixels")

@@ -138,7 +138,8 @@ def test_in_strips_every_value_is_the_same(monkeypatch: pytest.MonkeyPatch):
 
 def test_check_names_exactly_the_bad_ones_and_counts_all(odd_set: Path):
     report = check(odd_set, workers=1)
-    assert {file_of(fault["path"]): fault["reason"].split(" (")[0] for fault in report["faults"]} == bad()
+    damaged = [fault for fault in report["faults"] if not fault["reason"].startswith("same ")]  # many hold one picture
+    assert {file_of(fault["path"]): fault["reason"].split(" (")[0] for fault in damaged} == bad()
     found = report["found"]
     assert found == {
         "files": files_below(odd_set),

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,9 +182,9 @@ def test_standard_input_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_files_are_read_batch_by_batch(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
-    def spy(source: Path | bytes, name: str | None = None) -> Image.Image:
+    def spy(source: Path | bytes, name: str | None = None, *settings: Any) -> Image.Image:
         opened.append(str(name))
-        return decode_image(source, name)
+        return decode_image(source, name, *settings)
 
     monkeypatch.setattr("alexnet.evaluation.predict.decode_image", spy)
     predictions = make_predictor().predict([photographs], batch_size=2)

@@ -71,7 +71,8 @@ class Option:
         """What it takes, in short: ``N`` for a whole number, ``X`` for another, ``{a,b}`` for a closed list."""
         if self.kinds:
             return f"{{{','.join(self.kinds)}}}"
-        return self.metavar or _values(self.hint, self.field.rpartition("_")[2].upper())
+        first, *_, last = self.field.upper().split("_") * 2
+        return self.metavar or _values(self.hint, first if _takes_pairs(self.hint) else last)
 
     @property
     def base(self) -> type:
@@ -252,6 +253,11 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     if get_origin(hint) is Literal:
         return get_args(hint)
     return tuple(itertools.chain.from_iterable(_choices(part) for part in get_args(hint)))
+
+
+def _takes_pairs(hint: Any) -> bool:
+    """Whether a word and a number are given in turns; the first word of the field's name says what the word is."""
+    return get_origin(hint) is tuple and any(get_origin(part) is tuple for part in get_args(hint))
 
 
 def _values(hint: Any, name: str) -> str:

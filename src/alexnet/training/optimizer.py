@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError, printable
@@ -33,9 +32,9 @@ class OptimizerConfig:
     """Decay of the biases. The paper does not say; the 2012 program used none."""
     beta2: float = 0.999
     """Second beta of adamw."""
-    layer_lr: Annotated[tuple[tuple[str, float], ...], tyro.conf.arg(metavar="LAYER X ...")] = ()
+    layer_lr: tuple[tuple[str, float], ...] = ()
     """Factors for the learning rates of single layers; 0 freezes a layer: conv1 0 conv2 0 conv3 0.1."""
-    layer_weight_decay: Annotated[tuple[tuple[str, float], ...], tyro.conf.arg(metavar="LAYER X ...")] = ()
+    layer_weight_decay: tuple[tuple[str, float], ...] = ()
     """Weight decay of single layers, where it differs: fc6 0.001 fc7 0.001."""
 
     @property
