@@ -21,7 +21,7 @@ class Options(ModelOptions):
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     layer: str | None = None
-    """Whose activations are coded, by default fc7, or the last hidden layer of a network without one; a wrong name lists all."""
+    """Layer to code, by default fc7, or the last hidden layer of a network without one; a wrong name lists all."""
     bits: tuple[int, ...] = ()
     """Lengths of the codes, multiples of 8; by default 16, 32, 64, 128 and 256, as far as there are so many images."""
     seeds: int = 3

@@ -48,7 +48,7 @@ class IndexOptions(ModelOptions):
     """How to search: exact, by a scan (default), or for more than some 100,000 images by faiss, which misses a few (how many is
     measured and printed)."""
     layer: str | None = None
-    """Whose features are compared, by default fc7; a wrong name lists all."""
+    """Layer whose features are compared, by default fc7; a wrong name lists all."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] | None = None
     """Number format in which the network computes for this index and for searches in it; by default float32."""
 

@@ -54,7 +54,7 @@ class ModelOptions(DeviceOptions):
     """Which state of the model."""
 
     best: bool = False
-    """Of a run, take the checkpoint with the lowest validation error instead of the last state."""
+    """For a run, take the checkpoint with the lowest validation error instead of the last state."""
 
 
 def parse(
