@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from alexnet.core.errors import UsageError
+from alexnet.core.intervals import wilson
 from alexnet.report.page import PICTURE_CLASSES, _best_epoch, write_report
 
 MakeRun = Callable[..., Path]
@@ -31,9 +32,9 @@ def test_the_page_says_what_the_files_say(tmp_path: Path, make_run: MakeRun, rea
     page = read_page(path)
     for said in [
         "alexnet_2012 on shapes", "finished", "Of 60 images it was not trained on, the network named 45 right",
-        "among its first five for 59", "25.0 %", "15 of 60 images, ten views", "1.7 %", "0.654 nats an image; 1.10 for a guess",
+        "25.0 %", "15 of 60 images, ten views; 95 % interval 15.8 to 37.2 %", "0.654 nats an image; 1.10 for a guess",
         "Recipe quickstart Seed 0 Epochs 2 Steps 20", "2 min 10 s", "70 images/s", "18 30.0 %", "conv1 0 + 2",
-        "features hardly differ", "0 class 0 75.0 % 15 20 1 class 1 15", "class 0 taken for class 1, 98.7 % val/a.jpg",
+        "features hardly differ", "0 class 0 75.0 % 15 20 class 1 15", "class 0 taken for class 1, 98.7 % val/a.jpg",
         "alexnet train quickstart --out 'a run'", "train.epochs 2", "preprocessing.resize 256", "torch 2.13.0",
         "The 96 kernels of conv1, 11 × 11 pixels", "Not looked at yet: kernels, towers, neighbors", "mean of softmax",
         "What the channels answer to", "channels 36 layer conv5", "protocol.view center", "n 60 error 0.25 How this",
@@ -292,3 +293,23 @@ def test_the_best_epoch_is_told_where_the_network_is_not_of_it():
     assert _best_epoch(rows(6, 7, 8)) == "6 after epoch 1 (evaluate --best); model/ is of epoch 3, 8"
     assert _best_epoch(rows(8, 6, 7, 6)) == ""  # none is better than the last
     assert _best_epoch([{"epoch": "x"}]) == _best_epoch([]) == ""
+
+
+@pytest.mark.parametrize(("num_classes", "told"), [(5, False), (6, True)])
+def test_top5_errors_are_left_out_where_five_answers_are_all(
+    tmp_path: Path, make_run: Callable[..., Path], num_classes: int, told: bool
+) -> None:
+    page = write_report(make_run(tmp_path / "run", num_classes=num_classes)).read_text()
+    assert ("Top-5 error" in page) == told
+    assert ("among its first five" in page) == told
+    assert ("val top-5" in page) == told
+
+
+def test_the_error_has_its_interval(
+    tmp_path: Path, make_run: Callable[..., Path], make_result: Callable[..., Any]
+) -> None:
+    run = make_run(tmp_path / "run", num_classes=6)
+    path = run / "results" / "final-ten.json"
+    result = json.loads(path.read_text())
+    low, high = wilson(result["top1_errors"], result["n"])
+    assert f"95 % interval {100 * low:.1f} to {100 * high:.1f} %" in write_report(run).read_text()

@@ -88,7 +88,7 @@ def _errors(name: str, runs: Sequence[RunFiles]) -> dict[str, Any]:
     start, end = min(low for low, _ in intervals), max(high for _, high in intervals)
     for row, (low, high) in zip(rows, intervals, strict=True):
         places = (low, row["result"].top1_errors / row["result"].n, high)
-        row["low"], row["interval"] = low, f"{100 * low:.1f} to {100 * high:.1f} %"
+        row["low"], row["interval"] = low, row["result"].interval
         row["places"] = [round(100 * (place - start) / (end - start or 1.0), 1) for place in places]
     return {
         "axis": f"{100 * start:.1f} to {100 * end:.1f} %",

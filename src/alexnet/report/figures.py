@@ -65,9 +65,9 @@ class Line:
         return np.isfinite(self.x) & np.isfinite(self.y)
 
 
-def training_curves(log: Log) -> str:
+def training_curves(log: Log, *, top5: bool = True) -> str:
     """Loss, error, learning rate and speed against epochs, as four ``<svg>`` elements; against steps while no epoch is finished.
-    Values that are absent or not finite leave a gap. Empty if there is nothing to draw."""
+    ``top5``: whether the top-5 error is drawn. Absent or not finite values leave a gap. Empty if there is nothing to draw."""
     epochs, steps = log.epochs, {name: np.array(values) for name, values in log.steps.items()}
     at_epochs, at_steps = column(epochs, "epoch"), _epochs_of_steps(steps["step"], epochs)
     against = "epoch" if epochs else "step"
@@ -83,8 +83,9 @@ def training_curves(log: Log) -> str:
     error = [
         Line(*of_epochs("train_top1_error", 100), BLUE, "train top-1", "o"),
         Line(*of_epochs("val_top1_error", 100), ORANGE, "val top-1", "s", DASHED),
-        Line(*of_epochs("val_top5_error", 100), GREEN, "val top-5", "^", DOTTED),
     ]
+    if top5:
+        error.append(Line(*of_epochs("val_top5_error", 100), GREEN, "val top-5", "^", DOTTED))
     speed = Line(at_steps, steps["images_per_second"], INK, width=1.2)
     panels = [
         _panel("Loss, nats", loss, against),
