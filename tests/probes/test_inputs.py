@@ -475,5 +475,5 @@ def test_wrong_options_are_one_line(workplace: Path, tmp_path: Path) -> None:
         run(options(workplace, tmp_path, "--shifted", "-1"))
     with pytest.raises(UsageError, match="no split 'test'; there is train, val"):
         run(options(workplace, tmp_path, "--split", "test"))
-    with pytest.raises(UsageError, match="not a run; say with --out"):
+    with pytest.raises(UsageError, match="not a run, so it has no folder for probes"):
         run([str(workplace / "net")])

@@ -138,7 +138,7 @@ def test_json_gives_names_back_as_text(model: Path, photos: Path, alexnet: Calla
     assert out.isascii()
     answers = json.loads(out)
     assert {Path(answer["path"]).name for answer in answers} == {*map(as_text, HOSTILE), "\x1b[1mbad\n.png"}
-    assert {p["class"] for answer in answers for p in answer["predictions"]} == set(CLASSES)
+    assert {p["class"] for answer in answers for p in answer["predictions"]} == set(map(as_text, CLASSES))
 
 
 def test_verbs_that_list_names_print_them_as_text(
