@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alexnet.core.errors import printable
-from alexnet.core.intervals import wilson
+from alexnet.core.intervals import TOP5_FROM, in_words
 
 if TYPE_CHECKING:
     from alexnet.evaluation.error_rate import ClassCounts, Evaluation
 
 SHOWN_CLASSES = 30
-TOP5_FROM = 6
-"""Classes: of five, the right one is always among the first five."""
 UNEVEN = 2
 """So many times as many images has the largest class than the smallest, where the mean over classes is said too."""
 
@@ -37,8 +35,7 @@ def errors_lines(what: str, errors: Mapping[str, Any], classes: int, precision: 
 
 def _rate(name: str, errors: Mapping[str, Any]) -> str:
     n, count = errors["n"], errors[f"{name.replace('-', '')}_errors"]
-    low, high = wilson(count, n)
-    return f"{name} error {count / n:.2%} ({count:,} of {n:,}), 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+    return f"{name} error {count / n:.2%} ({count:,} of {n:,}), 95 % interval {in_words(count, n)}"
 
 
 def print_evaluation(evaluation: Evaluation, called: str | None = None) -> None:
@@ -63,7 +60,7 @@ def print_evaluation(evaluation: Evaluation, called: str | None = None) -> None:
 def print_classes(classes: Sequence[ClassCounts]) -> None:
     """A line for each class, the worst first; of many classes the worst, and how many are left out."""
     top5 = len(classes) >= TOP5_FROM
-    width = max(len(printable(c.name)) for c in (*classes,))
+    width = max(len(printable(c.name)) for c in classes)
     ordered = sorted(classes, key=lambda c: (not c.n, -c.top1_errors / max(c.n, 1)))
     print(f"{'class':<{width}} {'n':>6}  top-1" + ("  top-5 errors" if top5 else " errors"))
     for c in ordered[:SHOWN_CLASSES]:

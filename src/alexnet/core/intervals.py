@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+TOP5_FROM = 6
+"""Classes from which on a top-5 error says anything: of five, the right one is always among the first five."""
+
 
 def wilson(errors: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's interval (1927) of the rate of which ``errors`` of ``n`` images are a sample, as fractions; 0 to 1 without
@@ -15,3 +18,9 @@ def wilson(errors: int, n: int, level: float = 0.95) -> tuple[float, float]:
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, min(middle - half, rate)), min(1.0, max(middle + half, rate))
+
+
+def in_words(errors: int, n: int) -> str:
+    """Wilson's 95 % interval in percent, as people read it: ``2.6 to 5.7 %``."""
+    low, high = wilson(errors, n)
+    return f"{100 * low:.1f} to {100 * high:.1f} %"

@@ -148,10 +148,6 @@ class Entry:
     needless: str = ""
     """Why nobody needs it; empty if somebody may."""
 
-    @property
-    def sources_there(self) -> bool:
-        return any(os.path.exists(source) for source in self.sources)  # noqa: PTH110
-
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,

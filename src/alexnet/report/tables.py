@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.intervals import wilson
+from alexnet.core.intervals import TOP5_FROM, in_words
 from alexnet.core.runs import read_arrays, read_file, read_json
 
 # Shape suffixes: N images, S rows and columns of a square, C channels.
@@ -154,13 +154,12 @@ class Result:
     @property
     def has_top5(self) -> bool:
         """Whether the best five answers leave out a class, so that a top-5 error says anything."""
-        return not 0 < len(self.classes) <= 5
+        return not 0 < len(self.classes) < TOP5_FROM
 
     @property
     def interval(self) -> str:
         """Wilson's 95 % interval of the top-1 error, in words."""
-        low, high = wilson(self.top1_errors, self.n)
-        return f"{100 * low:.1f} to {100 * high:.1f} %"
+        return in_words(self.top1_errors, self.n)
 
     @property
     def views_in_words(self) -> str:
