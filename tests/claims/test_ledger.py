@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from importlib.resources import files
 
 import pytest
 
-from alexnet.claims.ledger import CLAIMS, find_claim
+from alexnet.claims.ledger import CLAIMS, LEDGER, Claim, find_claim, read_claims
 from alexnet.core.errors import UsageError
 
 
@@ -31,8 +32,35 @@ def test_a_claim_is_one_sentence_that_can_be_read_at_a_glance():
 def test_every_claim_says_what_decides_it_or_why_nothing_does(claim):
     assert claim.section
     assert claim.decides or claim.untested
-    for text in (claim.sentence, claim.printed, claim.logged, claim.decides, claim.untested):
-        assert text == " ".join(text.split())  # one line, no gap where pieces were joined
+
+
+def test_the_texts_are_a_file_of_the_package_with_one_table_a_claim():
+    text = files("alexnet.claims").joinpath(LEDGER).read_text(encoding="utf-8")
+    assert re.findall(r"^\[(.*)\]$", text, re.MULTILINE) == [claim.id for claim in CLAIMS]
+
+
+def test_a_claim_is_read_as_it_is_written_and_its_lines_become_one():
+    text = '[C1]\nsection = "1"\nsentence = """\nDepth\nmatters."""\n[N1]\nsection = "notes"\nsentence = "Max."\nprinted = "2 %"'
+    assert read_claims(text) == (
+        Claim(id="C1", section="1", sentence="Depth matters."),
+        Claim(id="N1", section="notes", sentence="Max.", printed="2 %"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            'section = "1"\nsentence = "A."\nprinte = "2"',
+            r"ledger\.toml: C1\.printe: unknown field; Claim has id, section",
+        ),
+        ('section = "1"', r"ledger\.toml: C1\.sentence: missing"),
+        ('section = 1\nsentence = "A."', r"ledger\.toml: C1\.section is 1; it must be a value of type str"),
+    ],
+)
+def test_a_field_that_is_wrong_in_the_ledger_is_named(fields, message):
+    with pytest.raises(UsageError, match=message):
+        read_claims(f"[C1]\n{fields}\n")
 
 
 def test_what_cannot_be_decided_here_is_said_and_nothing_else():
