@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from alexnet.data.check import check as check
     from alexnet.data.prepare import prepare as prepare
     from alexnet.evaluation.predict import load as load
+    from alexnet.evaluation.subject import evaluate as evaluate
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
     from alexnet.recipes import recipe as recipe
-    from alexnet.recipes.run import evaluate as evaluate
     from alexnet.recipes.run import run as train  # noqa: F401
     from alexnet.report.page import write_report as write_report
 
 _HOMES = {
     "check": ("alexnet.data.check", "check"),
     "create_model": ("alexnet.models", "create_model"),
-    "evaluate": ("alexnet.recipes.run", "evaluate"),
+    "evaluate": ("alexnet.evaluation.subject", "evaluate"),
     "list_models": ("alexnet.models", "list_models"),
     "load": ("alexnet.evaluation.predict", "load"),
     "prepare": ("alexnet.data.prepare", "prepare"),

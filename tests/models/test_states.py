@@ -12,8 +12,9 @@ from alexnet.cli import main
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.evaluation.predict import load
+from alexnet.evaluation.subject import evaluate
 from alexnet.models.states import open_model, run_of
-from alexnet.recipes.run import evaluate, run
+from alexnet.recipes.run import run
 from alexnet.training.initial import load_initial
 from shared import content, tiny_training
 

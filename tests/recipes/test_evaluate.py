@@ -16,7 +16,8 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError
 from alexnet.data.packed import AllSplits, open_packed, seal
 from alexnet.data.prepare import prepare
-from alexnet.recipes.run import evaluate, run
+from alexnet.evaluation.subject import evaluate
+from alexnet.recipes.run import run
 from shared import tiny_training
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)

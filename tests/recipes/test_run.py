@@ -16,6 +16,7 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, NotFiniteError, StoppedError, UsageError
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import class_lines
+from alexnet.evaluation.subject import evaluate
 from alexnet.models.alexnet import AlexNet
 from alexnet.recipes import run as recipes_run
 from alexnet.recipes.run import plan, run
@@ -133,7 +134,7 @@ def test_settings_that_no_run_writes_are_refused(text, config, tiny_set, tmp_pat
     run(config, tmp_path, QUIET, data=tiny_set, report=False)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(AlexNetError, match=r"config\.json: not that of a run"):
-        recipes_run.evaluate([tmp_path])
+        evaluate([tmp_path])
     with pytest.raises(AlexNetError, match=r"config\.json: not that of a run"):
         run(config, tmp_path, QUIET, data=tiny_set, resume=True)
 

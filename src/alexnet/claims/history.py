@@ -22,10 +22,10 @@ from alexnet.claims.experiment import Arm, Experiment, Result, lower
 from alexnet.claims.runner import Bench, plain_result, train_and_measure
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
+from alexnet.evaluation.subject import provenance
 from alexnet.models import model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import NO_AUGMENTATION, lenet, modern, modern_photos
-from alexnet.recipes.run import provenance
 from alexnet.training.config import TrainConfig
 from alexnet.training.trainer import network, training_images
 

@@ -133,7 +133,7 @@ def _open(options: BaselineOptions) -> tuple["Trial", dict[str, Any]]:
     from alexnet.baselines.trial import require_scikit_learn, trial_on
     from alexnet.core.console import Bar
     from alexnet.data.prepare import resolve
-    from alexnet.recipes.run import provenance
+    from alexnet.evaluation.subject import provenance
 
     check_threads(options.threads)
     if options.out is not None and Path(options.out).is_dir():

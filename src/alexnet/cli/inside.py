@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from alexnet.cli.helptext import listing
 from alexnet.cli.results import images_line
-from alexnet.cli.shared import ModelOptions, Word, load_model, machine_of, parse, print_json, print_part
+from alexnet.cli.shared import ModelOptions, Word, machine_of, parse, print_json, print_part, subject_of
 from alexnet.core.errors import UsageError, printable
 
 PROBES = {
@@ -74,14 +74,12 @@ def features(arguments: list[str]) -> int:
     from alexnet.core.console import Bar
     from alexnet.core.share import parse_share
     from alexnet.probes.features import extract, extract_part, open_features
-    from alexnet.recipes.run import images_of, provenance, state_record
 
     share = None if options.part is None else parse_share(options.part)
     machine = machine_of(options)
-    predictor = load_model(options, machine)
-    name, packed, split = images_of(
-        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
-    )
+    subject = subject_of(options, machine)
+    predictor = subject.predictor
+    packed, split = subject.packed, subject.images
     out = Path(options.out)
     with Bar("features", len(split), quiet=options.json) as bar:
         settings: dict[str, Any] = {
@@ -89,7 +87,7 @@ def features(arguments: list[str]) -> int:
             "dtype": options.dtype,
             "batch_size": options.batch_size,
             "workers": machine.workers,
-            "data": provenance(name, packed, split.name) | state_record(predictor),
+            "data": subject.provenance(),
             "progress": lambda done, total: bar.update(done, total=total),
         }
         if share is None:

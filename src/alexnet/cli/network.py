@@ -217,7 +217,7 @@ def evaluate(arguments: list[str]) -> int:
     check_file(options.save, "--save")
     check_file(options.out, "--out")
     from alexnet.core.runs import write_json
-    from alexnet.recipes.run import evaluate
+    from alexnet.evaluation.subject import evaluate
 
     evaluation = evaluate(
         options.models,

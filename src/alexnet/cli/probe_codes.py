@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder, subject_of
 from alexnet.core.errors import UsageError, printable
 
 
@@ -44,6 +44,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
     from alexnet.data.packed import PackedSplit
+    from alexnet.evaluation.subject import provenance
     from alexnet.probes.codes import (
         USUAL_BITS,
         Vectors,
@@ -56,14 +57,14 @@ def run(arguments: list[str]) -> int:
     )
     from alexnet.probes.features import cached_features, model_fingerprint
     from alexnet.probes.layers import usual_layer
-    from alexnet.recipes.run import data_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.codes import draw_codes
 
     load_faiss()
-    predictor = load_model(options, machine)
+    subject = subject_of(options, machine, training=True)
+    predictor = subject.predictor
     layer = usual_layer(predictor.model, options.layer, "fc7")
-    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    packed, name = subject.packed, subject.packed.source
     database, queries = packed.split("train"), packed.split(packed.held_out)
     bits = tuple(sorted(set(options.bits or usual_bits(len(database), layer.num_units))))
     require_bits(bits, len(database), layer.num_units)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder, subject_of
 from alexnet.core.errors import AlexNetError, UsageError, printable
 
 
@@ -47,19 +47,19 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.classes import by_name
     from alexnet.evaluation.error_rate import evaluate_split
+    from alexnet.evaluation.subject import provenance
     from alexnet.evaluation.views import CENTER
     from alexnet.probes import inputs as probe
     from alexnet.probes.features import model_fingerprint
-    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.inputs import draw_classes, draw_properties, draw_reliability, draw_shift
 
     folder = probe_folder(options)
     machine = machine_of(options)
-    predictor = load_model(options, machine)
-    name, packed, split = images_of(
-        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
-    )
+    subject = subject_of(options, machine)
+    predictor = subject.predictor
+    packed, split = subject.packed, subject.images
+    name = packed.source
     known = by_name(split, packed.classes, predictor.classes, where=name, model=options.model)
     n = len(split)
     if n < 2:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder, subject_of
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -52,19 +52,20 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.console import Bar
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.classes import places
+    from alexnet.evaluation.subject import provenance
     from alexnet.probes import linear
     from alexnet.probes.features import model_fingerprint
     from alexnet.probes.layers import PIXELS, find_layers, network_layers
-    from alexnet.recipes.run import data_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.linear import error_curves
 
     linear.require_scikit_learn()
     machine = machine_of(options)
-    predictor = load_model(options, machine)
+    subject = subject_of(options, machine, training=True)
+    predictor = subject.predictor
     found = find_layers(predictor.model, list(dict.fromkeys(options.layers)) or linear.default_layers(predictor.model))
     output = network_layers(predictor.model)[-1].name
-    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    packed, name = subject.packed, subject.packed.source
     splits = {"train": packed.split("train"), "held out": packed.split(packed.held_out)}
 
     names = list(dict.fromkeys([*(layer.name for layer in found), output]))

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder, subject_of
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from alexnet.core.device import Machine
     from alexnet.evaluation.predict import Predictor
+    from alexnet.evaluation.subject import Subject
 
 
 STRONGEST = 8
@@ -65,7 +65,8 @@ def run(arguments: list[str]) -> int:
     if options.top < 1:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
     folder, machine = probe_folder(options), machine_of(options)
-    predictor = load_model(options, machine)
+    subject = subject_of(options, machine)
+    predictor = subject.predictor
     layer = usual_layer(predictor.model, options.layer, "conv5")
     options = replace(options, layer=layer.name)
     field = layer.field
@@ -102,7 +103,7 @@ def run(arguments: list[str]) -> int:
     if options.image is not None:
         written += _image(options, predictor, folder, document, lines)
     if options.channels or options.image is None:
-        written += _patches(options, machine, predictor, folder, document, lines)
+        written += _patches(options, subject, folder, document, lines)
     clear_probe(folder, *({"maps-image.png", "maps.npy", "maps-patches.png"} - {path.name for path in written}))
     write_json(folder / "maps.json", document)
     if options.json:
@@ -149,24 +150,22 @@ def _image(
 
 def _patches(
     options: Options,
-    machine: "Machine",
-    predictor: "Predictor",
+    subject: "Subject",
     folder: Path,
     document: dict[str, Any],
     lines: list[str],
 ) -> list[Path]:
     from alexnet.core.console import Bar
+    from alexnet.evaluation.subject import provenance
     from alexnet.probes.layers import find_layers
     from alexnet.probes.maps import field_size, patch_pixels, top_patches
-    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.maps import Tile, draw_patches
 
     assert options.layer is not None
+    predictor, packed, split = subject.predictor, subject.packed, subject.images
+    name = packed.source
     (layer,) = find_layers(predictor.model, [options.layer])
-    name, packed, split = images_of(
-        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
-    )
     with Bar(f"{options.layer} of {split.name}", len(split), quiet=options.json) as bar:
         found = top_patches(
             predictor,
@@ -174,7 +173,7 @@ def _patches(
             options.layer,
             options.channels or range(layer.shape[0]),
             options.top,
-            workers=machine.workers,
+            workers=subject.machine.workers,
             progress=lambda done, _total: bar.update(done),
         )
     if not options.channels and len(found) > STRONGEST:

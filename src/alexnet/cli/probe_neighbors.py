@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder, subject_of
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -57,15 +57,16 @@ def run(arguments: list[str]) -> int:
         raise UsageError("--ks names no number; leave it out, or name some such as 1 5 20")
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.subject import provenance
     from alexnet.probes.layers import usual_layer
     from alexnet.probes.neighbors import neighbors
-    from alexnet.recipes.run import data_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.neighbors import draw_errors, draw_neighbors
 
     machine, folder = machine_of(options), probe_folder(options)
-    predictor = load_model(options, machine)
-    name, packed = data_of(options.model, predictor, options.data, data_root=options.data_root, quiet=options.json)
+    subject = subject_of(options, machine, training=True)
+    predictor = subject.predictor
+    packed, name = subject.packed, subject.packed.source
     layer = usual_layer(predictor.model, options.layer, "fc7").name
     num_train = len(packed.split("train"))
     ks = options.ks or tuple(k for k in USUAL_KS if k <= num_train)

@@ -9,11 +9,11 @@ from alexnet.cli.shared import (
     Word,
     Words,
     clear_probe,
-    load_model,
     machine_of,
     parse,
     print_json,
     probe_folder,
+    subject_of,
 )
 from alexnet.core.errors import UsageError, printable
 
@@ -61,16 +61,17 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.classes import by_name
     from alexnet.evaluation.predict import image_files
+    from alexnet.evaluation.subject import provenance
     from alexnet.models.lrn import kernels_in_use
     from alexnet.probes import saliency as probe
     from alexnet.probes.features import model_fingerprint
-    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.saliency import draw_maps, draw_sanity, draw_scores
 
     folder = probe_folder(options)
     machine = machine_of(options)
-    predictor = load_model(options, machine)
+    subject = subject_of(options, machine)
+    predictor = subject.predictor
     kernels_in_use(machine.device, build=True)
     files = list(image_files(options.images))
     document: dict[str, Any] = {"probe": "saliency", "data": None}
@@ -78,9 +79,8 @@ def run(arguments: list[str]) -> int:
         drawn = _explain(predictor, np.stack([predictor.pixels(file) for file in files]), "maps", options.json)
         names: list[tuple[str, int | None]] = [(file, None) for file in files]
     if options.scored or not files:
-        name, packed, split = images_of(
-            options.model, predictor, options.data, data_root=options.data_root, quiet=options.json
-        )
+        packed, split = subject.packed, subject.images
+        name = packed.source
         known = by_name(split, packed.classes, predictor.classes, where=name, model=options.model)
         order_N = rng.permutation(options.seed, "saliency/images", 0, len(split))
         order_N = order_N[: max(options.scored, 0 if files else options.count)]

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.shared import ModelOptions, Word, clear_probe, load_model, machine_of, parse, print_json, probe_folder
+from alexnet.cli.shared import ModelOptions, Word, clear_probe, machine_of, parse, print_json, probe_folder, subject_of
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def run(arguments: list[str]) -> int:
 
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.subject import provenance
     from alexnet.probes.features import cached_features, model_fingerprint
     from alexnet.probes.layers import PIXELS, usual_layer
     from alexnet.probes.linear import MAX_SIDE, MAX_UNITS, balanced_sample, pooled, pooled_shape, require_scikit_learn
@@ -72,17 +73,16 @@ def run(arguments: list[str]) -> int:
         tsne_map,
         usual_perplexity,
     )
-    from alexnet.recipes.run import images_of, provenance
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_figure, thumbnail_map
 
     require_scikit_learn()
     machine = machine_of(options)
-    predictor = load_model(options, machine)
+    subject = subject_of(options, machine)
+    predictor = subject.predictor
     layer = usual_layer(predictor.model, options.layer, "fc7")
-    name, packed, split = images_of(
-        options.model, predictor, options.data, options.split, data_root=options.data_root, quiet=options.json
-    )
+    packed, split = subject.packed, subject.images
+    name = packed.source
     if options.points > MAX_POINTS and len(split) > MAX_POINTS:
         say(
             f"t-SNE takes at most {MAX_POINTS:,} points: a sample of so many of the {len(split):,} images, even by class"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet.core.device import Machine, Precision
     from alexnet.core.share import Share
     from alexnet.evaluation.predict import Predictor
+    from alexnet.evaluation.subject import Subject
 
 Options = TypeVar("Options")
 Words = Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -267,6 +268,23 @@ def load_model(options: ModelOptions, machine: "Machine", precision: "Precision 
 
     named: Any = options
     return load(named.model, machine.device, precision or named.precision, best=options.best)
+
+
+def subject_of(options: ModelOptions, machine: "Machine", *, training: bool = False) -> "Subject":
+    """The model that the options name, and the data that it is asked about."""
+    from alexnet.evaluation.subject import Subject
+
+    named: Any = options
+    return Subject(
+        model=named.model,
+        machine=machine,
+        data=named.data,
+        split=getattr(named, "split", None),
+        training=training,
+        precision=named.precision,
+        best=options.best,
+        data_root=options.data_root,
+    )
 
 
 def probe_folder(options: ModelOptions) -> Path:

@@ -88,6 +88,10 @@ class Bar:
             said = " ".join([self._count(), *self.text.split()])
             say(f"{self.what}: {said}, {clock(self._left())} left")
 
+    def __call__(self, done: int, total: int) -> None:
+        """Itself as the ``progress`` of a job."""
+        self.update(done, total=total)
+
     def _line(self) -> RenderableType:
         fields = [field for field in self.text.split("  ") if field]
         return bar_line(

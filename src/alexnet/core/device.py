@@ -6,7 +6,7 @@ import os
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -14,6 +14,7 @@ from alexnet.core.errors import UsageError, printable
 
 DEVICES = "use auto, cpu, cuda, cuda:N or mps"
 Precision = Literal["float32", "tf32", "bfloat16", "float64"]
+PRECISIONS = get_args(Precision)
 Layout = Literal["data", "towers", "hybrid"]
 Scheme = Literal["all", "turns", "slices"]
 

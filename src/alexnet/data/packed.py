@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json, sha256_file
@@ -213,6 +214,14 @@ class Part:
 
     def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.split.read(self.image_N[index_B])
+
+
+def training_subset(num: int, limit: int | None, seed: int) -> NDArray[np.int64]:
+    """The numbers of the images of ``num`` that a run learns from, ascending: all, or the first ``limit`` of a fixed random
+    order."""
+    if limit is None or limit >= num:
+        return np.arange(num, dtype=np.int64)
+    return np.sort(rng.permutation(seed, "subset", 0, num)[:limit])
 
 
 def decode_record(jpeg: bytes | bytearray, channels: int, side: int | None = None) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from alexnet.core.console import say
+from alexnet.core.device import PRECISIONS
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import MAX_SETTINGS_BYTES, read_json
 from alexnet.models.checkpoint import Checkpoint, checkpoints_in, is_checkpoint, newest_first, pointed, read_checkpoint
@@ -65,6 +66,34 @@ def run_of(model: str | Path) -> Path | None:
     if path.name == CHECKPOINTS and _has_checkpoints(path):
         return path.parent
     return path if (path / "model").is_dir() or _has_checkpoints(path / CHECKPOINTS) else None
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """config.json of a run. :class:`AlexNetError` if it is not what a run writes: it may have come from elsewhere."""
+    stored = read_json(run / "config.json")
+    parts = ("train", "data", "initial")
+    if isinstance(stored, dict) and all(isinstance(stored.get(part, {}), dict) for part in parts):
+        trained = stored.get("train", {})
+        counts = [trained.get(name) for name in ("size", "batch_size", "train_images")]
+        sound = isinstance(stored.get("data", {}).get("path"), str) and isinstance(trained.get("seed", 0), int)
+        sound &= all(count is None or (type(count) is int and count > 0) for count in counts)
+        sound &= trained.get("precision", "float32") in PRECISIONS
+        if sound and _is_history(stored.get("history", [])):
+            return stored
+    raise AlexNetError(
+        f"{printable(run)}/config.json: not that of a run; restore it, or name a model folder and --data"
+    )
+
+
+def _is_history(value: Any) -> bool:
+    """Whether this is a list of changes: step, epoch, and for each field the old and the new value."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("step"), int)
+        and isinstance(entry.get("changed"), dict)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in entry["changed"].values())
+        for entry in value
+    )
 
 
 def state_of(model: str | Path, *, best: bool = False) -> State | None:

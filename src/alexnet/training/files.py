@@ -21,6 +21,7 @@ from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import environment, fsync_folder, read_json, write_atomic, write_json
 from alexnet.data.packed import PackedSet
 from alexnet.models.checkpoint import Checkpoint
+from alexnet.models.states import read_settings
 from alexnet.training.checkpoint import KEEP, load_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial, Transfer
@@ -117,31 +118,6 @@ def recover(run: Path) -> None:
         with sole_trainer(run):
             if put_back(run):
                 say(f"{printable(run)}: the earlier run is back; the one that was to replace it had no checkpoint yet")
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """config.json of a run. :class:`AlexNetError` if it is not what a run writes: it may have come from elsewhere."""
-    stored = read_json(run / "config.json")
-    parts = ("train", "data", "initial")
-    if isinstance(stored, dict) and all(isinstance(stored.get(part, {}), dict) for part in parts):
-        size, path = stored.get("train", {}).get("size"), stored.get("data", {}).get("path")
-        sound = isinstance(path, str) and (size is None or (type(size) is int and size > 0))
-        if sound and _is_history(stored.get("history", [])):
-            return stored
-    raise AlexNetError(
-        f"{printable(run)}/config.json: not that of a run; restore it, or name a model folder and --data"
-    )
-
-
-def _is_history(value: Any) -> bool:
-    """Whether this is a list of changes: step, epoch, and for each field the old and the new value."""
-    return isinstance(value, list) and all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("step"), int)
-        and isinstance(entry.get("changed"), dict)
-        and all(isinstance(pair, list) and len(pair) == 2 for pair in entry["changed"].values())
-        for entry in value
-    )
 
 
 def stored_config(run: Path) -> TrainConfig | None:

@@ -30,7 +30,7 @@ from alexnet.core.runs import write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
 from alexnet.data.loader import Batch, ReadTimeoutError, ResidentSplit, Split, batches, epoch_order
-from alexnet.data.packed import PackedSet
+from alexnet.data.packed import PackedSet, training_subset
 from alexnet.distributed.collectives import add_up, any_of
 from alexnet.distributed.launch import in_job, on_first
 from alexnet.distributed.mesh import Mesh, build_mesh, share
@@ -40,7 +40,7 @@ from alexnet.models import build_model, layer_parameters
 from alexnet.models.checkpoint import Checkpoint
 from alexnet.models.folder import save_model_folder
 from alexnet.models.lrn import kernels_in_use
-from alexnet.models.states import NETWORK
+from alexnet.models.states import NETWORK, read_settings
 from alexnet.parallelize import Parallel, parallelize
 from alexnet.training.checkpoint import save_checkpoint
 from alexnet.training.config import TrainConfig
@@ -52,7 +52,6 @@ from alexnet.training.files import (
     explained_faults,
     open_run,
     put_back,
-    read_settings,
     require_space,
     set_aside,
     write_summary,
@@ -734,9 +733,7 @@ def other_rate(config: TrainConfig, factor: float) -> str:
 
 def training_images(num: int, config: TrainConfig) -> NDArray[np.int64]:
     """The numbers of the training images: all, or the first ``train_images`` of a fixed random order."""
-    if config.train_images is None or config.train_images >= num:
-        return np.arange(num, dtype=np.int64)
-    return np.sort(rng.permutation(config.seed, "subset", 0, num)[: config.train_images])
+    return training_subset(num, config.train_images, config.seed)
 
 
 def network(config: TrainConfig, classes: int, *, weights: bool = True) -> nn.Module:

@@ -1,0 +1,274 @@
+"""What is measured: a model, and the images that it is asked about. And the first measurement of all, its exact errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.core.console import Bar, say
+from alexnet.core.device import Machine, Precision, choose_device
+from alexnet.core.errors import UsageError, printable
+from alexnet.data.packed import ALL, AllSplits, PackedSet, PackedSplit, is_packed, open_packed, training_subset
+from alexnet.data.prepare import resolve
+from alexnet.evaluation.classes import by_name
+from alexnet.evaluation.ensemble import combine
+from alexnet.evaluation.error_rate import Evaluation, MemberErrors, count, evaluate_split
+from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.probabilities import Probabilities, load_probabilities
+from alexnet.evaluation.views import Views, parse_views
+from alexnet.models.states import read_settings, run_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which data a measurement learns from and is counted on, and how precisely it is computed."""
+
+    data: str | None = None
+    """Packed directory, folder, CSV or named set with the split train and another; by default that of the run."""
+    precision: Precision = "float32"
+    """Number format to compute in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesSettings(DataSettings):
+    """Which images a measurement asks about, without learning from any."""
+
+    data: str | None = None
+    """Packed directory, folder, CSV or named set; by default that of the run."""
+    split: str | None = None
+    """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
+    where it names no splits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model and the data that it is asked about. Each is opened when it is first used, and kept."""
+
+    model: str | Path
+    """Run directory, checkpoint of a run, or model folder."""
+    machine: Machine
+    data: str | None = None
+    """A packed directory, anything that can be prepared, or a named set; by default what the run was trained with."""
+    split: str | None = None
+    """``train``, ``val``, ``test`` or ``all``. By default: of the data of the run, known by its content, the images that the run
+    held out; of other data the split ``val`` or ``test`` if it names its splits, or else all its images."""
+    training: bool = False
+    """Whether something is learned from the data, of which a part is then held out."""
+    precision: Precision | None = None
+    """By default that of the run, or float32."""
+    best: bool = False
+    """Of a run the checkpoint with the lowest validation error, not the last state."""
+    data_root: str | Path | None = None
+
+    @cached_property
+    def settings(self) -> dict[str, Any] | None:
+        """The settings in config.json of the run that the model belongs to; None for a model folder."""
+        return None if (run := run_of(self.model)) is None else read_settings(run)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        trained = {} if self.settings is None else self.settings.get("train", {})
+        return load(
+            self.model, self.machine.device, self.precision or trained.get("precision", "float32"), best=self.best
+        )
+
+    @cached_property
+    def packed(self) -> PackedSet:
+        """The data at the size that the network takes, prepared into the cache first if need be. A model folder does not know
+        its data: :class:`UsageError`."""
+        if self.data is None and self.settings is None:
+            raise UsageError(f"{printable(self.model)}: a model folder does not say what it was trained on; add --data")
+        preprocessing = self.predictor.preprocessing
+        size = preprocessing.resize if self.settings is None else self.settings["train"].get("size")
+        return _opened(self, size, preprocessing.sample_max)
+
+    @cached_property
+    def images(self) -> PackedSplit | AllSplits:
+        """The images that the model is asked about. Raises :class:`UsageError` for a split that there is not."""
+        chosen = self.split or (self.packed.held_out if self.is_own_data else self.packed.not_for_training)
+        if chosen != ALL and chosen not in self.packed.splits:
+            raise UsageError(
+                f"{printable(self.packed.source)}: no split {printable(chosen)!r}; there is "
+                f"{', '.join(self.packed.splits)}. `--split all` takes every image"
+            )
+        return self.packed.images(chosen)
+
+    @property
+    def is_own_data(self) -> bool:
+        """Whether the data is what the run was trained with, whatever it is called."""
+        return self.settings is not None and self.packed.fingerprint == self.settings["data"].get("fingerprint")
+
+    def provenance(self, split: str | None = None) -> dict[str, Any]:
+        """Where the images come from, by default :attr:`images`, and of which checkpoint the model is, for the protocol of a
+        result."""
+        state = self.predictor.state
+        checkpoint = {} if state is None else {"state": state.record()}
+        return provenance(self.packed.source, self.packed, split or self.images.name) | checkpoint
+
+    def progress(self, what: str, n: int, unit: str = "images") -> Bar:
+        """A bar over ``n`` steps of work, to be used by ``with``; quiet where the machine is."""
+        return Bar(what, n, unit, quiet=self.machine.quiet)
+
+
+def provenance(name: str, packed: PackedSet, split: str) -> dict[str, Any]:
+    """Where the images of a result come from, for its protocol."""
+    stored = {"stored": packed.meta["protocol"], "fingerprint": packed.fingerprint}
+    return {"data": Path(name).name or name, "split": split, **stored}
+
+
+@contextmanager
+def preparation(data: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears when the first image is prepared: data in the cache needs none."""
+    with ExitStack() as stack:
+        bars: list[Bar] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(Bar(f"prepare {printable(data)}", total, quiet=quiet)))
+            bars[0].update(done)
+
+        yield progress
+
+
+def _opened(subject: Subject, size: int | None, white: int | None) -> PackedSet:
+    """The data of a subject. ``white``: what the model learned is white in files of more than 8 bits."""
+    trained, data = subject.settings, subject.data
+    where, called = data, data
+    if where is None:
+        assert trained is not None
+        where, called = trained["data"]["path"], trained["train"].get("data")
+        if not is_packed(Path(where)) and called is not None:  # the cache was emptied
+            where = called
+    if is_packed(Path(where)):
+        size = None  # packed as it is; images of another size than the network's are resized on the way
+    name = str(called or where)
+    with preparation(name, subject.machine.quiet) as progress:
+        packed = resolve(
+            where,
+            data_root=subject.data_root,
+            size=size,
+            sample_max=white,
+            training=subject.training,
+            progress=progress,
+        )
+    packed.require_sample_max(white, printable(name))
+    if (
+        data is None
+        and trained is not None
+        and packed.fingerprint != trained["data"].get("fingerprint", packed.fingerprint)
+    ):
+        raise UsageError(
+            f"{printable(where)} is no longer what the run was trained with; name it with --data to use it as it is now"
+        )
+    return replace(packed, source=name)
+
+
+def evaluate(
+    models: Sequence[str | Path],
+    data: str | None = None,
+    machine: Machine | None = None,
+    *,
+    split: str | None = None,
+    views: str = "1",
+    views_seed: int = 0,
+    weights: Sequence[float] | None = None,
+    precision: Precision | None = None,
+    batch_size: int | None = None,
+    best: bool = False,
+    data_root: str | Path | None = None,
+) -> Evaluation:
+    """The exact errors of trained models on every image of a split: of one, or of several as an ensemble of averaged
+    probabilities.
+
+    ``models``: run directories, checkpoints of them, model folders, or ``.npz`` files of saved probabilities; with ``best``, of
+    every run the checkpoint with the lowest validation error. ``data`` and ``split``: those of a :class:`Subject`.
+    ``precision`` and ``batch_size`` are by default those of
+    the run, so that the errors are those that it ended with, or float32 and 128. Classes are matched by name: one without
+    images has n = 0. Raises :class:`UsageError` for images of a class that a model does not know.
+    """
+    machine = machine or Machine(device=choose_device())
+
+    def subject(model: str | Path, split: str | None) -> Subject:
+        return Subject(
+            model=model,
+            machine=machine,
+            data=data,
+            split=split,
+            precision=precision,
+            best=best,
+            data_root=data_root,
+        )
+
+    if split is None and len(models) > 1:  # all members answer for what one that was trained with this data held out
+        own = (s.packed.held_out for s in (subject(model, None) for model in models) if s.settings and s.is_own_data)
+        split = next(own, None)
+    members = [
+        load_probabilities(Path(model))
+        if str(model).endswith(".npz")
+        else _answers(subject(model, split), parse_views(views, views_seed), batch_size)
+        for model in models
+    ]
+    if len(members) == 1:
+        return count(members[0])
+    shares = weights or [1.0] * len(members)
+    evaluation = count(combine(members, weights))
+    alone = [
+        MemberErrors(str(model), share / sum(shares), own.top1_errors, own.top5_errors, own.protocol.get("precision"))
+        for model, share, own in zip(models, shares, map(count, members), strict=True)
+    ]
+    return replace(evaluation, members=tuple(alone))
+
+
+def _answers(subject: Subject, views: Views, batch_size: int | None) -> Probabilities:
+    predictor, images = subject.predictor, subject.images
+    known = by_name(
+        images, subject.packed.classes, predictor.classes, where=subject.packed.source, model=str(subject.model)
+    )
+    seen = _seen_in_training(subject)
+    if seen:
+        say(
+            f"note: {printable(subject.model)} was trained on {seen['seen_in_training']:,} of these {len(images):,} images: the "
+            "error on them is not that on new ones"
+        )
+    with subject.progress(f"evaluate {printable(subject.model)}", len(images)) as bar:
+        evaluation = evaluate_split(
+            predictor.model,
+            known,
+            predictor.preprocessing,
+            predictor.mean,
+            classes=predictor.classes,
+            views=views,
+            batch_size=batch_size or (subject.settings or {}).get("train", {}).get("batch_size", 128),
+            device=subject.machine.device,
+            precision=predictor.precision,
+            workers=subject.machine.workers,
+            data=subject.provenance() | seen,
+            keep_probabilities=True,
+            progress=bar,
+        )
+    assert evaluation.probabilities is not None
+    return evaluation.probabilities
+
+
+def _seen_in_training(subject: Subject) -> dict[str, int]:
+    """How many of the images the run has learned from, known by their pixels, if any; nothing where that cannot be told, or
+    was asked for by the name ``train``."""
+    trained, packed, images = subject.settings, subject.packed, subject.images
+    if trained is None or images.name == "train" or not is_packed(Path(trained["data"]["path"])):
+        return {}
+    own = open_packed(trained["data"]["path"])
+    if (own.size, own.channels, own.meta["store"]) != (packed.size, packed.channels, packed.meta["store"]):
+        return {}
+    learned_N = own.split("train").crc32_N
+    learned_N = learned_N[
+        training_subset(len(learned_N), trained["train"].get("train_images"), trained["train"].get("seed", 0))
+    ]
+    seen = int(np.isin(images.crc32_N, learned_N).sum())
+    by_chance = len(images) * len(learned_N) / 2**32  # equal 32-bit checksums of different images
+    return {"seen_in_training": seen} if seen > 10 * by_chance else {}
