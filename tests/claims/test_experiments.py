@@ -18,6 +18,8 @@ from alexnet.claims.scales import SCALES, fan_ins, find_scale, scaled_network
 from alexnet.core.config import differences, from_json, to_json
 from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.data.builtin import draw_shapes
+from alexnet.data.prepare import prepare
 from alexnet.models import model_config
 from alexnet.models.alexnet import alexnet_2012
 from alexnet.recipes import paper2012
@@ -91,9 +93,12 @@ def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, 
 
 @pytest.fixture(scope="session")
 def quick_bench(tmp_path_factory):
-    """Shared, so that arms of several experiments are trained once."""
+    """Shared, so that arms of several experiments are trained once. Two of 25 validation images of each class."""
+    folder = tmp_path_factory.mktemp("claims")
+    draw_shapes(folder / "shapes", train=5, val=2, workers=1)
+    data = prepare(folder / "shapes", folder / "packed", size=28, workers=1)
     machine = Machine(device=choose_device("cpu"), quiet=True)
-    return default_bench("smoke", tmp_path_factory.mktemp("claims"), machine)
+    return runner.Bench("smoke", folder / "out", machine, lambda _config: data)
 
 
 def tiny(arms, comparisons, **fields) -> Experiment:

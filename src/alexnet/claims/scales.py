@@ -67,6 +67,7 @@ def smoke() -> Scale:
     """The drawn set at 23 pixels, six steps: whether the code runs, and nothing else."""
     model = scaled_network(23, channels=(8, 16, 16, 16, 16), fc_units=32)
     network = _scaled(model, data="shapes", size=28, stored=28, epochs=2, batch_size=32, train_images=96)
+    network = replace(network, precision="float32")  # bfloat16 takes many times longer on most CPUs
     return Scale(
         name="smoke",
         network=network,
