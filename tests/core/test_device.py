@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from alexnet.core.device import choose_device, usable_cores
+from alexnet.core.device import choose_device, emulates, usable_cores
 from alexnet.core.errors import UsageError
 
 
@@ -47,3 +47,12 @@ def test_a_device_that_is_not_there_is_one_line(name, cuda, said, monkeypatch):
 
 def test_the_processor_is_always_there():
     assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_device_without_instructions_for_bfloat16_is_known_by_what_torch_asks(supported, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    for device in ("cpu", "cuda:0"):
+        assert emulates(torch.device(device), "bfloat16") is not supported
+        assert not any(emulates(torch.device(device), precision) for precision in ("float32", "tf32", "float64"))

@@ -191,7 +191,8 @@ def test_a_set_says_who_held_images_out_and_an_older_one_is_known_by_its_note(pl
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_evaluate_gives_the_errors_that_the_run_ended_with(precision, tiny_set, tmp_path):
+def test_evaluate_gives_the_errors_that_the_run_ended_with(precision, tiny_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
     config = tiny_training(tiny_set.path, epochs=1, batch_size=5, views=("10",), precision=precision)
     ended = run(config, tmp_path / "run", QUIET, data=tiny_set, report=False)["views"]["10"]
     again = evaluate([tmp_path / "run"], machine=QUIET, views="10")

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
+from alexnet.core.console import say
+from alexnet.core.device import emulates, lacking
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.transforms import Augmentation
 from alexnet.models import model_config
@@ -29,6 +33,15 @@ class Scale:
     """The four-layer network of figure 1: no regularization of any kind."""
     says: str
     """What was scaled down, in a sentence."""
+
+    def on(self, device: torch.device) -> Scale:
+        """The scale as it is tried on a device: in float32 where the device has no instructions for bfloat16, which is said."""
+        precision = self.network.precision
+        if not emulates(device, precision):
+            return self
+        say(f"note: {lacking(device)} {precision}, so all is computed in float32, which is several times faster here")
+        network, four_layer = (replace(config, precision="float32") for config in (self.network, self.four_layer))
+        return replace(self, network=network, four_layer=four_layer, says=self.says.replace(precision, "float32"))
 
 
 def scaled_network(size: int, *, channels: tuple[int, ...], fc_units: int, in_channels: int = 3) -> AlexNetConfig:

@@ -218,8 +218,9 @@ def _run(arguments: list[str]) -> int:
         raise UsageError(
             f"{printable(options.scale)}: no such scale, folder or packed set{near}; the scales are {', '.join(SCALES)}"
         )
-    scale = find_scale(options.scale)
-    bench = default_bench(scale.name, Path(options.out), machine_of(options), options.data_root)
+    machine = machine_of(options)
+    scale = find_scale(options.scale).on(machine.device)
+    bench = default_bench(scale.name, Path(options.out), machine, options.data_root)
     documents = []
     for experiment in experiments.values():
         if not experiment.fits(scale.name):

@@ -30,7 +30,7 @@ from alexnet.core.errors import UsageError, printable
 
 
 def train(arguments: list[str]) -> int:
-    from alexnet.recipes import RECIPES, recipe
+    from alexnet.recipes import RECIPES, for_device, recipe
 
     if not arguments or arguments[0].startswith("-"):
         if not arguments or set(arguments) & {"-h", "--help", "--help-all"}:
@@ -47,7 +47,7 @@ def train(arguments: list[str]) -> int:
             return 0 if arguments else 2
         raise UsageError(f"train needs the name of a recipe first: {', '.join(RECIPES)}")
     base = recipe(arguments[0])
-    from alexnet.cli.options import value_of
+    from alexnet.cli.options import given, value_of
     from alexnet.cli.train_options import DECIDED, FIRST, refuse_unused, with_kinds
     from alexnet.core.config import from_json, to_json
     from alexnet.core.console import mute, say
@@ -60,10 +60,11 @@ def train(arguments: list[str]) -> int:
     in_job, named = job.in_job(), value_of(arguments, "out")
     if named and not job.number() and "--dry-run" not in arguments:
         recover(Path(named))
+    chosen = "precision" in given(arguments)
     if named and ("--resume" in arguments or job.restarted()):
         stored = stored_config(Path(named))
         if stored is not None and stored.recipe == base.recipe:
-            base = stored  # what the command does not say stays as it is
+            base, chosen = stored, True  # what the command does not say stays as it is
     base, rest = with_kinds(base, arguments[1:])
 
     @dataclass(frozen=True, kw_only=True)
@@ -140,6 +141,8 @@ def train(arguments: list[str]) -> int:
     else:  # what the first rank writes is not to surprise the others
         _check_out(out, resume=resume, fresh=fresh or options.dry_run)
     initial = None if options.init_from is None else load_initial(options.init_from)
+    if not in_job and not chosen:
+        config = for_device(config, machine.device)
     if options.dry_run:
         data = open_data(config, options.data_root, quiet=options.json)
         forecast = plan(config, out, machine, data=data, initial=initial)
@@ -156,6 +159,7 @@ def train(arguments: list[str]) -> int:
     with job.join(options.device) if in_job else nullcontext() as own:
         if own is not None:
             machine = replace(machine, device=own.device)
+            config = config if chosen else for_device(config, own.device)
             settings = job.on_first("reading the settings of the run", lambda: to_json(config))
             config = from_json(TrainConfig, settings)  # the other ranks may have no access to it
             say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
@@ -194,8 +198,8 @@ class EvaluateOptions(ModelOptions):
     views_seed: int = 0
     """Seed for the crops of --views random:K."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] | None = None
-    """Number format to compute in; by default that of the run, so that the errors are those that it ended with, and float32 for
-    a model folder."""
+    """Number format to compute in; by default that of the run, so that the errors are those that it ended with. For a model
+    folder, and where there are no instructions for bfloat16, it is float32."""
     batch_size: int | None = None
     """Images at a time; by default as in the run, or 128."""
     weights: tuple[float, ...] | None = None
@@ -341,8 +345,10 @@ def bench(arguments: list[str]) -> int:
     from alexnet.bench.forecast import PAPER_EPOCHS, measure
     from alexnet.bench.plan import check, plan
     from alexnet.core.console import say
+    from alexnet.core.device import warn_of_emulation
 
     machine, devices = machine_of(options), None
+    warn_of_emulation(machine.device, options.precision)
     if options.gpus is not None:
         check(options.network, options.gpus, options.link, machine)
     forecast = measure(

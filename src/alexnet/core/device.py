@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import torch
 
+from alexnet.core.console import say
 from alexnet.core.errors import UsageError, printable
 
 DEVICES = "use auto, cpu, cuda, cuda:N or mps"
@@ -80,6 +81,32 @@ def _here() -> str:
     """The devices of this machine, for messages."""
     cuda = [f"cuda:{i}" for i in range(_count("cuda"))]
     return " or ".join([*cuda, *["mps"] * _count("mps"), "cpu"])
+
+
+def emulates(device: torch.device, precision: Precision) -> bool:
+    """Whether the device has no instructions for a number format, so that it takes several times as long as float32 there
+    (results/precision.json). Asked is what torch itself asks before it hands a product or a convolution to fast code."""
+    if precision != "bfloat16":
+        return False
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # None in a torch that lacks oneDNN
+        return supported is None or not supported()
+    return False
+
+
+def warn_of_emulation(device: torch.device, precision: Precision, instead: str = "--precision float32") -> None:
+    """Say it where :func:`emulates` is so; ``instead``: the options that compute faster."""
+    if emulates(device, precision):
+        say(
+            f"warning: {lacking(device)} {precision}, which takes several times as long here as float32; {instead} is faster"
+        )
+
+
+def lacking(device: torch.device) -> str:
+    """Who has no instructions for a number format, for messages that go on with its name."""
+    return f"this {'processor' if device.type == 'cpu' else 'device'} has no instructions for"
 
 
 def usable_cores() -> int:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet.core.device import Precision
+from alexnet.core.device import Precision, warn_of_emulation
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import MAX_FILE_BYTES, decode_image
@@ -127,6 +127,7 @@ def load(
     it is the newest sound checkpoint, with ``best`` the one with the lowest validation error; that is said aloud. Raises
     what :func:`~alexnet.models.states.open_model` raises."""
     device = torch.device(device)
+    warn_of_emulation(device, precision)
     folder, state = open_model(model, best=best)
     network = folder.model.to(device).eval()
     if precision == "float64":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from alexnet.core.console import Bar, say
-from alexnet.core.device import Machine, Precision, choose_device
+from alexnet.core.device import Machine, Precision, choose_device, emulates, lacking
 from alexnet.core.errors import UsageError, printable
 from alexnet.data.packed import ALL, AllSplits, PackedSet, PackedSplit, is_packed, open_packed, training_subset
 from alexnet.data.prepare import resolve
@@ -61,7 +61,7 @@ class Subject:
     training: bool = False
     """Whether something is learned from the data, of which a part is then held out."""
     precision: Precision | None = None
-    """By default that of the run, or float32."""
+    """By default that of the run, or float32: for a model folder, and where the device has no instructions for it."""
     best: bool = False
     """Of a run the checkpoint with the lowest validation error, not the last state."""
     data_root: str | Path | None = None
@@ -73,10 +73,19 @@ class Subject:
 
     @cached_property
     def predictor(self) -> Predictor:
-        trained = {} if self.settings is None else self.settings.get("train", {})
-        return load(
-            self.model, self.machine.device, self.precision or trained.get("precision", "float32"), best=self.best
+        return load(self.model, self.machine.device, self.precision or self._own_precision(), best=self.best)
+
+    def _own_precision(self) -> Precision:
+        """That of the run; float32 of a model folder, and where the device has no instructions for it, which is said."""
+        precision: Precision = (self.settings or {}).get("train", {}).get("precision", "float32")
+        device = self.machine.device
+        if not emulates(device, precision):
+            return precision
+        say(
+            f"note: {printable(self.model)} was trained in {precision}; {lacking(device)} it, so this is computed in float32, "
+            f"which is several times faster here (--precision {precision} computes as the run did)"
         )
+        return "float32"
 
     @cached_property
     def packed(self) -> PackedSet:
@@ -189,7 +198,8 @@ def evaluate(
     ``models``: run directories, checkpoints of them, model folders, or ``.npz`` files of saved probabilities; with ``best``, of
     every run the checkpoint with the lowest validation error. ``data`` and ``split``: those of a :class:`Subject`.
     ``precision`` and ``batch_size`` are by default those of
-    the run, so that the errors are those that it ended with, or float32 and 128. Classes are matched by name: one without
+    the run, so that the errors are those that it ended with where the device has instructions for its precision, or float32
+    and 128. Classes are matched by name: one without
     images has n = 0. Raises :class:`UsageError` for images of a class that a model does not know.
     """
     machine = machine or Machine(device=choose_device())

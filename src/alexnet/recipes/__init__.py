@@ -10,6 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+
+from alexnet.core.console import say
+from alexnet.core.device import emulates, lacking
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.transforms import Augmentation
@@ -266,6 +270,18 @@ def cifar10() -> TrainConfig:
         ),
         epochs=520,
     )
+
+
+def for_device(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """A configuration whose number format nobody named, for the start of a run: float32 where the device has no instructions
+    for bfloat16, which is said. What is chosen is stored with the run, and holds wherever it goes on."""
+    if not emulates(device, config.precision):
+        return config
+    say(
+        f"note: {lacking(device)} {config.precision}, so this run computes in float32, which is several times faster here "
+        f"(--precision {config.precision} computes as the recipe says)"
+    )
+    return replace(config, precision="float32")
 
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {

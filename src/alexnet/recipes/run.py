@@ -17,7 +17,7 @@ from torch import nn
 
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
-from alexnet.core.device import Machine, autocast, choose_device
+from alexnet.core.device import Machine, Precision, autocast, choose_device, emulates, warn_of_emulation
 from alexnet.core.errors import AlexNetError, DataError, StoppedError, printable
 from alexnet.core.memory import peak_memory
 from alexnet.core.rng import DropoutDraw
@@ -127,6 +127,8 @@ def run(
                 if resume and not changed and (summary := finished(config, out)) is not None:
                     return summary
             require_possible(config, data, machine, initial, out)
+            faster = "--resume --change --precision float32" if (out / "checkpoint" / "last").is_file() else None
+            warn_of_emulation(machine.device, config.precision, *([faster] if faster and not fresh else []))
             stack.enter_context(sole_trainer(out))
             return None
 
@@ -253,6 +255,7 @@ def plan(
     """What a run would take, measured over a few steps on random pixels: time, memory, disk; and what it would take over
     from ``initial``. Nothing is written. What cannot be trained is refused as by :func:`run`."""
     require_possible(config, data, machine, initial, out)
+    warn_of_emulation(machine.device, config.precision)
     taken = None if initial is None else transfer(initial, config, data.classes)
     if taken is not None:
         say(taken)
@@ -265,12 +268,13 @@ def plan(
     shape = (max(parts), config.preprocessing.channels, crop, crop)
     x_BCHW = torch.randn(shape, device=machine.device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     label_B = torch.zeros(max(parts), dtype=torch.long, device=machine.device)
-    seconds = []
-    for _ in range(steps):
+
+    def step(precision: Precision) -> float:
+        """Seconds of one step."""
         start = time.perf_counter()
         optimizer.zero_grad()
         for num in parts:
-            with autocast(machine.device, config.precision):
+            with autocast(machine.device, precision):
                 logits_BK = model(x_BCHW[:num], DropoutDraw(0, 0, np.arange(num)))
             loss = F.cross_entropy(logits_BK.to(dtype), label_B[:num], reduction="sum") / config.batch_size
             loss.backward()  # type: ignore[no-untyped-call]
@@ -279,7 +283,12 @@ def plan(
         optimizer.step()
         if machine.device.type == "cuda":
             torch.cuda.synchronize(machine.device)
-        seconds.append(time.perf_counter() - start)
+        return time.perf_counter() - start
+
+    seconds = min(step(config.precision) for _ in range(steps))
+    in_float32 = min(step("float32") for _ in range(steps)) if emulates(machine.device, config.precision) else None
+    if in_float32 is not None:
+        say(f"{config.precision} takes {seconds / in_float32:.1f} times as long here as float32")
     parameters = sum(p.numel() for p in model.parameters())
     images = min(config.train_images or len(data.split("train")), len(data.split("train")))
     return {
@@ -287,11 +296,12 @@ def plan(
         "parameters": parameters,
         "training_images": images,
         "steps": config.epochs * math.ceil(images / config.batch_size),
-        "images_per_second": config.batch_size / min(seconds),
-        "training_seconds": config.epochs * images / (config.batch_size / min(seconds)),
+        "images_per_second": config.batch_size / seconds,
+        "training_seconds": config.epochs * images / (config.batch_size / seconds),
         "peak_memory_bytes": peak_memory(machine.device),
         "disk_bytes": CHECKPOINTS * checkpoint_bytes(model, config) + parameters * dtype.itemsize,
         "disk_free_bytes": shutil.disk_usage(existing_parent(out)).free,
+        **({} if in_float32 is None else {"float32_images_per_second": config.batch_size / in_float32}),
         **({} if taken is None else {"initial": taken.record()}),
         "config": to_json(config),
     }
