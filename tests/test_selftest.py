@@ -15,7 +15,6 @@ import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -24,7 +23,8 @@ import torch
 from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError
 from alexnet.core.runs import sha256_file, write_json
-from alexnet.data import loader, packed, pool
+from alexnet.core.sealed import Seal
+from alexnet.data import loader, pool
 from alexnet.data.packed import PackedSplit, open_packed
 from alexnet.evaluation import error_rate
 from alexnet.models.lrn import compiled, plain
@@ -32,7 +32,7 @@ from alexnet.selftest import faults, figures, scene
 from alexnet.selftest.checks import Outcome, table
 from alexnet.selftest.scene import Scene
 from alexnet.selftest.trial import CHECKS, selftest
-from alexnet.training import checkpoint, trainer
+from alexnet.training import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -147,17 +147,14 @@ def test_images_without_checksums_are_noticed(stage, monkeypatch):
 
 
 def test_files_without_checksums_are_noticed(stage, monkeypatch):
-    monkeypatch.setattr(packed, "_verify_file", lambda *_: None)
-    monkeypatch.setattr("alexnet.data.check.sha256_file", lambda file: stage.packed.meta["files"][file.name]["sha256"])
+    monkeypatch.setattr(Seal, "require", lambda *_, **__: None)
     said = outcome("rot-packed", stage)
     assert said.result == "failed"
     assert "was not found" in said.detail
 
 
 def test_a_checkpoint_without_checksums_is_noticed(empty, monkeypatch):
-    monkeypatch.setattr(checkpoint, "sha256_file", lambda _: "0")
-    no_sum = SimpleNamespace(sha256=lambda _: SimpleNamespace(hexdigest=lambda: "0"))
-    monkeypatch.setattr("alexnet.models.checkpoint.hashlib", no_sum)
+    monkeypatch.setattr(Seal, "content", lambda _self, folder, _head, name, *_: (folder / name).read_bytes())
     said = outcome("rot-checkpoint", empty)
     assert said.result == "failed"
     assert "the damaged checkpoint was taken" in said.detail

@@ -168,7 +168,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(folder: Path, 
     ("changes", "message"),
     [
         ({"version": 2}, "version 2.*upgrade"),
-        ({"format": "other"}, "not the configuration of a model folder"),
+        ({"format": "other"}, "not that of a model folder; name another"),
         ({"name": "vgg"}, "unknown network 'vgg'"),
         ({"name": "../../etc/passwd"}, "unknown network"),
         ({"name": "cifar_13pct"}, "pooling"),

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from alexnet.core.errors import DataError, ImageError, refused
-from alexnet.core.runs import sha256_file
 from alexnet.data.named import find_source
-from alexnet.data.packed import PackedSet, PackedSplit, is_packed, open_packed
+from alexnet.data.packed import SEAL, PackedSet, PackedSplit, is_packed, open_packed
 from alexnet.data.pool import in_processes
 from alexnet.data.prepare import Progress, white_of_set
 from alexnet.data.samples import Range, SampleMax
@@ -197,12 +196,11 @@ def _packed_faults(folder: Path, packed: PackedSet, progress: Progress | None) -
             if progress:
                 progress(done, total)
     if not faults:
-        for name, file in packed.meta["files"].items():
+        for name in packed.meta["files"]:
             try:
-                if sha256_file(folder / name) != file["sha256"]:
-                    faults.append(Fault(name, "its bytes are not those that were prepared"))
-            except OSError as error:
-                faults.append(Fault(name, refused(error, folder / name)))
+                SEAL.require(folder, packed.meta, name)
+            except (DataError, OSError) as error:
+                faults.append(Fault(name, refused(error, folder / name) if isinstance(error, OSError) else str(error)))
     return faults
 
 

@@ -28,7 +28,8 @@ from PIL import Image
 from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.preprocessing import ColorStatistics
-from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json, sha256_file
+from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json
+from alexnet.core.sealed import Seal, canonical_hash
 from alexnet.data.decode import count_scans
 from alexnet.data.sources import HELD_OUT_BY_HASH, SPLITS, Split
 
@@ -45,6 +46,7 @@ Array = TypeVar("Array", NDArray[Any], ArrayFile)
 ALL = "all"
 """Stands in place of the name of a split for every image of every split."""
 AGAIN = "remove the folder and prepare it again"
+SEAL = Seal(what="a packed set", formats=(FORMAT,), version=VERSION, check="sha256", again=AGAIN)
 
 
 class PackedSplit:
@@ -145,7 +147,7 @@ class PackedSplit:
 
     def _read_paths(self) -> Iterator[str]:
         file = self._folder / f"{self.name}.paths.jsonl"
-        _verify_file(file, self._meta)
+        SEAL.require(self._folder, self._meta, file.name)
         num = 0
         try:
             with open(file, encoding="ascii") as lines:
@@ -360,14 +362,8 @@ def open_packed(path: str | Path) -> PackedSet:
     """
     folder = Path(path)
     meta = _read_meta(folder)
-    for name, expected in meta["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise DataError(f"{printable(file)}: missing; {AGAIN}")
-        if (size := file.stat().st_size) != expected["bytes"]:
-            raise DataError(f"{printable(file)}: {size:,} bytes, but meta.json says {expected['bytes']:,}; {AGAIN}")
-        if not name.endswith((".images.npy", ".images.bin", ".paths.jsonl")):
-            _verify_file(file, meta)
+    for name in meta["files"]:
+        SEAL.require(folder, meta, name, contents=not name.endswith((".images.npy", ".images.bin", ".paths.jsonl")))
     splits: dict[str, PackedSplit] = {n: PackedSplit(folder, n, meta) for n in SPLITS if n in meta["counts"]}
     return PackedSet(folder, meta, list(meta["classes"]), splits)
 
@@ -391,11 +387,10 @@ def _says_packed(meta: Path) -> bool:
 
 
 def seal(meta: dict[str, Any]) -> dict[str, Any]:
-    """``meta`` with the fingerprint of the content and a checksum of itself."""
+    """``meta`` with the fingerprint of the content and a checksum of everything."""
     content = {key: meta[key] for key in ("classes", "size", "channels", "store", "counts")}
     files = {name: file["sha256"] for name, file in meta["files"].items()}
-    meta = {**meta, "fingerprint": _canonical_hash([content, files])}
-    return {**meta, "sha256": _canonical_hash(meta)}
+    return SEAL.sealed({**meta, "fingerprint": canonical_hash([content, files])})
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
@@ -409,23 +404,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         if _has_checksums(folder):
             raise DataError(f"{printable(folder)}/meta.json: missing; {AGAIN}")
         raise DataError(f"{printable(folder)}: not a packed set (no meta.json); make one with `alexnet prepare`")
-    try:
-        meta = read_json(folder / "meta.json")
-    except AlexNetError as error:
-        raise DataError(f"{error}; {AGAIN}") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise DataError(f"{printable(folder)}/meta.json: not that of a packed set")
-    if meta.get("version") != VERSION:
-        raise DataError(
-            f"{printable(folder)}/meta.json: packed format version {printable(meta.get('version'))[:20]}, "
-            f"this program reads {VERSION}; {AGAIN}"
-        )
-    checksum = meta.pop("sha256", None)
-    if checksum != _canonical_hash(meta) or meta.get("complete") is not True:
-        raise DataError(f"{printable(folder)}/meta.json: damaged or edited; {AGAIN}")
-    meta = {"protocol": {}, "rejected": [], "notes": [], **meta}
+    meta = {"protocol": {}, "rejected": [], "notes": [], **SEAL.read(folder)}
     if fault := _meta_fault(meta):
-        raise DataError(f"{printable(folder)}/meta.json: {fault}; {AGAIN}")
+        raise SEAL.fault(folder / SEAL.head, fault)
     by_hash = any(
         HELD_OUT_BY_HASH in str(note) for note in meta["notes"]
     )  # how sets told it that did not say "held_out"
@@ -434,7 +415,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 def _meta_fault(meta: dict[str, Any]) -> str:
     """What a set that this program prepared would not have; its checksum does not tell who wrote it."""
-    classes, counts, files = meta.get("classes"), meta.get("counts"), meta.get("files")
+    classes, counts = meta.get("classes"), meta.get("counts")
+    if meta.get("complete") is not True:
+        return "it does not say that the set is complete"
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         return "its classes are no list of names"
     if meta.get("store") not in ("pixels", "jpeg") or meta.get("channels") not in (1, 3):
@@ -444,15 +427,10 @@ def _meta_fault(meta: dict[str, Any]) -> str:
     if not isinstance(counts, dict) or not counts or not counts.keys() <= set(SPLITS):
         return "its splits are not some of train, val and test"
     for count in counts.values():
-        if not isinstance(count, dict) or not _is_count(count.get("images"), 1):
+        if not isinstance(count, dict) or type(n := count.get("images")) is not int or not 1 <= n < 1 << 62:
             return "a split does not say how many images it has"
-    if not isinstance(files, dict) or not _files_of(meta) <= files.keys():
+    if not _files_of(meta) <= meta["files"].keys():
         return "files of the set are not listed"
-    for name, file in files.items():
-        if name in ("", ".", "..") or "/" in name or "\0" in name or not isinstance(file, dict):
-            return f"{printable(name)[:40]!r} is no file of the set"
-        if not _is_count(file.get("bytes"), 0) or not isinstance(file.get("sha256"), str):
-            return f"size or SHA-256 of {printable(name)[:40]} is missing"
     if not isinstance(meta.get("fingerprint"), str) or not isinstance(meta["protocol"], dict):
         return "its fingerprint or its protocol is missing"
     if meta.get("held_out", "hash") not in ("hash", "source"):
@@ -465,27 +443,11 @@ def _meta_fault(meta: dict[str, Any]) -> str:
     return ""
 
 
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 62
-
-
 def _files_of(meta: dict[str, Any]) -> set[str]:
     """The names of the files that a set must have."""
     images = ["images.npy"] if meta["store"] == "pixels" else ["images.bin", "offsets.npy"]
     kinds = ["labels.npy", "crc32.npy", "paths.jsonl", *images]
     return {f"{split}.{kind}" for split in meta["counts"] for kind in kinds}
-
-
-def _canonical_hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _verify_file(file: Path, meta: dict[str, Any]) -> None:
-    if sha256_file(file) != meta["files"][file.name]["sha256"]:
-        raise DataError(
-            f"{printable(file)}: damaged: its bytes are not those that were prepared, by meta.json; {AGAIN}"
-        )
 
 
 def _load_array(file: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:

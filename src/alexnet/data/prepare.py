@@ -41,7 +41,6 @@ from alexnet.core.runs import (
     cache_folder,
     fsync_folder,
     read_json,
-    sha256_file,
     writable_cache,
     write_atomic,
     write_json,
@@ -56,6 +55,7 @@ from alexnet.data.packed import (
     AGAIN,
     FORMAT,
     HEADER_BYTES,
+    SEAL,
     UNFINISHED,
     VERSION,
     PackedSet,
@@ -762,13 +762,7 @@ def _write_meta(
         "wide": asdict(wide),
         "plan": plan.fingerprint,
         **({"source": dict(contents)} if contents else {}),
-        "files": {
-            name: {
-                "bytes": (folder / name).stat().st_size,
-                "sha256": digests.get(name) or sha256_file(folder / name),
-            }
-            for name in names
-        },
+        "files": SEAL.list_files(folder, names, digests),
     }
     fsync_folder(folder)
     write_json(folder / "meta.json", seal(meta))

@@ -5,7 +5,6 @@ Nothing here changes a file: a run may be training while it is asked.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,17 @@ from safetensors.torch import load
 from torch import Tensor
 
 from alexnet.core.errors import AlexNetError
-from alexnet.core.runs import MAX_SETTINGS_BYTES, parse_json, read_file, read_json
+from alexnet.core.runs import MAX_SETTINGS_BYTES, parse_json
+from alexnet.core.sealed import Seal
 
-VERSION = 1
+SEAL = Seal(
+    what="a checkpoint",
+    head="manifest.json",
+    formats=(None,),
+    version=1,
+    max_bytes=MAX_SETTINGS_BYTES,
+    error=AlexNetError,
+)
 
 
 @dataclass(frozen=True)
@@ -33,26 +40,18 @@ def read_checkpoint(folder: Path, group: str | None = None) -> Checkpoint:
     """A checkpoint, or only one ``group`` of its tensors. Each file is read once, and what is used is what was compared.
     Raises :class:`AlexNetError`, OSError or SafetensorError for one that is damaged."""
     step = -age(folder)[0]
-    manifest = read_json(folder / "manifest.json", MAX_SETTINGS_BYTES)
-    if not isinstance(manifest, dict) or manifest.get("version") != VERSION or manifest.get("step") != step:
-        raise AlexNetError("manifest.json is not of this version and step")
-    files, found = manifest.get("files"), {path.name for path in folder.iterdir() if path.is_file()} - {"manifest.json"}
-    if (
-        not isinstance(files, dict)
-        or not all(isinstance(file, dict) for file in files.values())
-        or files.keys() ^ found
-    ):
-        odd = sorted(files.keys() ^ found)[:3] if isinstance(files, dict) else []
-        raise AlexNetError(f"manifest.json does not list the files that are there ({', '.join(odd)})")
+    manifest = SEAL.read(folder)
+    if manifest.get("step") != step:
+        raise AlexNetError("manifest.json is of another step")
+    if odd := manifest["files"].keys() ^ ({path.name for path in folder.iterdir() if path.is_file()} - {SEAL.head}):
+        raise AlexNetError(f"manifest.json does not list the files that are there ({', '.join(sorted(odd)[:3])})")
     tensors: dict[str, dict[str, Tensor]] = {}
     state: Any = None
-    for name, file in sorted(files.items()):
+    for name in sorted(manifest["files"]):
         path = folder / name
         if group not in (None, path.stem) and path.suffix == ".safetensors":
             continue
-        content = read_file(path) if path.stat().st_size == file.get("bytes") else b""
-        if hashlib.sha256(content).hexdigest() != file.get("sha256"):
-            raise AlexNetError(f"{name} does not match its SHA-256 in manifest.json")
+        content = SEAL.content(folder, manifest, name)
         if path.suffix == ".safetensors":
             tensors[path.stem] = load(content)
         elif name == "state.json":

@@ -13,7 +13,6 @@ Nothing in it is executable, and nothing is unpickled. Files are read once, and 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import shutil
 from collections.abc import Mapping, Sequence
@@ -38,15 +37,24 @@ from alexnet.core.runs import (
     read_array,
     read_file,
     read_json,
-    sha256_file,
     write_atomic,
     write_json,
 )
+from alexnet.core.sealed import Seal
 from alexnet.models import build_model, model_config
 
 FORMAT = "alexnet-model"
 DESCRIPTION = "alexnet-model-without-weights"
-VERSION = 1
+SEAL = Seal(
+    what="a model folder",
+    head="config.json",
+    formats=(FORMAT,),
+    version=1,
+    files="sha256",
+    max_bytes=MAX_SETTINGS_BYTES,
+    error=AlexNetError,
+    again="save it again",
+)
 MAX_MEAN_BYTES = 1 << 28
 """Limit of mean.npy; a mean image of 4096 pixels a side fits."""
 
@@ -90,7 +98,7 @@ def save_model_folder(
 
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     format = FORMAT if weights else DESCRIPTION
-    config: dict[str, Any] = {"format": format, "version": VERSION, "name": name, "config": to_json(model.config)}
+    config: dict[str, Any] = {"format": format, "version": SEAL.version, "name": name, "config": to_json(model.config)}
     try:
         shutil.rmtree(new, ignore_errors=True)  # left by a run that was killed
         new.mkdir(parents=True)
@@ -103,8 +111,8 @@ def save_model_folder(
             mean_image = np.asarray(mean, dtype=np.float32)
             write_atomic(new / "mean.npy", lambda file: np.save(file, mean_image, allow_pickle=False))
         config["fingerprint"] = fingerprint([name, model.config])
-        config["sha256"] = {file.name: sha256_file(file) for file in sorted(new.iterdir())}
-        write_json(new / "config.json", config)
+        config["sha256"] = SEAL.list_files(new, sorted(file.name for file in new.iterdir()))
+        SEAL.write(new, config)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
@@ -119,9 +127,9 @@ def save_model_folder(
 def load_model_folder(path: Path) -> ModelFolder:
     """Read a model folder. Raises :class:`AlexNetError` naming file and fault: a missing file, one whose SHA-256 is not
     the recorded one, a newer version, a field, shape or key that does not fit, weights that are not finite."""
-    found, hashes = _described(path, (FORMAT,))
+    found, head = _described(path, SEAL)
     weights = path / "model.safetensors"
-    content = _read(path, weights.name, hashes, 2 * _room(found.model))
+    content = SEAL.content(path, head, weights.name, 2 * _room(found.model))
     load_tensors(found.model, _single(_parse(content, printable(weights))), printable(weights))
     return replace(found, model=found.model.eval())
 
@@ -129,13 +137,13 @@ def load_model_folder(path: Path) -> ModelFolder:
 def load_described(path: Path, tensors: Mapping[str, Tensor], where: str) -> ModelFolder:
     """The network that a model folder, or one without weights, describes, with other weights: those read
     from ``where``. Raises what :func:`load_model_folder` raises."""
-    found, _ = _described(path, (DESCRIPTION, FORMAT))
+    found, _ = _described(path, replace(SEAL, formats=(DESCRIPTION, FORMAT)))
     load_tensors(found.model, _single(tensors), where)
     return replace(found, model=found.model.eval())
 
 
-def _described(path: Path, formats: Sequence[str]) -> tuple[ModelFolder, dict[str, Any]]:
-    """Everything but the weights, and the recorded hashes."""
+def _described(path: Path, seal: Seal) -> tuple[ModelFolder, dict[str, Any]]:
+    """Everything but the weights, and config.json."""
     where = printable(path)
     if not path.is_dir():
         raise AlexNetError(f"{where}: no such model folder; name one, or a run, the --out of `alexnet train`")
@@ -143,17 +151,7 @@ def _described(path: Path, formats: Sequence[str]) -> tuple[ModelFolder, dict[st
         raise AlexNetError(
             f"{where}: holds no model (no config.json); name a run, the --out of `alexnet train`, or its model"
         )
-    head = read_json(path / "config.json", MAX_SETTINGS_BYTES)
-    if not isinstance(head, dict) or head.get("format") not in formats:
-        raise AlexNetError(f"{where}/config.json: not the configuration of a model folder; name one, or a run")
-    if head.get("version") != VERSION:
-        raise AlexNetError(
-            f"{where}: model folder of version {printable(head.get('version'))[:20]}; this program reads {VERSION}: upgrade"
-        )
-    hashes = head.get("sha256")
-    if not isinstance(hashes, dict):
-        raise AlexNetError(f"{where}/config.json: sha256 is missing; save the model again")
-
+    head = seal.read(path)
     name = printable(head.get("name"))[:80]
     try:
         config = model_config(name)
@@ -163,14 +161,14 @@ def _described(path: Path, formats: Sequence[str]) -> tuple[ModelFolder, dict[st
     if head.get("fingerprint") != fingerprint([name, head.get("config")]):
         raise AlexNetError(f"{where}/config.json: damaged or edited, not what its fingerprint says; save it again")
     try:
-        preprocessing = from_json(Preprocessing, _read_json(path, "preprocessor.json", hashes), "preprocessor")
+        preprocessing = from_json(Preprocessing, _read_json(path, head, "preprocessor.json"), "preprocessor")
         model = build_model(config, name=name, seed=None)
-        classes = cast(list[str], list(from_json(_Names, {"names": _read_json(path, "classes.json", hashes)}).names))
+        classes = cast(list[str], list(from_json(_Names, {"names": _read_json(path, head, "classes.json")}).names))
     except UsageError as error:
         raise AlexNetError(f"{where}: {error}") from error
-    mean = _read_mean(path, hashes) if "mean.npy" in hashes else None
+    mean = _read_mean(path, head) if "mean.npy" in head[SEAL.files] else None
     _check_fit(where, model, preprocessing, classes, mean)
-    return ModelFolder(model, name, preprocessing, classes, mean), hashes
+    return ModelFolder(model, name, preprocessing, classes, mean), head
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -237,19 +235,12 @@ def _is_model_folder(path: Path) -> bool:
     return isinstance(head, dict) and head.get("format") in (FORMAT, DESCRIPTION)
 
 
-def _read(path: Path, file: str, hashes: dict[str, Any], max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
-    content = read_file(path / file, max_bytes)
-    if hashlib.sha256(content).hexdigest() != hashes.get(file):
-        raise AlexNetError(f"{printable(path / file)}: damaged, its SHA-256 is not that in config.json; save it again")
-    return content
+def _read_json(path: Path, head: Mapping[str, Any], file: str) -> Any:
+    return parse_json(SEAL.content(path, head, file, MAX_SETTINGS_BYTES), path / file)
 
 
-def _read_json(path: Path, file: str, hashes: dict[str, Any]) -> Any:
-    return parse_json(_read(path, file, hashes), path / file)
-
-
-def _read_mean(path: Path, hashes: dict[str, Any]) -> NDArray[np.float32]:
-    mean = read_array(io.BytesIO(_read(path, "mean.npy", hashes, MAX_MEAN_BYTES)), path / "mean.npy")
+def _read_mean(path: Path, head: Mapping[str, Any]) -> NDArray[np.float32]:
+    mean = read_array(io.BytesIO(SEAL.content(path, head, "mean.npy", MAX_MEAN_BYTES)), path / "mean.npy")
     if mean.dtype != np.float32:
         raise AlexNetError(f"{printable(path / 'mean.npy')}: holds {printable(mean.dtype)}; it must hold float32")
     return cast(NDArray[np.float32], mean)

@@ -42,11 +42,11 @@ from alexnet.core.runs import (
     fsync_folder,
     read_arrays,
     read_json,
-    sha256_file,
     writable_cache,
     write_atomic,
     write_json,
 )
+from alexnet.core.sealed import Seal
 from alexnet.core.share import Share, alone, listed, locked, unfinished
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
@@ -66,6 +66,7 @@ PIECE_BYTES = 64 << 20
 META_BYTES = 1 << 20
 """Bytes of the disk that are kept free for meta.json."""
 AGAIN = "remove the folder and run the command that wrote it again"
+SEAL = Seal(what="features", formats=(FORMAT,), files="sha256", again=AGAIN)
 POSITIONS = "before the test-time halving of plain dropout; layers called dropoutN are after it"
 
 
@@ -246,16 +247,11 @@ def open_features(folder: Path) -> Features:
     where = printable(folder)
     if not (folder / "meta.json").is_file():
         raise DataError(f"{where}: holds no features; write some with `alexnet features MODEL --out {where}`")
-    try:
-        meta = read_json(folder / "meta.json")
-    except AlexNetError as error:
-        raise DataError(f"{error}; {AGAIN}") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT or not (names := _files_of(meta)):
-        raise DataError(f"{where}/meta.json: not that of features this program reads; {AGAIN}")
+    meta = SEAL.read(folder)
+    if not (names := _files_of(meta)):
+        raise SEAL.fault(folder / SEAL.head, "not as this program writes it")
     for name in sorted(names):
-        file = folder / name
-        if not file.is_file() or sha256_file(file) != meta["sha256"][name]:
-            raise DataError(f"{printable(file)}: missing or damaged, not what meta.json says; {AGAIN}")
+        SEAL.require(folder, meta, name)
     return Features(folder, meta)
 
 
@@ -441,9 +437,9 @@ def _write_names(new: Path, job: _Job) -> None:
 
 def _complete(new: Path, job: _Job, machines: Mapping[str, Any]) -> dict[str, Any]:
     """Write ``meta.json``, which is returned, when all else is there."""
-    files = sorted(new.iterdir())
-    meta = {**job.description, **machines, "sha256": {file.name: sha256_file(file) for file in files}}
-    write_json(new / "meta.json", meta)
+    names = sorted(file.name for file in new.iterdir())
+    meta = {**job.description, **machines, "sha256": SEAL.list_files(new, names)}
+    SEAL.write(new, meta)
     return meta
 
 

@@ -14,7 +14,6 @@ Shape suffixes: Q queries, N vectors, B vectors of a part or block, D dimensions
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -34,7 +33,8 @@ from alexnet.core import rng
 from alexnet.core.config import to_json
 from alexnet.core.device import Precision
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
-from alexnet.core.runs import ArrayFile, read_json, sha256_file, write_atomic, write_json
+from alexnet.core.runs import ArrayFile, write_atomic
+from alexnet.core.sealed import Seal
 from alexnet.core.share import alone
 from alexnet.evaluation.predict import STDIN, Predictor, image_files
 from alexnet.models.lrn import kernels_in_use
@@ -43,6 +43,7 @@ from alexnet.probes.layers import find_layers
 from alexnet.probes.neighbors import Nearest, nearest, squared_distances
 
 FORMAT = "alexnet index 1"
+SEAL = Seal(what="an index", formats=(FORMAT,), check="check", separators=(", ", ": "), again="build the index again")
 Kind = Literal["exact", "ivf", "hnsw"]
 PART = 8192
 """Most vectors in a part, which is what a killed command loses and what is held in memory."""
@@ -214,7 +215,7 @@ def build_index(
         "faiss": None,
         "files": {},
     }
-    _write_meta(folder, meta)
+    SEAL.write(folder, meta)
     try:
         return add_to_index(Index(folder, meta), predictor, sources, on_fault=on_fault, progress=progress)
     except AlexNetError:
@@ -290,24 +291,11 @@ def open_index(folder: str | Path) -> Index:
     where = printable(folder)
     if not (folder / "meta.json").is_file():
         raise DataError(f"{where}: holds no index; make one with `alexnet index MODEL FOLDER --out {where}`")
-    try:
-        meta = read_json(folder / "meta.json")
-    except AlexNetError as error:
-        raise DataError(f"{error}; build the index again") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise DataError(f"{where}/meta.json: not that of an index this program reads; build it again")
-    if meta.pop("check", None) != _check(meta):
-        raise DataError(f"{where}/meta.json: damaged or edited; build the index again")
+    meta = SEAL.read(folder)
     if not _is_whole(meta):
-        raise DataError(f"{where}/meta.json: not as this program writes it; build the index again")
-    for name, stored in meta["files"].items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != stored["bytes"]:
-            raise DataError(f"{printable(file)}: missing or cut short, not what meta.json says; build the index again")
-        if sha256_file(file) != stored["sha256"]:
-            raise DataError(
-                f"{printable(file)}: damaged, its bytes are not those that were written; build the index again"
-            )
+        raise SEAL.fault(folder / SEAL.head, "not as this program writes it")
+    for name in meta["files"]:
+        SEAL.require(folder, meta, name)
     return Index(folder, meta)
 
 
@@ -385,7 +373,7 @@ def _as_stored(vector_BD: NDArray[Any]) -> NDArray[np.float16]:
 
 def _with_part(index: Index, rows: Sequence[NDArray[np.float16]], images: Sequence[Image]) -> Index:
     index = _part_of(index, np.stack(rows), images, _next_part(index))
-    _write_meta(index.folder, index.meta)
+    SEAL.write(index.folder, index.meta)
     return index
 
 
@@ -428,36 +416,24 @@ def _without(index: Index, rows: Collection[int]) -> Index:
         some = left[start : start + PART]
         thinned = _part_of(thinned, vectors[np.array(some)], [images[row] for row in some], number)
         number += 1
-    _write_meta(index.folder, thinned.meta)
+    SEAL.write(index.folder, thinned.meta)
     _sweep(thinned)
     return Index(index.folder, thinned.meta)
 
 
 def _rewritten(index: Index, **changes: Any) -> Index:
     meta = {**index.meta, **changes}
-    _write_meta(index.folder, meta)
+    SEAL.write(index.folder, meta)
     return Index(index.folder, meta)
 
 
 def _described(index: Index, *names: str) -> dict[str, Any]:
-    new = {
-        name: {"bytes": (index.folder / name).stat().st_size, "sha256": sha256_file(index.folder / name)}
-        for name in names
-    }
-    return {**index.meta["files"], **new}
-
-
-def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    write_json(folder / "meta.json", {**meta, "check": _check(meta)})
-
-
-def _check(meta: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+    return {**index.meta["files"], **SEAL.list_files(index.folder, names)}
 
 
 def _is_whole(meta: Mapping[str, Any]) -> bool:
     """Whether all that is read of a ``meta.json`` is there and of its kind; its checksum does not tell who wrote it. Files
-    that are opened must be among those whose size and SHA-256 are compared, and lie in the folder."""
+    that are opened must be among those that are compared."""
     try:
         parts, files, faiss = meta["parts"], meta["files"], meta["faiss"]
         opened = [part[key] for part in parts for key in ("vectors", "images")]
@@ -467,15 +443,12 @@ def _is_whole(meta: Mapping[str, Any]) -> bool:
             counts += [faiss["rows"], faiss["learned_from"]]
             measured = [faiss["recall"][key] for key in ("at", "found", "of", "queries", "recall")]
         texts = [meta[key] for key in ("model", "model_fingerprint", "network", "layer")]
-        texts += [text for name, file in files.items() for text in (name, file["sha256"])]
         return (
             all(type(count) is int and count > 0 for count in counts)
             and all(isinstance(number, int | float) for number in measured)
             and all(isinstance(text, str) for text in (*texts, *opened))
             and len(set(opened)) == len(opened)
             and set(opened) <= files.keys()
-            and all(name not in ("", ".", "..") and not set(name) & set("/\\\0") for name in files)
-            and all(type(file["bytes"]) is int for file in files.values())
             and meta["kind"] in get_args(Kind)
             and meta["precision"] in get_args(Precision)
             and (faiss is None or (meta["kind"] != "exact" and faiss["rows"] <= sum(counts[1 : len(parts) + 1])))

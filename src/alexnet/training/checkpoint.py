@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.core.errors import AlexNetError, NotFiniteError, printable
-from alexnet.core.runs import fsync_folder, sha256_file, write_atomic, write_json
-from alexnet.models.checkpoint import VERSION, Checkpoint, age, checkpoints_in, newest_first, read_checkpoint
+from alexnet.core.runs import fsync_folder, write_atomic, write_json
+from alexnet.models.checkpoint import SEAL, Checkpoint, age, checkpoints_in, newest_first, read_checkpoint
 
 KEEP = 2
 """Newest checkpoints that are kept, besides the best."""
@@ -48,8 +48,8 @@ def save_checkpoint(
         for group, named in tensors.items():
             save_tensors(named, temporary / f"{group}.safetensors")
         write_json(temporary / "state.json", dict(state))
-        files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in sorted(temporary.iterdir())}
-        write_json(temporary / "manifest.json", {"version": VERSION, "step": step, "files": files})
+        files = SEAL.list_files(temporary, sorted(path.name for path in temporary.iterdir()))
+        SEAL.write(temporary, {"version": SEAL.version, "step": step, "files": files})
         fsync_folder(temporary)
         temporary.rename(final)
         fsync_folder(folder)
