@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from alexnet.claims.comparison import compare_all
 from alexnet.claims.drawing import columns_of
 from alexnet.claims.groups import EXPERIMENTS
-from alexnet.claims.runner import compare_all
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import CURVES, PUBLISHED, documents, entries, words
 from alexnet.core.runs import read_json, write_atomic, write_json

@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from alexnet.claims.groups import EXPERIMENTS as KNOWN
-from alexnet.claims.runner import default_bench, run_experiment
+from alexnet.claims.laboratory import open_laboratory
+from alexnet.claims.runner import run_experiment
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import sentence
 from alexnet.core.device import Machine, choose_device
@@ -56,12 +57,12 @@ def main() -> int:
         four_layer=replace(scale.four_layer, data=options.packed),
     )
     machine = Machine(device=choose_device(options.device), quiet=True, resident=True)
-    bench = default_bench(scale.name, Path(options.out), machine)
+    lab = open_laboratory(scale.name, Path(options.out), machine)
     stop_after(60 * options.minutes)
     try:
         for seeds in range(1, options.seeds + 1):
             for name in options.only:
-                document = run_experiment(KNOWN[name], scale, range(seeds), bench)
+                document = run_experiment(KNOWN[name], scale, range(seeds), lab)
                 if seeds == options.seeds:
                     for row in document["comparisons"]:
                         print(f"{row['claim']} {row['verdict']}: {sentence(row)}", flush=True)

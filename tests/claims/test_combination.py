@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.claims import combination, runner
+from alexnet.claims import combination, laboratory
 from alexnet.claims.combination import (
     autoencoder_first,
     class_halves,
@@ -18,14 +18,14 @@ from alexnet.claims.combination import (
     fine_tuned,
     only_classes,
     only_images_of,
-    search,
+    search_coefficients,
     six_conv_changes,
     with_pretrained,
 )
-from alexnet.claims.experiment import Arm, vary
+from alexnet.claims.experiment import Arm, arms_of, vary
 from alexnet.claims.groups import EXPERIMENTS
+from alexnet.claims.laboratory import config_key, open_laboratory
 from alexnet.claims.measures import MEASURES
-from alexnet.claims.runner import arms_of, config_key, default_bench
 from alexnet.claims.scales import fan_ins, find_scale
 from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import UsageError
@@ -39,14 +39,14 @@ SMOKE = find_scale("smoke").network
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def lab(tmp_path_factory):
     machine = Machine(device=choose_device("cpu"), quiet=True)
-    return default_bench("smoke", tmp_path_factory.mktemp("claims"), machine)
+    return open_laboratory("smoke", tmp_path_factory.mktemp("claims"), machine)
 
 
 @pytest.fixture(scope="module")
-def data(bench):
-    return bench.open_data(SMOKE)
+def data(lab):
+    return lab.open_data(SMOKE)
 
 
 def answers(p_NK, label_N) -> Probabilities:
@@ -78,11 +78,11 @@ def test_a_search_leaves_equal_members_equal_and_trusts_the_one_that_knows():
     misled = np.full((60, 8), 0.1 / 7)
     misled[np.arange(60), (label_N + 1) % 8] = 0.9
     same = answers(knows, label_N)
-    assert search([same, same, same], seed=0) == pytest.approx([1 / 3] * 3)
-    weights = search([answers(misled, label_N), same], seed=0)
+    assert search_coefficients([same, same, same], seed=0) == pytest.approx([1 / 3] * 3)
+    weights = search_coefficients([answers(misled, label_N), same], seed=0)
     assert sum(weights) == pytest.approx(1)
     assert 0.9 * weights[0] < 0.7 * weights[1]  # so it answers as the second does
-    assert search([answers(misled, label_N), same], seed=0) == weights
+    assert search_coefficients([answers(misled, label_N), same], seed=0) == weights
 
 
 def test_no_image_is_answered_with_coefficients_that_saw_it(monkeypatch):
@@ -93,7 +93,7 @@ def test_no_image_is_answered_with_coefficients_that_saw_it(monkeypatch):
         asked.append(set(members[0].paths))
         return [1.0, 0.0] if "0.png" in members[0].paths else [0.0, 1.0]
 
-    monkeypatch.setattr(combination, "search", first_image_decides)
+    monkeypatch.setattr(combination, "search_coefficients", first_image_decides)
     right, wrong = answers([[0.9, 0.1]] * 10, [0] * 10), answers([[0.1, 0.9]] * 10, [0] * 10)
     result = ensemble_result([right, wrong], search_seed=3)
     assert not asked[0] & asked[1]
@@ -103,17 +103,17 @@ def test_no_image_is_answered_with_coefficients_that_saw_it(monkeypatch):
     assert result["views"]["1"]["top1_errors"] == len(next(half for half in asked if "0.png" in half)) == 5
 
 
-def test_the_first_member_is_the_plain_network_and_all_learn_from_its_images(bench, data, monkeypatch):
+def test_the_first_member_is_the_plain_network_and_all_learn_from_its_images(lab, data, monkeypatch):
     trained = []
 
     def spy(config, out, machine, **fields):
         trained.append((config, fields["data"]))
         return run(config, out, machine, **fields)
 
-    run = runner.run
-    monkeypatch.setattr(runner, "run", spy)
-    two = bench.result(Arm(name="ensemble-2", result=ensemble(2)), SMOKE)
-    plain = bench.result(Arm(name="base"), SMOKE)
+    run = laboratory.run
+    monkeypatch.setattr(laboratory, "run", spy)
+    two = lab.result(Arm(name="ensemble-2", result=ensemble(2)), SMOKE)
+    plain = lab.result(Arm(name="base"), SMOKE)
     assert two["members"][0]["top1_errors"] == plain["views"]["1"]["top1_errors"]
     assert [config.seed for config, _ in trained] == [0, 10_000]  # the plain one once, for both
     (first, whole), (second, part) = trained
@@ -125,24 +125,24 @@ def test_the_first_member_is_the_plain_network_and_all_learn_from_its_images(ben
     assert len(part.split("val")) == len(data.split("val"))
 
     other = ensemble_result(
-        [combination.answers_of(bench, SMOKE, data, bench.run_folder(SMOKE), lambda: pytest.fail("trained again"))] * 2
+        [combination.answers_of(lab, SMOKE, data, lab.run_folder(SMOKE), lambda: pytest.fail("trained again"))] * 2
     )
     assert other["views"]["1"]["top1_errors"] == plain["views"]["1"]["top1_errors"]
 
 
-def test_results_that_are_more_than_a_training_are_never_taken_for_one(bench):
+def test_results_that_are_more_than_a_training_are_never_taken_for_one(lab):
     config = replace(SMOKE, seed=5)
-    special = bench.result(Arm(name="a-special", result=lambda _bench, _config: {"special": 1}), config)
+    special = lab.result(Arm(name="a-special", result=lambda _lab, _config: {"special": 1}), config)
     assert special["special"] == 1
-    assert bench.stored(config_key(config)) is None
-    assert bench.result(Arm(name="b-special", result=lambda _bench, _config: {"special": 2}), config)["special"] == 2
-    assert bench.result(Arm(name="a-special", result=lambda *_: pytest.fail("computed again")), config) == special
+    assert lab.results.find(config_key(config)) is None
+    assert lab.result(Arm(name="b-special", result=lambda _lab, _config: {"special": 2}), config)["special"] == 2
+    assert lab.result(Arm(name="a-special", result=lambda *_: pytest.fail("computed again")), config) == special
 
 
-def test_a_member_that_diverges_makes_no_ensemble(bench):
+def test_a_member_that_diverges_makes_no_ensemble(lab):
     absurd = vary(SMOKE, {"optimizer.lr": 1e20})
-    assert "the loss is" in ensemble(2)(bench, absurd)["diverged"]
-    assert "the loss is" in with_pretrained(1, 0)(bench, absurd)["diverged"]
+    assert "the loss is" in ensemble(2)(lab, absurd)["diverged"]
+    assert "the loss is" in with_pretrained(1, 0)(lab, absurd)["diverged"]
 
 
 # Halves of the classes ----------------------------------------------------------------------------------------------------
@@ -178,12 +178,14 @@ def test_halves_of_the_classes_share_none_and_are_drawn_by_seed(data):
         class_halves(only_classes(data, np.arange(3)), 0)
 
 
-def test_fine_tuning_starts_from_what_was_learned_on_the_other_classes(bench, monkeypatch):
+def test_fine_tuning_starts_from_what_was_learned_on_the_other_classes(lab, monkeypatch):
     frozen = vary(SMOKE, {"optimizer.layer_lr": tuple((f"conv{i}", 0.0) for i in range(1, 6))})
     names = []
-    run = runner.run
-    monkeypatch.setattr(runner, "run", lambda config, out, *a, **k: (names.append(out), run(config, out, *a, **k))[1])
-    result = fine_tuned(bench, frozen)
+    run = laboratory.run
+    monkeypatch.setattr(
+        laboratory, "run", lambda config, out, *a, **k: (names.append(out), run(config, out, *a, **k))[1]
+    )
+    result = fine_tuned(lab, frozen)
     source, out = names
     before, after = (load_model_folder(folder / "model") for folder in (source, out))
     assert not set(before.classes) & set(after.classes)
@@ -195,18 +197,18 @@ def test_fine_tuning_starts_from_what_was_learned_on_the_other_classes(bench, mo
     assert read_json(source / "config.json")["train"]["optimizer"]["layer_lr"] == []
     assert read_json(out / "config.json")["initial"]["taken"] == [*(f"conv{i}" for i in range(1, 6)), "fc6", "fc7"]
 
-    fine_tuned(bench, SMOKE)  # another fine-tuning, of the same network
+    fine_tuned(lab, SMOKE)  # another fine-tuning, of the same network
     assert names[2] == source
 
 
-def test_an_autoencoder_is_trained_once_for_a_run(bench, monkeypatch):
+def test_an_autoencoder_is_trained_once_for_a_run(lab, monkeypatch):
     config = replace(SMOKE, seed=6, epochs=1)
-    result = autoencoder_first(bench, config)
+    result = autoencoder_first(lab, config)
     assert result["pretraining_epochs"] == 1
-    (folder,) = (bench.folder / "runs").glob(f"{config_key(config)}-autoencoder-first")
+    (folder,) = (lab.folder / "runs").glob(f"{config_key(config)}-autoencoder-first")
     assert read_json(folder / "config.json")["initial"]["taken"] == [f"conv{i}" for i in range(1, 6)]
     monkeypatch.setattr(combination, "pretrain", lambda *_, **__: pytest.fail("pre-trained again"))
-    assert autoencoder_first(bench, config)["views"] == result["views"]
+    assert autoencoder_first(lab, config)["views"] == result["views"]
 
 
 # Networks ---------------------------------------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from alexnet.claims import runner, verdicts
-from alexnet.claims.experiment import Arm, Experiment, Side, lower, vary
+from alexnet.claims import laboratory, verdicts
+from alexnet.claims.comparison import compare
+from alexnet.claims.experiment import Arm, Experiment, Side, arms_of, lower, recipe_of, vary
 from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
+from alexnet.claims.laboratory import config_key, open_laboratory
 from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.measures import MEASURES
-from alexnet.claims.runner import arms_of, compare, config_key, default_bench, recipe_of, run_experiment
+from alexnet.claims.runner import TUNING_SEED, run_experiment
 from alexnet.claims.scales import SCALES, fan_ins, find_scale, scaled_network
 from alexnet.core.config import differences, from_json, to_json
 from alexnet.core.device import Machine, choose_device
@@ -73,7 +75,7 @@ def test_an_arm_of_the_same_name_is_the_same_everywhere():
 
 
 @pytest.mark.parametrize("experiment", BY_ID, ids=ids)
-def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, quick_bench):
+def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, quick_lab):
     if not experiment.fits("smoke"):
         pytest.skip(f"{experiment.id} needs {', '.join(experiment.scales)}")
 
@@ -81,41 +83,41 @@ def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, 
         arms = experiment.arms(base)
         return [replace(arm, tuned=arm.tuned and (arm.tuned[0], arm.tuned[1][:2])) for arm in arms]
 
-    document = run_experiment(replace(experiment, arms=two_candidates), find_scale("smoke"), [0], quick_bench)
+    document = run_experiment(replace(experiment, arms=two_candidates), find_scale("smoke"), [0], quick_lab)
     assert [c["claim"] for c in document["comparisons"]] == [c.claim for c in experiment.comparisons]
     assert all(c["verdict"] == "the code ran" and c["n"] + sum(c["diverged"].values()) for c in document["comparisons"])
     assert not any("lower_values" in c or c["effect"] is not None for c in document["comparisons"])
-    assert json.loads((quick_bench.folder / f"{experiment.id}.json").read_text()) == document
+    assert json.loads((quick_lab.folder / f"{experiment.id}.json").read_text()) == document
     for arm in document["arms"].values():
         for name in arm["results"]:
-            assert (quick_bench.folder / name).is_file()
+            assert (quick_lab.folder / name).is_file()
 
 
 @pytest.fixture(scope="session")
-def quick_bench(tmp_path_factory):
+def quick_lab(tmp_path_factory):
     """Shared, so that arms of several experiments are trained once. Two of 25 validation images of each class."""
     folder = tmp_path_factory.mktemp("claims")
     draw_shapes(folder / "shapes", train=5, val=2, workers=1)
     data = prepare(folder / "shapes", folder / "packed", size=28, workers=1)
     machine = Machine(device=choose_device("cpu"), quiet=True)
-    return runner.Bench("smoke", folder / "out", machine, lambda _config: data)
+    return laboratory.Laboratory("smoke", folder / "out", machine, lambda _config: data)
 
 
 def tiny(arms, comparisons, **fields) -> Experiment:
     return Experiment(id="tiny", title="", arms=arms, comparisons=comparisons, **fields)
 
 
-def test_a_result_is_computed_once_and_never_written_again(quick_bench, monkeypatch):
+def test_a_result_is_computed_once_and_never_written_again(quick_lab, monkeypatch):
     experiment = tiny(
         lambda base: (Arm(name="base"), Arm(name="other", changes={"model.normalization": "none"})),
         (lower("center_error", "C10", "", than="other"),),
     )
-    first = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_bench)
-    stamps = {file: file.stat().st_mtime_ns for file in quick_bench.folder.glob("*-seed*.json")}
-    monkeypatch.setattr(runner, "run", lambda *_, **__: pytest.fail("trained again"))
-    again = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_bench)
+    first = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_lab)
+    stamps = {file: file.stat().st_mtime_ns for file in quick_lab.folder.glob("*-seed*.json")}
+    monkeypatch.setattr(laboratory, "run", lambda *_, **__: pytest.fail("trained again"))
+    again = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_lab)
     assert again == first
-    assert {file: file.stat().st_mtime_ns for file in quick_bench.folder.glob("*-seed*.json")} == stamps
+    assert {file: file.stat().st_mtime_ns for file in quick_lab.folder.glob("*-seed*.json")} == stamps
     assert first["comparisons"][0]["n"] == 2
 
 
@@ -126,10 +128,10 @@ def test_the_key_of_a_result_is_what_was_computed():
     assert config_key(config).rpartition("-")[0] == config_key(replace(config, seed=7)).rpartition("-")[0]
 
 
-def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(quick_bench, monkeypatch):
+def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(quick_lab, monkeypatch):
     seen = []
 
-    def fake(bench, config):
+    def fake(lab, config):
         seen.append((config.optimizer.lr, config.seed))
         return {"views": {"1": {"top1_error": abs(config.optimizer.lr - 0.02)}}}
 
@@ -140,7 +142,7 @@ def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(quick_bench,
         ),
         (lower("center_error", "C10", "", arm="fake", than="fixed"),),
     )
-    document = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_bench)
+    document = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_lab)
     assert "lower_values" not in document["comparisons"][0]  # of this scale
     arms = {name: arm for name, (arm, _) in arms_of(experiment, find_scale("smoke")).items()}
     results = {name: [fake(None, vary(find_scale("smoke").network, {"optimizer.lr": 0.02}))] for name in arms}
@@ -148,7 +150,7 @@ def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(quick_bench,
     (row,) = (compare(comparison, arms, results) for comparison in experiment.comparisons)
     assert (row["lower_values"], row["effect"]) == ([0], pytest.approx(1.0))  # percentage points
     assert document["chosen"] == {"fake": {"optimizer.lr": 0.02}}
-    assert seen[:3] == [(0.01, runner.TUNING_SEED), (0.02, runner.TUNING_SEED), (0.04, runner.TUNING_SEED)]
+    assert seen[:3] == [(0.01, TUNING_SEED), (0.02, TUNING_SEED), (0.04, TUNING_SEED)]
 
 
 def test_a_training_that_diverges_is_a_result_and_no_number():
@@ -164,20 +166,20 @@ def test_a_training_that_diverges_is_a_result_and_no_number():
     assert (none["n"], none["verdict"]) == (0, "not a fair test yet")
 
 
-def test_a_training_with_an_absurd_rate_is_recorded_as_diverged(quick_bench):
+def test_a_training_with_an_absurd_rate_is_recorded_as_diverged(quick_lab):
     config = vary(find_scale("smoke").network, {"optimizer.lr": 1e20})
-    result = quick_bench.result(Arm(name="absurd"), config)
+    result = quick_lab.result(Arm(name="absurd"), config)
     assert "the loss is" in result["diverged"]
-    assert quick_bench.result(Arm(name="absurd"), config) == result
+    assert quick_lab.result(Arm(name="absurd"), config) == result
 
 
-def test_other_failures_are_not_results(quick_bench, monkeypatch):
+def test_other_failures_are_not_results(quick_lab, monkeypatch):
     def fail(*_, **__):
         raise AlexNetError("no space left")
 
-    monkeypatch.setattr(runner, "run", fail)
+    monkeypatch.setattr(laboratory, "run", fail)
     with pytest.raises(AlexNetError, match="no space"):
-        quick_bench.result(Arm(name="x"), vary(find_scale("smoke").network, {"seed": 99}))
+        quick_lab.result(Arm(name="x"), vary(find_scale("smoke").network, {"seed": 99}))
 
 
 def test_vary_replaces_nested_fields_and_refuses_unknown_ones():
@@ -195,10 +197,10 @@ def test_the_imagenet_scale_is_the_published_schedule_unchanged():
 
 def test_results_of_a_folder_of_photographs_do_not_lie_among_them(tmp_path):
     machine = Machine(device=choose_device("cpu"), quiet=True)
-    folders = [default_bench(str(tmp_path / name / "photos"), tmp_path / "out", machine).folder for name in "ab"]
+    folders = [open_laboratory(str(tmp_path / name / "photos"), tmp_path / "out", machine).folder for name in "ab"]
     assert {folder.parent for folder in folders} == {tmp_path / "out"}
     assert folders[0] != folders[1]
-    assert default_bench("cifar10", tmp_path, machine).folder == tmp_path / "cifar10"
+    assert open_laboratory("cifar10", tmp_path, machine).folder == tmp_path / "cifar10"
 
 
 def test_a_folder_is_a_scale():
@@ -236,24 +238,24 @@ def test_claims_and_experiments_are_found_by_name():
     assert {e.id for e in experiments_of("C19")} == {"dropout"}
 
 
-def test_a_scale_that_means_nothing_is_refused(quick_bench):
+def test_a_scale_that_means_nothing_is_refused(quick_lab):
     with pytest.raises(
         UsageError, match="relu-tanh means nothing at the scale imagenet; its scales are smoke, cifar10"
     ):
-        run_experiment(EXPERIMENTS["relu-tanh"], find_scale("imagenet"), [0], quick_bench)
+        run_experiment(EXPERIMENTS["relu-tanh"], find_scale("imagenet"), [0], quick_lab)
 
 
-def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path, quick_bench):
+def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path, quick_lab):
     import numpy as np
 
     random = np.random.default_rng(0)
     kernels = random.normal(size=(16, 3, 5, 5))
     (tmp_path / "results").mkdir()
     np.save(tmp_path / "results" / "conv1.npy", kernels.astype(np.float32))
-    mixed = runner.tower_colors(tmp_path)
+    mixed = laboratory.tower_colors(tmp_path)
     kernels[:8] = kernels[:8].mean(1, keepdims=True)
     np.save(tmp_path / "results" / "conv1.npy", kernels.astype(np.float32))
-    parted = runner.tower_colors(tmp_path)
+    parted = laboratory.tower_colors(tmp_path)
     assert mixed["difference"] < 2 * mixed["by_chance"]
     assert parted["difference"] > parted["by_chance"]
     assert parted["difference"] == pytest.approx(2 / 3, abs=0.1)  # color has two of three axes
@@ -266,15 +268,15 @@ def test_side_is_a_pair():
 def test_own_photographs_that_changed_are_not_compared_with_what_they_were(tmp_path):
     config = find_scale("smoke").network
 
-    def bench(scale: str, fingerprint: str) -> runner.Bench:
+    def lab(scale: str, fingerprint: str) -> laboratory.Laboratory:
         machine = Machine(device=choose_device("cpu"))
-        return runner.Bench(scale, tmp_path, machine, lambda _config: SimpleNamespace(fingerprint=fingerprint))
+        return laboratory.Laboratory(scale, tmp_path, machine, lambda _config: SimpleNamespace(fingerprint=fingerprint))
 
     for fingerprint in ("before", "before"):
-        bench("photos", fingerprint).require_same_data(config)
+        lab("photos", fingerprint).require_same_data(config)
     with pytest.raises(UsageError, match="made from other images"):
-        bench("photos", "after").require_same_data(config)
-    bench("smoke", "after").require_same_data(config)  # a named set
+        lab("photos", "after").require_same_data(config)
+    lab("smoke", "after").require_same_data(config)  # a named set
     assert not (tmp_path / "smoke").exists()
     assert verdicts.documents(tmp_path, faults := [])
     assert faults == []

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from alexnet.claims.experiment import Arm, lower
+from alexnet.claims.comparison import compare
+from alexnet.claims.experiment import Arm, arms_of, lower
 from alexnet.claims.fairness import choices_on_held_out, objections
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.measures import at_chance, blindness, cut_off, num_classes, share_at_chance
-from alexnet.claims.runner import arms_of, compare
 from alexnet.claims.scales import find_scale
 
 RATES = ("optimizer.lr", (0.1, 0.2, 0.4))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from alexnet.claims.experiment import vary
 from alexnet.claims.gradients import gradients
+from alexnet.claims.laboratory import open_laboratory
 from alexnet.claims.measures import MEASURES
-from alexnet.claims.runner import default_bench
 from alexnet.claims.scales import find_scale
 from alexnet.core.device import Machine, choose_device
 from alexnet.core.rng import DropoutDraw
@@ -22,14 +22,14 @@ SMOKE = find_scale("smoke").network
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def lab(tmp_path_factory):
     machine = Machine(device=choose_device("cpu"), quiet=True)
-    return default_bench("smoke", tmp_path_factory.mktemp("claims"), machine)
+    return open_laboratory("smoke", tmp_path_factory.mktemp("claims"), machine)
 
 
-def test_the_norm_of_a_layer_is_the_slope_of_the_loss_along_its_gradient(bench):
-    result = gradients(bench, SMOKE)
-    data, config = bench.open_data(SMOKE), SMOKE
+def test_the_norm_of_a_layer_is_the_slope_of_the_loss_along_its_gradient(lab):
+    result = gradients(lab, SMOKE)
+    data, config = lab.open_data(SMOKE), SMOKE
     split = data.split("train")
     image_N = training_images(len(split), config)
     crop = slice(2, 25)  # 23 of 28 pixels, from an offset that is rounded down
@@ -59,14 +59,14 @@ def test_the_norm_of_a_layer_is_the_slope_of_the_loss_along_its_gradient(bench):
         assert found["relative"] == pytest.approx(found["gradient"] / found["weights"])
 
 
-def test_sigmoids_let_less_of_the_gradient_through_and_every_layer_is_shown(bench):
-    sigmoid = gradients(bench, vary(SMOKE, {"model.activation": "sigmoid"}))
-    relu = gradients(bench, SMOKE)
+def test_sigmoids_let_less_of_the_gradient_through_and_every_layer_is_shown(lab):
+    sigmoid = gradients(lab, vary(SMOKE, {"model.activation": "sigmoid"}))
+    relu = gradients(lab, SMOKE)
     assert list(relu["shown"]) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
     # Seven sigmoids, none steeper than 1/4.
     assert MEASURES["gradient_drop"](sigmoid) > 100 * MEASURES["gradient_drop"](relu) > 0
-    assert gradients(bench, SMOKE) == relu
-    assert gradients(bench, replace(SMOKE, seed=1)) != relu
+    assert gradients(lab, SMOKE) == relu
+    assert gradients(lab, replace(SMOKE, seed=1)) != relu
 
 
 def test_the_drop_is_that_of_the_last_layer_over_the_first():

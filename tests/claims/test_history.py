@@ -9,10 +9,11 @@ import pytest
 
 from alexnet.baselines.trial import Answers
 from alexnet.claims import history
-from alexnet.claims.experiment import Arm, vary
+from alexnet.claims.experiment import Arm, arms_of, vary
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.history import earlier, lenet_changes, modern_changes, trial_for
-from alexnet.claims.runner import arms_of, default_bench, run_experiment
+from alexnet.claims.laboratory import open_laboratory
+from alexnet.claims.runner import run_experiment
 from alexnet.claims.scales import find_scale
 from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import AlexNetError
@@ -22,9 +23,9 @@ SMOKE = find_scale("smoke").network
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def lab(tmp_path_factory):
     machine = Machine(device=choose_device("cpu"), quiet=True)
-    return default_bench("smoke", tmp_path_factory.mktemp("claims"), machine)
+    return open_laboratory("smoke", tmp_path_factory.mktemp("claims"), machine)
 
 
 def test_todays_training_is_the_recipe_modern():
@@ -62,8 +63,8 @@ def test_lenet_is_the_textbooks_on_small_images_of_the_same_set(scale, side, cha
         assert config.preprocessing == lenet().preprocessing
 
 
-def test_the_older_methods_get_as_many_images_as_the_network(bench):
-    data = bench.open_data(SMOKE)
+def test_the_older_methods_get_as_many_images_as_the_network(lab):
+    data = lab.open_data(SMOKE)
     some = trial_for(data, replace(SMOKE, train_images=480), most=10_000, quiet=True)
     assert np.bincount(some.label_N).tolist() == [20] * 24
     assert len(trial_for(data, replace(SMOKE, train_images=480), most=240, quiet=True).image_N) == 240
@@ -71,7 +72,7 @@ def test_the_older_methods_get_as_many_images_as_the_network(bench):
     assert len(trial_for(data, replace(SMOKE, train_images=None), most=10_000, quiet=True).image_N) == 24 * 120
 
 
-def test_a_row_has_errors_seconds_and_bytes(bench, monkeypatch):
+def test_a_row_has_errors_seconds_and_bytes(lab, monkeypatch):
     def answered(_name, trial):
         score_MK = np.zeros((600, 24))
         score_MK[np.arange(600), trial.label_M] = np.where(np.arange(600) < 150, -1, 1)  # 150 wrong, also among five
@@ -80,7 +81,7 @@ def test_a_row_has_errors_seconds_and_bytes(bench, monkeypatch):
         )
 
     monkeypatch.setattr(history, "_answers", answered)
-    result = bench.result(Arm(name="planted", result=earlier("pixels-nearest")), SMOKE)
+    result = lab.result(Arm(name="planted", result=earlier("pixels-nearest")), SMOKE)
     assert (result["views"]["1"]["top1_errors"], result["views"]["1"]["top5_errors"], result["n"]) == (150, 150, 600)
     assert result["shown"] == {
         "top1_error": 0.25,
@@ -92,12 +93,12 @@ def test_a_row_has_errors_seconds_and_bytes(bench, monkeypatch):
     assert result["config"]["data"] == "shapes"
 
 
-def test_the_size_of_a_network_is_counted(monkeypatch, bench):
+def test_the_size_of_a_network_is_counted(monkeypatch, lab):
     class Thousand:
         classes = ("",) * 1000
 
     trained = {"views": {"1": {"top1_error": 0.4, "top5_error": 0.2}}, "seconds": 9.0, "n_train": 100, "arm": "base"}
-    whole = replace(bench, open_data=lambda _config: Thousand())
+    whole = replace(lab, open_data=lambda _config: Thousand())
     result = history._with_size(whole, find_scale("imagenet").network, trained)
     assert result["model_bytes"] == 4 * 60_965_224
     assert result["shown"]["seconds"] == 9.0
@@ -105,7 +106,7 @@ def test_the_size_of_a_network_is_counted(monkeypatch, bench):
     assert history._with_size(whole, SMOKE, {"diverged": "x"}) == {"diverged": "x"}
 
 
-def test_the_table_is_in_the_document(bench, monkeypatch):
+def test_the_table_is_in_the_document(lab, monkeypatch):
     monkeypatch.setattr(
         history,
         "_answers",
@@ -118,7 +119,7 @@ def test_the_table_is_in_the_document(bench, monkeypatch):
             method={},
         ),
     )
-    document = run_experiment(EXPERIMENTS["history"], find_scale("smoke"), [0], bench)
+    document = run_experiment(EXPERIMENTS["history"], find_scale("smoke"), [0], lab)
     table = {name: arm["shown"] for name, arm in document["arms"].items()}
     assert set(table) == {*history.EARLIER, "lenet", "alexnet-2012", "alexnet-today"}
     assert all(len(rows) == 1 and rows[0]["model_bytes"] > 0 for rows in table.values())
@@ -127,10 +128,10 @@ def test_the_table_is_in_the_document(bench, monkeypatch):
     assert set(document["chosen"]) == {"lenet"}
 
 
-def test_a_missing_extra_is_one_line(bench, monkeypatch):
+def test_a_missing_extra_is_one_line(lab, monkeypatch):
     monkeypatch.setattr("alexnet.baselines.trial.find_spec", lambda _name: None)
     with pytest.raises(AlexNetError, match=r'pip install "alexnet\[probe\]"'):
-        earlier("pixels-linear")(bench, SMOKE)
+        earlier("pixels-linear")(lab, SMOKE)
 
 
 def test_arms_keep_to_one_data_set():

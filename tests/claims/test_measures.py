@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from alexnet.claims.laboratory import curve
 from alexnet.claims.measures import MEASURES, UNITS
-from alexnet.claims.runner import curve
 
 RESULT = {
     "views": {"1": {"top1_error": 0.4, "top5_error": 0.1}, "10": {"top1_error": 0.35, "top5_error": 0.08}},

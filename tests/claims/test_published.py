@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from alexnet.claims.comparison import compare_all
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.ledger import find_claim
-from alexnet.claims.runner import compare_all
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import counts, documents, entries, published_curves
 from alexnet.core.runs import read_json

@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.claims.experiment import Arm, Comparison, Experiment, Result, Side, lower, vary
-from alexnet.claims.runner import Bench, config_key, evaluate_center, plain_result, train_in
+from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, lower, vary
+from alexnet.claims.laboratory import Laboratory, config_key, counts_of, evaluate_center, plain_result, train_in
+from alexnet.claims.results import Result
 from alexnet.claims.scales import fan_ins
 from alexnet.core import rng
 from alexnet.core.config import fingerprint
 from alexnet.core.errors import UsageError, printable
 from alexnet.data.packed import PackedSet, PackedSplit, Part
 from alexnet.evaluation.ensemble import combine
-from alexnet.evaluation.error_rate import Evaluation, count, label_ranks
+from alexnet.evaluation.error_rate import count, label_ranks
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.models.alexnet import AlexNetConfig, alexnet_2012_six_conv
 from alexnet.training.config import TrainConfig
@@ -41,7 +42,6 @@ MEMBER_SEEDS = 10_000
 """Step between the seeds of an ensemble's members; the first has the seed of the result, as the plain network does."""
 CANDIDATES = 500
 """Coefficients that a search tries, the equal ones among them."""
-COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
 
 Numbers = NDArray[np.int64]
 
@@ -84,12 +84,12 @@ def member_config(config: TrainConfig, member: int) -> TrainConfig:
     return replace(config, seed=config.seed + MEMBER_SEEDS * member)
 
 
-def ensemble(size: int, *, search: bool = False) -> Callable[[Bench, TrainConfig], Result]:
+def ensemble(size: int, *, search: bool = False) -> Callable[[Laboratory, TrainConfig], Result]:
     """The mean of the probabilities of ``size`` networks; with ``search``, with searched coefficients."""
 
-    def result(bench: Bench, config: TrainConfig) -> Result:
-        train = partial(plain_result, bench, config)
-        members = _members(bench, config, bench.open_data(config), size, bench.run_folder(config), train, "member")
+    def result(lab: Laboratory, config: TrainConfig) -> Result:
+        train = partial(plain_result, lab, config)
+        members = _members(lab, config, lab.open_data(config), size, lab.run_folder(config), train, "member")
         if isinstance(members, dict):
             return members
         return ensemble_result(members, search_seed=config.seed if search else None)
@@ -98,7 +98,7 @@ def ensemble(size: int, *, search: bool = False) -> Callable[[Bench, TrainConfig
 
 
 def _members(
-    bench: Bench,
+    lab: Laboratory,
     config: TrainConfig,
     data: PackedSet,
     size: int,
@@ -111,9 +111,9 @@ def _members(
     same = only_images_of(data, config)
     members = []
     for i in range(size):
-        member, out = member_config(config, i), _folder(bench, config, f"{name}-{i}")
-        train = partial(train_in, bench, member, out, same)
-        found = answers_of(bench, member, same, *((first, train_first) if i == 0 else (out, train)))
+        member, out = member_config(config, i), _folder(lab, config, f"{name}-{i}")
+        train = partial(train_in, lab, member, out, same)
+        found = answers_of(lab, member, same, *((first, train_first) if i == 0 else (out, train)))
         if isinstance(found, dict):
             return found
         members.append(found)
@@ -128,7 +128,7 @@ def _forget_model(out: Path) -> None:
 
 
 def answers_of(
-    bench: Bench, config: TrainConfig, data: PackedSet, out: Path, train: Callable[[], Result]
+    lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path, train: Callable[[], Result]
 ) -> Probabilities | Result:
     """What the network of the run in ``out`` answers for the held-out images, at the center; ``train`` is called first, unless
     they were kept. A training that diverged is returned as the result that it is."""
@@ -137,7 +137,7 @@ def answers_of(
     result = train()
     if "diverged" in result:
         return result
-    evaluation = evaluate_center(bench, config, data, out, data.split(data.held_out), keep_probabilities=True)
+    evaluation = evaluate_center(lab, config, data, out, data.split(data.held_out), keep_probabilities=True)
     assert evaluation.probabilities is not None
     evaluation.probabilities.save(saved)
     return evaluation.probabilities
@@ -146,12 +146,14 @@ def answers_of(
 def ensemble_result(members: Sequence[Probabilities], search_seed: int | None = None) -> Result:
     """Errors of the ensemble, and of each member alone. With searched coefficients each half of the images is answered with
     those that were the best for the other half, so that all images count and none was seen by its own search."""
-    result: Result = {"members": [_counts(count(member)) for member in members]}
+    result: Result = {"members": [counts_of(count(member)) for member in members]}
     if search_seed is None:
         evaluation = count(combine(members))
     else:
         halves = halves_of(len(members[0].label_N), search_seed, "claims/search")
-        coefficients = [search([_some(member, half) for member in members], search_seed) for half in halves]
+        coefficients = [
+            search_coefficients([_some(member, half) for member in members], search_seed) for half in halves
+        ]
         answers = [
             combine([_some(member, half) for member in members], weights)
             for half, weights in zip(halves, reversed(coefficients), strict=True)
@@ -165,10 +167,10 @@ def ensemble_result(members: Sequence[Probabilities], search_seed: int | None = 
             )
         )
         result["coefficients"] = coefficients
-    return {"n": evaluation.n, "views": {"1": _counts(evaluation)}, "protocol": evaluation.protocol, **result}
+    return {"n": evaluation.n, "views": {"1": counts_of(evaluation)}, "protocol": evaluation.protocol, **result}
 
 
-def search(members: Sequence[Probabilities], seed: int) -> list[float]:
+def search_coefficients(members: Sequence[Probabilities], seed: int) -> list[float]:
     """The coefficients with the fewest top-5 errors on these images, which is what the 2012 program's script minimized, then
     top-1 errors, then the least loss: of :data:`CANDIDATES` drawn uniformly from all that sum to 1, the equal ones first."""
     p_MNK = torch.from_numpy(np.exp([member.log_probability_NK.astype(np.float64) for member in members]))
@@ -203,10 +205,6 @@ def _some(answers: Probabilities, image_N: Numbers) -> Probabilities:
     )
 
 
-def _counts(evaluation: Evaluation) -> dict[str, Any]:
-    return {name: getattr(evaluation, name) for name in COUNTS}
-
-
 # Pre-training -----------------------------------------------------------------------------------------------------------
 
 
@@ -222,49 +220,47 @@ def class_halves(data: PackedSet, seed: int) -> tuple[PackedSet, PackedSet]:
     return only_classes(data, before), only_classes(data, after)
 
 
-def from_scratch(bench: Bench, config: TrainConfig) -> Result:
+def from_scratch(lab: Laboratory, config: TrainConfig) -> Result:
     """Half of the classes, learned from random weights."""
-    _, data = class_halves(bench.open_data(config), config.seed)
-    return train_in(bench, config, _folder(bench, config, "half"), data) | {"classes": list(data.classes)}
+    _, data = class_halves(lab.open_data(config), config.seed)
+    return train_in(lab, config, _folder(lab, config, "half"), data) | {"classes": list(data.classes)}
 
 
-def fine_tuned(bench: Bench, config: TrainConfig) -> Result:
+def fine_tuned(lab: Laboratory, config: TrainConfig) -> Result:
     """The same classes, learned from the weights of a network that was trained on the others: all its layers but the last,
     which is new."""
-    before, data = class_halves(bench.open_data(config), config.seed)
-    return _fine_tuned(bench, config, before, data, _folder(bench, config, "half-fine-tuned"))
+    before, data = class_halves(lab.open_data(config), config.seed)
+    return _fine_tuned(lab, config, before, data, _folder(lab, config, "half-fine-tuned"))
 
 
-def _fine_tuned(bench: Bench, config: TrainConfig, before: PackedSet, data: PackedSet, out: Path) -> Result:
+def _fine_tuned(lab: Laboratory, config: TrainConfig, before: PackedSet, data: PackedSet, out: Path) -> Result:
     """Factors of single layers on the rate are those of the fine-tuning alone, so arms that differ in them share the run
     before."""
     first = replace(config, optimizer=replace(config.optimizer, layer_lr=()))
-    source = _folder(bench, first, f"other-half-{before.fingerprint[:8]}")
-    made = train_in(bench, first, source, before)
+    source = _folder(lab, first, f"other-half-{before.fingerprint[:8]}")
+    made = train_in(lab, first, source, before)
     if "diverged" in made:
         return made
-    result = train_in(bench, config, out, data, lambda: load_initial(source))
+    result = train_in(lab, config, out, data, lambda: load_initial(source))
     return result | {"classes": list(data.classes), "before": {"classes": list(before.classes), "views": made["views"]}}
 
 
-def with_pretrained(scratch: int, pretrained: int) -> Callable[[Bench, TrainConfig], Result]:
+def with_pretrained(scratch: int, pretrained: int) -> Callable[[Laboratory, TrainConfig], Result]:
     """An ensemble for half of the classes: networks from scratch, and six-layer ones pre-trained on the other half."""
 
-    def result(bench: Bench, config: TrainConfig) -> Result:
-        before, data = class_halves(bench.open_data(config), config.seed)
-        train_first = partial(from_scratch, bench, config)
-        members = _members(bench, config, data, scratch, _folder(bench, config, "half"), train_first, "half")
+    def result(lab: Laboratory, config: TrainConfig) -> Result:
+        before, data = class_halves(lab.open_data(config), config.seed)
+        train_first = partial(from_scratch, lab, config)
+        members = _members(lab, config, data, scratch, _folder(lab, config, "half"), train_first, "half")
         if isinstance(members, dict):
             return members
         six = vary(config, six_conv_changes(config))
         for i in range(pretrained):
-            member, out = member_config(six, i), _folder(bench, six, f"half-fine-tuned-{i}")
-            train = partial(
-                _fine_tuned, bench, member, only_images_of(before, config), only_images_of(data, config), out
-            )
+            member, out = member_config(six, i), _folder(lab, six, f"half-fine-tuned-{i}")
+            train = partial(_fine_tuned, lab, member, only_images_of(before, config), only_images_of(data, config), out)
             if i == 0:
-                out, train = _folder(bench, six, "half-fine-tuned"), partial(fine_tuned, bench, six)
-            found = answers_of(bench, member, data, out, train)
+                out, train = _folder(lab, six, "half-fine-tuned"), partial(fine_tuned, lab, six)
+            found = answers_of(lab, member, data, out, train)
             if isinstance(found, dict):
                 return found
             members.append(found)
@@ -275,15 +271,15 @@ def with_pretrained(scratch: int, pretrained: int) -> Callable[[Bench, TrainConf
     return result
 
 
-def autoencoder_first(bench: Bench, config: TrainConfig) -> Result:
+def autoencoder_first(lab: Laboratory, config: TrainConfig) -> Result:
     """The plain training, from convolutional layers that an autoencoder learned from the same images without their labels, in
     a third as many passes."""
-    data = bench.open_data(config)
-    machine, epochs = bench.machine, math.ceil(config.epochs / 3)
+    data = lab.open_data(config)
+    machine, epochs = lab.machine, math.ceil(config.epochs / 3)
     return train_in(
-        bench,
+        lab,
         config,
-        _folder(bench, config, "autoencoder-first"),
+        _folder(lab, config, "autoencoder-first"),
         data,
         lambda: pretrain(
             config, data, epochs=epochs, device=machine.device, workers=machine.workers, quiet=machine.quiet
@@ -291,9 +287,9 @@ def autoencoder_first(bench: Bench, config: TrainConfig) -> Result:
     ) | {"pretraining_epochs": epochs}
 
 
-def _folder(bench: Bench, config: TrainConfig, what: str) -> Path:
+def _folder(lab: Laboratory, config: TrainConfig, what: str) -> Path:
     """The folder of a run that is not the plain one of its configuration."""
-    return bench.folder / "runs" / f"{config_key(config)}-{what}"
+    return lab.folder / "runs" / f"{config_key(config)}-{what}"
 
 
 # Six layers, and more of everything ---------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from alexnet.claims.results import Result, means_of_neighbors
 from alexnet.report import figures
 from alexnet.report.figures import RUN_COLORS, RUN_DASHES, RUN_MARKERS, Line, column
 from alexnet.report.tables import number
 
-Result = Mapping[str, Any]
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Epochs (P,) and values (P,)."""
 
@@ -108,7 +107,7 @@ def columns_of(results: Mapping[str, Result]) -> dict[str, dict[str, dict[str, l
             continue
         points = {"epoch": epoch_P, "loss": loss_P, "error": error_P}
         found[name] = {
-            "curve": {key: _rounded(_thin(value_P, width)) for key, value_P in points.items()},
+            "curve": {key: _rounded(means_of_neighbors(value_P, width)) for key, value_P in points.items()},
             "epochs": {key: _rounded(column(epochs, key)) for key in ("epoch", "val_loss", "val_top1_error")},
         }
     return found
@@ -129,18 +128,13 @@ def _rounded(value_P: NDArray[np.float64]) -> list[float]:
 def _thinned(curves: Sequence[Curve]) -> list[Curve]:
     """The curves of an arm, all by means of as many neighbors, so that they keep their epochs in common."""
     width = _width([len(epoch_P) for epoch_P, _ in curves])
-    thin = [(_thin(epoch_P, width), _thin(value_P, width)) for epoch_P, value_P in curves]
+    thin = [(means_of_neighbors(epoch_P, width), means_of_neighbors(value_P, width)) for epoch_P, value_P in curves]
     return [curve for curve in thin if len(curve[0])]
 
 
 def _width(lengths: Sequence[int]) -> int:
     """How many neighboring points make one, so that the longest curve has :data:`MAX_POINTS` at most."""
     return max(1, -(-max(lengths, default=0) // MAX_POINTS))
-
-
-def _thin(value_P: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    mean_P: NDArray[np.float64] = value_P[: len(value_P) // width * width].reshape(-1, width).mean(1)
-    return mean_P
 
 
 def _panel(title: str, arms: Sequence[Sequence[Result]], read: Callable[[Result], Curve]) -> str:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from alexnet.claims.results import Result
+from alexnet.claims.scales import Scale
 from alexnet.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from alexnet.claims.runner import Bench
-
-Result = dict[str, Any]
-"""The result file of one arm and seed (docs/claims.md)."""
+    from alexnet.claims.laboratory import Laboratory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class Arm:
     """Dotted field of the recipe's :class:`TrainConfig` to its value here: ``{"model.normalization": "none"}``."""
     tuned: tuple[str, tuple[Any, ...]] | None = None
     """A dotted field and its candidates: the best for one seed, of none that are compared, is taken."""
-    result: Callable[[Bench, TrainConfig], Result] | None = None
+    result: Callable[[Laboratory, TrainConfig], Result] | None = None
     """How a result is made of a configuration (its seed included), where that is not one training from scratch."""
     same_training: bool = False
     """Whether its networks are trained as those of the unchanged recipe, so that arms differ in what is done with them."""
@@ -105,3 +104,14 @@ def vary(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
 def learning_rates(base: TrainConfig, factors: Sequence[float] = (0.25, 0.5, 1.0, 2.0)) -> tuple[str, tuple[Any, ...]]:
     """The recipe's learning rate times these, for :attr:`Arm.tuned`."""
     return "optimizer.lr", tuple(base.optimizer.lr * factor for factor in factors)
+
+
+def recipe_of(experiment: Experiment, scale: Scale) -> TrainConfig:
+    """What all arms of the experiment are varied from."""
+    return vary(scale.network if experiment.recipe == "network" else scale.four_layer, experiment.setting)
+
+
+def arms_of(experiment: Experiment, scale: Scale) -> dict[str, tuple[Arm, TrainConfig]]:
+    """The arms by name, with their configurations; rates are not chosen yet."""
+    base = recipe_of(experiment, scale)
+    return {arm.name: (arm, vary(base, arm.changes)) for arm in experiment.arms(base)}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from alexnet.claims.experiment import Arm, Comparison, Experiment, Result
+from alexnet.claims.experiment import Arm, Comparison, Experiment
 from alexnet.claims.measures import HELD_OUT, blindness, cut_off, share_at_chance
+from alexnet.claims.results import Result
 
 MOST_AT_CHANCE = 1 / 3
 """Greatest share of a run's passes spent at the error of guessing. A run that begins to learn later has not been trained:

@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from alexnet.claims.experiment import Arm, Experiment, Result, lower
-from alexnet.claims.runner import Bench
+from alexnet.claims.experiment import Arm, Experiment, lower
+from alexnet.claims.laboratory import Laboratory
+from alexnet.claims.results import Result
 from alexnet.core.rng import DropoutDraw
 from alexnet.data import transforms
 from alexnet.data.loader import batches
@@ -25,18 +26,18 @@ IMAGES = 512
 BATCH = 64
 
 
-def gradients(bench: Bench, config: TrainConfig) -> Result:
+def gradients(lab: Laboratory, config: TrainConfig) -> Result:
     """The gradient of the loss over the first training images, by the weights of each layer, at the initial weights: its norm,
     theirs, and the quotient. Centers of the images; dropout as in the first epoch;
     float32."""
-    data, device = bench.open_data(config), bench.machine.device
+    data, device = lab.open_data(config), lab.machine.device
     split = data.split("train")
     image_N = training_images(len(split), config)[:IMAGES]
     model = network(config, len(data.classes)).to(device).train()
     none = replace(config.augmentation, crop="center", mirror=False, color_noise=0.0)
     mean_SSC = torch.from_numpy(data.mean).to(device)
     loss_sum = 0.0
-    for batch in batches(split, image_N, BATCH, workers=bench.machine.workers):
+    for batch in batches(split, image_N, BATCH, workers=lab.machine.workers):
         draws = transforms.draw(
             none, config.preprocessing, seed=config.seed, epoch=0, image_B=batch.image_B, position_B=batch.position_B
         )

@@ -18,8 +18,9 @@ from alexnet.baselines.pixels import linear, nearest_neighbors
 from alexnet.baselines.sift_fisher import sift_fisher
 from alexnet.baselines.trial import Answers, Trial, require_scikit_learn, trial_on
 from alexnet.baselines.trial import result as baseline_result
-from alexnet.claims.experiment import Arm, Experiment, Result, lower
-from alexnet.claims.runner import Bench, plain_result, train_and_measure
+from alexnet.claims.experiment import Arm, Experiment, lower
+from alexnet.claims.laboratory import COUNTS, Laboratory, plain_result, train_and_measure
+from alexnet.claims.results import Result
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.subject import provenance
@@ -50,19 +51,17 @@ EARLIER = {
 # The older methods ------------------------------------------------------------------------------------------------------
 
 
-def earlier(name: str) -> Callable[[Bench, TrainConfig], Result]:
+def earlier(name: str) -> Callable[[Laboratory, TrainConfig], Result]:
     """Errors, seconds and bytes of an older method."""
 
-    def result(bench: Bench, config: TrainConfig) -> Result:
+    def result(lab: Laboratory, config: TrainConfig) -> Result:
         require_scikit_learn()
-        data = bench.open_data(config)
+        data = lab.open_data(config)
         trial = trial_for(
-            data, config, most=KERNEL_IMAGES if name == "kernel-svm" else MOST_IMAGES, quiet=bench.machine.quiet
+            data, config, most=KERNEL_IMAGES if name == "kernel-svm" else MOST_IMAGES, quiet=lab.machine.quiet
         )
         made = baseline_result(name, trial, _answers(name, trial), provenance(config.data, data, data.held_out))
-        counts = {
-            key: made[key] for key in ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
-        }
+        counts = {key: made[key] for key in COUNTS}
         return {
             "n": made["n"],
             "n_train": len(trial.image_N),
@@ -97,20 +96,20 @@ def _answers(name: str, trial: Trial) -> Answers:
 # The networks -----------------------------------------------------------------------------------------------------------
 
 
-def plain(bench: Bench, config: TrainConfig) -> Result:
+def plain(lab: Laboratory, config: TrainConfig) -> Result:
     """The plain network of the scale, with its size."""
-    return _with_size(bench, config, plain_result(bench, config))
+    return _with_size(lab, config, plain_result(lab, config))
 
 
-def other(bench: Bench, config: TrainConfig) -> Result:
+def other(lab: Laboratory, config: TrainConfig) -> Result:
     """Another network, or another training, with its size."""
-    return _with_size(bench, config, train_and_measure(bench, config))
+    return _with_size(lab, config, train_and_measure(lab, config))
 
 
-def _with_size(bench: Bench, config: TrainConfig, result: Result) -> Result:
+def _with_size(lab: Laboratory, config: TrainConfig, result: Result) -> Result:
     if "diverged" in result:
         return result
-    model = network(config, len(bench.open_data(config).classes), weights=False)
+    model = network(config, len(lab.open_data(config).classes), weights=False)
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
     about = {key: value for key, value in result.items() if key not in ("arm", "scale", "seed", "fingerprint")}
     shown = _shown(result["views"]["1"], result["seconds"], size, result["n_train"])

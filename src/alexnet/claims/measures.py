@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-Result = Mapping[str, Any]
+from alexnet.claims.results import Result
 
 
 def center_error(result: Result) -> float:
@@ -178,8 +177,7 @@ UNITS = {
     "gradient_drop": "times",
     "seconds": "times",
 }
-"""Unit of the difference of two numbers of a measure; ``times``: they are compared by their quotient. Measures not named
-here are shares, compared in percentage points."""
+"""Units of measures that are not shares, which are compared in percentage points; ``times``: compared by their quotient."""
 
 MEASURES: dict[str, Callable[[Result], float]] = {
     measure.__name__: measure
@@ -204,3 +202,8 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         seconds,
     )
 }
+
+
+def unit_of(measure: str) -> str:
+    """The unit of the effect that is the difference, or the quotient, of two numbers of a measure."""
+    return UNITS.get(measure, "points")

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite, result_of
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.measures import MEASURES, UNITS
+from alexnet.claims.results import Result, Results
 from alexnet.claims.scales import results_folder
 from alexnet.claims.verdict import BOUND, RAN, UNFAIR
 from alexnet.claims.verdicts import (
@@ -32,7 +33,6 @@ from alexnet.claims.verdicts import (
     short_word,
 )
 from alexnet.core.errors import AlexNetError, UsageError, printable
-from alexnet.core.runs import read_json
 from alexnet.report import figures, render, tables
 
 Document = Mapping[str, Any]
@@ -224,27 +224,25 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """The sound result files of each arm. Those of an experiment of one's own that are not there or not sound are faults; a
+def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> dict[str, list[Result]]:
+    """The sound results of each arm. Those of an experiment of one's own that are not there or not sound are faults; a
     published document comes without any."""
     scale, missing, published = str(document["scale"]), [], {} if own else published_curves()
-    found: dict[str, list[dict[str, Any]]] = {}
+    results = Results(results_folder(folder, scale))
+    found: dict[str, list[Result]] = {}
     for arm, about in document["arms"].items():
         found[arm] = []
         for name in map(str, about["results"]):
-            path = results_folder(folder, scale) / Path(name).name
             try:
-                result = read_json(path)
-                if not isinstance(result, dict):
-                    raise AlexNetError(f"{printable(path)}: not the result of an arm")
-                found[arm].append({key: result.get(key) for key in ("curve", "epochs")})
+                found[arm].append({key: results[name].get(key) for key in ("curve", "epochs")})
+            except KeyError:
+                if own:
+                    missing.append(Path(name).name)
+                elif curves := published.get(f"{scale}/{Path(name).name}"):
+                    found[arm].append(result_of(curves))
             except (AlexNetError, OSError) as error:
-                if path.exists():
+                if str(error) not in faults:  # one line of many results
                     faults.append(str(error))
-                elif own:
-                    missing.append(path.name)
-                elif curves := published.get(f"{scale}/{path.name}"):
-                    found[arm].append(dict(result_of(curves)))
     if missing:
         more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
         faults.append(

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.claims.experiment import Arm, Experiment, Result, lower
-from alexnet.claims.runner import Bench, plain_result
+from alexnet.claims.experiment import Arm, Experiment, lower
+from alexnet.claims.laboratory import Laboratory, plain_result
+from alexnet.claims.results import Result
 from alexnet.core import rng
 from alexnet.data.packed import PackedSet, Part
 from alexnet.evaluation.predict import Predictor, load
@@ -35,19 +36,19 @@ BITS = 32
 MAP_POINTS = 2_000
 """Held-out images on a map, at most."""
 
-Probe = Callable[[Bench, TrainConfig, Predictor, PackedSet, Space], Result]
+Probe = Callable[[Laboratory, TrainConfig, Predictor, PackedSet, Space], Result]
 
 
-def probe(function: Probe, space: Space) -> Callable[[Bench, TrainConfig], Result]:
+def probe(function: Probe, space: Space) -> Callable[[Laboratory, TrainConfig], Result]:
     """The result of a probe of the plain network of a configuration, which is trained unless it was."""
 
-    def result(bench: Bench, config: TrainConfig) -> Result:
+    def result(lab: Laboratory, config: TrainConfig) -> Result:
         require_scikit_learn()
-        plain = plain_result(bench, config)
+        plain = plain_result(lab, config)
         if "diverged" in plain:
             return {"diverged": plain["diverged"]}
-        predictor = load(bench.run_folder(config), bench.machine.device, config.precision)
-        return {"space": space, **function(bench, config, predictor, bench.open_data(config), space)}
+        predictor = load(lab.run_folder(config), lab.machine.device, config.precision)
+        return {"space": space, **function(lab, config, predictor, lab.open_data(config), space)}
 
     return result
 
@@ -59,7 +60,7 @@ def database(data: PackedSet, config: TrainConfig) -> NDArray[np.int64]:
     return np.sort(image_N[order_N[:MOST_IMAGES]])
 
 
-def nearest_class(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+def nearest_class(lab: Laboratory, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
     """Each held-out image gets the class of the nearest training image, by the Euclidean distance of fc7, or of the pixels that
     the network sees."""
     train, test, image_N = data.split("train"), data.split(data.held_out), database(data, config)
@@ -67,25 +68,25 @@ def nearest_class(bench: Bench, config: TrainConfig, predictor: Predictor, data:
     base: Rows = PixelRows(train, config.preprocessing, image_N)
     query: Rows = PixelRows(test, config.preprocessing, all_Q)
     if space != PIXELS:
-        base, query = (
-            _features(bench, predictor, split, number) for split, number in ((train, image_N), (test, all_Q))
-        )
+        base, query = (_features(lab, predictor, split, number) for split, number in ((train, image_N), (test, all_Q)))
     (found,) = knn_error(base, train.labels[image_N], query, test.labels, ks=(1,))
     return _errors(found.errors, found.n, len(image_N)) | {"protocol": {"distance": "Euclidean, exact", "neighbors": 1}}
 
 
-def linear_classifier(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+def linear_classifier(
+    lab: Laboratory, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space
+) -> Result:
     """Logistic regression on the standardized numbers of fc7, or of the input averaged down to as many."""
     train, test, image_N = data.split("train"), data.split(data.held_out), database(data, config)
-    rows_ND = _features(bench, predictor, train, image_N, space)
-    rows_QD = _features(bench, predictor, test, np.arange(len(test)), space)
+    rows_ND = _features(lab, predictor, train, image_N, space)
+    rows_QD = _features(lab, predictor, test, np.arange(len(test)), space)
     found = linear_probe(rows_ND, train.labels[image_N], rows_QD, test.labels, seed=config.seed)
     counted = _errors(found.held_out.errors, found.held_out.n, len(image_N))
     training = {"n": found.train.n, "top1_errors": found.train.errors, "top1_error": found.train.errors / found.train.n}
     return counted | {"training": training, "protocol": {"C": found.strength, "converged": found.converged}}
 
 
-def short_codes(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+def short_codes(lab: Laboratory, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
     """The mean average precision of a search by the codes of an autoencoder, :data:`BITS` long, of fc7, or of the pixels
     averaged down to 32 x 32. Relevant is what has the query's class; queries of a class that no training image has are left
     out."""
@@ -98,7 +99,7 @@ def short_codes(bench: Bench, config: TrainConfig, predictor: Predictor, data: P
         vector_QD = codes.thumbnails(Part(test, image_Q, test.labels[image_Q]))
     else:
         vector_ND, vector_QD = (
-            _features(bench, predictor, split, number) for split, number in ((train, image_N), (test, image_Q))
+            _features(lab, predictor, split, number) for split, number in ((train, image_N), (test, image_Q))
         )
     coder = codes.fit("autoencoder", codes.TrainingVectors(vector_ND), BITS, config.seed)
     index, code_QW = codes.code_index(coder.encode(vector_ND)), coder.encode(vector_QD)
@@ -117,18 +118,18 @@ def short_codes(bench: Bench, config: TrainConfig, predictor: Predictor, data: P
     }
 
 
-def flat_map(bench: Bench, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
+def flat_map(lab: Laboratory, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
     """How far the classes keep together on a map of held-out images by t-SNE, from fc7, or from the input averaged down."""
     test = data.split(data.held_out)
     image_Q = np.sort(rng.permutation(config.seed, "claims/map", 0, len(test))[:MAP_POINTS])
-    found = tsne_map(_features(bench, predictor, test, image_Q, space), test.labels[image_Q], seed=config.seed)
+    found = tsne_map(_features(lab, predictor, test, image_Q, space), test.labels[image_Q], seed=config.seed)
     return {"n": len(image_Q), "map": found.to_json(), "protocol": {"perplexity": 30}}
 
 
 def _features(
-    bench: Bench, predictor: Predictor, split: Any, image_N: NDArray[np.int64], space: Space = "fc7"
+    lab: Laboratory, predictor: Predictor, split: Any, image_N: NDArray[np.int64], space: Space = "fc7"
 ) -> NDArray[np.float32]:
-    return pooled_features(predictor, split, [space], image_N, workers=bench.machine.workers)[space]
+    return pooled_features(predictor, split, [space], image_N, workers=lab.machine.workers)[space]
 
 
 def _errors(errors: int, n: int, n_train: int) -> Result:

@@ -13,6 +13,8 @@ from typing import Any
 from alexnet.claims.facts import facts
 from alexnet.claims.groups import experiments_of
 from alexnet.claims.ledger import CLAIMS, Claim
+from alexnet.claims.measures import UNITS
+from alexnet.claims.results import is_result
 from alexnet.claims.scales import DATA_FILE, SCALES
 from alexnet.claims.verdict import BOUND, DECIDED, RAN, UNFAIR, Verdict
 from alexnet.core.errors import AlexNetError, printable
@@ -23,8 +25,6 @@ NOT_TESTED = "not tested"
 
 DOCUMENT = {"experiment", "scale", "command", "arms", "comparisons"}
 """Keys that tell the document of an experiment."""
-
-UNITS = ("points", "times", "nats")
 
 CHOSEN_ON_TEST_IMAGES = (
     "The recipes of the scales, and the rates that were chosen by their error, were chosen on the same held-out images whose "
@@ -43,7 +43,7 @@ def documents(out: str | Path | None, faults: list[str] | None = None) -> list[d
     cannot be read is named in ``faults`` and left out, or, without that list, raised."""
     own = []
     for file in sorted(Path(out).glob("*/*.json")) if out is not None else []:
-        if "-seed" in file.name or file.name == DATA_FILE:  # results, and the data they were made from
+        if is_result(file) or file.name == DATA_FILE:  # results, and the data they were made from
             continue
         try:
             document = read_json(file)
@@ -89,7 +89,7 @@ def _is_row(row: object) -> bool:
     numbers = ("effect", "low", "high", "printed")
     n, reasons, notes = row.get("n"), row.get("reasons", []), row.get("notes", [])
     return (
-        row["unit"] in UNITS
+        row["unit"] in ("points", *UNITS.values())
         and type(n) is int
         and n >= 0
         and all(row.get(key) is None or math.isfinite(number(row[key])) for key in numbers)

@@ -208,7 +208,8 @@ def _run(arguments: list[str]) -> int:
         raise UsageError("claims run needs a claim or an experiment, such as C13; `alexnet claims list` names them")
     check_folder(Path(options.out), "--out")
     from alexnet.claims.groups import find_experiments
-    from alexnet.claims.runner import default_bench, run_experiment
+    from alexnet.claims.laboratory import open_laboratory
+    from alexnet.claims.runner import run_experiment
     from alexnet.claims.scales import SCALES, find_scale
     from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, sentence
 
@@ -220,14 +221,14 @@ def _run(arguments: list[str]) -> int:
         )
     machine = machine_of(options)
     scale = find_scale(options.scale).on(machine.device)
-    bench = default_bench(scale.name, Path(options.out), machine, options.data_root)
+    lab = open_laboratory(scale.name, Path(options.out), machine, options.data_root)
     documents = []
     for experiment in experiments.values():
         if not experiment.fits(scale.name):
             where = f"`{experiment.id}` is for {', '.join(experiment.scales)}"
             print(f"{', '.join(experiment.claims)} not at this scale: {where}", file=sys.stderr)
             continue
-        documents.append(run_experiment(experiment, scale, range(options.seeds), bench))
+        documents.append(run_experiment(experiment, scale, range(options.seeds), lab))
         if not options.json:
             for row in documents[-1]["comparisons"]:
                 print(f"{row['claim']} {row['verdict']}: {sentence(row)}", flush=True)

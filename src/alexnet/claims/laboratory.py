@@ -1,0 +1,238 @@
+"""Where the arms of experiments are trained and measured, and where their results are found again.
+
+A result is found by what it was computed from: the configuration, the seed included, and the data. So experiments share their
+arms, a stopped experiment goes on where it was, and nothing is computed or written twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.claims.experiment import Arm
+from alexnet.claims.results import Result, Results, means_of_neighbors
+from alexnet.claims.scales import DATA_FILE, SCALES, results_folder
+from alexnet.core import rng
+from alexnet.core.config import fingerprint, to_json
+from alexnet.core.device import Machine
+from alexnet.core.errors import NotFiniteError, UsageError, printable
+from alexnet.core.runs import environment, read_json, write_json
+from alexnet.data.packed import PackedSet, Part
+from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
+from alexnet.evaluation.predict import load
+from alexnet.evaluation.views import CENTER
+from alexnet.models.alexnet import AlexNetConfig
+from alexnet.probes.towers import PERMUTATIONS, measure
+from alexnet.recipes.run import open_data, result_name, run, show_classes
+from alexnet.training.config import TrainConfig
+from alexnet.training.initial import Initial
+from alexnet.training.trainer import training_images
+
+TRAINING_IMAGES = 10_000
+"""Most training images whose error is counted again after the training."""
+CURVE_POINTS = 10
+"""Points of a result's curve for each epoch."""
+COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
+"""What a result says of an evaluation."""
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """One scale on one machine: where results are made and kept, ``out/SCALE``, and the runs beside them."""
+
+    scale: str
+    out: Path
+    machine: Machine
+    open_data: Callable[[TrainConfig], PackedSet]
+
+    @property
+    def folder(self) -> Path:
+        return results_folder(self.out, self.scale)
+
+    @cached_property
+    def results(self) -> Results:
+        return Results(self.folder)
+
+    def result(self, arm: Arm, config: TrainConfig) -> Result:
+        """The result of an arm with this configuration: read, or made now and written once."""
+        key = result_key(arm, config)
+        if (known := self.results.find(key)) is not None:
+            return known
+        made = {
+            "arm": arm.name,
+            "scale": self.scale,
+            "seed": config.seed,
+            "fingerprint": key,
+            "num_classes": len(self.open_data(config).classes),
+            **(arm.result or train_and_measure)(self, config),
+            "config": to_json(config),
+            "environment": environment(),
+        }
+        self.results.add(made)
+        return made
+
+    def require_same_data(self, config: TrainConfig) -> None:
+        """Own photographs can change under their name, and results of others are no pairs: :class:`UsageError` if they are
+        not those that the first result here was made from. A named set stays what it is."""
+        if self.scale in SCALES:
+            return
+        known, data = self.folder / DATA_FILE, {"fingerprint": self.open_data(config).fingerprint}
+        if not known.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(known, data)
+        elif read_json(known) != data:
+            raise UsageError(
+                f"{printable(self.folder)}: its results were made from other images than are in {printable(self.scale)} now; "
+                "take another --out"
+            )
+
+    def run_folder(self, config: TrainConfig) -> Path:
+        return self.folder / "runs" / config_key(config)
+
+
+def open_laboratory(scale: str, out: Path, machine: Machine, data_root: str | None = None) -> Laboratory:
+    """A laboratory that opens each data set when it is first asked for, once."""
+    opened: dict[tuple[str, int | None], PackedSet] = {}
+
+    def data_of(config: TrainConfig) -> PackedSet:
+        key = (config.data, config.size)
+        if key not in opened:
+            opened[key] = open_data(config, data_root, quiet=machine.quiet)
+            if not machine.quiet:
+                show_classes(opened[key])
+        return opened[key]
+
+    return Laboratory(scale, out, machine, data_of)
+
+
+def config_key(config: TrainConfig) -> str:
+    """The key of what a result is computed from: a hash of the configuration without names and without how often checkpoints
+    are written, and the seed."""
+    fields = {k: v for k, v in to_json(config).items() if k not in ("recipe", "network", "checkpoint_steps", "seed")}
+    return f"{fingerprint(fields)[:8]}-seed{config.seed}"
+
+
+def result_key(arm: Arm, config: TrainConfig) -> str:
+    """What is more than a training has its own results: the name comes last, where no plain arm's key can match it."""
+    key = config_key(config)
+    return f"{key}-{arm.name}" if arm.result else key
+
+
+def train_and_measure(lab: Laboratory, config: TrainConfig) -> Result:
+    """Train from scratch, and everything that the measures read."""
+    return train_in(lab, config, lab.run_folder(config), lab.open_data(config))
+
+
+def train_in(
+    lab: Laboratory, config: TrainConfig, out: Path, data: PackedSet, make_initial: Callable[[], Initial] | None = None
+) -> Result:
+    """The result of a run in ``out``, which is trained, or goes on, unless it is finished. A training that ends in a loss
+    that is not finite is a result too. ``make_initial``: the weights to start from, asked for only where there is no
+    checkpoint yet."""
+    begun = (out / "checkpoint" / "last").is_file() or (out / "model" / "config.json").is_file()
+    initial = make_initial() if make_initial and not begun else None
+    try:
+        summary = run(config, out, lab.machine, data=data, initial=initial, resume=True, report=False)
+    except NotFiniteError as error:
+        return {"diverged": str(error)}
+    return measured(lab, config, data, out, summary)
+
+
+def plain_result(lab: Laboratory, config: TrainConfig) -> Result:
+    """The result of the plain training of this configuration, whose model is in ``lab.run_folder(config)`` unless it
+    diverged: where results were kept but not the run, it is trained again."""
+    result = lab.result(Arm(name="base"), config)
+    if "diverged" not in result and not (lab.run_folder(config) / "model" / "config.json").is_file():
+        train_and_measure(lab, config)
+    return result
+
+
+def measured(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path, summary: dict[str, Any]) -> Result:
+    """The result of a finished run; its checkpoints are deleted."""
+    rows = _log(out)
+    steps = [row for row in rows if row["event"] == "step"]
+    epochs = [row for row in rows if row["event"] == "epoch"]
+    num = len(training_images(len(data.split("train")), config))
+    result = {
+        "n": summary["views"]["1"]["n"],
+        "n_train": num,
+        "views": summary["views"],
+        "protocol": read_json(out / "results" / result_name("1"))["protocol"],
+        "training": training_counts(lab, config, data, out),
+        "epochs": [{k: v for k, v in row.items() if k not in ("event", "dead_filters")} for row in epochs],
+        "curve": curve(steps, math.ceil(num / config.batch_size)),
+        "seconds": epochs[-1]["seconds"],
+        "images_seen": num * len(epochs),
+    }
+    if isinstance(config.model, AlexNetConfig) and config.model.towers == 2 and config.model.in_channels == 3:
+        result["towers"] = tower_colors(out)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    return result
+
+
+def tower_colors(out: Path) -> dict[str, float]:
+    """How far apart the towers of conv1 are in mean color selectivity, and the 95th percentile of that under permutation:
+    what is above it is a permutation test with p below 5 %."""
+    kernels_KCRS = np.load(out / "results" / "conv1.npy", allow_pickle=False)
+    color_K = measure(kernels_KCRS).color_selectivity_K
+    half = len(color_K) // 2
+    order_PK = rng.uniform(0, "claims/towers", 0, np.arange(PERMUTATIONS), len(color_K)).argsort(1)
+    drawn_P = np.abs(color_K[order_PK[:, :half]].mean(1) - color_K[order_PK[:, half:]].mean(1))
+    return {
+        "difference": float(abs(color_K[:half].mean() - color_K[half:].mean())),
+        "by_chance": float(np.quantile(drawn_P, 0.95)),
+    }
+
+
+def training_counts(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path) -> dict[str, Any]:
+    """Errors and loss of training images as the finished network sees them: the center, without dropout."""
+    split = data.split("train")
+    image_N = training_images(len(split), config)
+    some_N = np.sort(image_N[rng.permutation(config.seed, "claims/training", 0, len(image_N))[:TRAINING_IMAGES]])
+    return counts_of(evaluate_center(lab, config, data, out, Part(split, some_N, split.labels[some_N])))
+
+
+def counts_of(evaluation: Evaluation) -> dict[str, Any]:
+    return {name: getattr(evaluation, name) for name in COUNTS}
+
+
+def evaluate_center(
+    lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path, split: Split, *, keep_probabilities: bool = False
+) -> Evaluation:
+    """What the network of the finished run ``out`` answers to the center views of a split."""
+    predictor = load(out, lab.machine.device, config.precision)
+    return evaluate_split(
+        predictor.model,
+        split,
+        config.preprocessing,
+        data.mean,
+        classes=data.classes,
+        views=CENTER,
+        batch_size=config.batch_size,
+        device=lab.machine.device,
+        precision=config.precision,
+        keep_probabilities=keep_probabilities,
+    )
+
+
+def curve(steps: Sequence[dict[str, Any]], steps_an_epoch: int) -> list[dict[str, float]]:
+    """Mean loss and error of the steps, ten points an epoch: what figure 1 draws."""
+    width = max(1, steps_an_epoch // CURVE_POINTS)
+    last = [row["step"] / steps_an_epoch for row in steps[width - 1 :: width]]
+    loss_P, error_P = (
+        means_of_neighbors(np.array([row[name] for row in steps], np.float64), width) for name in ("loss", "top1_error")
+    )
+    rows = zip(last, loss_P.tolist(), error_P.tolist(), strict=True)
+    return [{"epoch": epoch, "loss": loss, "error": error} for epoch, loss, error in rows]
+
+
+def _log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
