@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 from alexnet.cli import main
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.core.runs import REPLACED, REPLACING
 from alexnet.evaluation.predict import load
 from alexnet.evaluation.subject import evaluate
 from alexnet.models.states import open_model, run_of
 from alexnet.recipes.run import run
+from alexnet.training.files import set_aside, sole_trainer
 from alexnet.training.initial import load_initial
 from shared import content, tiny_training
 
@@ -142,3 +144,68 @@ def test_a_run_in_float64_can_be_used(tiny_set, tmp_path):
     model = load(tmp_path / "run").model
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
     assert_same_weights(model, load(tmp_path / "run", best=True).model.state_dict())
+
+
+@pytest.fixture
+def replaced(finished, tmp_path):
+    """The finished run behind a start with --fresh that was killed before its first checkpoint."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    set_aside(out)
+    (out / "config.json").write_text((out / REPLACED / "config.json").read_text().replace('"seed": 0', '"seed": 7'))
+    (out / "log.jsonl").write_text("")
+    (out / "checkpoint").mkdir()
+    return out
+
+
+@pytest.mark.parametrize("part", ["", "model", "checkpoint/best", "checkpoint/step-21"])
+def test_a_run_that_is_being_replaced_is_read_where_it_waits(part, finished, replaced, capsys):
+    before = content(replaced)
+    model = load(replaced / part).model
+    said = capsys.readouterr().err
+    assert f"{replaced / part}: a start with --fresh has no checkpoint yet, so this is the run before it" in said
+    assert_same_weights(model, load(finished / part).model.state_dict())
+    assert content(replaced) == before
+
+
+def test_a_run_that_is_being_replaced_has_its_errors_and_its_best_checkpoint(finished, replaced):
+    before = content(replaced)
+    assert evaluate([replaced], machine=QUIET).to_json() == evaluate([finished], machine=QUIET).to_json()
+    best = evaluate([replaced], machine=QUIET, best=True)
+    assert best.protocol["state"]["step"] == 18
+    assert best.to_json() == evaluate([finished], machine=QUIET, best=True).to_json()
+    assert load_initial(replaced).fingerprint == load_initial(finished).fingerprint
+    assert content(replaced) == before
+
+
+@pytest.mark.parametrize("verb", [["report"], ["probe", "kernels"]])
+@pytest.mark.parametrize("moving", [False, True])
+def test_what_writes_into_a_run_puts_it_back_first(verb, moving, finished, replaced):
+    if moving:  # killed while the old files went back
+        shutil.rmtree(replaced / "checkpoint")
+        for name in ("config.json", "log.jsonl"):
+            (replaced / name).unlink()
+        (replaced / REPLACED).rename(replaced / REPLACING)
+        (replaced / REPLACING / "log.jsonl").rename(replaced / "log.jsonl")
+    with pytest.raises(SystemExit) as exit:
+        main([*verb, str(replaced)])
+    assert exit.value.code in (0, None)
+    after = content(replaced)
+    assert {path: after[path] for path in content(finished)} == content(finished)
+    assert not (replaced / REPLACED).exists()
+
+
+def test_a_run_whose_files_are_being_moved_says_what_puts_it_back(replaced):
+    (replaced / REPLACED).rename(replaced / REPLACING)
+    for call in (load, run_of, lambda run: evaluate([run], machine=QUIET)):
+        with pytest.raises(AlexNetError, match=r"cut off while it moved .*; `alexnet report .*/run` puts them back"):
+            call(replaced)
+
+
+def test_nothing_is_put_back_under_a_training_that_goes_on(replaced, capsys):
+    with sole_trainer(replaced):
+        before = content(replaced)
+        with pytest.raises(SystemExit) as exit:
+            main(["report", str(replaced)])
+        assert (exit.value.code, content(replaced)) == (1, before)
+    assert "a training that replaces this run goes on there; wait for its first checkpoint" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from faults import Figure, training
 from PIL import Image
 
 from alexnet.cli import main
+from alexnet.core.runs import REPLACED
 from alexnet.data.packed import open_packed
 from alexnet.data.prepare import prepare
 from alexnet.training import files
@@ -111,7 +112,7 @@ def replacements_killed(data: Path, folder: Path) -> Figure:
             new += 1
             checkpoint, _ = load_checkpoint(out / "checkpoint")
             figure.check(checkpoint is not None, f"killed at rename {number}: neither run is there")
-            figure.check(not (out / files.REPLACED).exists(), f"killed at rename {number}: the old run stays")
+            figure.check(not (out / REPLACED).exists(), f"killed at rename {number}: the old run stays")
         else:
             after = {path: sha for path, sha in content(out).items() if path != ".lock"}
             figure.check(after == before, f"killed at rename {number}: the old run differs")

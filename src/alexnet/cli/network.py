@@ -16,6 +16,7 @@ from alexnet.cli.shared import (
     ModelOptions,
     Word,
     Words,
+    bring_back,
     check_file,
     check_folder,
     complain,
@@ -51,6 +52,7 @@ def train(arguments: list[str]) -> int:
     from alexnet.cli.train_options import DECIDED, FIRST, refuse_unused, with_kinds
     from alexnet.core.config import from_json, to_json
     from alexnet.core.console import mute, say
+    from alexnet.core.runs import standing
     from alexnet.distributed import launch as job
     from alexnet.recipes.run import open_data, plan, run
     from alexnet.training.config import TrainConfig
@@ -62,7 +64,7 @@ def train(arguments: list[str]) -> int:
         recover(Path(named))
     chosen = "precision" in given(arguments)
     if named and ("--resume" in arguments or job.restarted()):
-        stored = stored_config(Path(named))
+        stored = stored_config(standing(Path(named)))
         if stored is not None and stored.recipe == base.recipe:
             base, chosen = stored, True  # what the command does not say stays as it is
     base, rest = with_kinds(base, arguments[1:])
@@ -467,6 +469,7 @@ def report(arguments: list[str]) -> int:
     if options.out is not None and len(runs) == 1:
         raise UsageError("--out names the page that compares several runs; the report of one run is its report.html")
     for run in runs:
+        bring_back(run)
         if not (run / "config.json").is_file():
             raise UsageError(f"{printable(run)}: not a run (no config.json); a run is the --out of `alexnet train`")
     if len(runs) == 1:

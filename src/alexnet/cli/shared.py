@@ -287,6 +287,21 @@ def subject_of(options: ModelOptions, machine: "Machine", *, training: bool = Fa
     )
 
 
+def bring_back(model: Path) -> None:
+    """Put the run back that a killed ``--fresh`` had set aside, before something is written beside it."""
+    from alexnet.core.runs import run_being_replaced
+    from alexnet.training.files import recover
+
+    if (run := run_being_replaced(model)) is None:
+        return
+    try:
+        recover(run)
+    except AlexNetError:
+        raise AlexNetError(
+            f"{printable(run)}: a training that replaces this run goes on there; wait for its first checkpoint"
+        ) from None
+
+
 def probe_folder(options: ModelOptions) -> Path:
     """Where a probe writes: ``--out``, or the folder ``probes`` of a run; for a checkpoint a folder of its own in that, since
     the report shows the finished network."""
@@ -297,6 +312,7 @@ def probe_folder(options: ModelOptions) -> Path:
     if out is not None:
         check_folder(Path(out), "--out")
         return Path(out)
+    bring_back(Path(model))
     if (run := run_of(model)) is None:
         raise UsageError(f"{printable(model)}: not a run, so it has no folder for probes; name a folder with --out")
     state = state_of(model, best=options.best)

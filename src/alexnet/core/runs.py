@@ -32,6 +32,11 @@ MAX_JSON_BYTES = 128 << 20
 MAX_SETTINGS_BYTES = 16 << 20
 """Limit of a JSON file of settings or a list of files: JSON takes up to twenty times its size in memory."""
 
+REPLACED = ".replaced"
+"""Folder inside that of a run that keeps the run which ``--fresh`` replaces, until the new one has a checkpoint."""
+REPLACING = ".replacing"
+"""Name of that folder while files are moved there, or back."""
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Have ``write(file)`` fill a temporary file beside ``path``, fsync it, rename it over ``path``, fsync the folder.
@@ -241,6 +246,31 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def run_being_replaced(path: Path) -> Path | None:
+    """The run at ``path``, or around it, in which a ``--fresh`` start, under way or killed, has no checkpoint yet: the earlier
+    run still counts. None if there is none."""
+    for run in (path, *path.parents[:2]):
+        begun = (run / REPLACED).is_dir() and not (run / "checkpoint" / "last").is_file()
+        if begun or (run / REPLACING).is_dir():
+            return run
+    return None
+
+
+def standing(path: Path) -> Path:
+    """Where a run, or what lies in it, is to be read: in the hidden folder while the run is being replaced, else where it is
+    named. :class:`AlexNetError` where its files were being moved."""
+    run = run_being_replaced(path)
+    if run is None or REPLACED in path.parts:
+        return path
+    if (run / REPLACING).is_dir():
+        raise AlexNetError(
+            f"{printable(run)}: a start with --fresh was cut off while it moved the files of the earlier run; "
+            f"`alexnet report {printable(run)}` puts them back"
+        )
+    waiting = run / REPLACED / path.relative_to(run)
+    return waiting if waiting.exists() else path
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:

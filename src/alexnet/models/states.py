@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from alexnet.core.console import say
 from alexnet.core.device import PRECISIONS
 from alexnet.core.errors import AlexNetError, UsageError, printable
-from alexnet.core.runs import MAX_SETTINGS_BYTES, read_json
+from alexnet.core.runs import MAX_SETTINGS_BYTES, read_json, standing
 from alexnet.models.checkpoint import Checkpoint, checkpoints_in, is_checkpoint, newest_first, pointed, read_checkpoint
 from alexnet.models.folder import ModelFolder, load_described, load_model_folder
 
@@ -60,7 +60,7 @@ class State:
 def run_of(model: str | Path) -> Path | None:
     """The run that ``model`` belongs to: a run, its folder of checkpoints, or one of these. None for anything else, such as a
     model folder."""
-    path = Path(model)
+    path = standing(Path(model))
     if is_checkpoint(path) or (path.parent.name == CHECKPOINTS and path.name in POINTERS):
         return path.parent.parent
     if path.name == CHECKPOINTS and _has_checkpoints(path):
@@ -99,7 +99,7 @@ def _is_history(value: Any) -> bool:
 def state_of(model: str | Path, *, best: bool = False) -> State | None:
     """The checkpoint that is meant; None for a finished run and for a model folder. With ``best``, that with the lowest
     validation error. Raises what :func:`open_model` raises."""
-    found = _found(Path(model), best)
+    found = _found(standing(Path(model)), best)
     return None if found is None else found[0]
 
 
@@ -108,7 +108,12 @@ def open_model(model: str | Path, *, best: bool = False) -> tuple[ModelFolder, S
 
     Raises :class:`UsageError` for what is no model, and for ``best`` where nothing was validated; :class:`AlexNetError`
     for a run without a sound checkpoint, and for what is damaged."""
-    path = Path(model)
+    path = standing(Path(model))
+    if path != Path(model):
+        say(
+            f"note: {printable(model)}: a start with --fresh has no checkpoint yet, so this is the run before it; if that start "
+            "was killed, `alexnet report` puts the run back"
+        )
     if path.is_file() and not (path.parent.name == CHECKPOINTS and path.name in POINTERS):
         raise UsageError(_of_file(path))
     if (found := _found(path, best)) is None:

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from alexnet.core.config import differences, fingerprint, from_json, to_json
 from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, UsageError, printable
-from alexnet.core.runs import environment, fsync_folder, read_json, write_atomic, write_json
+from alexnet.core.runs import REPLACED, REPLACING, environment, fsync_folder, read_json, write_atomic, write_json
 from alexnet.data.packed import PackedSet
 from alexnet.models.checkpoint import Checkpoint
 from alexnet.models.states import read_settings
@@ -52,10 +52,6 @@ RUN_FILES = (
 )
 MADE_AT_THE_END = ("model", "results", "probes", "report.html")
 """What a run leaves when it is finished, and what was made from its network since then."""
-REPLACED = ".replaced"
-"""Folder inside that of a run that keeps the run which ``--fresh`` replaces, until the new one has a checkpoint."""
-_MOVING = ".replacing"
-"""Name of that folder while files are moved there, or back."""
 RUN_FOLDERS = ("checkpoint", "model", "results", "probes", "tensorboard", "earlier")
 
 
@@ -82,7 +78,7 @@ def clear(run: Path, keep: Collection[str] = ()) -> None:
 
 def set_aside(run: Path) -> None:
     """Move the files of an earlier run into a hidden folder beside them, until the new run has a checkpoint."""
-    moving = run / _MOVING
+    moving = run / REPLACING
     moving.mkdir()
     for name in (*RUN_FILES, *RUN_FOLDERS):
         if os.path.lexists(run / name):
@@ -95,7 +91,7 @@ def set_aside(run: Path) -> None:
 def put_back(run: Path) -> bool:
     """Undo :func:`set_aside`, wherever it or what followed was interrupted. Where the new run has a checkpoint it stands, and
     the earlier one is deleted. Whether the earlier run is back."""
-    moving, aside = run / _MOVING, run / REPLACED
+    moving, aside = run / REPLACING, run / REPLACED
     if aside.is_dir() and (run / "checkpoint" / "last").is_file():
         shutil.rmtree(aside)
         return False
@@ -114,7 +110,7 @@ def put_back(run: Path) -> bool:
 
 def recover(run: Path) -> None:
     """Put the run back that a killed ``--fresh`` had set aside."""
-    if (run / _MOVING).is_dir() or (run / REPLACED).is_dir():
+    if (run / REPLACING).is_dir() or (run / REPLACED).is_dir():
         with sole_trainer(run):
             if put_back(run):
                 say(f"{printable(run)}: the earlier run is back; the one that was to replace it had no checkpoint yet")

@@ -26,7 +26,7 @@ from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, autocast
 from alexnet.core.errors import DataError, NotFiniteError, StoppedError, UsageError, printable
 from alexnet.core.memory import total_memory
-from alexnet.core.runs import write_json
+from alexnet.core.runs import REPLACED, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
 from alexnet.data.loader import Batch, ReadTimeoutError, ResidentSplit, Split, batches, epoch_order
@@ -45,7 +45,6 @@ from alexnet.parallelize import Parallel, parallelize
 from alexnet.training.checkpoint import save_checkpoint
 from alexnet.training.config import TrainConfig
 from alexnet.training.files import (
-    REPLACED,
     Log,
     clear,
     described,
