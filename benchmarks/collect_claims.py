@@ -1,4 +1,5 @@
-"""Publish what `alexnet claims run` found: results to results/claims/, verdicts into the package, the table into docs/claims.md.
+"""Publish what `alexnet claims run` found: results to results/claims/, one line each in a file for each scale, verdicts into the
+package, the table into docs/claims.md.
 
 python benchmarks/collect_claims.py runs/claims
 python benchmarks/collect_claims.py results/claims        # judge again what is published, by the rules of today
@@ -15,40 +16,57 @@ from typing import Any
 from alexnet.claims.comparison import compare_all
 from alexnet.claims.drawing import columns_of
 from alexnet.claims.groups import EXPERIMENTS
+from alexnet.claims.results import Results, is_result, write_lines
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import CURVES, PUBLISHED, documents, entries, words
 from alexnet.core.runs import read_json, write_atomic, write_json
 from collect_probes import shortened
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results" / "claims"
 BEGIN, END = "<!-- table: benchmarks/collect_claims.py -->", "<!-- end of table -->"
 
 
-def publish(results: Path) -> None:
-    """Result files and verdicts, without the smoke scale, which shows nothing, and the curves of the page."""
+def publish(out: Path) -> None:
+    """Results and documents of ``out`` into results/claims/, where earlier ones stay."""
+    for folder in scales_in(out):
+        published = RESULTS / folder.name
+        results = Results(published).all() | {n: shortened(r) for n, r in Results(folder).all().items()}
+        write_lines(published, results.values())
+        for file in sorted(folder.glob("*.json")):
+            if not is_result(file):
+                write_json(published / file.name, shortened(read_json(file)))
+
+
+def judge_published() -> None:
+    """The documents in results/claims/ as they are judged today, and from them the verdicts of the package and the curves of
+    the page."""
     found: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
-    for folder in sorted(
-        path for path in results.iterdir() if path.is_dir() and path.name not in ("smoke", "baselines")
-    ):
-        (ROOT / "results" / "claims" / folder.name).mkdir(parents=True, exist_ok=True)
+    for folder in scales_in(RESULTS):
+        results = Results(folder)
         for file in sorted(folder.glob("*.json")):
-            value = shortened(read_json(file))
-            if "experiment" in value:
-                made = {
-                    arm: [read_json(folder / name) for name in about["results"]] for arm, about in value["arms"].items()
-                }
-                rows = compare_all(EXPERIMENTS[value["experiment"]], find_scale(value["scale"]), made)
-                value = shortened(value | {"title": EXPERIMENTS[value["experiment"]].title, "comparisons": rows})
-                found.append({k: v for k, v in value.items() if k != "environment"})
-                for arm, about in value["arms"].items():
-                    names = (f"{folder.name}/{name}" for name in about["results"])
-                    curves |= columns_of(dict(zip(names, made[arm], strict=True)))
-            write_json(ROOT / "results" / "claims" / folder.name / file.name, value)
+            document = read_json(file)
+            if "experiment" not in document:
+                continue
+            experiment = EXPERIMENTS[document["experiment"]]
+            made = {arm: [results[name] for name in about["results"]] for arm, about in document["arms"].items()}
+            rows = compare_all(experiment, find_scale(document["scale"]), made)
+            document = shortened(document | {"title": experiment.title, "comparisons": rows})
+            write_json(file, document)
+            found.append({k: v for k, v in document.items() if k != "environment"})
+            for arm, about in document["arms"].items():
+                names = (f"{folder.name}/{name}" for name in about["results"])
+                curves |= columns_of(dict(zip(names, made[arm], strict=True)))
     write_json(ROOT / "src" / "alexnet" / "claims" / PUBLISHED, found)
     package = ROOT / "src" / "alexnet" / "claims" / CURVES
     write_atomic(package, lambda file: file.write((json.dumps(curves, separators=(",", ":")) + "\n").encode()))
     print(f"{len(found)} experiments, {len(curves)} curves")
+
+
+def scales_in(out: Path) -> list[Path]:
+    """The folders of scales, without ``smoke``, which shows nothing."""
+    return sorted(path for path in out.iterdir() if path.is_dir() and path.name not in ("smoke", "baselines"))
 
 
 def table() -> str:
@@ -90,5 +108,6 @@ def write_table(docs: Path) -> None:
 
 if __name__ == "__main__":
     publish(Path(sys.argv[1]))
+    judge_published()
     write_table(ROOT / "docs" / "claims.md")
     print(counts())

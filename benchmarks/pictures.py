@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
+from alexnet.claims.results import Results
 from alexnet.core.runs import read_json
 from alexnet.data.builtin import CLASSES, draw_picture
 from alexnet.report.tables import read_log
@@ -59,11 +60,11 @@ def training(run: Path) -> None:
 def figure_1() -> None:
     """Training error by epoch with ReLU and with tanh, of three seeds each, as in figure 1 of the paper."""
     folder = ROOT / "results" / "claims" / "cifar10"
-    arms = read_json(folder / "relu-tanh.json")["arms"]
+    arms, results = read_json(folder / "relu-tanh.json")["arms"], Results(folder)
     figure, axes = plt.subplots(figsize=(7.5, 3))
     for (arm, label), style in zip((("base", "ReLU"), ("tanh", "tanh")), ("-", "--"), strict=True):
         for i, name in enumerate(arms[arm]["results"]):
-            points = read_json(folder / name)["curve"]
+            points = results[name]["curve"]
             epoch, error = [p["epoch"] for p in points], [100 * p["error"] for p in points]
             axes.plot(
                 epoch, error, style, color="C0" if arm == "base" else "C1", linewidth=1, label=None if i else label

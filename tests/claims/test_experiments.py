@@ -15,6 +15,7 @@ from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
 from alexnet.claims.laboratory import config_key, open_laboratory
 from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.measures import MEASURES
+from alexnet.claims.results import write_lines
 from alexnet.claims.runner import TUNING_SEED, run_experiment
 from alexnet.claims.scales import SCALES, fan_ins, find_scale, scaled_network
 from alexnet.core.config import differences, from_json, to_json
@@ -107,7 +108,7 @@ def tiny(arms, comparisons, **fields) -> Experiment:
     return Experiment(id="tiny", title="", arms=arms, comparisons=comparisons, **fields)
 
 
-def test_a_result_is_computed_once_and_never_written_again(quick_lab, monkeypatch):
+def test_a_result_is_computed_once_and_never_written_again(quick_lab, tmp_path, monkeypatch):
     experiment = tiny(
         lambda base: (Arm(name="base"), Arm(name="other", changes={"model.normalization": "none"})),
         (lower("center_error", "C10", "", than="other"),),
@@ -119,6 +120,10 @@ def test_a_result_is_computed_once_and_never_written_again(quick_lab, monkeypatc
     assert again == first
     assert {file: file.stat().st_mtime_ns for file in quick_lab.folder.glob("*-seed*.json")} == stamps
     assert first["comparisons"][0]["n"] == 2
+    write_lines(tmp_path / "smoke", quick_lab.results.all().values())  # published
+    elsewhere = replace(quick_lab, out=tmp_path)
+    assert run_experiment(experiment, find_scale("smoke"), [0, 1], elsewhere) == first
+    assert sorted(path.name for path in elsewhere.folder.iterdir()) == ["results.jsonl", "tiny.json"]
 
 
 def test_the_key_of_a_result_is_what_was_computed():

@@ -23,6 +23,7 @@ from alexnet.claims.facts import facts
 from alexnet.claims.groups import EXPERIMENTS, find_experiments
 from alexnet.claims.ledger import CLAIMS, find_claim
 from alexnet.claims.page import write_page
+from alexnet.claims.results import LINES, Results, write_lines
 from alexnet.claims.scales import SCALES
 from alexnet.core.errors import AlexNetError, UsageError
 
@@ -298,6 +299,22 @@ def test_missing_and_damaged_result_files_are_named(tmp_path: Path) -> None:
     assert "no-overlap-00ff-seed1.json: not the result of an arm" in missing
     assert "+1.00 points (−0.24 to +2.24; 3 seeds)" in page.rows["C13"][5]
     assert page.source.count('aria-label="Training loss') == 1  # of the seeds that are left
+
+
+def test_published_lines_serve_as_the_result_files_do(tmp_path: Path) -> None:
+    document = write_experiment(tmp_path)
+    before = write_page(tmp_path).read_text()
+    results = [
+        result | {"fingerprint": f"00ff-seed{result['seed']}"}
+        for result in Results(tmp_path / "cifar10").all().values()
+    ]
+    for name in arm_files(document):
+        (tmp_path / "cifar10" / name).unlink()
+    write_lines(tmp_path / "cifar10", results)
+    assert write_page(tmp_path).read_text() == before
+    with (tmp_path / "cifar10" / LINES).open("a") as file:
+        file.write("{")
+    assert Table(write_page(tmp_path)).text.count("results.jsonl, line 7: not valid JSON") == 1
 
 
 def test_what_results_show_is_a_table_of_means(tmp_path: Path) -> None:

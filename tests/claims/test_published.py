@@ -10,6 +10,7 @@ import pytest
 from alexnet.claims.comparison import compare_all
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.ledger import find_claim
+from alexnet.claims.results import LINES, Results, write_lines
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import counts, documents, entries, published_curves
 from alexnet.core.runs import read_json
@@ -17,12 +18,13 @@ from alexnet.core.runs import read_json
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "results" / "claims"
 PUBLISHED = documents(None)
+PUBLISHED_RESULTS = {scale: Results(RESULTS / scale) for scale in {document["scale"] for document in PUBLISHED}}
 
 
 @pytest.mark.parametrize("document", PUBLISHED, ids=lambda d: f"{d['experiment']}-{d['scale']}")
 def test_a_published_verdict_is_that_of_its_results(document):
     results = {
-        arm: [read_json(RESULTS / document["scale"] / name) for name in about["results"]]
+        arm: [PUBLISHED_RESULTS[document["scale"]][name] for name in about["results"]]
         for arm, about in document["arms"].items()
     }
     for arm, found in results.items():
@@ -36,19 +38,27 @@ def test_a_published_verdict_is_that_of_its_results(document):
             assert again[key] == (None if published[key] is None else pytest.approx(published[key], rel=1e-3, abs=2e-3))
 
 
+@pytest.mark.parametrize("scale", sorted(PUBLISHED_RESULTS))
+def test_published_results_are_the_lines_of_one_file(scale, tmp_path):
+    write_lines(tmp_path, PUBLISHED_RESULTS[scale].all().values())
+    assert (tmp_path / LINES).read_bytes() == (RESULTS / scale / LINES).read_bytes()
+
+
 def test_published_curves_are_those_of_the_result_files():
     known = published_curves()
     assert known
     shown = {f"{d['scale']}/{name}" for d in PUBLISHED for about in d["arms"].values() for name in about["results"]}
     assert known.keys() <= shown
     for name, columns in known.items():
-        curve = read_json(RESULTS / name)["curve"]
+        scale, _, file = name.partition("/")
+        result = PUBLISHED_RESULTS[scale][file]
+        curve = result["curve"]
         kept = columns["curve"]["loss"]
         assert len(kept) <= 80
         width = len(curve) // len(kept)
         assert kept[0] == pytest.approx(sum(point["loss"] for point in curve[:width]) / width, rel=1e-3)
         assert columns["epochs"]["val_top1_error"][-1] == pytest.approx(
-            read_json(RESULTS / name)["epochs"][-1]["val_top1_error"], rel=1e-3
+            result["epochs"][-1]["val_top1_error"], rel=1e-3
         )
 
 
@@ -135,14 +145,35 @@ def test_no_page_gives_the_withdrawn_interval(name):
         assert withdrawn not in text
 
 
-def test_the_table_of_the_docs_is_that_of_the_verdicts():
+@pytest.fixture(scope="module")
+def collect_claims():
     path = REPOSITORY / "benchmarks" / "collect_claims.py"
     spec = importlib.util.spec_from_file_location("collect_claims", path)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(path.parent))
         spec.loader.exec_module(module)
-    assert module.table() in (REPOSITORY / "docs" / "claims.md").read_text(encoding="utf-8")
+    return module
+
+
+def test_the_table_of_the_docs_is_that_of_the_verdicts(collect_claims):
+    assert collect_claims.table() in (REPOSITORY / "docs" / "claims.md").read_text(encoding="utf-8")
+
+
+def test_publishing_adds_to_what_is_published(collect_claims, tmp_path, monkeypatch):
+    monkeypatch.setattr(collect_claims, "RESULTS", tmp_path / "published")
+    for seed in (1, 0):
+        out = Results(tmp_path / f"out-{seed}" / "cifar10")
+        out.add({"arm": "base", "seed": seed, "fingerprint": f"00ff-seed{seed}", "error": 0.123456789})
+        (out.folder / "lrn.json").write_text(f'{{"experiment": "lrn", "seeds": [{seed}]}}')
+        (tmp_path / f"out-{seed}" / "smoke").mkdir()
+        collect_claims.publish(tmp_path / f"out-{seed}")
+    published = Results(tmp_path / "published" / "cifar10")
+    assert [result["seed"] for result in published.all().values()] == [0, 1]
+    assert {result["error"] for result in published.all().values()} == {0.123457}
+    assert sorted(path.name for path in published.folder.iterdir()) == ["lrn.json", "results.jsonl"]
+    assert read_json(published.folder / "lrn.json")["seeds"] == [0]
+    assert [path.name for path in (tmp_path / "published").iterdir()] == ["cifar10"]
 
 
 def test_at_least_ten_claims_were_trained_with_three_seeds():

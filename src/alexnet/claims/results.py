@@ -18,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, printable
-from alexnet.core.runs import RESTORE, parse_json, read_file, read_json, write_atomic, write_json
+from alexnet.core.runs import MAX_JSON_BYTES, RESTORE, parse_json, read_file, read_json, write_atomic, write_json
 
 Result = dict[str, Any]
 """What is known of one arm and seed (docs/claims.md)."""
 
 LINES = "results.jsonl"
-MAX_BYTES = 1 << 30
-"""Limit of the file of published results: some 150,000 of them."""
 
 
 def name_of(result: Result) -> str:
@@ -71,7 +69,7 @@ class Results:
         if not path.exists():
             return {}
         found: dict[str, Result] = {}
-        for number, line in enumerate(read_file(path, MAX_BYTES).splitlines(), start=1):
+        for number, line in enumerate(read_file(path, MAX_JSON_BYTES).splitlines(), start=1):
             where = path.with_name(f"{LINES}, line {number}")
             result = parse_json(line, where)
             texts = [result.get("arm"), result.get("fingerprint")] if isinstance(result, dict) else [None]
