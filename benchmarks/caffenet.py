@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from alexnet.core.runs import environment, sha256_file, write_json
-from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.predict import Predictor, load, model_fingerprint
 from alexnet.models import create_model, default_preprocessing
 from alexnet.models.folder import save_model_folder
-from alexnet.probes.features import embed, model_fingerprint
+from alexnet.probes.features import embed
 from alexnet.probes.kernels import kernels_of
 from alexnet.probes.layers import find_layers
 from alexnet.probes.maps import maps_of
@@ -75,7 +75,7 @@ def main(data: Path, out: Path) -> None:
     predictor = load(out)
     document: dict[str, Any] = {
         "probe": "towers",
-        "of": "CaffeNet",
+        "network": "CaffeNet",
         "weights": {"file": "caffenet_conv1_conv2.npz", "sha256": sha256_file(folder / "caffenet_conv1_conv2.npz")},
         "model": model_fingerprint(predictor),
         "chance": CHANCE,

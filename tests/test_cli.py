@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from alexnet.cli import main
-from alexnet.cli.inside import PROBES
 from alexnet.cli.shared import describe
 from alexnet.data.packed import seal
+from alexnet.probes import KINDS
 
 TINY = (
     "--size 36 --preprocessing.resize 36 --preprocessing.crop 32 --model.input-size 32 --model.fc-units 16 16 "
@@ -304,12 +304,12 @@ def test_probe_lists_its_kinds(capsys):
     assert code == 0
     code, _, err = alexnet(capsys, "probe", "minds")
     assert code == 2
-    for kind in PROBES:
+    for kind in KINDS:
         assert kind in out
         assert kind in err
 
 
-@pytest.mark.parametrize("kind", list(PROBES))
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_each_probe_has_help_with_an_example_and_refuses_what_is_no_model(kind, tmp_path, capsys):
     code, out, _ = alexnet(capsys, "probe", kind, "--help")
     assert code == 0

@@ -12,15 +12,15 @@ import tyro
 import alexnet.cli.shared
 from alexnet.cli import VERBS, main
 from alexnet.cli.baseline import KINDS as BASELINES
-from alexnet.cli.inside import PROBES
 from alexnet.cli.options import Option, options_of
 from alexnet.cli.train_options import FIRST
+from alexnet.probes import KINDS
 from alexnet.recipes import RECIPES
 
 OVERVIEWS = [(), ("train",), ("probe",), ("baseline",), ("claims",)]
 PLACES = [
     *((verb,) for verb in VERBS if (verb,) not in OVERVIEWS),
-    *(("probe", kind) for kind in PROBES),
+    *(("probe", kind) for kind in KINDS),
     *(("baseline", kind) for kind in BASELINES),
     *(("claims", kind) for kind in ("list", "run", "report")),
     *(("train", recipe) for recipe in RECIPES),

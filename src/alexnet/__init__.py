@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alexnet.evaluation.subject import evaluate as evaluate
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
+    from alexnet.probes import probe as probe
     from alexnet.recipes import recipe as recipe
     from alexnet.recipes.run import run as train  # noqa: F401
     from alexnet.report.page import write_report as write_report
@@ -28,6 +29,7 @@ _HOMES = {
     "list_models": ("alexnet.models", "list_models"),
     "load": ("alexnet.evaluation.predict", "load"),
     "prepare": ("alexnet.data.prepare", "prepare"),
+    "probe": ("alexnet.probes", "probe"),
     "recipe": ("alexnet.recipes", "recipe"),
     "write_report": ("alexnet.report.page", "write_report"),
     "train": ("alexnet.recipes.run", "run"),

@@ -31,11 +31,11 @@ from alexnet.core.share import Share
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import Record, Source
-from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import features
-from alexnet.probes.features import cached_features, embed, extract, extract_part, model_fingerprint, open_features
+from alexnet.probes.features import cached_features, embed, extract, extract_part, open_features
 from alexnet.probes.layers import find_layers
 from shared import content, in_child
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from alexnet.cli.probe_kernels import run
+from alexnet.cli.probe import probe
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.models import create_model, default_preprocessing
@@ -32,6 +32,10 @@ LINEAR = {
     "num_classes": 2,
 }
 """AlexNet's geometry up to conv2 without a nonlinearity, and with means over one position for its maxima."""
+
+
+def run(arguments: list[str]) -> int:
+    return probe(["kernels", *arguments])
 
 
 def test_kernels_are_the_weights_of_conv1_in_rgb_order() -> None:

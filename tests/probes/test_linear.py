@@ -16,7 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from alexnet.cli.probe import probe as command
 from alexnet.core import rng
+from alexnet.core.device import Machine
 from alexnet.core.errors import DataError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
@@ -26,7 +28,7 @@ from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.views import CENTER
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
-from alexnet.probes import linear
+from alexnet.probes import linear, probe
 from alexnet.probes.layers import activations
 from alexnet.probes.linear import (
     Errors,
@@ -40,6 +42,11 @@ from alexnet.probes.linear import (
 )
 from alexnet.report.pictures import save_figure
 from alexnet.report.pictures.linear import error_curves
+
+
+def run(arguments: list[str]) -> int:
+    return command(["linear", *arguments])
+
 
 INPUT = Preprocessing(resize=28, crop=28, mean="none", scale=1 / 255)
 
@@ -260,20 +267,18 @@ def test_features_are_the_activations_averaged_over_windows(
 def test_the_command_writes_and_prints(
     folder: Path, packed: PackedSet, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from alexnet.cli.probe_linear import run
-
     given = [str(folder / "model"), "--data", str(packed.path), "--device", "cpu"]
     assert run([*given, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     document = json.loads((tmp_path / "linear.json").read_text())
     assert (tmp_path / "linear.png").stat().st_size > 10_000
-    assert "linear.json, linear.png" in said
+    assert "linear.json\n" in said
     assert [row["layer"] for row in document["layers"]] == ["pixels", "s2", "s4", "c5", "f6"]
     assert document["layers"][0]["errors"] == 0  # the pixels tell where a picture is bright
     assert document["layers"][0]["n"] == 15
     split = packed.split("val")
     own = evaluate_split(predictor.model, split, INPUT, None, classes=packed.classes, views=CENTER)
-    assert document["network"]["errors"] == own.top1_errors != 10  # not that of one answer for all
+    assert document["own"]["errors"] == own.top1_errors != 10  # not that of one answer for all
     assert document["chance"]["errors"] == 10
     assert [(r["layer"], r["images_per_class"]) for r in document["few_labels"]] == [
         (layer, m) for layer in ("pixels", "s4", "c5", "f6") for m in (1, 5, 10)
@@ -285,11 +290,30 @@ def test_the_command_writes_and_prints(
     assert json.loads(captured.out) == document
 
 
+def test_python_finds_what_the_command_finds(
+    folder: Path, packed: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(device=torch.device("cpu"), quiet=True)
+    asked = {"data": str(packed.path), "images": 18, "layers": ("c5",)}
+    found = probe("linear", folder / "model", machine=machine, **asked)
+    assert not list(tmp_path.iterdir())  # a model folder has no place for it
+    assert probe("linear", folder / "model", machine=machine, out=tmp_path / "out", **asked).body == found.body
+    written = (tmp_path / "out" / "linear.json").read_bytes(), (tmp_path / "out" / "linear.png").read_bytes()
+    (tmp_path / "out" / "linear-of-my-own.png").write_bytes(b"not ours")
+    given = [str(folder / "model"), "--data", str(packed.path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert run([*given, "--images", "18", "--layers", "c5"]) == 0
+    assert written == tuple((tmp_path / "out" / name).read_bytes() for name in ("linear.json", "linear.png"))
+    assert capsys.readouterr().out.startswith("\n".join(found.lines))
+    assert (tmp_path / "out" / "linear-of-my-own.png").read_bytes() == b"not ours"
+    with pytest.raises(ValueError, match=r"images is 9; a classifier needs at least 10"):
+        probe("linear", folder / "model", images=9)
+    with pytest.raises(UsageError, match="no probe is called 'minds'"):
+        probe("minds", folder / "model")
+
+
 def test_a_sample_other_layers_and_wrong_settings(
     folder: Path, packed: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from alexnet.cli.probe_linear import run
-
     given = [str(folder / "model"), "--data", str(packed.path), "--out", str(tmp_path), "--device", "cpu", "--json"]
     assert run([*given, "--images", "18", "--layers", "output", "c5"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -315,8 +339,6 @@ def prepare_without_training(folder: Path, parent: Path) -> Path:
 
 
 def test_a_set_of_other_classes_has_no_error_of_the_network(folder: Path, tmp_path: Path) -> None:
-    from alexnet.cli.probe_linear import run
-
     for split, count in (("train", 6), ("test", 2)):
         for k, name in enumerate(["one", "two"]):
             (tmp_path / "set" / split / name).mkdir(parents=True)
@@ -326,7 +348,7 @@ def test_a_set_of_other_classes_has_no_error_of_the_network(folder: Path, tmp_pa
     given = [str(folder / "model"), "--data", str(tmp_path / "packed"), "--out", str(tmp_path), "--device", "cpu"]
     assert run([*given, "--layers", "pixels"]) == 0
     document = json.loads((tmp_path / "linear.json").read_text())
-    assert document["network"] is None
+    assert document["own"] is None
     assert document["layers"][0]["errors"] == 0
     assert document["data"]["split"] == "test"
 
@@ -337,14 +359,14 @@ def test_the_picture_is_the_same_twice_and_goes_without_few_labels(tmp_path: Pat
     document = {
         "layers": [row, {**row, "layer": "pixels"}],
         "few_labels": [few, {**few, "images_per_class": 10}],
-        "network": None,
+        "own": None,
         "chance": {"error": 0.9},
         "n": 9,
         "n_train": 20,
         "seeds": [0, 1],
     }
     for name in ("one.png", "two.png"):
-        save_figure(error_curves(document), tmp_path / name)
+        save_figure(error_curves(document, 9), tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-    assert len(error_curves(document).axes) == 2
-    assert len(error_curves({**document, "few_labels": []}).axes) == 1
+    assert len(error_curves(document, 9).axes) == 2
+    assert len(error_curves({**document, "few_labels": []}, 9).axes) == 1

@@ -4,19 +4,19 @@ says what it chose, or says in a line what is needed; and what it says then work
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.cli.inside import PROBES
+from alexnet.cli.probe import probe as probe_command
 from alexnet.core.errors import UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.prepare import prepare
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
+from alexnet.probes import KINDS
 from alexnet.probes.codes import ranks_of, usual_bits
 from alexnet.probes.tsne import usual_perplexity
 
@@ -56,10 +56,10 @@ def probe(kind: str, small: Path, out: Path, *more: str) -> int:
     data = () if kind in ("kernels", "towers") else ("--data", str(small / "packed"))
     more = ("--seeds", "1") if kind == "codes" else more  # the time of one fit
     given = [str(small / "model"), "--out", str(out), "--device", "cpu", *data, *more]
-    return int(import_module(f"alexnet.cli.probe_{kind}").run(given))
+    return probe_command([kind, *given])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PROBES if kind != "tsne"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "tsne"])
 def test_a_probe_of_a_small_set_needs_no_option(
     kind: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,17 +102,16 @@ def test_neighbors_vote_as_far_as_there_are_any(
                 Image.fromarray(pixels).save(tmp_path / "set" / split / name / f"{i}.png")
     prepare(tmp_path / "set", tmp_path / "packed", size=36, workers=1)
     given = [str(small / "model"), "--data", str(tmp_path / "packed"), "--out", str(tmp_path / "out")]
-    run = import_module("alexnet.cli.probe_neighbors").run
-    assert run(given) == 0
+    assert probe_command(["neighbors", *given]) == 0
     assert "there are 4 training images: k is 1" in capsys.readouterr().err
     document = json.loads((tmp_path / "out" / "neighbors.json").read_text())
     assert [row["k"] for row in document["knn"]["fc7"]] == [1]
     assert document["six_nearest"]["same_class"]["fc7"]["of"] == 4 * 2
     assert document["six_nearest"]["same_class"]["fc7"]["fraction"] == 0.5  # all four are the nearest
     with pytest.raises(UsageError, match="--ks 5: there are 4 training images"):
-        run([*given, "--ks", "5"])
+        probe_command(["neighbors", *given, "--ks", "5"])
     with pytest.raises(UsageError, match=r"4 training images .* at least 8"):
-        import_module("alexnet.cli.probe_codes").run(given)
+        probe_command(["codes", *given])
 
 
 def test_layers_are_chosen_that_the_network_has(
@@ -123,7 +122,7 @@ def test_layers_are_chosen_that_the_network_has(
     save_model_folder(tmp_path / "lenet", model, "lenet", Preprocessing(resize=36, crop=28, mean="none"), sorted(NAMES))
     given = [str(tmp_path / "lenet"), "--data", str(small / "packed"), "--out", str(tmp_path / "out")]
     for kind, layer in (("neighbors", "f6"), ("maps", "c3")):
-        assert import_module(f"alexnet.cli.probe_{kind}").run(given) == 0
+        assert probe_command([kind, *given]) == 0
         assert json.loads((tmp_path / "out" / f"{kind}.json").read_text())["layer"] == layer
 
 

@@ -12,15 +12,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.cli.probe_towers import run
+from alexnet.cli.probe import probe
 from alexnet.core.errors import UsageError
 from alexnet.probes.kernels import read_conv1
-from alexnet.probes.towers import compare, measure, tower_meter
+from alexnet.probes.towers import compare, measures_of, tower_meter
 from alexnet.report.pictures.towers import draw_towers
 
 Array = NDArray[np.float64]
 GREY = np.ones(3) / math.sqrt(3)
 RED_GREEN = np.array([1.0, -1.0, 0.0]) / math.sqrt(2)
+
+
+def run(arguments: list[str]) -> int:
+    return probe(["towers", *arguments])
 
 
 def grating(cycles_per_pixel: float, degrees: float, color_C: Array, side: int = 11, phase: float = 0.3) -> Array:
@@ -39,27 +43,27 @@ def test_color_selectivity_by_hand() -> None:
     kernels_KCRS[1, :, 0, 1] = (2, 2, 2)  # grey
     kernels_KCRS[2, :, 1, 1] = (1, -2, 1)  # no grey at all
     kernels_KCRS[3] = np.array([1, 0, 0])[:, None, None]  # uniform red: its mean counts
-    color_K = measure(kernels_KCRS).color_selectivity_K
+    color_K = measures_of(kernels_KCRS).color_selectivity_K
     np.testing.assert_allclose(color_K, [1 - 16 / 42, 0, 1, 2 / 3], atol=1e-12)
 
 
 def test_color_selectivity_knows_no_scale_and_no_order_of_channels() -> None:
     kernels_KCRS = np.random.default_rng(0).standard_normal((5, 3, 4, 4))
-    color_K = measure(kernels_KCRS).color_selectivity_K
-    np.testing.assert_allclose(measure(-0.01 * kernels_KCRS).color_selectivity_K, color_K)
-    np.testing.assert_allclose(measure(kernels_KCRS[:, ::-1]).color_selectivity_K, color_K)
+    color_K = measures_of(kernels_KCRS).color_selectivity_K
+    np.testing.assert_allclose(measures_of(-0.01 * kernels_KCRS).color_selectivity_K, color_K)
+    np.testing.assert_allclose(measures_of(kernels_KCRS[:, ::-1]).color_selectivity_K, color_K)
     loud = np.array([5.0, 1, 1])[:, None, None]  # another gain of one channel does change it
-    assert not np.allclose(measure(loud * kernels_KCRS).color_selectivity_K, color_K)
+    assert not np.allclose(measures_of(loud * kernels_KCRS).color_selectivity_K, color_K)
 
 
 def test_independent_weights_have_two_thirds_of_their_energy_in_color() -> None:
     kernels_KCRS = np.random.default_rng(0).standard_normal((2000, 3, 3, 3))
-    assert measure(kernels_KCRS).color_selectivity_K.mean() == pytest.approx(2 / 3, abs=0.01)
+    assert measures_of(kernels_KCRS).color_selectivity_K.mean() == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_the_color_axis_is_the_direction_with_the_most_energy() -> None:
     kernel_CRS = 3 * grating(0.1, 0, -RED_GREEN) + grating(0.25, 90, GREY)
-    axis_3 = measure(kernel_CRS[None]).color_axis_K3[0]
+    axis_3 = measures_of(kernel_CRS[None]).color_axis_K3[0]
     # By power iteration on the covariance of the colors.
     color_P3 = kernel_CRS.reshape(3, -1).T
     expected_3 = np.array([1.0, 0.2, 0.1])
@@ -73,7 +77,7 @@ def test_the_color_axis_is_the_direction_with_the_most_energy() -> None:
 @pytest.mark.parametrize("color_C", [GREY, RED_GREEN])
 @pytest.mark.parametrize(("cycles", "degrees"), [(0.2, 0), (0.2, 90), (0.3, 30), (0.25, 45), (0.15, 135), (0.35, 170)])
 def test_a_planted_grating_is_found(cycles: float, degrees: float, color_C: Array) -> None:
-    measures = measure(grating(cycles, degrees, color_C)[None])
+    measures = measures_of(grating(cycles, degrees, color_C)[None])
     assert measures.frequency_K[0] == pytest.approx(cycles, abs=0.012)  # the grid of the padded spectrum: 1/87
     off = abs(measures.orientation_degrees_K[0] - degrees) % 180
     assert min(off, 180 - off) < 2
@@ -83,7 +87,7 @@ def test_a_planted_grating_is_found(cycles: float, degrees: float, color_C: Arra
 def test_orientation_is_counterclockwise_as_the_picture_is_seen() -> None:
     # One bright diagonal from the lower left to the upper right, as "/": 45 degrees.
     kernel_RS = np.eye(9)[::-1]
-    (degrees,) = measure(np.broadcast_to(kernel_RS, (1, 3, 9, 9))).orientation_degrees_K
+    (degrees,) = measures_of(np.broadcast_to(kernel_RS, (1, 3, 9, 9))).orientation_degrees_K
     assert degrees == pytest.approx(45, abs=1)
 
 
@@ -93,7 +97,7 @@ def test_what_has_no_orientation_has_none() -> None:
     plaid_RS = np.cos(2 * math.pi * 0.2 * row_RS) + np.cos(2 * math.pi * 0.2 * column_RS)
     flat_RS = np.full((11, 11), 0.3)
     kernels_KCRS = np.stack([np.broadcast_to(k, (3, 11, 11)) for k in (blob_RS, plaid_RS, flat_RS)])
-    measures = measure(kernels_KCRS)
+    measures = measures_of(kernels_KCRS)
     np.testing.assert_allclose(measures.orientation_selectivity_K, 0, atol=1e-10)
     assert measures.frequency_K[0] == measures.frequency_K[2] == 0
     assert measures.frequency_K[1] == pytest.approx(0.2, abs=0.012)
@@ -101,7 +105,7 @@ def test_what_has_no_orientation_has_none() -> None:
 
 def test_a_uniform_part_counts_for_frequency_and_not_for_orientation() -> None:
     kernel_CRS = grating(0.25, 60, GREY)
-    without, with_it = measure(kernel_CRS[None]), measure(kernel_CRS[None] + 2)
+    without, with_it = measures_of(kernel_CRS[None]), measures_of(kernel_CRS[None] + 2)
     assert with_it.orientation_selectivity_K == pytest.approx(without.orientation_selectivity_K)
     assert with_it.frequency_K == 0 != without.frequency_K
 
@@ -248,7 +252,7 @@ def test_the_command_writes_the_meter(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "color selectivity: difference of means +0.833, p = 0.0001" in printed
     document = json.loads((tmp_path / "out" / "towers.json").read_text())
     assert document["probe"] == "towers"
-    assert (document["n"], document["seed"], len(document["kernels"])) == (24, 3, 24)
+    assert (document["n"], document["settings"]["seed"], len(document["kernels"])) == (24, 3, 24)
     assert document["tests"]["color_selectivity"]["permutations"] == 10_000
     assert run([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == document
@@ -261,14 +265,14 @@ def test_the_command_says_that_one_tower_has_nothing_to_compare(
 ) -> None:
     np.save(tmp_path / "w.npy", two_towers(4).astype(np.float32))
     assert run([str(tmp_path / "w.npy"), "--out", str(tmp_path)]) == 0
-    assert "one tower: there is nothing to compare" in capsys.readouterr().out
+    assert "one tower, so there is nothing to compare" in capsys.readouterr().out
     document = json.loads((tmp_path / "towers.json").read_text())
     assert (document["tests"], document["protocol"]["tests"]) == ({}, "none: there is one tower")
 
 
 def test_the_picture_shows_each_tower_in_each_panel() -> None:
     meter = tower_meter(two_towers(), 2)
-    figure = draw_towers({"layer": "conv1", "of": "test", "n": 24, "chance": 2 / 3, **meter.to_json()})
+    figure = draw_towers({"layer": "conv1", "network": "test", "n": 24, "chance": 2 / 3, **meter.to_json()})
     assert [axes.get_xlabel() for axes in figure.axes] == [
         "share of energy outside the grey axis",
         "cycles/pixel",

@@ -255,7 +255,13 @@ TRAIN = "train quickstart --data KIT/run-data --out KIT/new"
 RESUME = "train quickstart --data KIT/run-data --out KIT/run --resume"
 LOADED = (
     *("alexnet.cli.network", "alexnet.cli.inside", "alexnet.cli.search", "alexnet.cli.data", "alexnet.cli.claims"),
-    *("alexnet.cli.baseline", "alexnet.cli.probe_kernels", "alexnet.cli.probe_towers", "alexnet.recipes.run"),
+    *(
+        "alexnet.cli.baseline",
+        "alexnet.cli.probe",
+        "alexnet.probes.kernels",
+        "alexnet.probes.towers",
+        "alexnet.recipes.run",
+    ),
     *("alexnet.probes.search", "alexnet.claims.page", "alexnet.report.page", "alexnet.report.comparison"),
     *("alexnet.baselines.pixels", "alexnet.evaluation.describe", "torch._dynamo", "safetensors.torch"),
 )

@@ -137,14 +137,19 @@ def make_probes(folder: Path, name: Any = lambda what: what) -> None:
     """What the probes maps and linear might have left: a picture and figures, and figures alone."""
     folder.mkdir()
     Image.new("RGB", (8, 6), "red").save(folder / "maps-image.png")
-    maps = {"probe": "maps", "model": "0f", "summary": {name("channels"): 36, name("layer"): name("conv5")}}
+    maps = {
+        "probe": "maps",
+        "title": "What the channels answer to",
+        "place": 2,
+        "model": "0f",
+        "summary": {name("channels"): 36, name("layer"): name("conv5")},
+    }
     write(
         folder / "maps.json",
         maps | {"pictures": {"maps-image.png": name("A red box")}, "protocol": {"view": name("center")}},
     )
-    write(
-        folder / "linear.json", {"probe": "linear", "model": "0f", "n": 60, "error": 0.25, "seed": 3, "layers": [1, 2]}
-    )
+    linear = {"probe": "linear", "title": "Layers", "place": 7, "model": "0f"}
+    write(folder / "linear.json", linear | {"n": 60, "error": 0.25, "seed": 3, "layers": [1, 2]})
 
 
 def make_result(name: Any, num_classes: int, views: str, wrong: int) -> dict[str, Any]:

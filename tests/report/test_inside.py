@@ -35,10 +35,17 @@ def test_nothing_made_is_nothing_shown(tmp_path: Path) -> None:
     assert faults == []
 
 
-def test_a_section_has_the_pictures_whose_names_begin_like_it(tmp_path: Path) -> None:
-    for name in ("maps-b.png", "maps.png", "maps-a.png", "kernels.png", "unknown.png"):
+def leave(folder: Path, name: str, **document: object) -> None:
+    """What a probe of this name leaves."""
+    (folder / f"{name}.json").write_text(json.dumps({"probe": name, **document}))
+
+
+def test_a_section_has_the_pictures_that_it_names_or_whose_names_begin_like_it(tmp_path: Path) -> None:
+    for name in ("maps-b.png", "maps.png", "maps-a.png", "kernels.png", "kernels-of-my-own.png", "unknown.png"):
         noise(tmp_path / name, 3, 2)
-    (tmp_path / "maps.json").write_text(json.dumps({"pictures": {"maps-a.png": "Words"}}))
+    title = "What the channels answer to"
+    leave(tmp_path, "maps", title=title, place=2, pictures={"maps-a.png": "Words"})
+    leave(tmp_path, "kernels", place=0, files=["kernels.png", "kernels.npy", "../maps.png", 3])
     kernels, maps = read_sections(tmp_path, [])
     assert (kernels.name, maps.name) == ("kernels", "maps")
     said = [picture.text for picture in maps.pictures]
@@ -65,6 +72,7 @@ def test_figures_are_those_of_the_summary_or_the_numbers_at_the_top(
 
 
 def test_a_small_picture_stays_as_it_is_and_a_large_one_is_reduced(tmp_path: Path) -> None:
+    leave(tmp_path, "maps")
     noise(tmp_path / "maps-1.png", 20, 10)
     noise(tmp_path / "maps-2.png", 2 * MAX_WIDTH, 100)
     (section,) = read_sections(tmp_path, [])
@@ -77,12 +85,14 @@ def test_a_small_picture_stays_as_it_is_and_a_large_one_is_reduced(tmp_path: Pat
 
 
 def test_transparency_becomes_white(tmp_path: Path) -> None:
+    leave(tmp_path, "maps")
     Image.new("RGBA", (2 * MAX_WIDTH, 20), (0, 0, 0, 0)).save(tmp_path / "maps.png")
     (section,) = read_sections(tmp_path, [])
     assert np.asarray(decoded(section.pictures[0].source).convert("L")).min() > 250
 
 
 def test_pictures_beyond_the_room_of_a_page_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(tmp_path, "maps")
     noise(tmp_path / "maps-1.png", 20, 20)
     noise(tmp_path / "maps-2.png", 20, 20)
     monkeypatch.setattr(inside, "ROOM_BYTES", 2000)  # one has 1,200 bytes of noise
@@ -105,9 +115,11 @@ def png(width: int, height: int) -> bytes:
     [b"", b"<svg onload=alert(1)>", png(100_000, 100_000), png(10, 10), b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"],
 )
 def test_what_is_no_sound_png_is_named(tmp_path: Path, content: bytes) -> None:
+    leave(tmp_path, "tsne")
     (tmp_path / "tsne.png").write_bytes(content)
     faults: list[str] = []
-    assert read_sections(tmp_path, faults) == []
+    (section,) = read_sections(tmp_path, faults)
+    assert section.pictures == []
     assert len(faults) == 1
     assert faults[0].startswith("probes/tsne.png is not readable: not a sound PNG file")
 
@@ -127,13 +139,15 @@ def test_probes_of_different_models_are_named(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps({"n": 1, "model": model}))
     faults: list[str] = []
     assert len(read_sections(tmp_path, faults)) == 3
-    assert faults == ["probes: codes and linear looked at different models; make the older ones again"]
+    assert faults == ["probes: codes and tsne looked at different models; make the older ones again"]
 
 
 def test_a_pipe_is_not_opened_as_a_picture(tmp_path: Path) -> None:
+    leave(tmp_path, "maps")
     os.mkfifo(tmp_path / "maps.png")
     faults: list[str] = []
-    assert read_sections(tmp_path, faults) == []
+    (section,) = read_sections(tmp_path, faults)
+    assert section.pictures == []
     assert "probes/maps.png is not readable" in faults[0]
 
 
@@ -150,6 +164,7 @@ def test_photographs_are_told_from_what_a_dark_page_turns_dark(tmp_path: Path) -
     axes = figure.add_axes((0.5, 0, 0.5, 1))
     axes.set_axis_off()
     show_at(axes, np.full((2, 2, 3), 255, dtype=np.uint8), 0, 0, 2, 2)  # as white as the paper
+    leave(tmp_path, "maps")
     save_figure(figure, tmp_path / "maps.png")
     noise(tmp_path / "maps-other.png", 3, 2)
     ((picture, other),) = (section.pictures for section in read_sections(tmp_path, []))
@@ -164,6 +179,7 @@ def test_photographs_are_told_from_what_a_dark_page_turns_dark(tmp_path: Path) -
     "said", ["", "a,b", "1,2,3", "9,9,1,1", "-1,0,5,5", "99999999999999999999,0,1,1", "0,0,\u0663,5"]
 )
 def test_wrong_places_of_photographs_are_passed_over(tmp_path: Path, said: str) -> None:
+    leave(tmp_path, "maps")
     chunks = PngInfo()
     chunks.add_text("Photographs", said)
     Image.new("RGB", (4, 4)).save(tmp_path / "maps.png", pnginfo=chunks)

@@ -36,7 +36,7 @@ def test_the_page_says_what_the_files_say(tmp_path: Path, make_run: MakeRun, rea
         "Recipe quickstart Seed 0 Epochs 2 Steps 20", "2 min 10 s", "70 images/s", "18 30.0 %", "conv1 0 + 2",
         "features hardly differ", "0 class 0 75.0 % 15 20 class 1 15", "class 0 taken for class 1, 98.7 % val/a.jpg",
         "alexnet train quickstart --out 'a run'", "train.epochs 2", "preprocessing.resize 256", "torch 2.13.0",
-        "The 96 kernels of conv1, 11 × 11 pixels", "Not looked at yet: kernels, towers, neighbors", "mean of softmax",
+        "The 96 kernels of conv1, 11 × 11 pixels", "alexnet probe KIND RUN looks further into the network", "mean of softmax",
         "What the channels answer to", "channels 36 layer conv5", "protocol.view center", "n 60 error 0.25 How this",
     ]:  # fmt: skip
         assert said in page.text, said

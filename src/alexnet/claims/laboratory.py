@@ -30,7 +30,7 @@ from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
 from alexnet.evaluation.predict import load
 from alexnet.evaluation.views import CENTER
 from alexnet.models.alexnet import AlexNetConfig
-from alexnet.probes.towers import PERMUTATIONS, measure
+from alexnet.probes.towers import PERMUTATIONS, measures_of
 from alexnet.recipes.run import open_data, result_name, run, show_classes
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
@@ -182,7 +182,7 @@ def tower_colors(out: Path) -> dict[str, float]:
     """How far apart the towers of conv1 are in mean color selectivity, and the 95th percentile of that under permutation:
     what is above it is a permutation test with p below 5 %."""
     kernels_KCRS = np.load(out / "results" / "conv1.npy", allow_pickle=False)
-    color_K = measure(kernels_KCRS).color_selectivity_K
+    color_K = measures_of(kernels_KCRS).color_selectivity_K
     half = len(color_K) // 2
     order_PK = rng.uniform(0, "claims/towers", 0, np.arange(PERMUTATIONS), len(color_K)).argsort(1)
     drawn_P = np.abs(color_K[order_PK[:, :half]].mean(1) - color_K[order_PK[:, half:]].mean(1))

@@ -62,7 +62,8 @@ or a name: shapes, digits, fashion-mnist, cifar10, imagenette, imagenet.
 
 VERBS = {
     **dict.fromkeys(("prepare", "check"), "data"),
-    **dict.fromkeys(("features", "probe"), "inside"),
+    "features": "features",
+    "probe": "probe",
     **dict.fromkeys(("index", "search"), "search"),
     "baseline": "baseline",
     "cache": "cache",

@@ -278,8 +278,8 @@ def field_documents(cls: type) -> dict[str, str]:
     """The string under each field of a dataclass, on one line."""
     documents: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not is_dataclass(base) or "__annotations__" not in vars(base):
-            continue
+        if not is_dataclass(base) or "__annotations__" not in vars(base) or base.__module__ == "types":
+            continue  # "types": put together by make_dataclass of fields that are explained where they come from
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         for statement, after in itertools.pairwise([*typing.cast(ast.ClassDef, tree).body, ast.Pass()]):
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

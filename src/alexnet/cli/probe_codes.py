@@ -44,6 +44,7 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
     from alexnet.data.packed import PackedSplit
+    from alexnet.evaluation.predict import model_fingerprint
     from alexnet.evaluation.subject import provenance
     from alexnet.probes.codes import (
         USUAL_BITS,
@@ -55,7 +56,7 @@ def run(arguments: list[str]) -> int:
         thumbnails,
         usual_bits,
     )
-    from alexnet.probes.features import cached_features, model_fingerprint
+    from alexnet.probes.features import cached_features
     from alexnet.probes.layers import usual_layer
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.codes import draw_codes

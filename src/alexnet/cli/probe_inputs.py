@@ -47,10 +47,10 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.classes import by_name
     from alexnet.evaluation.error_rate import evaluate_split
+    from alexnet.evaluation.predict import model_fingerprint
     from alexnet.evaluation.subject import provenance
     from alexnet.evaluation.views import CENTER
     from alexnet.probes import inputs as probe
-    from alexnet.probes.features import model_fingerprint
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.inputs import draw_classes, draw_properties, draw_reliability, draw_shift
 

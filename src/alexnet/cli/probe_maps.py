@@ -57,7 +57,8 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, "probe maps", arguments)
     from alexnet.core.config import to_json
     from alexnet.core.runs import environment, write_json
-    from alexnet.probes.features import POSITIONS, model_fingerprint
+    from alexnet.evaluation.predict import model_fingerprint
+    from alexnet.probes.features import POSITIONS
     from alexnet.probes.layers import usual_layer
 
     if options.show < 1:

@@ -60,11 +60,10 @@ def run(arguments: list[str]) -> int:
     from alexnet.core.console import Bar
     from alexnet.core.runs import environment, write_json
     from alexnet.evaluation.classes import by_name
-    from alexnet.evaluation.predict import image_files
+    from alexnet.evaluation.predict import image_files, model_fingerprint
     from alexnet.evaluation.subject import provenance
     from alexnet.models.lrn import kernels_in_use
     from alexnet.probes import saliency as probe
-    from alexnet.probes.features import model_fingerprint
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.saliency import draw_maps, draw_sanity, draw_scores
 

@@ -56,8 +56,9 @@ def run(arguments: list[str]) -> int:
 
     from alexnet.core.console import Bar, say
     from alexnet.core.runs import environment, write_json
+    from alexnet.evaluation.predict import model_fingerprint
     from alexnet.evaluation.subject import provenance
-    from alexnet.probes.features import cached_features, model_fingerprint
+    from alexnet.probes.features import cached_features
     from alexnet.probes.layers import PIXELS, usual_layer
     from alexnet.probes.linear import MAX_SIDE, MAX_UNITS, balanced_sample, pooled, pooled_shape, require_scikit_learn
     from alexnet.probes.tsne import (

@@ -118,7 +118,7 @@ def _fault(cls: type, verb: str, arguments: Sequence[str], said: str) -> str:
         words = [b for a, b in itertools.pairwise(arguments) if a.replace("_", "-") == option]
         wanted = values.get(option, takes.partition(" ")[0])
         return f"{option} is {printable(words[-1])[:60] if words else 'wrong'}; it takes {wanted}"
-    if text.startswith("Error parsing config"):  # a settings dataclass within another refused its fields
+    if re.match(r"Error parsing \w+: ", text):  # a settings dataclass refused its fields
         return _by_option(cls, printable(text.partition(": ")[2]))
     unknown, _, meant = text.partition(" Perhaps you meant: ")
     near = re.findall(r"(?<![\w-])--[a-z][\w.-]*", meant)[:1]
@@ -129,7 +129,8 @@ def _by_option(cls: type, message: str) -> str:
     """A message of a settings dataclass with its fields by the names of their options."""
     names = {}
     for option in options_of(cls):
-        names[option.path] = names[f"{option.owner.__name__}.{option.field}"] = f"--{option.path.replace('_', '-')}"
+        for owner in option.owner.__mro__:
+            names[option.path] = names[f"{owner.__name__}.{option.field}"] = f"--{option.path.replace('_', '-')}"
     message = re.sub(r"\bTrainConfig\.(?=\w+\.)", "", message)
     return re.sub(r"[A-Za-z]\w*\.\w+", lambda match: names.get(match[0], match[0]), message)
 

@@ -57,6 +57,11 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     fsync_folder(path.parent)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """``content`` as a file, atomically."""
+    write_atomic(path, lambda file: file.write(content))
+
+
 def write_json(path: Path, value: Any) -> None:
     """``value`` as indented JSON, atomically. Refuses NaN and infinity: they are not JSON."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -5,6 +5,7 @@ Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a 
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import Precision, warn_of_emulation
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.preprocessing import Preprocessing
@@ -141,6 +143,21 @@ def _is_folder(source: str) -> bool:
         return Path(source).is_dir()
     except OSError:  # a name that is too long: decoding it says so, and the others are answered
         return False
+
+
+def model_fingerprint(predictor: Predictor) -> str:
+    """A hash of the network's configuration, preprocessing, mean image and weights, bit for bit: two models with the same hash
+    give the same features. It does not depend on the device, the number of threads or the precision that is computed with."""
+    digest = hashlib.sha256()
+    for name, tensor in predictor.model.state_dict().items():
+        value = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy())
+    if predictor.mean is not None:
+        digest.update(predictor.mean.tobytes())
+    return fingerprint(
+        [predictor.name, to_json(predictor.model.config), to_json(predictor.preprocessing), digest.hexdigest()]
+    )
 
 
 def image_files(sources: Iterable[str | Path]) -> Iterator[str]:

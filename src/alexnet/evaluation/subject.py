@@ -19,10 +19,10 @@ from alexnet.data.prepare import resolve
 from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.ensemble import combine
 from alexnet.evaluation.error_rate import Evaluation, MemberErrors, count, evaluate_split
-from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.predict import Predictor, load, model_fingerprint
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.evaluation.views import Views, parse_views
-from alexnet.models.states import read_settings, run_of
+from alexnet.models.states import read_settings, run_of, state_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +120,47 @@ class Subject:
         checkpoint = {} if state is None else {"state": state.record()}
         return provenance(self.packed.source, self.packed, split or self.images.name) | checkpoint
 
+    def record(self, split: str | None) -> dict[str, Any]:
+        """The model and the data, for a document; None for a measurement that needs no data."""
+        data = None if split is None else self.provenance(split)
+        return {"network": self.predictor.name, "model": model_fingerprint(self.predictor), "data": data}
+
     def progress(self, what: str, n: int, unit: str = "images") -> Bar:
         """A bar over ``n`` steps of work, to be used by ``with``; quiet where the machine is."""
         return Bar(what, n, unit, quiet=self.machine.quiet)
+
+
+def subject_of(
+    model: str | Path,
+    machine: Machine,
+    settings: Any,
+    *,
+    best: bool = False,
+    data_root: str | Path | None = None,
+) -> Subject:
+    """The subject that a measurement with these settings needs. A measurement that asks about no data has neither of
+    :class:`DataSettings` and :class:`ImagesSettings`."""
+    return Subject(
+        model=model,
+        machine=machine,
+        data=getattr(settings, "data", None),
+        split=settings.split if isinstance(settings, ImagesSettings) else None,
+        training=not isinstance(settings, ImagesSettings),
+        precision=getattr(settings, "precision", "float32"),
+        best=best,
+        data_root=data_root,
+    )
+
+
+def folder_for(subject: Subject, name: str, out: str | Path | None = None) -> Path | None:
+    """Where to write what is found: ``out``, or the folder called ``name`` of a run; for a checkpoint a folder of its own in
+    that, since the report shows the finished network. None for what is no run."""
+    if out is not None:
+        return Path(out)
+    if (run := run_of(subject.model)) is None:
+        return None
+    state = state_of(subject.model, best=subject.best)
+    return run / name if state is None else run / name / state.path.name
 
 
 def provenance(name: str, packed: PackedSet, split: str) -> dict[str, Any]:

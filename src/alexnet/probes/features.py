@@ -16,7 +16,6 @@ Shape suffixes: N images, B images of a batch, S rows and columns, C channels, D
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -51,7 +50,7 @@ from alexnet.core.share import Share, alone, listed, locked, unfinished
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
-from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.layers import Layer, find_layers, recorded
@@ -253,21 +252,6 @@ def open_features(folder: Path) -> Features:
     for name in sorted(names):
         SEAL.require(folder, meta, name)
     return Features(folder, meta)
-
-
-def model_fingerprint(predictor: Predictor) -> str:
-    """A hash of the network's configuration, preprocessing, mean image and weights, bit for bit: two models with the same hash
-    give the same features. It does not depend on the device, the number of threads or the precision that is computed with."""
-    digest = hashlib.sha256()
-    for name, tensor in predictor.model.state_dict().items():
-        value = tensor.float() if tensor.is_floating_point() else tensor
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().numpy())
-    if predictor.mean is not None:
-        digest.update(predictor.mean.tobytes())
-    return fingerprint(
-        [predictor.name, to_json(predictor.model.config), to_json(predictor.preprocessing), digest.hexdigest()]
-    )
 
 
 # --- the work -------------------------------------------------------------------------------------------------------

@@ -19,9 +19,12 @@ from torch import nn
 
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
-from alexnet.core.runs import read_array, read_arrays, read_file, write_atomic, write_json
+from alexnet.core.runs import read_array, read_arrays, read_file, sha256_file, write_atomic, write_json
+from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.subject import Subject
 from alexnet.models.folder import read_safetensors
 from alexnet.probes.layers import network_layers
+from alexnet.report.pictures.kernels import SCALES, Scale, draw_kernels
 
 ChannelOrder = Literal["rgb", "bgr"]
 WEIGHT_FILES = (".npy", ".npz", ".safetensors")
@@ -33,6 +36,84 @@ MAX_KERNELS, MAX_SIDE = 4096, 64
 their side."""
 MAX_ARRAY_BYTES = 1 << 26
 """Limit of the kernels in a NumPy file."""
+
+
+TITLE = "Kernels, tower by tower"
+SENTENCE = (
+    "The weights of a layer as pictures (Figure 3 of the paper). Long training on photographs makes edges, gratings and spots of "
+    "color of large kernels; small ones look like noise even where a network has learned."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelSettings:
+    """Which kernels are meant. A file of weights may stand for the model: .npy, .npz or .safetensors with conv1's weights
+    (K, C, rows, columns)."""
+
+    layer: str | None = None
+    """conv1, or conv2 as the sum of conv1's kernels that it is if the network were linear between them."""
+    towers: int | None = None
+    """Equal towers in a file of weights; 1 by default."""
+    channel_order: ChannelOrder | None = None
+    """Order of the color channels in a file of weights; rgb by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(KernelSettings):
+    """The kernels of the first layer as pictures, tower below tower (Figure 3).
+
+    alexnet probe kernels runs/mine --scale common
+
+    alexnet probe kernels caffenet.npz --channel-order bgr --out kernels/
+    """
+
+    scale: Scale = "each"
+    """Each kernel on its own scale, or one scale for all."""
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The kernels of a layer, and how large their weights are."""
+    kernels, of = named_kernels(subject, settings)
+    num, channels, rows, columns = kernels.kernels_KCRS.shape
+    peak_K = np.abs(kernels.kernels_KCRS).max((1, 2, 3)).astype(float)
+    scaling = SCALES[settings.scale]
+    return Finding(
+        subject=of,
+        n=num,
+        summary={"layer": kernels.layer, "kernels": num, "towers": kernels.num_towers, "scale": scaling},
+        body={
+            "layer": kernels.layer,
+            "shape": [num, channels, rows, columns],
+            "towers": kernels.num_towers,
+            "largest_weight": float(peak_K.max()),
+            "largest_weights": peak_K.tolist(),
+        },
+        protocol={"pictures": kernels.how, "channel_order": "rgb", "scale": settings.scale, "scaling": scaling},
+        lines=[
+            f"{kernels.layer}: {num} kernels of {rows} x {columns} pixels in {kernels.num_towers} tower(s); {kernels.how}",
+            f"largest weights from {peak_K.min():.3g} to {peak_K.max():.3g}; {scaling}",
+        ],
+        pictures={
+            "kernels.png": draw_kernels(
+                kernels.kernels_KCRS, kernels.num_towers, layer=kernels.layer, how=kernels.how, scale=settings.scale
+            )
+        },
+    )
+
+
+def named_kernels(subject: Subject, settings: KernelSettings) -> tuple[Kernels, dict[str, Any]]:
+    """The kernels of the model or file of weights that the subject names, and whose they are, for a document."""
+    path = Path(subject.model)
+    if is_weights_file(path):
+        if settings.layer not in (None, "conv1"):
+            raise UsageError(f"--layer is {printable(settings.layer)}; a file of weights is read for conv1 only")
+        kernels = read_conv1(path, 1 if settings.towers is None else settings.towers, settings.channel_order or "rgb")
+        return kernels, {"network": path.name, "model": sha256_file(path), "data": None}
+    for name, value in (("--towers", settings.towers), ("--channel-order", settings.channel_order)):
+        if value is not None:
+            raise UsageError(f"{name} is for a file of weights; a run or a model folder knows its own")
+    predictor = subject.predictor
+    return kernels_of(predictor.model, predictor.preprocessing, settings.layer), subject.record(None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,12 +25,16 @@ from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.intervals import wilson
 from alexnet.data.loader import batches
+from alexnet.evaluation.classes import places
 from alexnet.evaluation.error_rate import Split
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.models.layers import WEIGHT_LAYERS
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import BATCH, embed
 from alexnet.probes.layers import PIXELS, find_layers, network_layers
+from alexnet.report.pictures.linear import error_curves
 
 MAX_UNITS = 4096
 """Most numbers that a layer keeps after averaging: as many as fc6 and fc7 have."""
@@ -43,9 +47,131 @@ FEW_LABELS_STRENGTH = 1e-2
 SELECTION_PART = 5
 """One training image in so many, of each class, chooses C."""
 TOLERANCE, MAX_ITERATIONS = 1e-3, 1000
+PER_CLASS, DRAWS = (1, 5, 10, 50), 5
+"""Numbers of labeled images of a class, and how often so many are drawn."""
+DEEPEST = 3
+"""Layers that few labels are tried on, besides the pixels."""
+
+TITLE = "What each layer tells apart"
+SENTENCE = "The errors of a linear classifier on the features of each layer."
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataSettings):
+    """The held-out error of a linear classifier on each layer, from the pixels to the last hidden layer, with all labels and
+    with few.
+
+    alexnet probe linear runs/mine
+    """
+
+    layers: tuple[str, ...] = ()
+    """Layers to read; a wrong name lists all. By default the pixels and each layer with weights but the last, after its
+    pooling."""
+    images: int = 10_000
+    """Most images to take from each split, as many of each class."""
+    seed: int = 0
+    """Seed for sampling images and for the part of them that chooses C; few labels are also drawn with the next four seeds."""
+
+    def __post_init__(self) -> None:
+        if self.images < 10:
+            raise ValueError(f"Settings.images is {self.images}; a classifier needs at least 10")
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The errors of :func:`linear_probe` on each layer, of :func:`few_labels` on the deepest, and of the network itself."""
+    require_scikit_learn()
+    predictor, packed = subject.predictor, subject.packed
+    model = predictor.model
+    layers = find_layers(model, list(dict.fromkeys(settings.layers)) or default_layers(model))
+    output = network_layers(model)[-1].name
+    names = list(dict.fromkeys([*(layer.name for layer in layers), output]))
+    splits = {"train": packed.split("train"), "held out": packed.split(packed.held_out)}
+    images = {
+        what: balanced_sample(split.labels, settings.images, settings.seed, f"linear probe/{what}")
+        for what, split in splits.items()
+    }
+    features = {}
+    for what, image_N in images.items():
+        with subject.progress(f"features, {what}", len(image_N)) as bar:
+            workers = subject.machine.workers
+            features[what] = pooled_features(predictor, splits[what], names, image_N, workers=workers, progress=bar)
+    label_N, label_M = (split.labels[images[what]] for what, split in splits.items())
+    known_M, answer_M = places(packed.classes, predictor.classes)[label_M], features["held out"][output].argmax(1)
+    own = Errors(int((answer_M != known_M).sum()), len(label_M)) if (known_M >= 0).all() else None
+    chance = Errors(int((label_M != np.bincount(label_N).argmax()).sum()), len(label_M))
+
+    rows: list[dict[str, Any]] = []
+    few: list[dict[str, Any]] = []
+    deepest = {layer.name for layer in layers[-DEEPEST:]} | {PIXELS}
+    seeds = list(range(settings.seed, settings.seed + DRAWS))
+    with subject.progress("classifiers", len(layers), "layers") as bar:
+        for i, layer in enumerate(layers):
+            train_ND, held_out_MD = (rows[layer.name] for rows in features.values())
+            about = {
+                "shape": list(layer.shape),
+                "averaged": list(pooled_shape(layer.shape)),
+                "units": train_ND.shape[1],
+            }
+            fitted = linear_probe(train_ND, label_N, held_out_MD, label_M, seed=settings.seed)
+            rows.append({"layer": layer.name, **about, **fitted.to_json()})
+            if layer.name in deepest:
+                results = few_labels(train_ND, label_N, held_out_MD, label_M, per_class=PER_CLASS, seeds=seeds)
+                few.extend({"layer": layer.name, **result.to_json()} for result in results)
+            bar.update(i + 1)
+    body = {
+        "n_train": len(label_N),
+        "seeds": seeds,
+        "layers": rows,
+        "few_labels": few,
+        "own": None if own is None else own.to_json(),
+        "chance": chance.to_json(),
+    }
+    return Finding(
+        subject=subject.record(packed.held_out),
+        n=len(label_M),
+        summary={f"error, linear on {row['layer']}": row["error"] for row in rows},
+        body=body,
+        protocol={
+            **PROTOCOL,
+            "few_labels": f"C {FEW_LABELS_STRENGTH:g}; means and deviations of all {len(label_N):,} training images; "
+            "the network was trained on whatever labels it was trained on",
+            "images": {what: f"{len(images[what]):,} of {len(split):,}" for what, split in splits.items()},
+            "precision": predictor.precision,
+        },
+        lines=_lines(body, len(label_M), packed.held_out),
+        pictures={"linear.png": error_curves(body, len(label_M))},
+    )
+
+
+PROTOCOL = {
+    "view": "center, of training and held-out images alike",
+    "averaging": f"maps over a grid of windows, to at most {MAX_SIDE} x {MAX_SIDE} and {MAX_UNITS:,} numbers",
+    "scaling": "each number to mean 0 and deviation 1 on the training images",
+    "classifier": "scikit-learn's LogisticRegression: multinomial, penalty |w|^2 / 2, L-BFGS",
+    "tolerance": TOLERANCE,
+    "C": f"the smallest of {', '.join(f'{c:g}' for c in STRENGTHS)} with the fewest errors on one in {SELECTION_PART} training "
+    "images of each class, tried in this order until the errors rise; then all training images are fitted",
+    "interval": "Wilson, 95 %, over held-out images; not over trainings of the network",
+}
+
+
+def _lines(body: dict[str, Any], n: int, split: str) -> list[str]:
+    lines = [f"linear classifiers on {body['n_train']:,} labeled images; errors of {n:,} of {split}:"]
+    for row in body["layers"]:
+        interval = f"({row['low']:.1%} to {row['high']:.1%})"
+        lines.append(
+            f"  {row['layer']:<10} {row['error']:>6.1%} {interval:<18} {row['units']:>5,} numbers, C {row['C']:g}"
+        )
+    if body["own"] is not None:
+        lines.append(f"  the network itself {body['own']['error']:.1%}")
+    lines.append(f"few labels, mean of {len(body['seeds'])} draws:")
+    for layer in dict.fromkeys(row["layer"] for row in body["few_labels"]):
+        rows = [row for row in body["few_labels"] if row["layer"] == layer]
+        lines.append(f"  {layer:<10} " + ", ".join(f"{r['images_per_class']}: {r['mean_error']:.1%}" for r in rows))
+    return lines
 
 
 @dataclass(frozen=True)

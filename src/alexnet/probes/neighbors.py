@@ -23,8 +23,8 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
-from alexnet.evaluation.predict import Predictor
-from alexnet.probes.features import POSITIONS, cached_features, model_fingerprint
+from alexnet.evaluation.predict import Predictor, model_fingerprint
+from alexnet.probes.features import POSITIONS, cached_features
 from alexnet.probes.layers import PIXELS
 
 BLOCK_BYTES = 128 << 20

@@ -36,9 +36,9 @@ from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError,
 from alexnet.core.runs import ArrayFile, write_atomic
 from alexnet.core.sealed import Seal
 from alexnet.core.share import alone
-from alexnet.evaluation.predict import STDIN, Predictor, image_files
+from alexnet.evaluation.predict import STDIN, Predictor, image_files, model_fingerprint
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.features import embed, model_fingerprint
+from alexnet.probes.features import embed
 from alexnet.probes.layers import find_layers
 from alexnet.probes.neighbors import Nearest, nearest, squared_distances
 

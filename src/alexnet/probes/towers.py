@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core import rng
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import UsageError, printable
+from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.subject import Subject
+from alexnet.probes.kernels import KernelSettings, named_kernels
+from alexnet.report.pictures.towers import draw_towers
 
 Array = NDArray[np.float64]
 
@@ -36,6 +40,83 @@ DEFINITIONS = {
     "no orientation, 1 for one alone",
     "orientation_degrees": "of the stripes, counterclockwise from horizontal, 0 to 180: half the angle of that sum, plus 90",
 }
+
+
+TITLE = "How the towers share the work"
+SENTENCE = (
+    "In 2012 the kernels of one tower came out without color and those of the other with it, in every run (§6.1). This measures "
+    "whether they do here."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(KernelSettings):
+    """The tower meter: do the kernels of one tower look for color, and those of the other not (§6.1)?
+
+    alexnet probe towers runs/mine
+
+    alexnet probe towers caffenet.npz --towers 2 --channel-order bgr --out towers/
+    """
+
+    seed: int = 0
+    """Seed for the permutations of the test."""
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The tower meter of the kernels of a layer."""
+    kernels, of = named_kernels(subject, settings)
+    meter = tower_meter(kernels.kernels_KCRS, kernels.num_towers, settings.seed)
+    test = f"two-sided permutation test of the difference of means, {PERMUTATIONS:,} permutations of the kernels of this network"
+    body = {"layer": kernels.layer, "chance": CHANCE, **meter.to_json()}
+    n = len(kernels.kernels_KCRS)
+    return Finding(
+        subject=of,
+        n=n,
+        summary=_summary(meter),
+        body=body,
+        protocol={
+            "kernels": kernels.how,
+            "definitions": DEFINITIONS,
+            "colorful_share": f"share of kernels with a color selectivity above {COLORFUL}",
+            "tests": f"{test}, p not corrected for the number of measures"
+            if meter.tests
+            else "none: there is one tower",
+        },
+        lines=[f"{kernels.layer} of {printable(of['network'])}: {kernels.how}", *_lines(meter)],
+        pictures={"towers.png": draw_towers({**body, "network": of["network"], "n": n})},
+    )
+
+
+def _summary(meter: TowerMeter) -> dict[str, float | str]:
+    """The headline figures."""
+    summary: dict[str, float | str] = {
+        f"color selectivity, median, tower {tower['tower']}": tower["color_selectivity"]["median"]
+        for tower in meter.towers
+    }
+    for name, test in meter.tests.items():
+        summary[f"{name.replace('_', ' ')}, difference of means"] = f"{test.difference:+.3f}, p = {test.p:.2g}"
+    return summary
+
+
+def _lines(meter: TowerMeter) -> list[str]:
+    lines = [
+        "                    color selectivity   above   preferred frequency   orientation selectivity",
+        "         kernels      median     mean     0.5    median, cycles/pixel                    median",
+    ]
+    for tower in meter.towers:
+        color, frequency, orientation = (tower[name] for name in MEASURES)
+        lines.append(
+            f"tower {tower['tower']} {tower['kernels']:>8} {color['median']:>11.3f} {color['mean']:>8.3f} "
+            f"{tower['colorful_share']:>7.0%} {frequency['median']:>23.3f} {orientation['median']:>25.3f}"
+        )
+    for name, result in meter.tests.items():
+        lines.append(
+            f"{name.replace('_', ' ')}: difference of means {result.difference:+.3f}, p = {result.p:.2g}, "
+            f"AUC {result.auc:.3f}, Cliff's delta {result.cliffs_delta:+.3f}"
+        )
+    if not meter.tests:
+        lines.append("the network has one tower, so there is nothing to compare")
+    return lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +198,7 @@ def tower_meter(
         raise UsageError(
             f"{len(kernels_KCRS)} kernels in {num_towers} towers: the meter takes one tower, or two equal ones"
         )
-    measures = measure(kernels_KCRS)
+    measures = measures_of(kernels_KCRS)
     parts = np.split(np.arange(len(kernels_KCRS)), num_towers)
     towers = tuple(
         {"tower": number, "kernels": len(part)}
@@ -134,7 +215,7 @@ def tower_meter(
     return TowerMeter(measures, num_towers, towers, tests)
 
 
-def measure(kernels_KCRS: NDArray[np.floating[Any]]) -> Measures:
+def measures_of(kernels_KCRS: NDArray[np.floating[Any]]) -> Measures:
     """What ``DEFINITIONS`` says, of each kernel (K, 3, R, S)."""
     num, _, rows, columns = kernels_KCRS.shape
     kernels_KCRS = kernels_KCRS.astype(np.float64)

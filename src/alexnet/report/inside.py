@@ -1,4 +1,5 @@
-"""What probes left in ``RUN/probes``, for the page: NAME.json with the figures, NAME*.png with the pictures.
+"""What probes left in ``RUN/probes``, for the page: NAME.json with the figures, a ``title`` and a ``sentence``, and the pictures
+that it names under ``files``, or NAME*.png.
 
 The figures shown are those under the key ``summary`` of a probe's JSON, ``{label: number or text}``, else its numbers at the top;
 the words for a picture are those under ``pictures``, ``{file name: text}``.
@@ -26,50 +27,6 @@ from alexnet.report.files import read_object
 from alexnet.report.lettering import legend
 from alexnet.report.pictures import PHOTOGRAPHS
 
-PROBES = {
-    "kernels": (
-        "Kernels, tower by tower",
-        "The weights of a layer as pictures (Figure 3 of the paper). Long training on photographs makes edges, gratings and "
-        "spots of color of large kernels; small ones look like noise even where a network has learned.",
-    ),
-    "towers": (
-        "How the towers share the work",
-        "In 2012 the kernels of one tower came out without color and those of the other with it, in every run (§6.1). This "
-        "measures whether they do here.",
-    ),
-    "maps": (
-        "What the channels answer to",
-        "The activations of a layer for one image, and the pieces of the data that excite its channels most.",
-    ),
-    "neighbors": (
-        "Nearest images",
-        "Held-out images beside the training images nearest to them, by the features of a layer and by pixels (Figure 4, right).",
-    ),
-    "codes": (
-        "Short binary codes",
-        "How well images are found again when their features are cut to a few bits, as §6.1 of the paper proposes.",
-    ),
-    "tsne": (
-        "A map of the images",
-        "Images placed so that those alike to the network, or by their pixels, lie together. How far apart others are means "
-        "nothing.",
-    ),
-    "saliency": (
-        "Where an answer comes from",
-        "The pixels that an answer rests on, by several methods, and tests of whether their pictures deserve belief.",
-    ),
-    "linear": (
-        "What each layer tells apart",
-        "The errors of a linear classifier on the features of each layer.",
-    ),
-    "inputs": (
-        "Which images are hard",
-        "Errors by properties of the image, how far the probabilities can be believed, and what a mirror image or a small shift "
-        "changes.",
-    ),
-}
-"""Heading and sentence of each probe, in the order of the page."""
-
 MAX_WIDTH = 1600
 MAX_FILE_BYTES = 1 << 26
 AS_IT_IS_BYTES = 400_000
@@ -78,9 +35,9 @@ ROOM_BYTES = 6_000_000
 """Bytes that all pictures of probes may have together; in a page they take a third more."""
 MAX_FIGURES = 24
 MAX_BOXES = 10_000
-NO_HEADLINES = ("seed",)
+NO_HEADLINES = ("seed", "place")
 """Numbers at the top of a probe's JSON that are no finding."""
-PROVENANCE = ("protocol", "n", "seed", "model", "data", "environment")
+PROVENANCE = ("protocol", "settings", "n", "seed", "network", "model", "data", "environment")
 
 
 @dataclass(frozen=True)
@@ -112,11 +69,13 @@ def read_sections(folder: Path, faults: list[str]) -> list[Section]:
     """A section for each probe that left a sound file. What is damaged, or too much for one page, is named in ``faults``."""
     sections, models = [], {}
     room = ROOM_BYTES
-    for name, (title, sentence) in PROBES.items():
-        document = read_object(folder / f"{name}.json", faults) if (folder / f"{name}.json").exists() else {}
+    documents = {path.stem: read_object(path, faults) for path in sorted(folder.glob("*.json"))}
+    for name, document in sorted(documents.items(), key=lambda entry: _place(entry[1])):
+        title, sentence = (said if isinstance(said := document.get(key), str) else "" for key in ("title", "sentence"))
+        title = title or name
         words = document.get("pictures")
         pictures = []
-        for path in sorted(folder.glob(f"{name}*.png"), key=lambda path: path.stem):
+        for path in _pictures(folder, name, document):
             said = words.get(path.name) if isinstance(words, Mapping) else None
             try:
                 fitted = _fit(path)
@@ -146,6 +105,21 @@ def read_sections(folder: Path, faults: list[str]) -> list[Section]:
     if len(models) > 1:
         faults.append(f"probes: {' and '.join(models.values())} looked at different models; make the older ones again")
     return sections
+
+
+def _place(document: Mapping[str, Any]) -> float:
+    """Where a section stands on the page: in the order of the kinds, or at the end."""
+    place = tables.number(document.get("place"))
+    return place if math.isfinite(place) else math.inf
+
+
+def _pictures(folder: Path, name: str, document: Mapping[str, Any]) -> list[Path]:
+    """The pictures that a document names; those that begin with its name where it names none, as after earlier versions."""
+    files = document.get("files")
+    if not isinstance(files, list):
+        return sorted(folder.glob(f"{name}*.png"), key=lambda path: path.stem)
+    names = [file for file in files if isinstance(file, str) and Path(file).name == file and file.endswith(".png")]
+    return [folder / file for file in names]
 
 
 def _numbered(document: Mapping[str, Any], file: str) -> str:

@@ -19,7 +19,7 @@ from alexnet.core.errors import AlexNetError
 from alexnet.core.runs import read_array, read_file
 from alexnet.report import figures, tables
 from alexnet.report.files import RunFiles, read_object, read_run
-from alexnet.report.inside import PROBES, read_sections
+from alexnet.report.inside import read_sections
 from alexnet.report.render import write_page
 from alexnet.report.tables import Result
 
@@ -72,7 +72,6 @@ def _content(run: RunFiles) -> dict[str, Any]:
         "confusion": _confusion(best) if best and best.confusion else None,
         "mistakes": _mistakes(run.folder / "results", best, faults) if best else [],
         "sections": sections,
-        "not_made": [name for name in PROBES if name not in {section.name for section in sections}],
         "versions": _versions(run.environment),
         "faults": faults,
     }

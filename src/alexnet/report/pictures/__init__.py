@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.core.console import say
-from alexnet.core.runs import write_atomic
+from alexnet.core.runs import write_bytes
 from alexnet.report.lettering import legend, quiet_fonts, write_names
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -36,19 +36,38 @@ SHOWN_NUMBERS = 12
 
 
 def save_pictures(folder: Path, pictures: Mapping[str, Figure]) -> dict[str, dict[str, str]]:
-    """Figures as PNG files of these names. Where no font of this machine has the letters of a name, numbers stand for it: that
-    is said in a line, and what they stand for is returned by file, ``{"neighbors.png": {"[1]": "猫"}}``."""
-    numbered = {file: numbers for file, figure in pictures.items() if (numbers := save_figure(figure, folder / file))}
+    """Figures as PNG files of these names, and what numbers stand for in them, of :func:`drawn`."""
+    files, numbered = drawn(pictures)
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return numbered
+
+
+def drawn(pictures: Mapping[str, Figure]) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+    """Figures as the bytes of PNG files of these names. Where no font of this machine has the letters of a name, numbers stand
+    for it: that is said in a line, and what they stand for is returned by file, ``{"neighbors.png": {"[1]": "猫"}}``."""
+    files, numbered = {}, {}
+    for file, figure in pictures.items():
+        files[file], numbers = as_png(figure)
+        if numbers:
+            numbered[file] = numbers
     for file, numbers in numbered.items():
         say(
             f"{file}: no font on this machine has the letters of some names, so numbers stand for them: "
             f"{legend(numbers, SHOWN_NUMBERS)}; install a font that has the letters and run this again to see the names"
         )
-    return numbered
+    return files, numbered
 
 
 def save_figure(figure: Figure, path: Path) -> dict[str, str]:
-    """A matplotlib figure as PNG, atomically; the same figure gives the same bytes on one machine. No text in it is smaller than
+    """A matplotlib figure as a PNG file, written atomically; and what numbers stand for in it."""
+    content, numbers = as_png(figure)
+    write_bytes(path, content)
+    return numbers
+
+
+def as_png(figure: Figure) -> tuple[bytes, dict[str, str]]:
+    """A matplotlib figure as PNG; the same figure gives the same bytes on one machine. No text in it is smaller than
     :data:`LEAST_TEXT` in a report, and it says where in it photographs are. What numbers stand for in it, of
     :func:`alexnet.report.lettering.write_names`."""
     buffer = io.BytesIO()
@@ -63,8 +82,7 @@ def save_figure(figure: Figure, path: Path) -> dict[str, str]:
         figure.draw_without_rendering()  # so that what the axes hold is in its place
         metadata = {"Software": None, PHOTOGRAPHS: _photographs(figure)}
         figure.savefig(buffer, format="png", dpi=DPI, metadata=metadata, facecolor="white")
-    write_atomic(path, lambda file: file.write(buffer.getvalue()))
-    return numbers
+    return buffer.getvalue(), numbers
 
 
 def _photographs(figure: Figure) -> str:

@@ -38,7 +38,9 @@ def draw_towers(document: Mapping[str, Any]) -> Figure:
     _scatter(figure.axes[3], document)
     handles, labels = figure.axes[3].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
-    figure.suptitle(f"{document['layer']} of {document['of']}: {document['n']} kernels", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(
+        f"{document['layer']} of {document['network']}: {document['n']} kernels", fontsize=11, x=0.01, ha="left"
+    )
     return figure
 
 

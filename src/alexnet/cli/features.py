@@ -1,41 +1,13 @@
-"""The verbs that look inside: features, probe."""
+"""The verb features."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.helptext import listing
 from alexnet.cli.results import images_line
 from alexnet.cli.shared import ModelOptions, Word, machine_of, parse, print_json, print_part, subject_of
-from alexnet.core.errors import UsageError, printable
-
-PROBES = {
-    "kernels": "the kernels of the first layer, tower below tower (Figure 3)",
-    "towers": "is one half of the kernels color-agnostic and the other color-specific (§6.1)?",
-    "maps": "what a layer answers to an image, and the crops of a data set that excite a channel most",
-    "neighbors": "the training images nearest to an image in fc7 and in pixels (Figure 4), and their error as a classifier",
-    "codes": "short binary codes of fc7: an autoencoder (§6.1), ITQ and random hyperplanes",
-    "tsne": "a map of fc7 and of pixels, as points and as thumbnails",
-    "saliency": "which pixels an answer rests on, by five methods, with scores and a sanity check",
-    "linear": "a linear classifier on each layer: what depth adds, with few labels too",
-    "inputs": "which images are wrong: error by class and property, calibration, mirror and shifts",
-}
-"""Each kind of probe, and what it shows. The module alexnet.cli.probe_KIND has a function `run`."""
-
-
-def probe(arguments: list[str]) -> int:
-    """`alexnet probe KIND MODEL ...`: each kind is a module with options of its own."""
-    if not arguments or arguments[0].startswith("-"):
-        print(
-            listing("probe KIND MODEL [options]", "kinds", PROBES, "`alexnet probe KIND --help` shows the options."),
-            end="",
-        )
-        return 0 if set(arguments) & {"-h", "--help", "--help-all"} else 2
-    if arguments[0] not in PROBES:
-        raise UsageError(f"no probe is called {printable(arguments[0])!r}; the probes are {', '.join(PROBES)}")
-    return int(import_module(f"alexnet.cli.probe_{arguments[0]}").run(arguments[1:]))
+from alexnet.core.errors import printable
 
 
 @dataclass(frozen=True, kw_only=True)
