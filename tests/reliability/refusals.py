@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
@@ -16,9 +17,11 @@ from faults import Figure, training
 from PIL import Image
 
 from alexnet.cli import main
+from alexnet.core.errors import AlexNetError
 from alexnet.core.runs import REPLACED
 from alexnet.data.packed import open_packed
 from alexnet.data.prepare import prepare
+from alexnet.evaluation.predict import load
 from alexnet.training import files
 from alexnet.training.checkpoint import load_checkpoint
 from shared import content, in_child
@@ -94,12 +97,12 @@ def refusals(data: Path, folder: Path) -> Figure:
 
 def replacements_killed(data: Path, folder: Path) -> Figure:
     """Kill a --fresh at every rename until its first checkpoint stands, and start the run that was there again: the old run is
-    back to the byte; and after the first checkpoint the new one is there and the old one gone."""
+    what RUN means meanwhile, and back to the byte; and after the first checkpoint the new one is there and the old one gone."""
     figure, out = Figure(), folder / "run"
     _scene(data, folder)
     before, kept = content(out), folder / "kept"
     shutil.copytree(out, kept)
-    new = 0
+    earlier, new = _read(out), 0
     for number in range(1000):
         killed = in_child(lambda n=number: _fresh_killed_at(n, data, out))  # type: ignore[misc]
         _, status = os.waitpid(killed, 0)
@@ -107,6 +110,8 @@ def replacements_killed(data: Path, folder: Path) -> Figure:
             break
         begun = (out / "config.json").is_file() and '"seed": 1,' in (out / "config.json").read_text()
         stands = begun and (out / "checkpoint" / "last").is_file()
+        read = _read(out)
+        figure.check(stands or read in (earlier, MOVED), f"killed at rename {number}: RUN is read as {read}")
         files.recover(out)
         if stands:
             new += 1
@@ -124,6 +129,19 @@ def replacements_killed(data: Path, folder: Path) -> Figure:
     )
     figure.details = {"the new run stands": new, "the old run is back": figure.count - new}
     return figure
+
+
+MOVED = "cut off while it moved"
+
+
+def _read(out: Path) -> str:
+    """The weights of a run, or the line that says that they are not to be had now."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            state = load(out).model.state_dict()
+    except AlexNetError as error:
+        return MOVED if MOVED in str(error) else str(error)
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
 
 
 def _fresh_killed_at(number: int, data: Path, out: Path) -> None:
