@@ -39,7 +39,7 @@ class Scale:
         precision = self.network.precision
         if not emulates(device, precision):
             return self
-        say(f"note: {lacking(device)} {precision}, so all is computed in float32, which is several times faster here")
+        say(f"note: {lacking(device)} {precision}, so all is computed in float32, which is many times faster here")
         network, four_layer = (replace(config, precision="float32") for config in (self.network, self.four_layer))
         return replace(self, network=network, four_layer=four_layer, says=self.says.replace(precision, "float32"))
 

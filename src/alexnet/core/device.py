@@ -84,7 +84,7 @@ def _here() -> str:
 
 
 def emulates(device: torch.device, precision: Precision) -> bool:
-    """Whether the device has no instructions for a number format, so that it takes several times as long as float32 there
+    """Whether the device has no instructions for a number format, so that it takes many times as long as float32 there
     (results/precision.json). Asked is what torch itself asks before it hands a product or a convolution to fast code."""
     if precision != "bfloat16":
         return False
@@ -100,7 +100,7 @@ def warn_of_emulation(device: torch.device, precision: Precision, instead: str =
     """Say it where :func:`emulates` is so; ``instead``: the options that compute faster."""
     if emulates(device, precision):
         say(
-            f"warning: {lacking(device)} {precision}, which takes several times as long here as float32; {instead} is faster"
+            f"warning: {lacking(device)} {precision}, which takes many times as long here as float32; {instead} is faster"
         )
 
 

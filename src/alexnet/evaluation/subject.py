@@ -83,7 +83,7 @@ class Subject:
             return precision
         say(
             f"note: {printable(self.model)} was trained in {precision}; {lacking(device)} it, so this is computed in float32, "
-            f"which is several times faster here (--precision {precision} computes as the run did)"
+            f"which is many times faster here (--precision {precision} computes as the run did)"
         )
         return "float32"
 

@@ -278,7 +278,7 @@ def for_device(config: TrainConfig, device: torch.device) -> TrainConfig:
     if not emulates(device, config.precision):
         return config
     say(
-        f"note: {lacking(device)} {config.precision}, so this run computes in float32, which is several times faster here "
+        f"note: {lacking(device)} {config.precision}, so this run computes in float32, which is many times faster here "
         f"(--precision {config.precision} computes as the recipe says)"
     )
     return replace(config, precision="float32")

@@ -51,7 +51,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all classes; 0 switches it off."""
     precision: Precision = "float32"
-    """Number format to compute in; weights stay in float32. bfloat16 is often twice as fast, and several times slower on a
+    """Number format to compute in; weights stay in float32. bfloat16 is often twice as fast, and many times slower on a
     processor without instructions for it: there a recipe that computes in it takes float32 instead."""
     seed: int = 0
     """Seed for the initial weights and every random draw."""
