@@ -21,10 +21,12 @@ Shape suffixes: B images of this rank, N images of all ranks in a round, C chann
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -363,20 +365,18 @@ class HybridAlexNet(AlexNet):
     def _features(self, x_BCHW: Tensor) -> Tensor:
         """What fc6 reads, for this rank's images: (B, D)."""
         check_input(self.name, self.config, x_BCHW)
-        for i in range(1, len(self.config.conv_channels) + 1):
-            x_BCHW = self.get_submodule(f"stage{i}")(self.get_submodule(f"conv{i}")(x_BCHW))
-        return x_BCHW.flatten(1) if self.config.head == "fc" else x_BCHW.mean((2, 3))
+        x = x_BCHW
+        for step in self.steps():
+            x = step.run(x) if step.reads_maps else x
+        return x
 
     def _classify(self, own_BD: Tensor, images: Sequence[int], draw: DropoutDraw | None) -> Tensor:
         """Logits of this rank's images; rank r of the axis has ``images[r]`` of them in this round."""
         x_ND = torch.cat(gather(self.link, own_BD, [(num, own_BD.shape[1]) for num in images]))
-        if self.config.dropout_place == "after":
-            x_ND = self.dropout6(self.act6(self.fc6(x_ND)), draw)
-            x_ND = self.dropout7(self.act7(self.fc7(x_ND)), draw)
-        else:
-            x_ND = self.act6(self.fc6(self.dropout6(x_ND, draw)))
-            x_ND = self.act7(self.fc7(self.dropout7(x_ND, draw)))
-        return cast(Tensor, self.fc8(x_ND, images))
+        *hidden, last = [step for step in self.steps() if not step.reads_maps]
+        for step in hidden:
+            x_ND = step.run(x_ND, draw)
+        return last._replace(layer=partial(self.fc8, images=images)).run(x_ND)
 
 
 def _rounds(scheme: Scheme, images: Sequence[int]) -> list[list[slice]]:
@@ -411,29 +411,29 @@ class _Place:
     def towers(self, model: AlexNet) -> AlexNet:
         c = model.config
         self._require_separable(c)
-        for i in range(1, len(c.conv_channels) + 1):
-            conv, layer = model.get_submodule(f"conv{i}"), f"conv{i}"
+        for step in model.steps():
+            conv, layer = step.layer, step.name
             if isinstance(conv, nn.Conv2d):
                 self._keep(conv, layer, "weight", 0)
                 self._keep(conv, layer, "bias", 0)
                 conv.out_channels //= self.axis.size
                 if layer in c.joined:
                     setattr(model, layer, self._joined(conv, layer))
-                elif i > 1:
+                elif layer != "conv1":
                     conv.in_channels //= self.axis.size
                     conv.groups = 1
-            for name, module in model.get_submodule(f"stage{i}").named_children():
-                if isinstance(module, LocalResponseNorm):
-                    module.window = module.window._replace(towers=1)
-                elif isinstance(module, nn.GroupNorm):
-                    module.num_groups //= self.axis.size
-                    module.num_channels //= self.axis.size
-                if not isinstance(module, nn.PReLU):  # its one slope is for both towers
-                    for tensor_name in [*dict(module.named_parameters()), *dict(module.named_buffers())]:
-                        if getattr(module, tensor_name).dim():
-                            self._keep(module, f"stage{i}.{name}", tensor_name, 0)
+        for path, module in model.named_modules():
+            if isinstance(module, LocalResponseNorm):
+                module.window = module.window._replace(towers=1)
+            elif isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
+                for tensor_name in [*dict(module.named_parameters()), *dict(module.named_buffers())]:
+                    if getattr(module, tensor_name).dim():
+                        self._keep(module, path, tensor_name, 0)
                 if isinstance(module, nn.BatchNorm2d):
                     module.num_features //= self.axis.size
+                else:
+                    module.num_groups //= self.axis.size
+                    module.num_channels //= self.axis.size
         self._fully_connected(model)
         return model
 
@@ -442,28 +442,28 @@ class _Place:
         for name, module in whole.named_children():
             setattr(model, name, module)
         self._fully_connected(model)
-        first = next(f"fc{i}" for i in (6, 7, 8) if not isinstance(model.get_submodule(f"fc{i}"), nn.Identity))
+        first = next(step.name for step in model.steps() if not step.reads_maps)
         model.link, model.scheme = self._link(first), scheme
         return model.train(whole.training)
 
     def _fully_connected(self, model: AlexNet) -> None:
-        c, inputs = model.config, model.config.fc_inputs()
-        for i, columns in zip((6, 7), inputs[:2], strict=True):
-            layer = f"fc{i}"
-            fc, dropout = model.get_submodule(layer), model.get_submodule(f"dropout{i}")
-            if isinstance(fc, nn.Identity):
+        c, inputs = model.config, model.config.layer_inputs()
+        for step in model.steps():
+            fc, layer = step.layer, step.name
+            if not isinstance(fc, nn.Linear | TowerLinear) or layer == "fc8":
                 continue
-            units = fc.get_parameter("weight").shape[0]
+            (columns,) = inputs[layer]
+            units = len(fc.weight)
             self._keep(fc, layer, "weight", 0)
             self._keep(fc, layer, "bias", 0)
+            total = units if c.dropout_place == "after" else columns
+            assert step.dropout is not None
+            setattr(model, layer.replace("fc", "dropout"), self._dropout(step.dropout, total))
             towers = fc.towers if isinstance(fc, TowerLinear) else 1
             if towers > 1 and self.parallel.mesh.layout == "towers":
                 columns //= towers
                 towers = 1
             setattr(model, layer, self._units(fc, layer, columns, units, towers))
-            total = units if c.dropout_place == "after" else inputs[i - 6]
-            assert isinstance(dropout, Dropout)
-            setattr(model, f"dropout{i}", self._dropout(dropout, total))
         self._keep(model.fc8, "fc8", "weight", 1)
         fc8 = ColumnsLinear(1, 1, device="meta")
         fc8.weight, fc8.bias = model.fc8.weight, model.fc8.bias
@@ -471,7 +471,7 @@ class _Place:
         fc8.link = replace(
             self._link("fc8"), wire=None
         )  # ranks would round their own and the others' logits differently
-        fc8.columns = self._share(inputs[2])
+        fc8.columns = self._share(*inputs["fc8"])
         model.fc8 = fc8
 
     def _joined(self, conv: nn.Conv2d, layer: str) -> JoinedConv2d:
@@ -590,57 +590,41 @@ def predicted_traffic(
     activation = activation_bytes or element_bytes
     wire, gradient = wire_bytes or activation, wire_bytes or element_bytes
     sent: Counter[tuple[str, Direction]] = Counter()
+    model, inputs = AlexNet(config, seed=None), config.layer_inputs()
     if layout == "towers" and tower > 1:
         B = share_sizes(images, data)[rank // tower]
-        for layer, numbers in _read_by_joined(config).items():
-            sent[layer, "forward"] = sent[layer, "backward"] = B * numbers // tower * wire
+        for layer, shape in inputs.items():
+            if layer in config.joined:
+                sent[layer, "forward"] = sent[layer, "backward"] = B * math.prod(shape) // tower * wire
         sent["fc8", "forward"] = B * config.num_classes * activation
     elif layout == "hybrid" and tower > 1:
-        B, others, (_, fc7, _) = share_sizes(images, world)[rank], world - 1, config.fc_inputs()
-        hidden = _hidden_layers(config)
-        first = [*hidden, "fc8"][0]
-        sent[first, "forward"] += B * config.fc_inputs()[0] * wire * others
-        sent[first, "backward"] += (images - B) * config.fc_inputs()[0] * wire
-        if hidden == ["fc6", "fc7"]:
-            units = share_sizes(fc7, world)[rank]
-            sent["fc7", "forward"] = images * units * wire * others
-            sent["fc7", "backward"] = images * (fc7 - units) * wire
+        B, others = share_sizes(images, world)[rank], world - 1
+        first, *later = [step.name for step in model.steps() if not step.reads_maps]
+        (columns,) = inputs[first]
+        sent[first, "forward"] += B * columns * wire * others
+        sent[first, "backward"] += (images - B) * columns * wire
+        for layer in later[:-1]:  # fc7, if there is an fc6 before it
+            (columns,) = inputs[layer]
+            units = share_sizes(columns, world)[rank]
+            sent[layer, "forward"] = images * units * wire * others
+            sent[layer, "backward"] = images * (columns - units) * wire
         sent["fc8", "forward"] += (images - B) * config.num_classes * activation
         sent["fc8", "backward"] += B * others * config.num_classes * activation
-    for (layer, size), numel in _summed_gradients(config, layout, data, tower).items():
+    for (layer, size), numel in _summed_gradients(model, layout, data, tower).items():
         sent[layer, "gradients"] += ring_bytes(numel, size, gradient)
-    if config.normalization == "batch":
-        for i, width in enumerate(config.conv_channels, 1):
-            if width and "norm" in config.stages[i - 1].split():
-                channels, size = (width // tower, data) if layout == "towers" else (width, world)
-                one_way = sum(ring_bytes(numel, size, max(4, element_bytes)) for numel in (channels + 1, channels))
-                sent[f"stage{i}.norm{i}", "statistics"] = 2 * one_way
+    for path, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            channels, size = (
+                (module.num_features // tower, data) if layout == "towers" else (module.num_features, world)
+            )
+            one_way = sum(ring_bytes(numel, size, max(4, element_bytes)) for numel in (channels + 1, channels))
+            sent[path, "statistics"] = 2 * one_way
     return {key: num for key, num in sent.items() if num}
 
 
-def _read_by_joined(config: AlexNetConfig) -> dict[str, int]:
-    """How many numbers each layer that reads both towers reads for an image."""
-    numbers, side, width = {}, 0, 0
-    for i, channels in enumerate(config.conv_channels, 1):
-        if channels:
-            if f"conv{i}" in config.joined:
-                numbers[f"conv{i}"] = width * side**2
-            width = channels
-        side = config.map_sizes()[i - 1]
-    inputs = dict(zip(("fc6", "fc7"), config.fc_inputs()[:2], strict=True))
-    return numbers | {layer: inputs[layer] for layer in _hidden_layers(config) if layer in config.joined}
-
-
-def _hidden_layers(config: AlexNetConfig) -> list[str]:
-    """Which of fc6 and fc7 the network has."""
-    units = zip(("fc6", "fc7"), config.fc_units, strict=True)
-    return [layer for layer, num in units if num and config.head == "fc"]
-
-
-def _summed_gradients(config: AlexNetConfig, layout: Layout, data: int, tower: int) -> Counter[tuple[str, int]]:
+def _summed_gradients(model: AlexNet, layout: Layout, data: int, tower: int) -> Counter[tuple[str, int]]:
     """How many of the numbers in a rank's gradients are summed over ranks, by layer and by how many ranks."""
     numbers: Counter[tuple[str, int]] = Counter()
-    model = AlexNet(config, seed=None)
     names = {id(p): name for name, p in model.named_parameters()}
     for layer, parameters in layer_parameters(model).items():
         for p in (*parameters.weights, *parameters.biases):

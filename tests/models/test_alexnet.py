@@ -288,6 +288,33 @@ def test_a_layer_left_out_takes_its_nonlinearity_and_normalization_with_it_and_l
     assert model.fc6.in_features == 12 * 2 * 2
 
 
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [
+        ({}, "conv1 8 conv2 16 conv3 12 conv4 12 conv5 64 fc6 16 fc7 16 fc8 5"),
+        ({"fc_units": (0, 16), "dropout_place": "before"}, "conv1 8 conv2 16 conv3 12 conv4 12 conv5 64 fc7 16 fc8 5"),
+        ({"head": "global_average"}, "conv1 8 conv2 16 conv3 12 conv4 12 conv5 16 fc8 5"),
+        ({"conv_channels": (8, 0, 12, 12, 0)}, "conv1 8 conv2 8 conv3 12 conv4 12 conv5 48 fc6 16 fc7 16 fc8 5"),
+    ],
+)
+def test_the_steps_are_the_forward_pass(fields: dict[str, Any], steps: str):
+    # The channels or units that each step gives; the last maps have 2 x 2 pixels.
+    model = small(init="he", **fields)
+    read: dict[str, tuple[int, ...]] = {}
+    for name, module in model.named_children():
+        module.register_forward_pre_hook(lambda m, args, name=name: read.update({name: tuple(args[0].shape[1:])}))
+    draw = DropoutDraw(0, 0, np.arange(2))
+    logits_BK, x, found = model(pixels(model), draw), pixels(model), []
+    for step in model.steps():
+        x = step.run(x, draw)
+        found += [step.name, str(x.shape[1])]
+    assert " ".join(found) == steps
+    assert torch.equal(x, logits_BK)
+    assert model.config.layer_inputs() == {
+        step.name: read[step.name] for step in model.steps() if not isinstance(step.layer, nn.Identity)
+    }
+
+
 def test_ablation_of_normalization_removes_all_three_of_the_2012_program():
     # Configuration 148.
     counts = [

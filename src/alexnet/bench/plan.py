@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from alexnet.bench.rates import wait_for_devices
@@ -37,7 +37,15 @@ from alexnet.distributed.launch import run_local
 from alexnet.distributed.mesh import ALONE, Axis, Mesh, mesh_shape, share_sizes
 from alexnet.models import model_config
 from alexnet.models.alexnet import AlexNet, AlexNetConfig
-from alexnet.parallelize import GlobalBatchNorm2d, JoinedConv2d, UnitsLinear, parallelize, predicted_traffic
+from alexnet.models.layers import WEIGHT_LAYERS
+from alexnet.parallelize import (
+    ColumnsLinear,
+    GlobalBatchNorm2d,
+    JoinedConv2d,
+    UnitsLinear,
+    parallelize,
+    predicted_traffic,
+)
 from alexnet.training.optimizer import OptimizerConfig, build_optimizer
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -449,47 +457,28 @@ class SilentRank:
 
 def _layers(model: AlexNet, images: int, rows: int) -> Iterator[_Layer]:
     """The layers of a rank's part, with what follows each, in forward order; ``rows``: images of the fully connected ones."""
-    config, width = model.config, model.config.in_channels
-    last = len(config.conv_channels)
-    for i in range(1, last + 1):
-        conv, stage = model.get_submodule(f"conv{i}"), model.get_submodule(f"stage{i}")
-        columns, beside = width, 0.0
-        if isinstance(conv, nn.Conv2d):
-            columns, width = conv.in_channels, conv.out_channels
-            beside = 1 / conv.link.axis.size if isinstance(conv, JoinedConv2d) else 0.0
-
-        def convolve(x_BCHW: Tensor, conv: nn.Module = conv, stage: nn.Module = stage, i: int = i) -> Tensor:
-            y_BCHW: Tensor = stage(_joined(conv, x_BCHW) if isinstance(conv, JoinedConv2d) else conv(x_BCHW))
-            if i < last:
-                return y_BCHW
-            return y_BCHW.flatten(1) if config.head == "fc" else y_BCHW.mean((2, 3))
-
-        yield _Layer(f"conv{i}", convolve, images, columns, beside)
-    if config.head == "fc":
-        width *= config.map_sizes()[-1] ** 2
+    config, steps = model.config, model.steps()
     draw = DropoutDraw(0, 0, np.arange(rows, dtype=np.int64))
-    for i in (6, 7):
-        fc, act, dropout = (model.get_submodule(f"{name}{i}") for name in ("fc", "act", "dropout"))
-        if isinstance(fc, nn.Identity):
-            continue
-        columns, beside = width, 0.0
-        read: Callable[[Tensor], Tensor] = fc
-        if isinstance(fc, UnitsLinear) and fc.columns > width:
-            columns = fc.columns
-            if fc.towers == 1:
-                beside, read = width / columns, partial(_units, fc)
-        width = fc.get_parameter("weight").shape[0]
-
-        def connect(
-            x_ND: Tensor, read: Callable[[Tensor], Tensor] = read, act: nn.Module = act, dropout: nn.Module = dropout
-        ) -> Tensor:
-            if config.dropout_place == "after":
-                return dropout(act(read(x_ND)), draw)  # type: ignore[no-any-return]
-            return act(read(dropout(x_ND, draw)))  # type: ignore[no-any-return]
-
-        yield _Layer(f"fc{i}", connect, rows, columns, beside)
-    weight_KD, bias_K = model.fc8.weight, model.fc8.bias
-    yield _Layer("fc8", lambda x_ND: F.linear(x_ND, weight_KD, bias_K), rows, weight_KD.shape[1], 0.0)
+    last_maps = [step.name for step in steps if step.reads_maps][-1]
+    width = config.in_channels  # channels or units that the rank has itself when the step begins
+    for step in steps:
+        layer, columns, beside = step.layer, width, 0.0
+        if isinstance(layer, JoinedConv2d):
+            columns, beside = layer.in_channels, 1 / layer.link.axis.size
+            step = step._replace(layer=partial(_joined, layer))
+        elif isinstance(layer, UnitsLinear) and layer.columns > width:
+            columns = layer.columns
+            if layer.towers == 1:
+                beside = width / columns
+                step = step._replace(layer=partial(_units, layer))
+        elif isinstance(layer, ColumnsLinear):
+            columns = layer.in_features
+            step = step._replace(layer=partial(F.linear, weight=layer.weight, bias=layer.bias))
+        yield _Layer(step.name, partial(step.run, draw=draw), images if step.reads_maps else rows, columns, beside)
+        if isinstance(layer, WEIGHT_LAYERS):
+            width = len(layer.weight)
+        if step.name == last_maps and config.head == "fc":
+            width *= config.map_sizes()[-1] ** 2
 
 
 def _joined(conv: JoinedConv2d, x_BCHW: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -176,6 +176,21 @@ class AlexNetConfig:
         fc7 = self.fc_units[0] or fc6
         return fc6, fc7, self.fc_units[1] or fc7
 
+    def layer_inputs(self) -> dict[str, tuple[int, ...]]:
+        """Shape of what each layer reads of one image, in forward order, without the layers that are left out:
+        conv1 (3, 224, 224) .. fc8 (4096,) in the paper."""
+        inputs: dict[str, tuple[int, ...]] = {}
+        width, side = self.in_channels, self.input_size
+        for i, (channels, pooled) in enumerate(zip(self.conv_channels, self.map_sizes(), strict=True), 1):
+            if channels:
+                inputs[f"conv{i}"] = width, side, side
+                width = channels
+            side = pooled
+        for layer, units, columns in zip(("fc6", "fc7"), self.fc_units, self.fc_inputs()[:2], strict=True):
+            if units and self.head == "fc":
+                inputs[layer] = (columns,)
+        return inputs | {"fc8": self.fc_inputs()[2:]}
+
     def map_sizes(self) -> list[int]:
         """Side of the maps at the end of each convolutional stage, in pixels: 27, 13, 13, 13, 6 in the paper."""
         side, sizes = self.input_size + self.overhang_pixels(), []
@@ -294,6 +309,33 @@ def alexnet_d2l() -> AlexNetConfig:
 # The module -----------------------------------------------------------------------------------------------------------
 
 
+class Step(NamedTuple):
+    """One step of the forward pass: a layer with weights, and what goes with it."""
+
+    name: str
+    """Name of the layer: conv1 .. fc8."""
+    layer: Callable[[Tensor], Tensor]
+    """The convolution or fully connected layer itself; nn.Identity for a convolution that is left out."""
+    then: tuple[Callable[[Tensor], Tensor], ...] = ()
+    """What follows, in order: a stage or a nonlinearity; the last convolution's maps are then made one vector."""
+    dropout: Dropout | None = None
+    drops_input: bool = False
+    """Whether dropout acts on what the layer reads; otherwise on what the step gives."""
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether it is a convolution; the others read vectors."""
+        return self.name.startswith("conv")
+
+    def run(self, x: Tensor, draw: DropoutDraw | None = None) -> Tensor:
+        if self.dropout is not None and self.drops_input:
+            x = self.dropout(x, draw)
+        x = self.layer(x)
+        for function in self.then:
+            x = function(x)
+        return x if self.dropout is None or self.drops_input else self.dropout(x, draw)
+
+
 class AlexNet(nn.Module):
     """AlexNet. Reads (B, in_channels, input_size, input_size) floats that went through the network's `Preprocessing`,
     gives logits (B, num_classes). Initial weights are a function of `config` and `seed` alone; with `seed=None` they
@@ -324,22 +366,37 @@ class AlexNet(nn.Module):
     def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:
         """Logits (B, K). In training mode dropout masks are those of `draw`, or come from torch's generator."""
         check_input(self.name, self.config, x_BCHW)
+        x = x_BCHW
+        for step in self.steps():
+            x = step.run(x, draw)
+        return x  # logits_BK
+
+    def steps(self) -> list[Step]:
+        """The forward pass in order: the convolutions, then the fully connected layers that are not left out. `forward`
+        walks this list, and so does whoever takes a network apart or times its layers."""
         # Sizes of the paper's network; `act` is ReLU (§3.1), `norm` is local response normalization (§3.3).
-        x_BCHW = self.stage1(self.conv1(x_BCHW))  # 96 x 27 x 27    act, norm, pool (§3.4); the last windows overhang
-        x_BCHW = self.stage2(self.conv2(x_BCHW))  # 256 x 13 x 13   act, norm, pool
-        x_BCHW = self.stage3(self.conv3(x_BCHW))  # 384 x 13 x 13   act; reads both towers (§3.5)
-        x_BCHW = self.stage4(self.conv4(x_BCHW))  # 384 x 13 x 13   act
-        x_BCHW = self.stage5(self.conv5(x_BCHW))  # 256 x 6 x 6     act, pool
+        steps = [
+            Step("conv1", self.conv1, (self.stage1,)),  # 96 x 27 x 27    act, norm, pool (§3.4); last windows overhang
+            Step("conv2", self.conv2, (self.stage2,)),  # 256 x 13 x 13   act, norm, pool
+            Step("conv3", self.conv3, (self.stage3,)),  # 384 x 13 x 13   act; reads both towers (§3.5)
+            Step("conv4", self.conv4, (self.stage4,)),  # 384 x 13 x 13   act
+            Step("conv5", self.conv5, (self.stage5,)),  # 256 x 6 x 6     act, pool
+        ]
         if len(self.config.conv_channels) == 6:
-            x_BCHW = self.stage6(self.conv6(x_BCHW))  # 256 x 6 x 6     act; reads both towers (§6)
-        x_BD = x_BCHW.flatten(1) if self.config.head == "fc" else x_BCHW.mean((2, 3))
-        if self.config.dropout_place == "after":
-            x_BD = self.dropout6(self.act6(self.fc6(x_BD)), draw)  # 4096            §4.2
-            x_BD = self.dropout7(self.act7(self.fc7(x_BD)), draw)  # 4096
-        else:
-            x_BD = self.act6(self.fc6(self.dropout6(x_BD, draw)))
-            x_BD = self.act7(self.fc7(self.dropout7(x_BD, draw)))
-        return cast(Tensor, self.fc8(x_BD))  # logits_BK
+            steps.append(Step("conv6", self.conv6, (self.stage6,)))  # 256 x 6 x 6     act; reads both towers (§6)
+        steps[-1] = steps[-1]._replace(then=(*steps[-1].then, self._vector))
+        drops_input = self.config.dropout_place == "before"
+        for name, fc, act, dropout in (
+            ("fc6", self.fc6, self.act6, self.dropout6),  # 4096            act, dropout (§4.2)
+            ("fc7", self.fc7, self.act7, self.dropout7),  # 4096            act, dropout
+        ):
+            if not isinstance(fc, nn.Identity):
+                steps.append(Step(name, fc, (act,), dropout, drops_input))
+        return [*steps, Step("fc8", self.fc8)]  # 1000
+
+    def _vector(self, x_BCHW: Tensor) -> Tensor:
+        """What the fully connected layers read of the last maps."""
+        return x_BCHW.flatten(1) if self.config.head == "fc" else x_BCHW.mean((2, 3))
 
     def _groups(self, layer: str) -> int:
         return 1 if layer in self.config.joined else self.config.towers
