@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from alexnet.data.prepare import prepare
+from shared import make_photographs
+
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 # Only torch, numpy and the standard library beside this package, as on a bare GPU machine.
@@ -53,7 +56,8 @@ def test_cpu_script_names_its_parts():
 
 
 def test_gpu_claims_stop_when_the_time_is_up_and_go_on(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "gpu_claims.py"), "shapes", "--scale", "smoke", "--seeds", "2"]
+    packed = prepare(make_photographs(tmp_path / "photographs", train=32), tmp_path / "packed", size=28, workers=1).path
+    command = [sys.executable, str(SCRIPTS / "gpu_claims.py"), str(packed), "--scale", "smoke", "--seeds", "2"]
     command += ["--device", "cpu", "--only", "overlap", "--out", str(tmp_path), "--minutes"]
     stopped = subprocess.run([*command, "0.001"], capture_output=True, text=True, check=False)
     assert stopped.returncode == 75, stopped.stderr

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from alexnet.claims import verdicts
+from alexnet.claims import laboratory, verdicts
 from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.verdicts import counts, documents, entries, figure, overall, sentence
 from alexnet.cli import main
@@ -84,7 +84,8 @@ def test_list_of_one_says_what_decides_it_and_where_it_can_be_tried(capsys, tmp_
     assert [entry["claim"]["id"] for entry in json.loads(out)] == ["C1", "C2"]
 
 
-def test_run_trains_judges_and_is_shown_by_list(capsys, tmp_path):
+def test_run_trains_judges_and_is_shown_by_list(capsys, tmp_path, few_images, monkeypatch):
+    monkeypatch.setattr(laboratory, "open_data", lambda *_, **__: few_images)
     run = ("claims", "run", "C13", "--scale", "smoke", "--seeds", "2", "--out", tmp_path, "--device", "cpu")
     code, out, err = alexnet(capsys, *run)
     assert code == 0

@@ -24,10 +24,9 @@ from alexnet.claims.combination import (
 )
 from alexnet.claims.experiment import Arm, arms_of, vary
 from alexnet.claims.groups import EXPERIMENTS
-from alexnet.claims.laboratory import config_key, open_laboratory
+from alexnet.claims.laboratory import config_key
 from alexnet.claims.measures import MEASURES
 from alexnet.claims.scales import fan_ins, find_scale
-from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import UsageError
 from alexnet.core.runs import read_json
 from alexnet.evaluation.probabilities import Probabilities
@@ -36,12 +35,6 @@ from alexnet.models.folder import load_model_folder
 from alexnet.training.trainer import training_images
 
 SMOKE = find_scale("smoke").network
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    machine = Machine(device=choose_device("cpu"), quiet=True)
-    return open_laboratory("smoke", tmp_path_factory.mktemp("claims"), machine)
 
 
 @pytest.fixture(scope="module")

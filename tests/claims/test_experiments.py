@@ -21,8 +21,6 @@ from alexnet.claims.scales import SCALES, fan_ins, find_scale, scaled_network
 from alexnet.core.config import differences, from_json, to_json
 from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import AlexNetError, UsageError
-from alexnet.data.builtin import draw_shapes
-from alexnet.data.prepare import prepare
 from alexnet.models import model_config
 from alexnet.models.alexnet import alexnet_2012
 from alexnet.recipes import paper2012
@@ -76,7 +74,7 @@ def test_an_arm_of_the_same_name_is_the_same_everywhere():
 
 
 @pytest.mark.parametrize("experiment", BY_ID, ids=ids)
-def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, quick_lab):
+def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, lab):
     if not experiment.fits("smoke"):
         pytest.skip(f"{experiment.id} needs {', '.join(experiment.scales)}")
 
@@ -84,44 +82,34 @@ def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, 
         arms = experiment.arms(base)
         return [replace(arm, tuned=arm.tuned and (arm.tuned[0], arm.tuned[1][:2])) for arm in arms]
 
-    document = run_experiment(replace(experiment, arms=two_candidates), find_scale("smoke"), [0], quick_lab)
+    document = run_experiment(replace(experiment, arms=two_candidates), find_scale("smoke"), [0], lab)
     assert [c["claim"] for c in document["comparisons"]] == [c.claim for c in experiment.comparisons]
     assert all(c["verdict"] == "the code ran" and c["n"] + sum(c["diverged"].values()) for c in document["comparisons"])
     assert not any("lower_values" in c or c["effect"] is not None for c in document["comparisons"])
-    assert json.loads((quick_lab.folder / f"{experiment.id}.json").read_text()) == document
+    assert json.loads((lab.folder / f"{experiment.id}.json").read_text()) == document
     for arm in document["arms"].values():
         for name in arm["results"]:
-            assert (quick_lab.folder / name).is_file()
-
-
-@pytest.fixture(scope="session")
-def quick_lab(tmp_path_factory):
-    """Shared, so that arms of several experiments are trained once. Two of 25 validation images of each class."""
-    folder = tmp_path_factory.mktemp("claims")
-    draw_shapes(folder / "shapes", train=5, val=2, workers=1)
-    data = prepare(folder / "shapes", folder / "packed", size=28, workers=1)
-    machine = Machine(device=choose_device("cpu"), quiet=True)
-    return laboratory.Laboratory("smoke", folder / "out", machine, lambda _config: data)
+            assert (lab.folder / name).is_file()
 
 
 def tiny(arms, comparisons, **fields) -> Experiment:
     return Experiment(id="tiny", title="", arms=arms, comparisons=comparisons, **fields)
 
 
-def test_a_result_is_computed_once_and_never_written_again(quick_lab, tmp_path, monkeypatch):
+def test_a_result_is_computed_once_and_never_written_again(lab, tmp_path, monkeypatch):
     experiment = tiny(
         lambda base: (Arm(name="base"), Arm(name="other", changes={"model.normalization": "none"})),
         (lower("center_error", "C10", "", than="other"),),
     )
-    first = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_lab)
-    stamps = {file: file.stat().st_mtime_ns for file in quick_lab.folder.glob("*-seed*.json")}
+    first = run_experiment(experiment, find_scale("smoke"), [0, 1], lab)
+    stamps = {file: file.stat().st_mtime_ns for file in lab.folder.glob("*-seed*.json")}
     monkeypatch.setattr(laboratory, "run", lambda *_, **__: pytest.fail("trained again"))
-    again = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_lab)
+    again = run_experiment(experiment, find_scale("smoke"), [0, 1], lab)
     assert again == first
-    assert {file: file.stat().st_mtime_ns for file in quick_lab.folder.glob("*-seed*.json")} == stamps
+    assert {file: file.stat().st_mtime_ns for file in lab.folder.glob("*-seed*.json")} == stamps
     assert first["comparisons"][0]["n"] == 2
-    write_lines(tmp_path / "smoke", quick_lab.results.all().values())  # published
-    elsewhere = replace(quick_lab, out=tmp_path)
+    write_lines(tmp_path / "smoke", lab.results.all().values())  # published
+    elsewhere = replace(lab, out=tmp_path)
     assert run_experiment(experiment, find_scale("smoke"), [0, 1], elsewhere) == first
     assert sorted(path.name for path in elsewhere.folder.iterdir()) == ["results.jsonl", "tiny.json"]
 
@@ -133,7 +121,7 @@ def test_the_key_of_a_result_is_what_was_computed():
     assert config_key(config).rpartition("-")[0] == config_key(replace(config, seed=7)).rpartition("-")[0]
 
 
-def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(quick_lab, monkeypatch):
+def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(lab, monkeypatch):
     seen = []
 
     def fake(lab, config):
@@ -147,7 +135,7 @@ def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(quick_lab, m
         ),
         (lower("center_error", "C10", "", arm="fake", than="fixed"),),
     )
-    document = run_experiment(experiment, find_scale("smoke"), [0, 1], quick_lab)
+    document = run_experiment(experiment, find_scale("smoke"), [0, 1], lab)
     assert "lower_values" not in document["comparisons"][0]  # of this scale
     arms = {name: arm for name, (arm, _) in arms_of(experiment, find_scale("smoke")).items()}
     results = {name: [fake(None, vary(find_scale("smoke").network, {"optimizer.lr": 0.02}))] for name in arms}
@@ -171,20 +159,20 @@ def test_a_training_that_diverges_is_a_result_and_no_number():
     assert (none["n"], none["verdict"]) == (0, "not a fair test yet")
 
 
-def test_a_training_with_an_absurd_rate_is_recorded_as_diverged(quick_lab):
+def test_a_training_with_an_absurd_rate_is_recorded_as_diverged(lab):
     config = vary(find_scale("smoke").network, {"optimizer.lr": 1e20})
-    result = quick_lab.result(Arm(name="absurd"), config)
+    result = lab.result(Arm(name="absurd"), config)
     assert "the loss is" in result["diverged"]
-    assert quick_lab.result(Arm(name="absurd"), config) == result
+    assert lab.result(Arm(name="absurd"), config) == result
 
 
-def test_other_failures_are_not_results(quick_lab, monkeypatch):
+def test_other_failures_are_not_results(lab, monkeypatch):
     def fail(*_, **__):
         raise AlexNetError("no space left")
 
     monkeypatch.setattr(laboratory, "run", fail)
     with pytest.raises(AlexNetError, match="no space"):
-        quick_lab.result(Arm(name="x"), vary(find_scale("smoke").network, {"seed": 99}))
+        lab.result(Arm(name="x"), vary(find_scale("smoke").network, {"seed": 99}))
 
 
 def test_vary_replaces_nested_fields_and_refuses_unknown_ones():
@@ -243,14 +231,14 @@ def test_claims_and_experiments_are_found_by_name():
     assert {e.id for e in experiments_of("C19")} == {"dropout"}
 
 
-def test_a_scale_that_means_nothing_is_refused(quick_lab):
+def test_a_scale_that_means_nothing_is_refused(lab):
     with pytest.raises(
         UsageError, match="relu-tanh means nothing at the scale imagenet; its scales are smoke, cifar10"
     ):
-        run_experiment(EXPERIMENTS["relu-tanh"], find_scale("imagenet"), [0], quick_lab)
+        run_experiment(EXPERIMENTS["relu-tanh"], find_scale("imagenet"), [0], lab)
 
 
-def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path, quick_lab):
+def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path, lab):
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -273,15 +261,15 @@ def test_side_is_a_pair():
 def test_own_photographs_that_changed_are_not_compared_with_what_they_were(tmp_path):
     config = find_scale("smoke").network
 
-    def lab(scale: str, fingerprint: str) -> laboratory.Laboratory:
+    def lab_of(scale: str, fingerprint: str) -> laboratory.Laboratory:
         machine = Machine(device=choose_device("cpu"))
         return laboratory.Laboratory(scale, tmp_path, machine, lambda _config: SimpleNamespace(fingerprint=fingerprint))
 
     for fingerprint in ("before", "before"):
-        lab("photos", fingerprint).require_same_data(config)
+        lab_of("photos", fingerprint).require_same_data(config)
     with pytest.raises(UsageError, match="made from other images"):
-        lab("photos", "after").require_same_data(config)
-    lab("smoke", "after").require_same_data(config)  # a named set
+        lab_of("photos", "after").require_same_data(config)
+    lab_of("smoke", "after").require_same_data(config)  # a named set
     assert not (tmp_path / "smoke").exists()
     assert verdicts.documents(tmp_path, faults := [])
     assert faults == []

@@ -11,20 +11,12 @@ import torch.nn.functional as F
 
 from alexnet.claims.experiment import vary
 from alexnet.claims.gradients import gradients
-from alexnet.claims.laboratory import open_laboratory
 from alexnet.claims.measures import MEASURES
 from alexnet.claims.scales import find_scale
-from alexnet.core.device import Machine, choose_device
 from alexnet.core.rng import DropoutDraw
 from alexnet.training.trainer import network, training_images
 
 SMOKE = find_scale("smoke").network
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    machine = Machine(device=choose_device("cpu"), quiet=True)
-    return open_laboratory("smoke", tmp_path_factory.mktemp("claims"), machine)
 
 
 def test_the_norm_of_a_layer_is_the_slope_of_the_loss_along_its_gradient(lab):

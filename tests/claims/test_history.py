@@ -12,20 +12,12 @@ from alexnet.claims import history
 from alexnet.claims.experiment import Arm, arms_of, vary
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.history import earlier, lenet_changes, modern_changes, trial_for
-from alexnet.claims.laboratory import open_laboratory
 from alexnet.claims.runner import run_experiment
 from alexnet.claims.scales import find_scale
-from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import AlexNetError
 from alexnet.recipes import lenet, modern, modern_photos
 
 SMOKE = find_scale("smoke").network
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    machine = Machine(device=choose_device("cpu"), quiet=True)
-    return open_laboratory("smoke", tmp_path_factory.mktemp("claims"), machine)
 
 
 def test_todays_training_is_the_recipe_modern():
@@ -65,24 +57,24 @@ def test_lenet_is_the_textbooks_on_small_images_of_the_same_set(scale, side, cha
 
 def test_the_older_methods_get_as_many_images_as_the_network(lab):
     data = lab.open_data(SMOKE)
-    some = trial_for(data, replace(SMOKE, train_images=480), most=10_000, quiet=True)
-    assert np.bincount(some.label_N).tolist() == [20] * 24
-    assert len(trial_for(data, replace(SMOKE, train_images=480), most=240, quiet=True).image_N) == 240
+    some = trial_for(data, replace(SMOKE, train_images=360), most=10_000, quiet=True)
+    assert np.bincount(some.label_N).tolist() == [15] * 24
+    assert len(trial_for(data, replace(SMOKE, train_images=360), most=240, quiet=True).image_N) == 240
     assert len(trial_for(data, SMOKE, most=10_000, quiet=True).image_N) == 240  # ten of each class at least
-    assert len(trial_for(data, replace(SMOKE, train_images=None), most=10_000, quiet=True).image_N) == 24 * 120
+    assert len(trial_for(data, replace(SMOKE, train_images=None), most=10_000, quiet=True).image_N) == 24 * 20
 
 
 def test_a_row_has_errors_seconds_and_bytes(lab, monkeypatch):
     def answered(_name, trial):
-        score_MK = np.zeros((600, 24))
-        score_MK[np.arange(600), trial.label_M] = np.where(np.arange(600) < 150, -1, 1)  # 150 wrong, also among five
+        score_MK = np.zeros((48, 24))
+        score_MK[np.arange(48), trial.label_M] = np.where(np.arange(48) < 12, -1, 1)  # 12 wrong, also among five
         return Answers(
             score_MK=score_MK, log_probability=False, fit_seconds=2.5, test_seconds=0.5, model_bytes=77, method={}
         )
 
     monkeypatch.setattr(history, "_answers", answered)
     result = lab.result(Arm(name="planted", result=earlier("pixels-nearest")), SMOKE)
-    assert (result["views"]["1"]["top1_errors"], result["views"]["1"]["top5_errors"], result["n"]) == (150, 150, 600)
+    assert (result["views"]["1"]["top1_errors"], result["views"]["1"]["top5_errors"], result["n"]) == (12, 12, 48)
     assert result["shown"] == {
         "top1_error": 0.25,
         "top5_error": 0.25,
