@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.claims.comparison import compare_all
+from alexnet.claims.documents import CURVES, PUBLISHED, read_documents
 from alexnet.claims.drawing import columns_of
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.results import Results, is_result, write_lines
 from alexnet.claims.scales import find_scale
-from alexnet.claims.verdicts import CURVES, PUBLISHED, documents, entries, words
+from alexnet.claims.verdicts import entries, words
 from alexnet.core.runs import read_json, write_atomic, write_json
 from collect_probes import shortened
 
@@ -72,7 +73,7 @@ def scales_in(out: Path) -> list[Path]:
 def table() -> str:
     lines = ["| claim | § | printed; logged in 2012 | computed or measured here | verdict | again |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
-    for entry in entries(documents(None)):
+    for entry in entries(read_documents(None)):
         claim = entry["claim"]
         then = "; ".join(text for text in (claim["printed"], claim["logged"]) if text)
         found = [f"{fact['verdict']}: {fact['statement']} {fact['computed']}" for fact in entry["facts"]]
@@ -96,7 +97,7 @@ def table() -> str:
 
 def counts() -> dict[str, int]:
     """Claims with each word, for what was computed and for what was trained."""
-    known = entries(documents(None))
+    known = entries(read_documents(None))
     return dict(Counter(f"{how} {entry[how].partition(':')[0]}" for entry in known for how in ("computed", "trained")))
 
 

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from alexnet.claims import laboratory, verdicts
+from alexnet.claims import documents, laboratory
+from alexnet.claims.documents import read_documents
 from alexnet.claims.ledger import CLAIMS
-from alexnet.claims.verdicts import counts, documents, entries, figure, overall, sentence
+from alexnet.claims.verdicts import counts, entries, overall, sentence, short_number
 from alexnet.cli import main
 
 
@@ -32,7 +33,7 @@ def test_list_is_one_line_a_claim_and_a_summary(capsys, tmp_path, monkeypatch):
     assert lines[6].startswith("C7  at least 6.14 times A four-layer network")
     assert lines[9].startswith("C10 not a fair test yet Local response normalization")
     assert "\x1b" not in out
-    number = counts(entries(documents(None)))
+    number = counts(entries(read_documents(None)))
     summary = " ".join(" ".join(lines[len(CLAIMS) :]).split())
     assert (
         f"{number['decided']} of these 76 entries have a verdict, {number['paper_decided']} of the paper's 39"
@@ -64,7 +65,7 @@ def test_list_full_has_all_of_every_claim_and_each_reason(capsys, tmp_path):
 
 
 def test_not_tested_always_has_its_reason():
-    known = entries(documents(None))
+    known = entries(read_documents(None))
     for entry in known:
         assert bool(entry["why"]) or entry["verdict"] != "not tested", entry["claim"]["id"]
     assert {entry["claim"]["id"]: entry["verdict"] for entry in known if entry["claim"]["id"] in ("N36", "N37")} == {
@@ -159,13 +160,13 @@ def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "verdicts.json").write_text(json.dumps([document(1.0)]))
     (tmp_path / "published" / "curves.json").write_text("{}")
-    monkeypatch.setattr(verdicts, "files", lambda _package: tmp_path / "published")
-    found = next(e for e in entries(documents(None)) if e["claim"]["id"] == "C13")
+    monkeypatch.setattr(documents, "files", lambda _package: tmp_path / "published")
+    found = next(e for e in entries(read_documents(None)) if e["claim"]["id"] == "C13")
     assert found["verdict"] == "confirmed"
     assert found["comparisons"][0]["text"].startswith("s: 1 points, 95 % interval 0.1 to 2, 2 seeds, printed 0.4")
     (tmp_path / "own" / "cifar10").mkdir(parents=True)
     (tmp_path / "own" / "cifar10" / "overlap.json").write_text(json.dumps(document(3.0)))
-    (own,) = next(e for e in entries(documents(tmp_path / "own")) if e["claim"]["id"] == "C13")["comparisons"]
+    (own,) = next(e for e in entries(read_documents(tmp_path / "own")) if e["claim"]["id"] == "C13")["comparisons"]
     assert own["effect"] == 3.0
 
 
@@ -178,12 +179,12 @@ def test_a_comparison_without_a_number_says_why():
 
 @pytest.mark.parametrize(("value", "text"), [(71244.5, "7.1e4"), (9999.0, "1e+04"), (5.8367, "5.84"), (-0.05, "-0.05")])
 def test_figures_are_for_people(value, text):
-    assert figure(value) == text
+    assert short_number(value) == text
 
 
 def test_the_same_numbers_under_two_claims_are_said_to_be_one_experiment():
     """In a network whose conv4 and conv5 are equally wide, leaving out either is the same network."""
-    known = {entry["claim"]["id"]: entry for entry in entries(documents(None))}
+    known = {entry["claim"]["id"]: entry for entry in entries(read_documents(None))}
     notes = {id: [note for row in known[id]["comparisons"] for note in row["notes"]] for id in ("C5", "C6")}
     assert len(notes["C5"]) == len(notes["C6"]) == 1
     assert notes["C5"][0].startswith("these are the numbers of C6 (the error is lower with conv4) too")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alexnet.claims import laboratory, verdicts
+from alexnet.claims import documents, laboratory
 from alexnet.claims.comparison import compare
 from alexnet.claims.experiment import Arm, Experiment, Side, arms_of, lower, recipe_of, vary
 from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
@@ -271,5 +271,5 @@ def test_own_photographs_that_changed_are_not_compared_with_what_they_were(tmp_p
         lab_of("photos", "after").require_same_data(config)
     lab_of("smoke", "after").require_same_data(config)  # a named set
     assert not (tmp_path / "smoke").exists()
-    assert verdicts.documents(tmp_path, faults := [])
+    assert documents.read_documents(tmp_path, faults := [])
     assert faults == []

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet.claims import verdicts
+from alexnet.claims import documents, verdicts
 from alexnet.claims.drawing import arm_curves, columns_of, effect_axis, result_of
 from alexnet.claims.facts import facts
 from alexnet.claims.groups import EXPERIMENTS, find_experiments
@@ -36,10 +36,10 @@ HOSTILE = (
 def the_ledger_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the package publishes is not what these tests are about. Facts take a second, and are the same for every page."""
     folder = tmp_path_factory.mktemp("published")
-    (folder / verdicts.PUBLISHED).write_text("[]")
-    (folder / verdicts.CURVES).write_text("{}")
+    (folder / documents.PUBLISHED).write_text("[]")
+    (folder / documents.CURVES).write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verdicts, "files", lambda _package: folder)
+        patch.setattr(documents, "files", lambda _package: folder)
         patch.setattr(verdicts, "facts", functools.cache(facts))
         yield
 
@@ -188,7 +188,7 @@ def test_a_row_says_effect_interval_seeds_scale_verdict_and_command(page: Table)
 
 
 def test_the_headline_counts_the_claims_of_the_ledger(page: Table, out: Path) -> None:
-    entries = verdicts.entries(verdicts.documents(out))
+    entries = verdicts.entries(documents.read_documents(out))
     words = Counter(entry["verdict"].partition(":")[0] for entry in entries)
     number = verdicts.counts(entries)
     cards = re.findall(r'<b class="verdict [a-z-]+">([a-z ]+)</b></span><span class="value">(\d+)<', page.source)
@@ -350,8 +350,8 @@ def test_published_verdicts_are_shown_without_files_and_are_not_faults(
     document = write_experiment(tmp_path / "elsewhere", "imagenette")
     (tmp_path / "published.json").write_text(json.dumps([document]))
     (tmp_path / "curves.json").write_text("{}")
-    monkeypatch.setattr(verdicts, "PUBLISHED", str(tmp_path / "published.json"))
-    monkeypatch.setattr(verdicts, "CURVES", str(tmp_path / "curves.json"))
+    monkeypatch.setattr(documents, "PUBLISHED", str(tmp_path / "published.json"))
+    monkeypatch.setattr(documents, "CURVES", str(tmp_path / "curves.json"))
     page = Table(write_page(tmp_path / "nothing" / "here", None))
     assert "+1.00 points (−0.24 to +2.24; 3 seeds) imagenette" in page.rows["C13"][5]
     assert "Published with the package." in page.text
@@ -367,8 +367,8 @@ def test_published_curves_are_drawn_as_from_the_result_files(tmp_path: Path, mon
         curves |= columns_of({f"imagenette/{name}": read[name] for name in about["results"]})
     (tmp_path / "published.json").write_text(json.dumps([document]))
     (tmp_path / "curves.json").write_text(json.dumps(curves))
-    monkeypatch.setattr(verdicts, "PUBLISHED", str(tmp_path / "published.json"))
-    monkeypatch.setattr(verdicts, "CURVES", str(tmp_path / "curves.json"))
+    monkeypatch.setattr(documents, "PUBLISHED", str(tmp_path / "published.json"))
+    monkeypatch.setattr(documents, "CURVES", str(tmp_path / "curves.json"))
     published = Table(write_page(tmp_path / "nothing", None))
     said = r'aria-label="([^"]*, against epochs[^"]*)"'
     assert len(re.findall(said, published.source)) == 4
@@ -392,7 +392,7 @@ def test_long_curves_are_thinned_as_they_are_drawn() -> None:
 
 def test_without_any_result_the_ledger_is_shown_with_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "published.json").write_text("[]")
-    monkeypatch.setattr(verdicts, "PUBLISHED", str(tmp_path / "published.json"))
+    monkeypatch.setattr(documents, "PUBLISHED", str(tmp_path / "published.json"))
     page = Table(write_page(tmp_path))
     assert "None was run yet" in page.text
     assert page.rows["C2"][6] == "confirmed"
@@ -683,7 +683,7 @@ def test_a_document_of_wrong_types_is_named_and_left_out(tmp_path: Path, changes
     (tmp_path / "smoke").mkdir()
     (tmp_path / "smoke" / "x.json").write_text(json.dumps(document))
     faults: list[str] = []
-    assert verdicts.documents(tmp_path, faults) == []
+    assert documents.read_documents(tmp_path, faults) == []
     assert "x.json: not the document of an experiment" in faults[0]
     with pytest.raises(AlexNetError, match="not the document of an experiment"):
-        verdicts.documents(tmp_path)
+        documents.read_documents(tmp_path)

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from alexnet.claims.comparison import compare_all
+from alexnet.claims.documents import published_curves, read_documents
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.ledger import find_claim
 from alexnet.claims.results import LINES, Results, write_lines
 from alexnet.claims.scales import find_scale
-from alexnet.claims.verdicts import counts, documents, entries, published_curves
+from alexnet.claims.verdicts import counts, entries
 from alexnet.core.runs import read_json
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "results" / "claims"
-PUBLISHED = documents(None)
+PUBLISHED = read_documents(None)
 PUBLISHED_RESULTS = {scale: Results(RESULTS / scale) for scale in {document["scale"] for document in PUBLISHED}}
 
 

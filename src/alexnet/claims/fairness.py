@@ -37,7 +37,7 @@ def cut_offs(measure: str, name: str, results: Sequence[Result]) -> str:
     if not cut:
         return ""
     passes = max(round(result["epochs"][-1]["epoch"]) for result in cut)
-    return f"{len(cut)} of {len(results)} runs of {name} had not got there when they ended, after {passes} epochs"
+    return f"{_runs(cut, results, name)} had not got there when they ended, after {passes} epochs"
 
 
 def choices_on_held_out(experiment: Experiment, names: Sequence[str], arms: Mapping[str, Arm]) -> list[str]:
@@ -92,8 +92,8 @@ def _field(arm: Arm) -> str:
 
 def _diverged(name: str, results: Sequence[Result]) -> list[str]:
     """Seeds that are left out because one arm failed in them are not left out at random."""
-    num = sum("diverged" in result for result in results)
-    return [f"{num} of {len(results)} runs of {name} diverged and are in no pair"] if num else []
+    lost = [result for result in results if "diverged" in result]
+    return [f"{_runs(lost, results, name)} diverged and are in no pair"] if lost else []
 
 
 def _untrained(name: str, results: Sequence[Result]) -> list[str]:
@@ -102,8 +102,12 @@ def _untrained(name: str, results: Sequence[Result]) -> list[str]:
     if not late:
         return []
     if max(late) == 1:
-        never = sum(share == 1 for share in late)
-        return [f"{never} of {len(results)} runs of {name} ended hardly better than guessing"]
+        return [f"{_runs([share for share in late if share == 1], results, name)} ended hardly better than guessing"]
     least, most = (f"{100 * share:.0f}" for share in (min(late), max(late)))
     span = f"{most} %" if least == most else f"{least} to {most} %"
-    return [f"{name} failed to train: {len(late)} of {len(results)} runs spent {span} of their passes at chance level"]
+    return [f"{name} failed to train: {_runs(late, results)} spent {span} of their passes at chance level"]
+
+
+def _runs(some: Sequence[object], results: Sequence[Result], name: str = "") -> str:
+    """``2 of 3 runs of tanh``."""
+    return f"{len(some)} of {len(results)} runs" + (f" of {name}" if name else "")

@@ -96,12 +96,12 @@ def _answers(name: str, trial: Trial) -> Answers:
 # The networks -----------------------------------------------------------------------------------------------------------
 
 
-def plain(lab: Laboratory, config: TrainConfig) -> Result:
+def plain_network(lab: Laboratory, config: TrainConfig) -> Result:
     """The plain network of the scale, with its size."""
     return _with_size(lab, config, plain_result(lab, config))
 
 
-def other(lab: Laboratory, config: TrainConfig) -> Result:
+def other_network(lab: Laboratory, config: TrainConfig) -> Result:
     """Another network, or another training, with its size."""
     return _with_size(lab, config, train_and_measure(lab, config))
 
@@ -176,9 +176,9 @@ def _that_differ(base: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
 def _arms(base: TrainConfig) -> Sequence[Arm]:
     return (
         *(Arm(name=name, result=earlier(name), chooses_itself=True) for name in EARLIER),
-        Arm(name="lenet", changes=lenet_changes(base), tuned=("optimizer.lr", LENET_RATES), result=other),
-        Arm(name="alexnet-2012", result=plain, same_training=True),
-        Arm(name="alexnet-today", changes=modern_changes(base), result=other),
+        Arm(name="lenet", changes=lenet_changes(base), tuned=("optimizer.lr", LENET_RATES), result=other_network),
+        Arm(name="alexnet-2012", result=plain_network, same_training=True),
+        Arm(name="alexnet-today", changes=modern_changes(base), result=other_network),
     )
 
 

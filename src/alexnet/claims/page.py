@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from alexnet.claims.documents import published_curves, read_documents
 from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite, result_of
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.measures import MEASURES, UNITS
@@ -25,11 +26,10 @@ from alexnet.claims.verdicts import (
     NOT_TESTED,
     amount,
     counts,
-    documents,
     entries,
-    figure,
-    published_curves,
+    in_seeds,
     sentence,
+    short_number,
     short_word,
 )
 from alexnet.core.errors import AlexNetError, UsageError, printable
@@ -72,7 +72,7 @@ def write_page(results: str | Path, out: str | Path | None = None) -> Path:
 def _content(folder: Path) -> dict[str, Any]:
     """What the page shows, by the names the template uses."""
     faults: list[str] = []
-    known = sorted(documents(folder, faults), key=_order)
+    known = sorted(read_documents(folder, faults), key=_order)
     found = entries(known)
     sections = []
     anchors = {(d["experiment"], d["scale"]): f"experiment-{i}" for i, d in enumerate(known)}
@@ -295,7 +295,7 @@ def _numbers(row: Mapping[str, Any]) -> str:
         return "no seed for which both sides have a number"
     if row.get("holds") is not None:
         return f"so it is in {row['holds']} of {row['n']} runs; by chance alone in one of twenty"
-    unit, seeds = row["unit"], f"{row['n']} seed{'s' if row['n'] > 1 else ''}"
+    unit, seeds = row["unit"], in_seeds(row["n"])
     ends = [row.get("low"), row.get("high")]
     interval = "no interval" if None in ends else " to ".join(_number(end, unit, bare=True) for end in ends)
     bound = f"{row['bound']} " if row.get("bound") else ""
@@ -309,7 +309,7 @@ def _printed(row: Mapping[str, Any]) -> str:
 def _number(value: object, unit: str, *, sign: bool = True, bare: bool = False) -> str:
     """``+0.42 points``, ``−0.013 nats``, ``5.20 times``."""
     if abs(tables.number(value)) >= 1e4:
-        return figure(tables.number(value)) if bare else amount(tables.number(value), unit)
+        return short_number(tables.number(value)) if bare else amount(tables.number(value), unit)
     digits = 3 if unit == "nats" else 2
     text = f"{tables.number(value):{'+' if sign and unit != 'times' else ''}.{digits}f}".replace("-", "−")
     return text if bare else f"{text} {unit}"

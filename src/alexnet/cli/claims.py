@@ -114,11 +114,12 @@ def claims(arguments: list[str]) -> int:
 
 def _list(arguments: list[str]) -> int:
     options = parse(ListOptions, "claims list", arguments)
+    from alexnet.claims.documents import read_documents
     from alexnet.claims.ledger import CLAIMS, find_claim
-    from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, documents, entries, words
+    from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, entries, words
 
     chosen = [find_claim(name).id for name in options.ids] or [claim.id for claim in CLAIMS]
-    known = entries(documents(options.out))
+    known = entries(read_documents(options.out))
     found = [entry for entry in known if entry["claim"]["id"] in chosen]
     if options.json:
         print_json(found)
