@@ -19,7 +19,7 @@ from PIL import Image
 
 from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, DataError, UsageError
-from alexnet.core.share import Share
+from alexnet.core.parts import Part
 from alexnet.data import prepare as preparing
 from alexnet.data import shards
 from alexnet.data.packed import open_packed
@@ -48,9 +48,9 @@ def source_of(train: int = 14, val: int = 5, bad: tuple[int, ...] = BAD) -> Sour
     return Source(classes=["cat", "dog"], records=records, fingerprint="photos")
 
 
-def part(folder: Path, number: int, total: int, **settings: Any) -> list[Share]:
+def part(folder: Path, number: int, total: int, **settings: Any) -> list[Part]:
     options = {"size": SIZE, "workers": 1, "max_bad": 2} | settings
-    return prepare_part(options.pop("source", None) or source_of(), folder, Share(number, total), **options)
+    return prepare_part(options.pop("source", None) or source_of(), folder, Part(number, total), **options)
 
 
 def whole(folder: Path, **settings: Any) -> dict[str, str]:
@@ -66,7 +66,7 @@ def test_parts_one_after_another_write_what_one_process_writes(tmp_path: Path, t
     order = list(range(1, total + 1))
     random.Random(total).shuffle(order)
     for i, number in enumerate(order):
-        with_work = [Share(n, total) for n in sorted(order[i + 1 :]) if n <= 19]
+        with_work = [Part(n, total) for n in sorted(order[i + 1 :]) if n <= 19]
         assert part(tmp_path / "parts", number, total, store=store) == with_work
     assert content(tmp_path / "parts") == expected
     assert len(open_packed(tmp_path / "parts").split("train")) == 12
@@ -133,7 +133,7 @@ def test_a_part_killed_anywhere_goes_on_and_so_does_the_join(tmp_path: Path, sto
             if not killed_at_call(function, n, lambda folder=folder: part(folder, 2, 2, store=store)):
                 break
             kills += 1
-            assert part(folder, 1 + n % 2, 2, store=store) in ([], [Share(2, 2)])  # the other may join what is done
+            assert part(folder, 1 + n % 2, 2, store=store) in ([], [Part(2, 2)])  # the other may join what is done
             assert part(folder, 2, 2, store=store) == []
             assert content(folder) == expected, (function, n)
     assert kills * step > 40
@@ -150,7 +150,7 @@ def test_a_missing_part_is_named_and_what_is_there_is_kept(tmp_path: Path) -> No
     with pytest.raises(DataError, match="unfinished"):
         open_packed(tmp_path / "parts")
     part(tmp_path / "parts", 1, 4)
-    assert part(tmp_path / "parts", 4, 4) == [Share(2, 4)]
+    assert part(tmp_path / "parts", 4, 4) == [Part(2, 4)]
     assert part(tmp_path / "parts", 2, 4) == []
     assert content(tmp_path / "parts") == expected
 
@@ -196,7 +196,7 @@ def test_on_a_finished_set_a_part_does_nothing_if_it_is_the_same(tmp_path: Path)
 
 def test_too_many_unreadable_images_are_found_at_the_join_which_can_be_done_again(tmp_path: Path) -> None:
     expected = whole(tmp_path / "whole")
-    assert part(tmp_path / "parts", 1, 2, max_bad=None) == [Share(2, 2)]
+    assert part(tmp_path / "parts", 1, 2, max_bad=None) == [Part(2, 2)]
     with pytest.raises(DataError, match=r"of class dog cannot be read, more than 10 %"):
         part(tmp_path / "parts", 2, 2, max_bad=None)
     assert whole(tmp_path / "parts") == expected  # joins, with --max-bad 2
@@ -248,7 +248,7 @@ def test_parts_killed_at_random_moments_with_workers_still_write_the_same_bytes(
         shutil.rmtree(tmp_path / "parts", ignore_errors=True)
         for _ in range(4):
             work = [
-                (lambda n=n: prepare_part(folder, tmp_path / "parts", Share(n, 3), size=64, workers=2))
+                (lambda n=n: prepare_part(folder, tmp_path / "parts", Part(n, 3), size=64, workers=2))
                 for n in (1, 2, 3)
             ]
             children = [in_child(one) for one in work]
@@ -257,7 +257,7 @@ def test_parts_killed_at_random_moments_with_workers_still_write_the_same_bytes(
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
         for n in (1, 2, 3):
-            left = prepare_part(folder, tmp_path / "parts", Share(n, 3), size=64, workers=2)
+            left = prepare_part(folder, tmp_path / "parts", Part(n, 3), size=64, workers=2)
         assert left == []
         assert content(tmp_path / "parts") == content(tmp_path / "whole")
 

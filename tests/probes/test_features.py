@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, DataError, UsageError
+from alexnet.core.parts import Part
 from alexnet.core.preprocessing import Preprocessing
-from alexnet.core.share import Share
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import Record, Source
@@ -561,10 +561,10 @@ def test_embed_is_a_row_of_extract(predictor: Predictor, tmp_path: Path) -> None
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def part(predictor: Predictor, folder: Path, number: int, total: int, n: int = 11, **settings: Any) -> list[Share]:
+def part(predictor: Predictor, folder: Path, number: int, total: int, n: int = 11, **settings: Any) -> list[Part]:
     options = {"classes": CLASSES, "batch_size": 2, "workers": 0} | settings
     layers = options.pop("layers", ["pool5", "fc7"])
-    return extract_part(predictor, squares(n), layers, folder, Share(number, total), **options)
+    return extract_part(predictor, squares(n), layers, folder, Part(number, total), **options)
 
 
 def whole(predictor: Predictor, folder: Path, n: int = 11, **settings: Any) -> dict[str, bytes]:
@@ -580,7 +580,7 @@ def test_parts_write_what_one_process_writes(predictor: Predictor, tmp_path: Pat
     order = list(range(1, total + 1))
     random.Random(total).shuffle(order)
     for i, number in enumerate(order):
-        with_work = [Share(n, total) for n in sorted(order[i + 1 :]) if n <= 6]
+        with_work = [Part(n, total) for n in sorted(order[i + 1 :]) if n <= 6]
         assert part(predictor, tmp_path / "parts", number, total) == with_work
     assert content(tmp_path / "parts") == expected
     assert list(expected) == ["fc7.npy", "labels.npy", "meta.json", "paths.jsonl", "pool5.npy"]
@@ -645,7 +645,7 @@ def test_a_part_killed_anywhere_goes_on_and_so_does_the_join(predictor: Predicto
             if status == 0:
                 break
             kills += 1
-            assert part(predictor, place / "parts", 1 + call % 2, 2) in ([], [Share(2, 2)])
+            assert part(predictor, place / "parts", 1 + call % 2, 2) in ([], [Part(2, 2)])
             assert part(predictor, place / "parts", 2, 2) == []
             assert content(place / "parts") == expected, (function, call)
             assert [path.name for path in place.iterdir()] == ["parts"], (function, call)
@@ -656,10 +656,12 @@ def test_a_missing_part_is_named_and_the_old_features_stay(predictor: Predictor,
     expected = whole(predictor, tmp_path / "whole")
     before = whole(predictor, tmp_path / "f", n=3)
     part(predictor, tmp_path / "f", 2, 4)
-    with pytest.raises(AlexNetError, match=r"f: parts 1/4, 3/4, 4/4 not done; run features with --part") as error:
+    with pytest.raises(
+        AlexNetError, match=r"\.f\.parts: parts 1/4, 3/4, 4/4 not done; run features with --part"
+    ) as error:
         whole(predictor, tmp_path / "f")
     assert error.value.exit_code == 1
-    assert part(predictor, tmp_path / "f", 1, 4) == [Share(3, 4), Share(4, 4)]
+    assert part(predictor, tmp_path / "f", 1, 4) == [Part(3, 4), Part(4, 4)]
     part(predictor, tmp_path / "f", 4, 4)
     assert content(tmp_path / "f") == before
     assert part(predictor, tmp_path / "f", 3, 4) == []
@@ -676,7 +678,7 @@ def test_folders_of_hosts_that_share_none_are_brought_together_and_joined(predic
 def test_parts_of_other_work_are_refused(predictor: Predictor, tmp_path: Path) -> None:
     part(predictor, tmp_path / "f", 1, 2)
     before = content(tmp_path / ".f.parts")
-    with pytest.raises(UsageError, match=r"\.f\.parts: begun in 2 parts; go on with the same, or remove this folder"):
+    with pytest.raises(UsageError, match=r"\.f\.parts: begun in 2 parts; go on with --part I/2, or remove this folder"):
         part(predictor, tmp_path / "f", 1, 3)
     others: list[dict[str, Any]] = [
         {"layers": ["fc7"]},
@@ -704,7 +706,7 @@ def test_where_the_same_features_are_a_part_computes_nothing(
         patch.delattr(features, "embed")
         assert part(predictor, tmp_path / "f", 2, 3) == []
     assert content(tmp_path / "f") == before
-    assert part(predictor, tmp_path / "f", 1, 2, n=5) == [Share(2, 2)]  # others are computed anew
+    assert part(predictor, tmp_path / "f", 1, 2, n=5) == [Part(2, 2)]  # others are computed anew
     assert part(predictor, tmp_path / "f", 2, 2, n=5) == []
     assert len(open_features(tmp_path / "f")) == 5
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from alexnet.cli import search as cli
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError
+from alexnet.core.parts import alone
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.sealed import Seal
-from alexnet.core.share import alone
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder

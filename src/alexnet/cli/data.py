@@ -51,12 +51,12 @@ def prepare(arguments: list[str]) -> int:
     if options.max_bad is not None and not 0 <= options.max_bad < float("inf"):
         raise UsageError(f"--max-bad is {options.max_bad}; it must be a count, or a fraction below 1")
     from alexnet.core.console import Bar
-    from alexnet.core.share import parse_share
+    from alexnet.core.parts import parse_part
     from alexnet.data.packed import open_packed
     from alexnet.data.prepare import prepare, prepare_part
     from alexnet.data.sources import class_lines
 
-    share = None if options.part is None else parse_share(options.part)
+    part = None if options.part is None else parse_part(options.part)
     with Bar("prepare", 0, quiet=options.json) as bar:
         settings: dict[str, Any] = {
             "data_root": options.data_root,
@@ -68,15 +68,15 @@ def prepare(arguments: list[str]) -> int:
             "sample_max": options.sample_max,
             "progress": lambda done, total: bar.update(done, total=total),
         }
-        if share is None:
+        if part is None:
             packed = prepare(options.source, options.packed, **settings)
             left = []
         else:
-            left = prepare_part(options.source, options.packed, share, **settings)
-    if share is not None and left:
-        print_part({"packed": options.packed}, share, left, json=options.json)
+            left = prepare_part(options.source, options.packed, part, **settings)
+    if part is not None and left:
+        print_part({"packed": options.packed}, part, left, json=options.json)
         return 0
-    if share is not None:
+    if part is not None:
         packed = open_packed(options.packed)
     rejected = packed.meta["rejected"]
     if options.json:

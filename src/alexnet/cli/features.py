@@ -44,10 +44,10 @@ class FeaturesOptions(ModelOptions):
 def features(arguments: list[str]) -> int:
     options = parse(FeaturesOptions, "features", arguments)
     from alexnet.core.console import Bar
-    from alexnet.core.share import parse_share
+    from alexnet.core.parts import parse_part
     from alexnet.probes.features import extract, extract_part, open_features
 
-    share = None if options.part is None else parse_share(options.part)
+    part = None if options.part is None else parse_part(options.part)
     machine = machine_of(options)
     subject = subject_of(options, machine)
     predictor = subject.predictor
@@ -62,14 +62,14 @@ def features(arguments: list[str]) -> int:
             "data": subject.provenance(),
             "progress": lambda done, total: bar.update(done, total=total),
         }
-        if share is None:
+        if part is None:
             found, left = extract(predictor, split, options.layers, out, **settings), []
         else:
-            left = extract_part(predictor, split, options.layers, out, share, **settings)
-    if share is not None and left:
-        print_part({"features": options.out}, share, left, json=options.json)
+            left = extract_part(predictor, split, options.layers, out, part, **settings)
+    if part is not None and left:
+        print_part({"features": options.out}, part, left, json=options.json)
         return 0
-    if share is not None:
+    if part is not None:
         found = open_features(out)
     if options.json:
         print_json({"features": options.out, **found.meta})

@@ -21,7 +21,7 @@ from alexnet.core.errors import AlexNetError, UsageError, as_text, printable, re
 
 if TYPE_CHECKING:
     from alexnet.core.device import Machine, Precision
-    from alexnet.core.share import Share
+    from alexnet.core.parts import Part
     from alexnet.evaluation.predict import Predictor
     from alexnet.evaluation.subject import Subject
 
@@ -201,14 +201,14 @@ def _text_in(value: Any) -> Any:
     return as_text(value) if isinstance(value, str) else value
 
 
-def print_part(written: dict[str, str], share: "Share", left: Sequence["Share"], *, json: bool) -> None:
+def print_part(written: dict[str, str], part: "Part", left: Sequence["Part"], *, json: bool) -> None:
     """That one part of a job is done, and which are not."""
-    from alexnet.core.share import listed
+    from alexnet.core.parts import listed
 
     if json:
-        print_json({**written, "part": str(share), "not_done": [str(other) for other in left]})
+        print_json({**written, "part": str(part), "not_done": [str(other) for other in left]})
     else:
-        print(f"part {share} is done, not yet {listed(left)}; the last to end joins them")
+        print(f"part {part} is done, not yet {listed(left)}; the last to end joins them")
 
 
 def inert(text: str) -> str:

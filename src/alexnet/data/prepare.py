@@ -37,15 +37,14 @@ from numpy.typing import NDArray
 from PIL import features
 
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable, refused
+from alexnet.core.parts import Part, Work, locked, parts_begun
 from alexnet.core.runs import (
     cache_folder,
     fsync_folder,
-    read_json,
     writable_cache,
     write_atomic,
     write_json,
 )
-from alexnet.core.share import Share, listed, locked, unfinished
 from alexnet.data import pixels
 from alexnet.data.cache import USED, contents_of, find_set, note_use, same_contents, shape_of
 from alexnet.data.contents import remember
@@ -125,19 +124,15 @@ def prepare(
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
     folder = Path(packed)
     white = white_of_set(listing, sample_max, workers)
-    plan = _plan(listing, size, store, _parts_begun(folder), white, training=training)
+    plan = _plan(listing, size, store, parts_begun(folder / UNFINISHED) or 1, white, training=training)
     with _reported(folder, plan), _finishing(folder, plan) as finished:
         if not finished and plan.parts == 1:
-            hashes = _RunningHashes(folder, plan, _packed(folder))
+            hashes = _RunningHashes(folder, plan, _work(folder, plan).done())
             for shard in _pack_shards(folder, plan, plan.shards, workers, progress):
                 hashes.add(shard)
             _finish(folder, plan, max_bad, hashes.digests())
         elif not finished:
-            if left := _parts_left(folder, plan):
-                raise AlexNetError(
-                    f"{printable(folder)}: {listed(left)} not done; run prepare with --part for each of them, on any host, "
-                    "or remove this folder"
-                )
+            _work(folder, plan).require_done(folder, "prepare")
             _finish(folder, plan, max_bad, _gather(folder, plan, progress))
     return _finished(folder, plan)
 
@@ -145,7 +140,7 @@ def prepare(
 def prepare_part(
     source: str | Path | Source,
     packed: str | Path,
-    share: Share,
+    part: Part,
     *,
     size: int | None = None,
     store: Store = "pixels",
@@ -155,7 +150,7 @@ def prepare_part(
     max_bad: float | None = None,
     sample_max: SampleMax = None,
     progress: Progress | None = None,
-) -> list[Share]:
+) -> list[Part]:
     """One of several parts of :func:`prepare`: every N-th shard of ``source`` into the folder ``packed`` that all parts
     share. The last part to end joins them, to the bytes that one process would have written.
 
@@ -165,16 +160,15 @@ def prepare_part(
     """
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
     folder, white = Path(packed), white_of_set(listing, sample_max, workers)
-    plan = _plan(listing, size, store, share.total, white)
-    mine = share.of(plan.shards)
+    plan = _plan(listing, size, store, part.total, white)
     with _reported(folder, plan):
         with _finishing(folder, plan) as finished:
             pass
         if not finished and plan.parts > 1:
-            with locked(folder / UNFINISHED / f"part-{share.number}"):
-                for _ in _pack_shards(folder, plan, mine, workers, progress):
+            with locked(folder / UNFINISHED / f"part-{part.number}"):
+                for _ in _pack_shards(folder, plan, part.of(plan.shards), workers, progress):
                     pass
-            if left := _parts_left(folder, plan):
+            if left := _work(folder, plan).left():
                 return left
     prepare(
         listing,
@@ -403,39 +397,18 @@ def _is_finished(folder: Path) -> bool:
     return (folder / "meta.json").exists()
 
 
-def _parts_begun(folder: Path) -> int:
-    """The number of parts in which the folder was begun; 1 if it was not."""
-    state = folder / UNFINISHED / "plan.json"
-    return int(read_json(state).get("parts", 1)) if state.exists() else 1
-
-
-def _packed(folder: Path) -> set[str]:
-    """The names of the shards that are done. (To list a folder shows what other hosts did; to look for a file may not.)"""
-    return {path.stem for path in (folder / UNFINISHED).iterdir() if path.suffix == ".npz"}
-
-
-def _parts_left(folder: Path, plan: _Plan) -> list[Share]:
-    left = unfinished([shard.name for shard in plan.shards], _packed(folder), plan.parts)
-    return [] if _is_finished(folder) else left  # then the journals may be gone
+def _work(folder: Path, plan: _Plan) -> Work:
+    pieces = {shard.name: len(shard.records) for shard in plan.shards}
+    return Work(folder / UNFINISHED, pieces, plan.parts, plan.fingerprint, lambda: _is_finished(folder))
 
 
 def _begin(folder: Path, plan: _Plan) -> None:
     for leftover in folder.glob(".*.tmp-*"):  # left by a write that was killed
         leftover.unlink()
-    state = folder / UNFINISHED / "plan.json"
-    if state.exists():
-        if read_json(state).get("fingerprint") != plan.fingerprint:
-            raise DataError(
-                f"{printable(folder)}: begun with another source or other settings, or the source has changed since; "
-                "remove this folder to prepare from the start"
-            )
-        if (parts := _parts_begun(folder)) != plan.parts:
-            how = f"in {parts} parts; go on with --part I/{parts}" if parts > 1 else "in one; go on without --part"
-            raise UsageError(f"{printable(folder)}: begun {how}, or remove this folder to begin anew")
-    elif any(entry.name != UNFINISHED for entry in folder.iterdir()):
+    if parts_begun(folder / UNFINISHED) is None and any(entry.name != UNFINISHED for entry in folder.iterdir()):
         raise _foreign(folder)
-    else:
-        write_json(state, {"fingerprint": plan.fingerprint, "parts": plan.parts})
+    other = "begun with another source or other settings, or the source has changed since; remove this folder to prepare from"
+    _work(folder, plan).begin(folder, DataError(f"{printable(folder)}: {other} the start"))
     if plan.store == "pixels":
         files = [*folder.glob("*.images.npy"), *(folder / UNFINISHED).glob("*.bin")]
         written = sum(path.stat().st_blocks * 512 for path in files)
@@ -497,25 +470,16 @@ def _pack_shards(
     folder: Path, plan: _Plan, shards: Sequence[Shard], workers: int | None, progress: Progress | None
 ) -> Iterator[Shard]:
     """Pack those that are not packed yet; each when it is."""
-    packed = _packed(folder)
-    todo = [shard for shard in shards if shard.name not in packed]
-    names = {shard.name for shard in todo}
-    for leftover in (folder / UNFINISHED).glob(".*.tmp-*"):  # left by a write that was killed
-        if leftover.name[1:].partition(".")[0] in names:  # else another part may be writing it
-            leftover.unlink()
-    total = sum(len(shard.records) for shard in shards)
-    done = total - sum(len(shard.records) for shard in todo)
-    if progress:
-        progress(done, total)
+    by_name = {shard.name: shard for shard in shards}
+    names, ready = _work(folder, plan).to_do(list(by_name), progress)
+    todo = [by_name[name] for name in names]
     pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store, plan.in_place, plan.sample_max)
-    if total - done >= COMPILE_FROM:
+    if sum(len(shard.records) for shard in todo) >= COMPILE_FROM:
         pixels.KERNELS.available(build=True)
         pixels.KERNELS.tell_failure("resizing takes five times as long")
     for shard, _ in in_processes(pack, todo, workers):
         yield shard
-        done += len(shard.records)
-        if progress:
-            progress(done, total)
+        ready(shard.name)
 
 
 def _gather(folder: Path, plan: _Plan, progress: Progress | None) -> dict[str, str]:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import autocast
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
+from alexnet.core.parts import Part, Work, alone, locked, parts_begun
 from alexnet.core.runs import (
     ArrayFile,
     cache_folder,
@@ -46,7 +47,6 @@ from alexnet.core.runs import (
     write_json,
 )
 from alexnet.core.sealed import Seal
-from alexnet.core.share import Share, alone, listed, locked, unfinished
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
@@ -143,8 +143,8 @@ def extract(
     :class:`UsageError` for an unknown layer, an empty split or a folder that holds something else, and
     :class:`AlexNetError` for activations that are not finite (in float16: above 65,504)."""
     job, folder = _job(predictor, split, layers, classes, dtype, batch_size, data or {}), folder.resolve()
-    if (begun := _parts_folder(folder) / "plan.json").is_file():
-        return _join_begun(job, folder, int(read_json(begun)["parts"]))
+    if parts := parts_begun(_parts_folder(folder)):
+        return _join_begun(job, folder, parts)
     with _new_folder(folder) as new:
         _require_room(new, job, job.n * job.row_bytes)
         _write_names(new, job)
@@ -168,7 +168,7 @@ def extract_part(
     split: Split,
     layers: Sequence[str],
     folder: Path,
-    share: Share,
+    part: Part,
     *,
     classes: Sequence[str],
     dtype: Dtype = "float32",
@@ -176,7 +176,7 @@ def extract_part(
     workers: int | None = None,
     data: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
-) -> list[Share]:
+) -> list[Part]:
     """One of several parts of :func:`extract`: every N-th piece. The last part to end joins them in ``folder``, to the bytes
     that one process writes on the same kind of machine; ``machines`` in ``meta.json`` lists them if they were of several kinds.
 
@@ -189,12 +189,13 @@ def extract_part(
     if _done_before(job, folder) and not _parts_folder(folder).exists():
         return []
     try:
-        _begin(job, folder, share.total)
-        with locked(_parts_folder(folder) / f"part-{share.number}"):
-            _compute_pieces(job, folder, share, workers, progress)
-        if left := _parts_left(job, folder, share.total):
+        work = _begin(job, folder, part.total)
+        with locked(work.place / f"part-{part.number}"):
+            if not work.finished():  # else the pieces may be gone
+                _compute_pieces(job, work, part, workers, progress)
+        if left := work.left():
             return left
-        _join_begun(job, folder, share.total)
+        _join_begun(job, folder, part.total)
     except FileNotFoundError:
         if not _done_before(job, folder):  # else another process was first
             raise
@@ -436,41 +437,25 @@ def _parts_folder(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.parts"
 
 
-def _begin(job: _Job, folder: Path, parts: int) -> None:
-    """Write down what is computed in how many parts, or compare it with what is there."""
-    place = _parts_folder(folder)
+def _begin(job: _Job, folder: Path, parts: int) -> Work:
+    place, pieces = _parts_folder(folder), {name: len(rows) for name, rows in job.pieces(parts).items()}
+    mark = fingerprint([job.description, job.batch_size])
+    work = Work(place, pieces, parts, mark, lambda: _done_before(job, folder) is not None)
     place.mkdir(parents=True, exist_ok=True)
     with locked(place / "whole"):
-        state, plan = place / "plan.json", {"parts": parts, "work": fingerprint([job.description, job.batch_size])}
-        if not state.exists():
-            write_json(state, plan)
-        elif (begun := read_json(state)) != plan:
-            what = (
-                f"in {begun['parts']} parts" if begun["work"] == plan["work"] else "with another model, data or options"
-            )
-            raise UsageError(
-                f"{printable(place)}: begun {what}; go on with the same, or remove this folder to begin anew"
-            )
+        other = "begun with another model, data or options; go on with the same, or remove this folder to begin anew"
+        work.begin(place, UsageError(f"{printable(place)}: {other}"))
         computed = sum(path.stat().st_blocks * 512 for path in (*place.glob("*.npz"), *place.glob("joined/*.npy")))
         _require_room(place, job, job.n * job.row_bytes - computed)
+    return work
 
 
 def _compute_pieces(
-    job: _Job, folder: Path, share: Share, workers: int | None, progress: Callable[[int, int], object] | None
+    job: _Job, work: Work, part: Part, workers: int | None, progress: Callable[[int, int], object] | None
 ) -> None:
     """Compute the pieces of a part that are not there yet."""
-    place, pieces = _parts_folder(folder), job.pieces(share.total)
-    names, done = share.of(list(pieces)), _done(place)
-    if _done_before(job, folder):  # then the pieces may be gone
-        return
-    todo = [name for name in names if name not in done]
-    for leftover in place.glob(".*.tmp-*"):  # left by a write that was killed
-        if leftover.name[1:].partition(".")[0] in todo:  # else another part may be writing it
-            leftover.unlink()
-    total = sum(len(pieces[name]) for name in names)
-    count = total - sum(len(pieces[name]) for name in todo)
-    if progress:
-        progress(count, total)
+    pieces = job.pieces(part.total)
+    todo, ready = work.to_do(part.of(list(pieces)), progress)
     if not todo:
         return
     passes = {name: math.ceil(len(pieces[name]) / job.batch_size) for name in todo}
@@ -480,10 +465,8 @@ def _compute_pieces(
     for name in todo:
         outputs = [next(computed)[1] for _ in range(passes[name])]
         arrays = {str(i): np.concatenate([rows[layer.name] for rows in outputs]) for i, layer in enumerate(job.layers)}
-        write_atomic(place / f"{name}.npz", partial(_save, {"machine": machine, **arrays}))
-        count += len(pieces[name])
-        if progress:
-            progress(count, total)
+        write_atomic(work.place / f"{name}.npz", partial(_save, {"machine": machine, **arrays}))
+        ready(name)
 
 
 def _save(arrays: Mapping[str, NDArray[Any]], file: BinaryIO) -> None:
@@ -496,16 +479,6 @@ def _machine(job: _Job) -> dict[str, Any]:
     return {**environment(), "device": device.type, "normalization": kernels_in_use(device, build=True)}
 
 
-def _done(place: Path) -> set[str]:
-    """The names of the pieces that are there. (To list a folder shows what other hosts did; to look for a file may not.)"""
-    return {path.stem for path in place.iterdir() if path.suffix in (".npz", ".placed")}
-
-
-def _parts_left(job: _Job, folder: Path, parts: int) -> list[Share]:
-    left = unfinished(list(job.pieces(parts)), _done(_parts_folder(folder)), parts)
-    return [] if _done_before(job, folder) else left  # then the pieces may be gone
-
-
 def _done_before(job: _Job, folder: Path) -> dict[str, Any] | None:
     """The ``meta.json`` in ``folder`` if it holds the features of this job."""
     meta, description = _meta_in(folder), json.loads(json.dumps(job.description))
@@ -514,16 +487,12 @@ def _done_before(job: _Job, folder: Path) -> dict[str, Any] | None:
 
 def _join_begun(job: _Job, folder: Path, parts: int) -> Features:
     """All pieces as features, if all are there."""
-    place = _parts_folder(folder)
     _refuse_other(folder)
-    _begin(job, folder, parts)
+    work = _begin(job, folder, parts)
+    place = work.place
     with locked(place / "whole"):
         if (meta := _done_before(job, folder)) is None:
-            if left := _parts_left(job, folder, parts):
-                raise AlexNetError(
-                    f"{printable(folder)}: {listed(left)} not done; run features with --part for each of them, on any host, "
-                    f"or remove {printable(place)}"
-                )
+            work.require_done(place, "features")
             (new := place / "joined").mkdir(exist_ok=True)
             machines = _place(job, place, parts)
             for leftover in {*new.iterdir()} - {new / f"{layer.name}.npy" for layer in job.layers}:
@@ -551,7 +520,7 @@ def _place(job: _Job, place: Path, parts: int) -> list[dict[str, Any]]:
                     for j, layer in enumerate(job.layers):
                         matrices[layer.name].put(rows, arrays[str(j)])
                 except (AlexNetError, KeyError, ValueError) as error:
-                    again = Share(i % parts + 1, parts)
+                    again = Part(i % parts + 1, parts)
                     raise DataError(f"{printable(piece)}: damaged; remove it and run part {again} again") from error
                 for matrix in matrices.values():
                     matrix.flush()

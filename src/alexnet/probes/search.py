@@ -33,9 +33,9 @@ from alexnet.core import rng
 from alexnet.core.config import to_json
 from alexnet.core.device import Precision
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
+from alexnet.core.parts import alone
 from alexnet.core.runs import ArrayFile, write_atomic
 from alexnet.core.sealed import Seal
-from alexnet.core.share import alone
 from alexnet.evaluation.predict import STDIN, Predictor, image_files, model_fingerprint
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import embed
