@@ -13,7 +13,7 @@ import alexnet.cli.shared
 from alexnet.cli import VERBS, main
 from alexnet.cli.baseline import KINDS as BASELINES
 from alexnet.cli.options import Option, options_of
-from alexnet.cli.train_options import FIRST
+from alexnet.cli.train import FIRST
 from alexnet.probes import KINDS
 from alexnet.recipes import RECIPES
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.cli.network import train
 from alexnet.cli.options import choose_kinds, options_of, spelled
-from alexnet.cli.train_options import DECIDED
+from alexnet.cli.train import DECIDED, train
 from alexnet.core.config import to_json
 from alexnet.core.errors import UsageError
 from alexnet.models import model_config
@@ -64,7 +63,7 @@ def trained(monkeypatch, tmp_path):
     def stop(config: TrainConfig, *_: object, **__: object) -> None:
         raise Opened(config)
 
-    monkeypatch.setattr("alexnet.recipes.run.open_data", stop)
+    monkeypatch.setattr("alexnet.cli.train.open_data", stop)
 
     def configuration(*arguments: str) -> TrainConfig:
         with pytest.raises(Opened) as opened:

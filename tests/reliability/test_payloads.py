@@ -254,7 +254,15 @@ EVALUATE = "evaluate KIT/model --data KIT/packed --device cpu"
 TRAIN = "train quickstart --data KIT/run-data --out KIT/new"
 RESUME = "train quickstart --data KIT/run-data --out KIT/run --resume"
 LOADED = (
-    *("alexnet.cli.network", "alexnet.cli.inside", "alexnet.cli.search", "alexnet.cli.data", "alexnet.cli.claims"),
+    *(
+        "alexnet.cli.train",
+        "alexnet.cli.evaluate",
+        "alexnet.cli.info",
+        "alexnet.cli.features",
+        "alexnet.cli.search",
+        "alexnet.cli.data",
+        "alexnet.cli.claims",
+    ),
     *(
         "alexnet.cli.baseline",
         "alexnet.cli.probe",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alexnet.cli.network import report
+from alexnet.cli.info import report
 from alexnet.core.errors import UsageError
 from alexnet.report.comparison import write_comparison
 

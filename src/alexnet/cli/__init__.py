@@ -69,7 +69,10 @@ VERBS = {
     "cache": "cache",
     "claims": "claims",
     "selftest": "selftest",
-    **dict.fromkeys(("train", "evaluate", "predict", "info", "report", "bench"), "network"),
+    "train": "train",
+    **dict.fromkeys(("evaluate", "predict"), "evaluate"),
+    **dict.fromkeys(("info", "report"), "info"),
+    "bench": "bench",
 }
 """Each verb, and the module with the function of its name."""
 

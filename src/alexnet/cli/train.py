@@ -1,0 +1,306 @@
+"""The verb train: a recipe, changed by options, becomes a run."""
+
+# No `from __future__ import annotations`: tyro must see the types of options.
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, make_dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from alexnet.cli.helptext import first_sentence, listing
+from alexnet.cli.options import choose_kinds, given, value_of
+from alexnet.cli.results import errors_lines
+from alexnet.cli.shared import DeviceOptions, check_folder, machine_of, parse, print_json
+from alexnet.core.config import from_json, to_json
+from alexnet.core.console import mute, say
+from alexnet.core.device import Machine
+from alexnet.core.errors import UsageError, printable
+from alexnet.core.runs import standing
+from alexnet.distributed import launch as job
+from alexnet.models import list_models, model_config
+from alexnet.models.alexnet import AlexNetConfig
+from alexnet.recipes import RECIPES, for_device, recipe
+from alexnet.recipes.run import open_data, plan, run
+from alexnet.training.config import TrainConfig
+from alexnet.training.files import RUN_FILES, RUN_FOLDERS, recover, stored_config
+from alexnet.training.initial import Initial, load_initial
+
+FIRST = (
+    "out",
+    "data",
+    "epochs",
+    "batch_size",
+    "optimizer.lr",
+    "schedule.kind",
+    "precision",
+    "seed",
+    "init_from",
+    "dry_run",
+    "resume",
+    "fresh",
+    "device",
+)
+"""The options that most people need, in the order of the help."""
+
+DECIDED = {
+    "model.num_classes": "the network gets one output for each class of the data",
+    "preprocessing.sample_max": "--sample-max decides it, with the data",
+}
+"""Fields of a configuration that are no options, and what sets them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(DeviceOptions):
+    out: Annotated[str, tyro.conf.arg(metavar="RUN")]
+    """Folder to write the run into: checkpoints, log, model and report."""
+    init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best) or of a model folder, layer
+    by layer. If the classes differ, the last layer starts anew."""
+    resume: bool = False
+    """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
+    change: bool = False
+    """With --resume: go on with the other rates, schedule, noise or batches that this command names. What decides the
+    network or its data stays as it is."""
+    fresh: bool = False
+    """Delete an earlier run in this folder first."""
+    dry_run: bool = False
+    """Measure a few steps and print how much time, memory and disk the run would take. Trains nothing."""
+    deterministic: bool = False
+    """Use only deterministic algorithms on CUDA, so that two runs are equal."""
+    resident: bool = False
+    """Keep all training images in the memory of the device. They must fit."""
+    layout: Literal["data", "towers", "hybrid"] = "data"
+    """What each rank holds when torchrun starts several. data: the whole network. towers: half of it, as in 2012. hybrid:
+    all convolutions and a part of the fully connected layers. All ranks together compute one batch."""
+    scheme: Literal["all", "turns", "slices"] = "all"
+    """For --layout hybrid: whether the fully connected layers see the images of all ranks at once (all), those of one rank
+    after another (turns), or a slice of each rank's (slices)."""
+    exchange: Literal["full", "bfloat16"] = "full"
+    """Number format in which ranks send activations and gradients to each other; full is that of the computation."""
+    accumulate: int = 1
+    """Compute each batch in this many parts, one after the other, if a whole one does not fit into memory."""
+
+
+def train(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        return _list_recipes(arguments)
+    base, rest, decided = _settings(recipe(arguments[0]), arguments)
+    options = _parsed(arguments[0], base, rest)
+    _refuse(options)
+    config, out, in_job = options.config, Path(options.out), job.in_job()
+    resume = options.resume or job.restarted()
+    machine = _machine(options)
+    if in_job and job.number():
+        mute()
+    else:  # what the first rank writes is not to surprise the others
+        _check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
+    initial = None if options.init_from is None else load_initial(options.init_from)
+    if not in_job and not decided:
+        config = for_device(config, machine.device)
+    if options.dry_run:
+        return _dry_run(options, config, machine, initial)
+    with job.join(options.device) if in_job else nullcontext() as own:
+        if own is not None:
+            machine = replace(machine, device=own.device)
+            config = config if decided else for_device(config, own.device)
+            settings = job.on_first("reading the settings of the run", lambda: to_json(config))
+            config = from_json(TrainConfig, settings)  # the other ranks may have no access to it
+            say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
+        data = job.first_before_others(
+            "preparing the data", lambda: open_data(config, options.data_root, quiet=options.json)
+        )
+        summary = run(
+            config, out, machine, data=data, initial=initial, resume=resume, change=options.change, fresh=options.fresh
+        )
+    if own is not None and not own.first:
+        return 0
+    if options.json:
+        print_json(summary)
+        return 0
+    for views, errors in summary["views"].items():
+        print(errors_lines(views, errors, errors["classes"], errors["precision"]))
+    print(f"model: {printable(summary['model'])}\nreport: {printable(summary['report'])}")
+    return 0
+
+
+def _list_recipes(arguments: Sequence[str]) -> int:
+    if arguments and not set(arguments) & {"-h", "--help", "--help-all"}:
+        raise UsageError(f"train needs the name of a recipe first: {', '.join(RECIPES)}")
+    sentences = {name: first_sentence(function.__doc__) for name, function in RECIPES.items()}
+    last = "`alexnet train RECIPE --help` shows the options. For photographs of your own begin with modern_photos."
+    print(listing("train RECIPE --out RUN [options]", "recipes", sentences, last), end="")
+    return 0 if arguments else 2
+
+
+def _settings(base: TrainConfig, arguments: list[str]) -> tuple[TrainConfig, list[str], bool]:
+    """The configuration that the options change: that of the recipe or, of a run that goes on, its own; the options without
+    the choices of kinds, which are made; and whether the precision was decided, by the user or by the run."""
+    named = value_of(arguments, "out")
+    decided = "precision" in given(arguments)
+    if named and not job.number() and "--dry-run" not in arguments:
+        recover(Path(named))
+    if named and ("--resume" in arguments or job.restarted()):
+        stored = stored_config(standing(Path(named)))
+        if stored is not None and stored.recipe == base.recipe:
+            base, decided = stored, True  # what the command does not say stays as it is
+    base, rest = with_kinds(base, arguments[1:])
+    return base, rest, decided
+
+
+def _parsed(name: str, base: TrainConfig, arguments: list[str]) -> Any:
+    """The options of a recipe: those of :class:`TrainOptions`, and each field of its configuration."""
+    config = ("config", Annotated[TrainConfig, tyro.conf.arg(name="")], base)
+    words = {"__doc__": RECIPES[name].__doc__}
+    cls = make_dataclass("Options", [config], bases=(TrainOptions,), namespace=words, frozen=True, kw_only=True)
+    options: Any = parse(cls, f"train {name}", arguments, first=FIRST, decided=DECIDED)
+    refuse_unused(options.config, base, arguments)
+    return options
+
+
+def _refuse(options: TrainOptions) -> None:
+    """Refuse options that contradict each other, or that need several ranks or one."""
+    in_job, resume = job.in_job(), options.resume or job.restarted()
+    if options.resume and options.fresh:
+        raise UsageError("--resume goes on, --fresh starts over: give one of them")
+    if options.change and not resume:
+        raise UsageError("--change needs --resume: it goes on with a run under other settings")
+    if options.accumulate < 1:
+        raise UsageError(f"--accumulate is {options.accumulate}; it must be at least 1")
+    if options.scheme != "all" and options.layout != "hybrid":
+        raise UsageError(f"--scheme {options.scheme} has no effect here: it needs --layout hybrid")
+    if options.exchange != "full" and not in_job:
+        raise UsageError(
+            f"--exchange {options.exchange} has no effect here: it needs several ranks, started with torchrun"
+        )
+    if options.layout != "data" and not in_job:
+        raise UsageError(
+            f"--layout {options.layout} needs several ranks: start them with torchrun --nproc-per-node N -m alexnet train ..."
+        )
+    if in_job and options.dry_run:
+        raise UsageError("--dry-run measures one process; leave torchrun out")
+    if in_job and options.fresh:
+        raise UsageError(
+            "--fresh under torchrun would delete the run again whenever ranks are started anew; delete it first, or take "
+            "another --out"
+        )
+
+
+def _machine(options: TrainOptions) -> Machine:
+    """Where the run is computed; a rank of a job is told its device later."""
+    return replace(
+        machine_of(replace(options, device="cpu") if job.in_job() else options),
+        deterministic=options.deterministic,
+        resident=options.resident,
+        layout=options.layout,
+        scheme=options.scheme,
+        exchange=options.exchange,
+        accumulate=options.accumulate,
+    )
+
+
+def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:
+    """Refuse a folder that is in use before anything long begins."""
+    check_folder(out, "--out")
+    if resume and out.is_dir() and not (out / "config.json").is_file():
+        known = {*RUN_FILES, *RUN_FOLDERS}
+        if other := sorted(p.name for p in out.iterdir() if p.name not in known and p.name[0] != "."):
+            raise UsageError(f"{printable(out)} holds no run but {printable(other[0])}; take another --out")
+    if out.is_dir() and any(out.iterdir()) and not (resume or fresh):
+        raise UsageError(
+            f"{printable(out)} is not empty; add --resume to go on, --fresh to start over, or take another --out"
+        )
+
+
+def _dry_run(options: TrainOptions, config: TrainConfig, machine: Machine, initial: Initial | None) -> int:
+    data = open_data(config, options.data_root, quiet=options.json)
+    forecast = plan(config, Path(options.out), machine, data=data, initial=initial)
+    if options.json:
+        print_json(forecast)
+        return 0
+    print(
+        f"{forecast['network']}, {forecast['parameters']:,} parameters; {forecast['training_images']:,} images, "
+        f"{forecast['steps']:,} steps\ntime: {forecast['training_seconds']:,.0f} s of training at "
+        f"{forecast['images_per_second']:.0f} images/s\nmemory: {forecast['peak_memory_bytes'] / 1e9:.1f} GB\n"
+        f"disk: {forecast['disk_bytes'] / 1e9:.2f} GB of {forecast['disk_free_bytes'] / 1e9:.0f} GB free"
+    )
+    return 0
+
+
+def with_kinds(base: TrainConfig, arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]:
+    """The configuration of a recipe with the kinds that the arguments choose. A network of another kind has its own
+    defaults, and reads the input that the preprocessing makes, if it can."""
+    config, arguments = choose_kinds(base, arguments)
+    if type(config.model) is not type(base.model):
+        network = next(name for name in list_models() if model_config(name) == config.model)
+        config = replace(config, network=network)
+        with contextlib.suppress(
+            UsageError, ValueError
+        ):  # too few pixels for its defaults; no number, which is refused later
+            crop = int(value_of(arguments, "preprocessing.crop") or config.preprocessing.crop)
+            channels = int(value_of(arguments, "preprocessing.channels") or config.preprocessing.channels)
+            config = replace(config, model=model_config(network, input_size=crop, in_channels=channels))
+    return config, arguments
+
+
+def refuse_unused(config: TrainConfig, base: TrainConfig, arguments: Sequence[str]) -> None:
+    """Refuse an option that changes ``base`` although nothing reads it with the other settings: whoever gives it expects an
+    effect."""
+    for path in given(arguments):
+        for paths, is_used, condition in _CONDITIONS:
+            if path in paths and not is_used(config) and attrgetter(path)(config) != attrgetter(path)(base):
+                raise UsageError(f"--{path.replace('_', '-')} has no effect here: it needs {condition}")
+
+
+def _alexnet(holds: Callable[[AlexNetConfig], bool]) -> Callable[[TrainConfig], bool]:
+    return lambda config: not isinstance(config.model, AlexNetConfig) or holds(config.model)
+
+
+def _follows(word: str) -> Callable[[AlexNetConfig], bool]:
+    return lambda model: any(word in stage.split() for stage in model.stages)
+
+
+_LRN = ("model.lrn_size", "model.lrn_alpha", "model.lrn_alpha_times", "model.lrn_beta", "model.lrn_k")
+_POOLING = ("model.pooling", "model.pool_size", "model.pool_stride", "model.pool_ceil")
+
+_CONDITIONS: tuple[tuple[Sequence[str], Callable[[TrainConfig], bool], str], ...] = (
+    (("optimizer.beta2",), lambda c: c.optimizer.kind == "adamw", "--optimizer.kind adamw"),
+    (("preprocessing.channel_mean",), lambda c: c.preprocessing.mean == "channel", "--preprocessing.mean channel"),
+    (("preprocessing.mean_at",), lambda c: c.preprocessing.mean == "image", "--preprocessing.mean image"),
+    (
+        ("augmentation.resized_area", "augmentation.resized_aspect"),
+        lambda c: c.augmentation.crop == "resized",
+        "--augmentation.crop resized",
+    ),
+    (
+        ("augmentation.crop_draws",),
+        lambda c: c.augmentation.crop != "center" or c.augmentation.mirror,
+        "random crops or mirrored images",
+    ),
+    (
+        ("augmentation.color_noise_of", "augmentation.divide_noise", "schedule.noise_off"),
+        lambda c: c.augmentation.color_noise > 0,
+        "an --augmentation.color-noise above 0",
+    ),
+    (
+        (*_LRN, "model.lrn_crosses_towers"),
+        _alexnet(lambda m: m.normalization == "lrn" and (_follows("norm")(m))),
+        "--model.normalization lrn and a `norm` in --model.stages",
+    ),
+    (("model.normalization",), _alexnet(_follows("norm")), "a `norm` in --model.stages"),
+    (_POOLING, _alexnet(_follows("pool")), "a `pool` in --model.stages"),
+    (("model.joined", "model.lrn_crosses_towers"), _alexnet(lambda m: m.towers == 2), "--model.towers 2"),
+    (("model.fc_units",), _alexnet(lambda m: m.head == "fc"), "--model.head fc"),
+    (
+        ("model.dropout", "model.dropout_place"),
+        _alexnet(lambda m: m.dropout_rate > 0 and m.head == "fc"),
+        "a --model.dropout-rate above 0 and --model.head fc",
+    ),
+    (("model.dropout_rate",), _alexnet(lambda m: m.head == "fc"), "--model.head fc"),
+    (("model.weight_std",), _alexnet(lambda m: m.init == "gaussian"), "--model.init gaussian"),
+    (("model.biases",), _alexnet(lambda m: m.init != "torch"), "another --model.init than torch"),
+)
+"""Options, when something reads them, and that condition in words."""
