@@ -118,7 +118,7 @@ def _fault(cls: type, verb: str, arguments: Sequence[str], said: str) -> str:
         words = [b for a, b in itertools.pairwise(arguments) if a.replace("_", "-") == option]
         wanted = values.get(option, takes.partition(" ")[0])
         return f"{option} is {printable(words[-1])[:60] if words else 'wrong'}; it takes {wanted}"
-    if re.match(r"Error parsing \w+: ", text):  # a settings dataclass refused its fields
+    if re.match(r"Error parsing [\w.]+: ", text):  # a settings dataclass refused its fields
         return _by_option(cls, printable(text.partition(": ")[2]))
     unknown, _, meant = text.partition(" Perhaps you meant: ")
     near = re.findall(r"(?<![\w-])--[a-z][\w.-]*", meant)[:1]
