@@ -55,7 +55,7 @@ from alexnet.distributed.launch import exchange_errors, on_first
 from alexnet.distributed.mesh import Axis, Mesh, mesh_shape, share, share_sizes
 from alexnet.models import layer_parameters
 from alexnet.models.alexnet import AlexNet, AlexNetConfig
-from alexnet.models.layers import Dropout, TowerLinear, check_input
+from alexnet.models.layers import ACTIVATIONS, Dropout, TowerLinear, check_input
 from alexnet.models.lrn import LocalResponseNorm
 
 Loss = Callable[[Tensor, slice], Tensor]
@@ -629,7 +629,8 @@ def _summed_gradients(model: AlexNet, layout: Layout, data: int, tower: int) -> 
     for layer, parameters in layer_parameters(model).items():
         for p in (*parameters.weights, *parameters.biases):
             name = names[id(p)]
-            slope = p.numel() == 1 and name.partition(".")[0] != layer  # of a PReLU, the same everywhere
+            owner = model.get_submodule(name.rpartition(".")[0])
+            slope = isinstance(owner, tuple(ACTIVATIONS.values()))  # of a PReLU, the same everywhere
             if tower == 1 or slope or (layout == "hybrid" and (not layer.startswith("fc") or name == "fc8.bias")):
                 numbers[layer, data * tower] += p.numel()
             elif layout == "towers":

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import alexnet
 from alexnet.core.rng import DropoutDraw, dropout_keep
-from alexnet.models.layers import Dropout, LocalConv2d, StridedConv2d, TowerLinear, initialize
+from alexnet.models import create_model
+from alexnet.models.layers import ACTIVATIONS, Dropout, LocalConv2d, StridedConv2d, TowerLinear, initialize
+from alexnet.probes.layers import network_layers
 
 DRAW = DropoutDraw(seed=3, epoch=1, image_B=np.array([5, 70]))
 
@@ -150,3 +158,38 @@ def test_strided_convolution_over_cells_is_a_strided_convolution(kernel, stride,
         torch.testing.assert_close(y_BCHW, expected, rtol=1e-11, atol=1e-12)
         for ours, theirs in zip(torch.autograd.grad(y_BCHW, (x, conv.weight, conv.bias), g_BCHW), wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+ONE_MORE = """
+from alexnet.cli import main
+from alexnet.models import create_model
+from alexnet.probes.layers import network_layers
+
+model = create_model("lenet", activation="silu")
+print(type(model.act1).__name__, network_layers(model)[1].name, network_layers(model)[1].path)
+main(["train", "lenet", "--model.activation", "swish"])
+"""
+
+
+def test_an_activation_is_one_entry(tmp_path: Path):
+    source = Path(alexnet.__file__).parent
+    copy = shutil.copytree(source, tmp_path / "alexnet", ignore=shutil.ignore_patterns("__pycache__"))
+    layers = copy / "models" / "layers.py"
+    entry = '    "gelu": nn.GELU,\n'
+    assert layers.read_text().count(entry) == 1
+    layers.write_text(layers.read_text().replace(entry, entry + '    "silu": nn.SiLU,\n'))
+    ran = subprocess.run(
+        [sys.executable, "-c", ONE_MORE],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert ran.stdout == "SiLU c1 act1\n"  # the network has it, and the probes read c1 after it
+    assert "it takes one of relu, tanh, sigmoid, leaky_relu, prelu, gelu, silu;" in ran.stderr
+    assert ran.returncode == 2
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_read_with_its_layer(name: str):
+    assert network_layers(create_model("lenet", activation=name))[1].path == "act1"

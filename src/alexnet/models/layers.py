@@ -6,7 +6,7 @@ Shape suffixes: B images, C channels, H rows, W columns, D units, L positions, O
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,21 @@ from torch import Tensor, nn
 from alexnet.core.errors import UsageError
 from alexnet.core.rng import DropoutDraw, dropout_keep
 
-Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "prelu", "gelu"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "gelu": nn.GELU,
+}
+"""Every nonlinearity by its name in a configuration. One more is one line here: the command line's choices and the probes
+read this table."""
+
+if TYPE_CHECKING:
+    Activation = str
+else:
+    Activation = Literal[tuple(ACTIVATIONS)]
 Init = Literal["gaussian", "he", "xavier", "torch"]
 
 
@@ -119,15 +133,7 @@ class Dropout(nn.Module):
 
 def activation(name: Activation) -> nn.Module:
     """A nonlinearity by its name in the configuration."""
-    modules: dict[Activation, type[nn.Module]] = {
-        "relu": nn.ReLU,
-        "tanh": nn.Tanh,
-        "sigmoid": nn.Sigmoid,
-        "leaky_relu": nn.LeakyReLU,
-        "prelu": nn.PReLU,
-        "gelu": nn.GELU,
-    }
-    return modules[name]()
+    return ACTIVATIONS[name]()
 
 
 @torch.no_grad()

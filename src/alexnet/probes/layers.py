@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError, printable
-from alexnet.models.layers import WEIGHT_LAYERS, Dropout, LocalConv2d
+from alexnet.models.layers import ACTIVATIONS, WEIGHT_LAYERS, Dropout, LocalConv2d
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
-
-_NONLINEARITIES = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.PReLU, nn.GELU)
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def network_layers(model: nn.Module) -> list[Layer]:
     may_take_nonlinearity = False
     for path, module, shape in _leaves(model, layers[0].shape):
         name, last = path.rpartition(".")[2], layers[-1]
-        if isinstance(module, _NONLINEARITIES) and may_take_nonlinearity:
+        if isinstance(module, tuple(ACTIVATIONS.values())) and may_take_nonlinearity:
             layers[-1] = replace(last, path=path)
             may_take_nonlinearity = False
             continue
