@@ -185,6 +185,26 @@ def test_a_class_of_which_nothing_can_be_read_is_not_to_be_put_up_with(image_fol
         resolve(photos, cache=tmp_path / "cache", workers=1)
 
 
+def test_a_single_picture_is_no_set_and_a_single_bad_file_is_it(image_folder_of: MakeFolder, tmp_path: Path):
+    photos = image_folder_of({"train/cat": 1, "train/dog": 3})
+    (raw := tmp_path / "IMG_1.CR2").write_bytes(b"II*\0\x10\0\0\0CR" + bytes(200))
+    (untold := tmp_path / "picture").write_bytes(next(photos.glob("train/dog/*")).read_bytes())
+    for picture in (raw, untold):
+        with pytest.raises(
+            DataError, match=r": a single picture is no set of images; name the folder .* `alexnet predict`"
+        ):
+            resolve(picture, cache=tmp_path / "cache", workers=1)
+    for path in photos.glob("train/cat/*"):
+        path.unlink()
+    raw.rename(photos / "train" / "cat" / raw.name)
+    with pytest.raises(DataError) as caught:
+        resolve(photos, cache=tmp_path / "cache", workers=1)
+    assert str(caught.value).endswith(
+        "cat can be read (train/cat/IMG_1.CR2: unsupported format (camera raw; export it from its program as JPEG or TIFF)); "
+        "replace it"
+    )
+
+
 @pytest.mark.parametrize(
     ("counts", "message"),
     [

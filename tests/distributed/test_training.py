@@ -122,6 +122,22 @@ def test_a_run_goes_on_in_another_layout_and_with_other_ranks(config, tmp_path):
     assert_same_run(moved, alone)
 
 
+def test_a_change_is_written_down_once_and_taken_by_all_ranks(config, tmp_path):
+    begun = replace(config, epochs=1)
+    changed = replace(config, optimizer=replace(config.optimizer, lr=0.001), label_smoothing=0.1)
+    alone, ranks = (
+        [(begun, str(out), {}), (changed, str(out), {}, None, True)] for out in (tmp_path / "1", tmp_path / "2")
+    )
+    training_jobs.many(alone)
+    first, second = run_local(training_jobs.many, 2, ranks)
+    assert first == second
+    history = json.loads((tmp_path / "2" / "config.json").read_text())["history"]
+    fields = {"epochs": [1, 2], "optimizer.lr": [config.optimizer.lr, 0.001], "label_smoothing": [0.0, 0.1]}
+    assert history == [{"step": 7, "epoch": 1, "changed": fields}]
+    assert len(rows(tmp_path / "2", "change")) == 1
+    assert_same_run(tmp_path / "2", tmp_path / "1")
+
+
 def test_few_images_leave_some_ranks_without_any(config, tmp_path):
     config = replace(config, train_images=5, batch_size=3, epochs=1)  # batches of 3 and 2 among 4 ranks
     check_world(4, LAYOUTS[:3], config, tmp_path)

@@ -25,7 +25,9 @@ def on_cpu(**fields: Any) -> Machine:
     return Machine(device=torch.device("cpu"), quiet=True, **fields)
 
 
-def train_once(config: TrainConfig, out: str, machine: dict[str, Any], stop_after: int | None = None) -> dict[str, Any]:
+def train_once(
+    config: TrainConfig, out: str, machine: dict[str, Any], stop_after: int | None = None, change: bool = False
+) -> dict[str, Any]:
     """Train until the end, or until the step at which this rank alone is told to stop."""
     if stop_after is not None and os.environ["RANK"] == "1":
         step = trainer._Trainer._step
@@ -37,13 +39,13 @@ def train_once(config: TrainConfig, out: str, machine: dict[str, Any], stop_afte
         trainer._Trainer._step = step_and_stop  # type: ignore[method-assign]
     data = open_packed(config.data)
     try:
-        return run(config, out, on_cpu(**machine), data=data, resume=True, report=False)
+        return run(config, out, on_cpu(**machine), data=data, resume=True, change=change, report=False)
     except StoppedError as error:
         return {"stopped": str(error)}
 
 
-def many(jobs: Sequence[tuple[TrainConfig, str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Several runs, one after the other: ranks cost more to start than to train."""
+def many(jobs: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Several calls of :func:`train_once`, one after the other: ranks cost more to start than to train."""
     return [train_once(*job) for job in jobs]
 
 

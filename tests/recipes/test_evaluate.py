@@ -90,6 +90,20 @@ def test_images_that_the_run_has_learned_from_are_told_by_their_pixels(place, tm
     assert val.protocol["seen_in_training"] == len(learned & set(other.split("val").paths)) > 0
 
 
+def test_the_error_of_a_checkpoint_on_the_images_that_chose_it_is_called_too_low(place, tmp_path, capsys):
+    said = "this checkpoint was chosen because it errs least on"
+    best = evaluate(["run"], machine=QUIET, best=True)
+    assert best.protocol["chose_the_checkpoint"] == 6
+    assert f"{said} these 6 images, so the error here is lower than on new ones" in capsys.readouterr().err
+    everything = evaluate(["run/checkpoint/best"], machine=QUIET, split="all")
+    assert (everything.n, everything.protocol["chose_the_checkpoint"]) == (30, 6)
+    assert f"{said} 6 of these 30 images" in capsys.readouterr().err
+    photographs(tmp_path / "new", dict.fromkeys(COLORS, 3), seed=5)
+    for call in ({"data": str(tmp_path / "new"), "best": True}, {"split": "train", "best": True}, {}):
+        assert "chose_the_checkpoint" not in evaluate(["run"], machine=QUIET, **call).protocol
+    assert said not in capsys.readouterr().err
+
+
 def open_packed_of(run: str):
     return open_packed(json.loads(Path(run, "config.json").read_text())["data"]["path"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,33 @@ def test_fresh_deletes_nothing_for_a_training_that_cannot_be(fields, machine, co
     with pytest.raises(UsageError):
         run(replace(config, **fields), tmp_path, replace(QUIET, **machine), data=tiny_set, fresh=True)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"input_size": 36},
+            "the network reads 36 x 36 pixels of 3 channels (--model.in-channels, --model.input-size), but",
+        ),
+        ({"in_channels": 1}, "is given 32 x 32 pixels of 3 channels (--preprocessing.channels, --preprocessing.crop)"),
+    ],
+)
+def test_a_network_for_another_input_is_refused_with_the_options_that_decide_it(
+    fields, said, config, tiny_set, tmp_path
+):
+    config = replace(config, model=replace(config.model, **fields))
+    with pytest.raises(UsageError, match=re.escape(said)):
+        run(config, tmp_path / "run", QUIET, data=tiny_set)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("limit", "said"), [(55, True), (54, False)])
+def test_a_limit_above_the_number_of_training_images_is_said(limit, said, config, tiny_set, tmp_path, capsys):
+    found = plan(replace(config, train_images=limit), tmp_path, QUIET, data=tiny_set, steps=1)
+    assert found["training_images"] == 54
+    line = "note: --train-images is 55, but there are 54: the run learns from all of them"
+    assert (line in capsys.readouterr().err) is said
 
 
 def test_fresh_deletes_a_linked_folder_of_checkpoints_and_knows_a_run_to_the_last(

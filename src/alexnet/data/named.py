@@ -9,7 +9,7 @@ from pathlib import Path
 from alexnet.core.errors import DataError, printable, refused
 from alexnet.data.builtin import digits, shapes_folder
 from alexnet.data.cifar import cifar10, is_cifar10
-from alexnet.data.folder import image_folder, image_tar
+from alexnet.data.folder import Found, image_folder, image_tar, is_image
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
 from alexnet.data.lists import LIST_SUFFIXES, csv_list
@@ -107,4 +107,9 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
         return image_tar(path, seed)
     if path.suffix.lower() in LIST_SUFFIXES:
         return csv_list(path, seed)
+    if is_image(Found(path.name, str(path))):
+        raise DataError(
+            f"{printable(path)}: a single picture is no set of images; name the folder that holds a folder of pictures for each "
+            "class, or ask a model about this one with `alexnet predict`"
+        )
     raise DataError(f"{printable(path)}: not a folder, .tar, .csv, .tsv, .txt or IDX file; decompress archives first")

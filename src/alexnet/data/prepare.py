@@ -583,18 +583,20 @@ def _refuse_too_many(folder: Path, plan: _Plan, rejected: list[Rejected], max_ba
     if max_bad is not None:
         limit = math.floor(max_bad * total if max_bad < 1 else max_bad)
     source = plan.source
-    named = "; ".join(f"{printable(r.path)}: {r.reason}" for r in rejected[:3]) + ("; ..." if len(rejected) > 3 else "")
+    named = "; ".join(map(str, rejected[:1])) + "".join(f"; {printable(r.path)}: {r.reason}" for r in rejected[1:3])
+    named += "; ..." if len(rejected) > 3 else ""
+    them = "it" if len(rejected) == 1 else "them"
     where = printable(source.name or folder)
     size = "" if plan.size == (source.size or SIZE) else f" --size {plan.size}"
     command = f"alexnet prepare {shlex.quote(source.name) if source.name else 'SOURCE'} PACKED{size} --max-bad {len(rejected)}"
-    remedy = f"replace them, or leave them out with `{printable(command)}` and name PACKED as the data from then on"
+    remedy = f"replace {them}, or leave {them} out with `{printable(command)}` and name PACKED as the data from then on"
     listed = Counter(record.label for record in source.records)
     good = Counter((record.split, record.label) for record in source.records)
     good.subtract(Counter((item.split, item.label) for item in rejected))
     for (split, label), count in sorted(good.items()):
         if count == 0:
             name = printable(source.classes[label])
-            raise DataError(f"{where}: no {split} file of class {name} can be read ({named}); replace them")
+            raise DataError(f"{where}: no {split} file of class {name} can be read ({named}); replace {them}")
     for label, bad in sorted(Counter(item.label for item in rejected).items()):
         if max_bad is None and bad > 0.1 * listed[label]:
             raise DataError(

@@ -53,6 +53,11 @@ class Rejected:
     reason: str
     detail: str
 
+    def __str__(self) -> str:
+        """For people: a format that is not read, with the way out."""
+        more = f" ({printable(self.detail)})" if self.reason == "unsupported format" and self.detail else ""
+        return f"{printable(self.path)}: {self.reason}{more}"
+
 
 @dataclass(frozen=True)
 class Journal:

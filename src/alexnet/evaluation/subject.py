@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, Precision, choose_device, emulates, lacking
@@ -278,11 +279,16 @@ def _answers(subject: Subject, views: Views, batch_size: int | None) -> Probabil
     known = by_name(
         images, subject.packed.classes, predictor.classes, where=subject.packed.source, model=str(subject.model)
     )
-    seen = _seen_in_training(subject)
-    if seen:
+    known_before = _known_to_the_run(subject)
+    if seen := known_before.get("seen_in_training"):
         say(
-            f"note: {printable(subject.model)} was trained on {seen['seen_in_training']:,} of these {len(images):,} images: the "
-            "error on them is not that on new ones"
+            f"note: {printable(subject.model)} was trained on {seen:,} of these {len(images):,} images: the error on them is not "
+            "that on new ones"
+        )
+    if num := known_before.get("chose_the_checkpoint"):
+        say(
+            f"note: this checkpoint was chosen because it errs least on {'these' if num == len(images) else f'{num:,} of these'} "
+            f"{len(images):,} images, so the error here is lower than on new ones"
         )
     with subject.progress(f"evaluate {printable(subject.model)}", len(images)) as bar:
         evaluation = evaluate_split(
@@ -296,7 +302,7 @@ def _answers(subject: Subject, views: Views, batch_size: int | None) -> Probabil
             device=subject.machine.device,
             precision=predictor.precision,
             workers=subject.machine.workers,
-            data=subject.provenance() | seen,
+            data=subject.provenance() | known_before,
             keep_probabilities=True,
             progress=bar,
         )
@@ -304,19 +310,27 @@ def _answers(subject: Subject, views: Views, batch_size: int | None) -> Probabil
     return evaluation.probabilities
 
 
-def _seen_in_training(subject: Subject) -> dict[str, int]:
-    """How many of the images the run has learned from, known by their pixels, if any; nothing where that cannot be told, or
-    was asked for by the name ``train``."""
+def _known_to_the_run(subject: Subject) -> dict[str, int]:
+    """How many of the images, known by their pixels, the run has learned from, unless they were asked for by the name ``train``;
+    and, of a checkpoint that was taken for its errors, how many chose it. Nothing where there are none, or it cannot be told."""
     trained, packed, images = subject.settings, subject.packed, subject.images
-    if trained is None or images.name == "train" or not is_packed(Path(trained["data"]["path"])):
+    if trained is None or not is_packed(Path(trained["data"]["path"])):
         return {}
     own = open_packed(trained["data"]["path"])
     if (own.size, own.channels, own.meta["store"]) != (packed.size, packed.channels, packed.meta["store"]):
         return {}
-    learned_N = own.split("train").crc32_N
-    learned_N = learned_N[
-        training_subset(len(learned_N), trained["train"].get("train_images"), trained["train"].get("seed", 0))
-    ]
-    seen = int(np.isin(images.crc32_N, learned_N).sum())
-    by_chance = len(images) * len(learned_N) / 2**32  # equal 32-bit checksums of different images
-    return {"seen_in_training": seen} if seen > 10 * by_chance else {}
+    found = {}
+    if images.name != "train":
+        all_N = own.split("train").crc32_N
+        num, seed = trained["train"].get("train_images"), trained["train"].get("seed", 0)
+        found["seen_in_training"] = _in_both(images, all_N[training_subset(len(all_N), num, seed)])
+    if subject.best or Path(subject.model).name == "best":
+        found["chose_the_checkpoint"] = _in_both(images, own.split(own.held_out).crc32_N)
+    return {name: count for name, count in found.items() if count}
+
+
+def _in_both(images: PackedSplit | AllSplits, crc32_N: NDArray[np.uint32]) -> int:
+    """How many images have one of these checksums; 0 where they may have it by chance."""
+    both = int(np.isin(images.crc32_N, crc32_N).sum())
+    by_chance = len(images) * len(crc32_N) / 2**32  # equal 32-bit checksums of different images
+    return both if both > 10 * by_chance else 0

@@ -186,6 +186,12 @@ def require_possible(
             f"{printable(data.path)} holds images of {data.channels} channels, {config.network} reads "
             f"{config.preprocessing.channels}; take another recipe, or set --preprocessing.channels and --model.in-channels"
         )
+    reads = (config.model.in_channels, config.model.input_size)
+    if reads != (made := (config.preprocessing.channels, config.preprocessing.crop)):
+        raise UsageError(
+            f"the network reads {_input(reads)} (--model.in-channels, --model.input-size), but is given {_input(made)} "
+            "(--preprocessing.channels, --preprocessing.crop); make them equal"
+        )
     # Torch's fused optimizers take no shapes for parameters.
     shapes = network(config, len(data.classes), weights=False)
     build_optimizer(shapes, replace(config.optimizer, kind="paper"))
@@ -203,12 +209,21 @@ def require_possible(
             f"{printable(config.data)} has {len(train)} images to train on and {len(val)} to validate on; it needs at least one "
             "of each"
         )
+    if config.train_images is not None and config.train_images > len(train):
+        say(
+            f"note: --train-images is {config.train_images:,}, but there are {len(train):,}: the run learns from all of them"
+        )
     image_B = np.zeros(1, dtype=np.int64)
     pixels_BSSC, mean_SSC = torch.as_tensor(train.read(image_B)), torch.from_numpy(data.mean)
     x_BCHW = network_input(pixels_BSSC, image_B, config, mean_SSC)
     batch = min(config.batch_size, len(train))
     with torch.no_grad():
         shapes.to("meta").eval()(x_BCHW.to("meta").expand(batch, *x_BCHW.shape[1:]))
+
+
+def _input(shape: tuple[int, int]) -> str:
+    channels, side = shape
+    return f"{side} x {side} pixels of {channels} {'channel' if channels == 1 else 'channels'}"
 
 
 def _require_memory(shapes: nn.Module, config: TrainConfig, machine: Machine) -> None:
