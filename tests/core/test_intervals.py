@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from alexnet.core.intervals import wilson
+from alexnet.core.intervals import rate_of, wilson
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
@@ -22,3 +22,9 @@ def test_no_errors_of_ten_are_not_no_error():
 
 def test_without_images_nothing_is_known():
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_a_rate_stands_with_its_count_and_its_interval():
+    low, high = wilson(3, 10)
+    assert rate_of(3, 10) == {"n": 10, "count": 3, "rate": 0.3, "low": low, "high": high}
+    assert rate_of(0, 0) == {"n": 0, "count": 0, "rate": 0.0, "low": 0.0, "high": 1.0}

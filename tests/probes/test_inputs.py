@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +19,23 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss
 
-from alexnet.cli.probe_inputs import run
+from alexnet.cli.probe import probe as command
+from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.named import find_source
+from alexnet.data.prepare import prepare
 from alexnet.evaluation.error_rate import evaluate_split
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import subject_of
 from alexnet.evaluation.views import CENTER
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes.inputs import (
     MIRROR,
     Confidence,
+    Settings,
     View,
     answer_views,
     by_property,
@@ -41,9 +48,9 @@ from alexnet.probes.inputs import (
     errors_by_class,
     expected_calibration_error,
     image_properties,
+    measure,
     original_sizes,
     reliability,
-    share,
     shift_effect,
     shift_pairs,
     stored_properties,
@@ -61,17 +68,6 @@ def made_answers(n: int = 600, num: int = 5, seed: int = 0, scale: float = 1.0) 
 
 
 # --- counts ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 10), (10, 10), (971, 2500), (1, 1)])
-def test_intervals_are_wilsons(count: int, n: int) -> None:
-    found, oracle = share(count, n), scipy.stats.binomtest(count, n).proportion_ci(method="wilson")
-    assert (found["low"], found["high"]) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
-    assert found["rate"] == count / n
-
-
-def test_a_share_of_nothing_is_unknown() -> None:
-    assert share(0, 0) == {"n": 0, "count": 0, "rate": 0.0, "low": 0.0, "high": 1.0}
 
 
 def test_errors_of_each_class_counted_by_hand() -> None:
@@ -401,79 +397,82 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(workplace: Path, out: Path, *more: str) -> list[str]:
-    return [str(workplace / "net"), "--data", str(workplace / "data"), "--out", str(out), "--threads", "1", *more]
+def run(workplace: Path, *more: str) -> int:
+    return command(["inputs", str(workplace / "net"), "--threads", "1", *more])
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def found(workplace: Path, **settings: Any) -> Finding:
+    asked = Settings(**{"data": str(workplace / "data"), **settings})
+    machine = Machine(device=torch.device("cpu"), workers=0, quiet=True)
+    return measure(subject_of(workplace / "net", machine, asked), asked)
 
 
-@pytest.mark.usefixtures("cache")
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALEXNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Path(os.environ["ALEXNET_CACHE"])
+
+
 def test_the_command_writes_the_same_json_twice_and_four_pictures(
     workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(options(workplace, tmp_path / "a")) == 0
+    out, data = tmp_path / "out", ("--data", str(workplace / "data"))
+    assert run(workplace, *data, "--out", str(out)) == 0
     said = capsys.readouterr().out
+    assert "top-1 error" in said
     assert "no room for 8, 16, 32 pixels" in said
-    assert run(options(workplace, tmp_path / "b", "--json")) == 0
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert run(workplace, *data, "--out", str(out), "--json") == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == first
     document = json.loads(capsys.readouterr().out)
-    assert document == json.loads((tmp_path / "a" / "inputs.json").read_text())
-    assert document["probe"] == "inputs"
-    assert document["n"] == 12
-    assert document["shifts_without_room"] == [8, 16, 32]
-    assert [s["pixels"] for s in document["shift"]] == [1, 2, 4]
-    assert set(document["properties"]) == {"saturation", "brightness", "contrast", "width", "height", "aspect"}
-    assert document["properties"]["width"]["groups"][0]["from"] == 37
-    assert document["error"]["count"] == sum(c["count"] for c in document["classes"])
-    assert sum(b["n"] for b in document["calibration"]["reliability"]) == 12
-    mirror = document["mirror"]
+    assert document == json.loads(first["inputs.json"])
+    assert (document["probe"], document["n"]) == ("inputs", 12)
+    assert {"network", "model", "data", "settings", "environment", "protocol"} <= set(document)
+    assert sorted(document["files"]) == sorted(first.keys() - {"inputs.json"})
+    for name in ("properties", "classes", "reliability", "shift"):
+        with Image.open(out / f"inputs-{name}.png") as picture:
+            assert picture.width > 500
+
+
+def test_figures_agree_with_one_another(workplace: Path) -> None:
+    finding = found(workplace)
+    body, mirror = finding.body, finding.body["mirror"]
+    assert (finding.n, finding.subject["data"]["split"]) == (12, "val")
+    assert [s["pixels"] for s in body["shift"]] == [1, 2, 4]
+    assert body["shifts_without_room"] == [8, 16, 32]
+    assert set(body["properties"]) == {"saturation", "brightness", "contrast", "width", "height", "aspect"}
+    assert body["properties"]["width"]["groups"][0]["from"] == 37
+    assert body["error"]["count"] == sum(c["count"] for c in body["classes"])
+    assert sum(b["n"] for b in body["calibration"]["reliability"]) == 12
     gained = (mirror["wrong_to_right"] - mirror["right_to_wrong"]) / 12
     assert mirror["error_before"] - mirror["error_after"] == pytest.approx(gained)
-    assert {"model", "data", "seed", "environment", "protocol"} <= set(document)
-    for name in ("properties", "classes", "reliability", "shift"):
-        one, other = ((tmp_path / folder / f"inputs-{name}.png") for folder in "ab")
-        with Image.open(one) as picture:
-            assert picture.width > 500
-        assert one.read_bytes() == other.read_bytes()
+    assert finding.summary["top-1 error, center view"] == body["error"]["rate"]
 
 
-def test_a_packed_set_does_not_know_the_sizes_of_the_files_it_was_made_of(
-    workplace: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(options(workplace, tmp_path / "a", "--shifted", "0")) == 0
-    (packed,) = cache.glob("data-*")
-    capsys.readouterr()
-    arguments = [
-        str(workplace / "net"),
-        "--data",
-        str(packed),
-        "--out",
-        str(tmp_path / "b"),
-        "--shifted",
-        "0",
-        "--json",
-    ]
-    assert run(arguments) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["properties"]["width"]["not_known"] == "a packed set does not keep them"
-    assert "groups" not in document["properties"]["aspect"]
-    assert document["shift"] == document["shifts_without_room"] == []
+def test_a_packed_set_does_not_know_the_sizes_of_the_files_it_was_made_of(workplace: Path, tmp_path: Path) -> None:
+    prepare(workplace / "data", tmp_path / "packed", size=36, workers=1)
+    body = found(workplace, data=str(tmp_path / "packed"), shifted=0).body
+    assert body["properties"]["width"]["not_known"] == "a packed set does not keep them"
+    assert "groups" not in body["properties"]["aspect"]
+    assert body["shift"] == body["shifts_without_room"] == []
 
 
-@pytest.mark.usefixtures("cache")
-def test_data_with_other_classes_is_refused(workplace: Path, tmp_path: Path) -> None:
+def test_images_that_make_no_finding_are_refused(workplace: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="digits holds 1,797 images of 0, 1, 2 and 7 more"):
-        run([str(workplace / "net"), "--data", "digits", "--out", str(tmp_path), "--shifted", "0"])
-
-
-@pytest.mark.usefixtures("cache")
-def test_wrong_options_are_one_line(workplace: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--shifted needs at least 0"):
-        run(options(workplace, tmp_path, "--shifted", "-1"))
+        found(workplace, data="digits", shifted=0)
     with pytest.raises(UsageError, match="no split 'test'; there is train, val"):
-        run(options(workplace, tmp_path, "--split", "test"))
+        found(workplace, split="test")
+    (tmp_path / "one" / "val" / "ape").mkdir(parents=True)
+    Image.new("RGB", (36, 36)).save(tmp_path / "one" / "val" / "ape" / "a.png")
+    with pytest.raises(UsageError, match="the split val has 1 images; the probe needs 2 or more"):
+        found(workplace, data=str(tmp_path / "one"))
+
+
+def test_wrong_options_are_one_line(workplace: Path) -> None:
+    with pytest.raises(UsageError, match="--shifted is -1; it must be at least 0"):
+        run(workplace, "--shifted", "-1")
+    with pytest.raises(UsageError, match="--batch-size is 0; it must be at least 1"):
+        run(workplace, "--batch-size", "0")
     with pytest.raises(UsageError, match="not a run, so it has no folder for probes"):
-        run([str(workplace / "net")])
+        run(workplace)

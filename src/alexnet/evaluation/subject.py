@@ -260,7 +260,7 @@ def evaluate(
     members = [
         load_probabilities(Path(model))
         if str(model).endswith(".npz")
-        else _answers(subject(model, split), parse_views(views, views_seed), batch_size)
+        else answers(subject(model, split), parse_views(views, views_seed), batch_size)
         for model in models
     ]
     if len(members) == 1:
@@ -274,7 +274,10 @@ def evaluate(
     return replace(evaluation, members=tuple(alone))
 
 
-def _answers(subject: Subject, views: Views, batch_size: int | None) -> Probabilities:
+def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Probabilities:
+    """The probabilities of every class for each of the subject's images, ``batch_size`` at once, by default as many as in the
+    training; that the model learned from some of them is said. Raises :class:`UsageError` for images of a class that it does
+    not know."""
     predictor, images = subject.predictor, subject.images
     known = by_name(
         images, subject.packed.classes, predictor.classes, where=subject.packed.source, model=str(subject.model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,21 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.core import rng
-from alexnet.core.errors import UsageError
-from alexnet.core.intervals import wilson
+from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.intervals import rate_of
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import image_size
 from alexnet.data.loader import batches
-from alexnet.data.packed import ALL
+from alexnet.data.named import find_source
+from alexnet.data.packed import ALL, is_packed
 from alexnet.data.sources import Source
 from alexnet.data.transforms import apply_crops, fit
 from alexnet.evaluation.error_rate import Split, mean_log_probability
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import ImagesSettings, Subject, answers
+from alexnet.evaluation.views import CENTER
+from alexnet.report.pictures.inputs import draw_classes, draw_properties, draw_reliability, draw_shift
 
 Floats = NDArray[np.float64]
 QUINTILES = 5
@@ -42,18 +48,218 @@ UNITS = {
     "height": "pixels of the original",
     "aspect": "width over height of the original",
 }
+ORIGINAL = ("width", "height", "aspect")
+"""Properties of the original file."""
 
 
-def share(count: int, n: int) -> dict[str, Any]:
-    """``count`` of ``n`` as a rate with Wilson's 95 % interval; without images a rate of 0 within 0 to 1."""
-    low, high = wilson(count, n)
-    return {"n": n, "count": count, "rate": count / n if n else 0.0, "low": low, "high": high}
+TITLE = "Which images are hard"
+SENTENCE = (
+    "Errors by properties of the image, how far the probabilities can be believed, and what a mirror image or a small shift "
+    "changes."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ImagesSettings):
+    """Which inputs decide: the error by class and by property of the image, the worst confusions, how far probabilities can be
+    believed, and what a mirror or a shift of 1 to 32 pixels changes.
+
+    alexnet probe inputs runs/mine
+    """
+
+    shifted: int = 1000
+    """Images to shift, chosen at random: each takes 20 forward passes. 0 for none."""
+    seed: int = 0
+    """Seed for choosing images, splitting them and resampling."""
+    batch_size: int = 128
+    """Images that are computed together."""
+
+    def __post_init__(self) -> None:
+        if self.shifted < 0:
+            raise ValueError(f"Settings.shifted is {self.shifted}; it must be at least 0")
+        if self.batch_size < 1:
+            raise ValueError(f"Settings.batch_size is {self.batch_size}; it must be at least 1")
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The errors of the center view and what they depend on, and what a mirror and a shift change."""
+    predictor, split = subject.predictor, subject.images
+    if (n := len(split)) < 2:
+        raise UsageError(f"the split {split.name} has {n} images; the probe needs 2 or more, take another --split")
+    own = answers(subject, CENTER, settings.batch_size)
+    answer_NK, label_N = own.log_probability_NK, own.label_N
+    wrong_N = answer_NK.argmax(1) != label_N
+    room = predictor.preprocessing.resize - predictor.preprocessing.crop
+    body: dict[str, Any] = {
+        "error": rate_of(int(wrong_N.sum()), n),
+        "classes": errors_by_class(wrong_N, label_N, predictor.classes),
+        "properties": _properties(subject, wrong_N, label_N, settings.seed),
+        "confusions": confusions(answer_NK.argmax(1), label_N, predictor.classes),
+        "calibration": calibration(answer_NK, label_N, seed=settings.seed),
+        "temperature": temperature(answer_NK, label_N, seed=settings.seed),
+        "mirror": _mirrored(subject, answer_NK, label_N),
+        "shift": (shift := _shifted(subject, label_N, settings)),
+        "shifts_without_room": [d for d in SHIFTS if settings.shifted and d > room],
+    }
+    return Finding(
+        subject=subject.record(split.name),
+        n=n,
+        summary=_summary(body),
+        body=body,
+        protocol={
+            **own.protocol,
+            **PROTOCOL,
+            "shift": f"crops of the stored image, which leaves {room} pixels of room in all; {shift[0]['n']} random images"
+            if shift
+            else f"none: {room} pixels of room, {settings.shifted} images asked for",
+        },
+        lines=_lines(body),
+        pictures={
+            "inputs-properties.png": draw_properties(body),
+            "inputs-classes.png": draw_classes(body),
+            "inputs-reliability.png": draw_reliability(body["calibration"], body["temperature"]),
+            "inputs-shift.png": draw_shift(body["mirror"], shift),
+        },
+    )
+
+
+PROTOCOL = {
+    "properties": "of the stored pixels, the whole square; fifths by value; intervals by bootstrap over images, "
+    f"{RESAMPLES} resamples, 95 %, not corrected for the number of properties",
+    "rates": "with Wilson's 95 % intervals",
+    "calibration": f"of the center view, {BINS} bins",
+    "temperature": "fitted on a random half, tested on the other",
+    "mirror": "the center crop, mirrored, with the mean image as for every mirrored training image",
+}
+
+
+def _properties(
+    subject: Subject, wrong_N: NDArray[np.bool_], label_N: NDArray[np.int64], seed: int
+) -> dict[str, dict[str, Any]]:
+    """:func:`by_property` of each property, or why it is not known."""
+    with subject.progress("properties", len(wrong_N)) as bar:
+        value_of = stored_properties(subject.images, workers=subject.machine.workers, progress=bar)
+    sizes, why_not = _original_sizes(subject)
+    found = {
+        name: by_property(value_N, wrong_N, label_N, seed=seed, name=name)
+        for name, value_N in (value_of | sizes).items()
+    }
+    return found | {name: {"unit": UNITS[name], "not_known": why_not} for name in ORIGINAL if why_not}
+
+
+def _original_sizes(subject: Subject) -> tuple[dict[str, Floats], str]:
+    """:func:`original_sizes` of the images, or why they are not known."""
+    name, images = subject.packed.source, subject.images
+    if is_packed(Path(name)):
+        return {}, "a packed set does not keep them"
+    try:
+        return original_sizes(find_source(name, data_root=subject.data_root), images.name, images.paths), ""
+    except (AlexNetError, OSError) as error:
+        return {}, printable(error)
+
+
+def _mirrored(subject: Subject, answer_NK: NDArray[np.float32], label_N: NDArray[np.int64]) -> dict[str, Any]:
+    """:func:`compare` of the center view and its mirror image, and how many answers become right or wrong."""
+    (mirrored_NK,) = _answer_views(subject, "mirrored", np.arange(len(label_N)), [MIRROR])
+    right_N, mirrored_right_N = answer_NK.argmax(1) == label_N, mirrored_NK.argmax(1) == label_N
+    return compare([(answer_NK, mirrored_NK)], label_N) | {
+        "right_to_wrong": int((right_N & ~mirrored_right_N).sum()),
+        "wrong_to_right": int((~right_N & mirrored_right_N).sum()),
+    }
+
+
+def _shifted(subject: Subject, label_N: NDArray[np.int64], settings: Settings) -> list[dict[str, Any]]:
+    """:func:`shift_effect` on random images; nothing where none are asked for, or there is no room."""
+    pairs_of = shift_pairs(subject.predictor.preprocessing)
+    if not settings.shifted or not pairs_of:
+        return []
+    views = sorted({view for pairs in pairs_of.values() for pair in pairs for view in pair})
+    chosen_N = np.sort(rng.permutation(settings.seed, "inputs/shifted", 0, len(label_N))[: settings.shifted])
+    answer_VNK = _answer_views(subject, "shifted", chosen_N, views)
+    return shift_effect(dict(zip(views, answer_VNK, strict=True)), label_N[chosen_N], pairs_of)
+
+
+def _answer_views(
+    subject: Subject, what: str, image_N: NDArray[np.int64], views: Sequence[View]
+) -> NDArray[np.float32]:
+    workers = subject.machine.workers
+    with subject.progress(what, len(image_N)) as bar:
+        return answer_views(subject.predictor, subject.images, image_N, views, workers=workers, progress=bar)
+
+
+def _summary(body: Mapping[str, Any]) -> dict[str, float]:
+    """The headline figures."""
+    worst = max(body["classes"], key=lambda c: c["rate"])
+    return {
+        "top-1 error, center view": body["error"]["rate"],
+        f"error of the hardest class, {printable(worst['name'])}": worst["rate"],
+        "expected calibration error": body["calibration"]["ece"],
+        "the same of a calibrated network": body["calibration"]["ece_if_calibrated"],
+        "answers that a mirror changes": body["mirror"]["changed"]["rate"],
+        **{f"answers that a shift by {s['pixels']} changes": s["changed"]["rate"] for s in body["shift"]},
+    }
+
+
+def _lines(body: Mapping[str, Any]) -> list[str]:
+    error, calibration, temperature = (body[key] for key in ("error", "calibration", "temperature"))
+    return [
+        f"top-1 error {error['rate']:.2%} ({error['count']} of {error['n']})",
+        "",
+        *_class_lines(body["classes"]),
+        "",
+        "error by property        first fifth   last   difference [95 %], points   within classes",
+        *(_property_line(name, about) for name, about in body["properties"].items()),
+        "",
+        "most frequent mistakes",
+        *(
+            f"{c['count']:>5}  {printable(c['class'])} taken for {printable(c['taken_for'])} ({c['rate']:.1%} of the class)"
+            for c in body["confusions"][:5]
+        ),
+        "",
+        f"ECE {calibration['ece']:.2%} (a calibrated network: {calibration['ece_if_calibrated']:.2%}), equal mass "
+        f"{calibration['ece_equal_mass']:.2%}, Brier score {calibration['brier']:.4f}",
+        f"temperature {temperature['temperature']:.3f}: ECE {temperature['ece_before']:.2%} to {temperature['ece_after']:.2%} on "
+        f"the other half, {temperature['tested_on']} images (a calibrated network: {temperature['ece_if_calibrated']:.2%})",
+        "",
+        *_view_lines(body),
+    ]
+
+
+def _class_lines(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The ten hardest."""
+    worst = sorted(classes, key=lambda c: -c["rate"])[:10]
+    width = max(len(printable(c["name"])) for c in worst)
+    return [f"{printable(c['name']):<{width}} {c['rate']:>7.1%}  [{c['low']:.1%}, {c['high']:.1%}]" for c in worst]
+
+
+def _property_line(name: str, about: Mapping[str, Any]) -> str:
+    if "groups" not in about:
+        return f"{name:<24} {'not known: ' + about['not_known'] if 'not_known' in about else 'all the same'}"
+    first, last = about["groups"][0]["rate"], about["groups"][-1]["rate"]
+    both = [about[key] for key in ("last_less_first", "last_less_first_within_class")]
+    text = [f"{100 * d['value']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in both]
+    return f"{name:<24} {first:>11.1%} {last:>6.1%}   {text[0]:<25}   {text[1]}"
+
+
+def _view_lines(body: Mapping[str, Any]) -> list[str]:
+    rows = [("mirror", body["mirror"]), *((f"{s['pixels']} pixels", s) for s in body["shift"])]
+    lines = [
+        f"{name:<12} {row['changed']['rate']:>22.1%}   {row['error_before']:>12.1%} {row['error_after']:>6.1%}   "
+        f"{row['total_variation']:>15.3f}"
+        for name, row in rows
+    ]
+    if body["shifts_without_room"]:
+        lines.append(f"no room for {', '.join(map(str, body['shifts_without_room']))} pixels")
+    return ["            predictions that change   error before, after   total variation", *lines]
+
+
+# Counts ------------------------------------------------------------------------------------------------------------------
 
 
 def errors_by_class(wrong_N: NDArray[np.bool_], label_N: NDArray[np.int64], classes: Sequence[str]) -> list[Any]:
     """For each class the share of its images that are wrong."""
     return [
-        {"name": name, **share(int(wrong_N[label_N == k].sum()), int((label_N == k).sum()))}
+        {"name": name, **rate_of(int(wrong_N[label_N == k].sum()), int((label_N == k).sum()))}
         for k, name in enumerate(classes)
     ]
 
@@ -71,7 +277,7 @@ def confusions(
         {
             "class": classes[i // K],
             "taken_for": classes[i % K],
-            **share(int(count_KK.flat[i]), int(per_class_K[i // K])),
+            **rate_of(int(count_KK.flat[i]), int(per_class_K[i // K])),
         }
         for i in order.tolist()
         if count_KK.flat[i]
@@ -166,7 +372,7 @@ def by_property(
             "from": float(value_N[group_N == g].min()),
             "to": float(value_N[group_N == g].max()),
             "mean": float(value_N[group_N == g].mean()),
-            **share(int(wrong_N[group_N == g].sum()), int((group_N == g).sum())),
+            **rate_of(int(wrong_N[group_N == g].sum()), int((group_N == g).sum())),
         }
         for g in np.unique(group_N)
     ]
@@ -220,7 +426,7 @@ def reliability(c: Confidence, bins: int = BINS) -> list[dict[str, Any]]:
             "from": g / bins,
             "to": (g + 1) / bins,
             "confidence": float(c.value_N[bin_N == g].mean()),
-            **share(int(c.right_N[bin_N == g].sum()), int((bin_N == g).sum())),
+            **rate_of(int(c.right_N[bin_N == g].sum()), int((bin_N == g).sum())),
         }
         for g in np.unique(bin_N).tolist()
     ]

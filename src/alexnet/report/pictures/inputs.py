@@ -17,9 +17,9 @@ BLUE, ORANGE, GREEN = COLORS[:3]
 GREY = "#777777"
 
 
-def draw_properties(document: Mapping[str, Any]) -> Figure:
+def draw_properties(body: Mapping[str, Any]) -> Figure:
     """The error in each fifth of each property, with Wilson's 95 % intervals; a panel a property that varies."""
-    found = {name: about for name, about in document["properties"].items() if "groups" in about}
+    found = {name: about for name, about in body["properties"].items() if "groups" in about}
     columns = min(max(len(found), 1), 3)
     rows = max(1, math.ceil(len(found) / columns))
     figure = Figure(figsize=(4.0 * columns, 3.6 * rows), layout="constrained")
@@ -29,7 +29,7 @@ def draw_properties(document: Mapping[str, Any]) -> Figure:
     for axes, (name, about) in zip(grid.flat, found.items(), strict=False):
         groups, delta = about["groups"], about["last_less_first"]
         _rates(axes, np.arange(len(groups)), groups, BLUE)
-        axes.axhline(100 * document["error"]["rate"], color=GREY, linewidth=0.9, linestyle="--")
+        axes.axhline(100 * body["error"]["rate"], color=GREY, linewidth=0.9, linestyle="--")
         axes.set_xticks(range(len(groups)), [f"{g['from']:.3g}\nto {g['to']:.3g}" for g in groups], fontsize=8)
         axes.set_xlabel(f"fifths of {name}\n({about['unit']})", fontsize=9)
         axes.set_title(
@@ -40,19 +40,19 @@ def draw_properties(document: Mapping[str, Any]) -> Figure:
         axes.grid(axis="y", alpha=0.3)
     for axes in grid[:, 0]:
         axes.set_ylabel("top-1 error, %")
-    figure.suptitle(f"Error by property of the image, {document['n']:,} images (dashed: all)", fontsize=11)
+    figure.suptitle(f"Error by property of the image, {body['error']['n']:,} images (dashed: all)", fontsize=11)
     return figure
 
 
-def draw_classes(document: Mapping[str, Any]) -> Figure:
+def draw_classes(body: Mapping[str, Any]) -> Figure:
     """The error of each class, the worst first, at most forty."""
-    rows = sorted((c for c in document["classes"] if c["n"]), key=lambda c: c["rate"])[-40:]
+    rows = sorted((c for c in body["classes"] if c["n"]), key=lambda c: c["rate"])[-40:]
     figure = Figure(figsize=(7, 1.2 + 0.26 * len(rows)), layout="constrained")
     axes = figure.subplots()
     at = np.arange(len(rows))
     low, high = (100 * np.array([abs(c[key] - c["rate"]) for c in rows]) for key in ("low", "high"))
     axes.errorbar([100 * c["rate"] for c in rows], at, xerr=[low, high], fmt="o", color=BLUE, capsize=2, markersize=4)
-    axes.axvline(100 * document["error"]["rate"], color=GREY, linewidth=0.9, linestyle="--")
+    axes.axvline(100 * body["error"]["rate"], color=GREY, linewidth=0.9, linestyle="--")
     axes.set_yticks(at, [shortened(c["name"], 40) for c in rows], fontsize=8, parse_math=False)
     axes.set_xlabel("top-1 error, %, with 95 % intervals (dashed: all)")
     axes.set_title("Error by class", fontsize=10)
