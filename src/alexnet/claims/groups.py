@@ -5,9 +5,9 @@ from __future__ import annotations
 from alexnet.claims import (
     activation,
     augmentation,
-    combination,
     depth,
     dropout,
+    ensembles,
     gradients,
     history,
     normalization,
@@ -15,6 +15,7 @@ from alexnet.claims import (
     pooling,
     retrieval,
     towers,
+    transfer,
 )
 from alexnet.claims.experiment import Experiment
 from alexnet.claims.ledger import CLAIMS, find_claim
@@ -24,7 +25,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     experiment.id: experiment
     for group in (
         *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth),
-        *(combination, history, retrieval),
+        *(ensembles, transfer, history, retrieval),
     )
     for experiment in group.EXPERIMENTS
 }

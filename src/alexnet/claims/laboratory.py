@@ -94,8 +94,9 @@ class Laboratory:
                 "take another --out"
             )
 
-    def run_folder(self, config: TrainConfig) -> Path:
-        return self.folder / "runs" / config_key(config)
+    def run_folder(self, config: TrainConfig, what: str = "") -> Path:
+        """The folder of the plain run of a configuration, or, with a word, of another run with it."""
+        return self.folder / "runs" / (config_key(config) + (f"-{what}" if what else ""))
 
 
 def open_laboratory(scale: str, out: Path, machine: Machine, data_root: str | None = None) -> Laboratory:
