@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from alexnet.claims.comparison import compare_all
 from alexnet.claims.documents import published_curves, read_documents
+from alexnet.claims.experiment import arms_of, vary
 from alexnet.claims.groups import EXPERIMENTS
+from alexnet.claims.laboratory import result_key
 from alexnet.claims.ledger import find_claim
-from alexnet.claims.results import LINES, Results, write_lines
+from alexnet.claims.results import LINES, Results, name_of, write_lines
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import counts, entries
 from alexnet.core.runs import read_json
@@ -37,6 +40,16 @@ def test_a_published_verdict_is_that_of_its_results(document):
             assert again[key] == published[key]
         for key in ("effect", "low", "high", "smallest_effect"):
             assert again[key] == (None if published[key] is None else pytest.approx(published[key], rel=1e-3, abs=2e-3))
+
+
+@pytest.mark.parametrize("document", PUBLISHED, ids=lambda d: f"{d['experiment']}-{d['scale']}")
+def test_a_published_result_is_found_by_what_its_arm_is_today(document):
+    """A field that is added to the settings must not make results unknown: see laboratory.ADDED_FIELDS."""
+    results, scale = PUBLISHED_RESULTS[document["scale"]], find_scale(document["scale"])
+    for name, (arm, config) in arms_of(EXPERIMENTS[document["experiment"]], scale).items():
+        chosen = vary(config, document["chosen"].get(name, {}))
+        keys = [result_key(arm, replace(chosen, seed=seed)) for seed in document["seeds"]]
+        assert [found and name_of(found) for found in map(results.find, keys)] == document["arms"][name]["results"]
 
 
 @pytest.mark.parametrize("scale", sorted(PUBLISHED_RESULTS))

@@ -11,7 +11,8 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ TRAINING_IMAGES = 10_000
 """Most training images whose error is counted again after the training."""
 CURVE_POINTS = 10
 """Points of a result's curve for each epoch."""
+ADDED_FIELDS = {("sample_max",): None, ("preprocessing", "sample_max"): None}
+"""Fields that settings did not have when results were first published, and the value that was meant: a result keeps its key."""
 COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
 """What a result says of an evaluation."""
 
@@ -118,6 +121,10 @@ def config_key(config: TrainConfig) -> str:
     """The key of what a result is computed from: a hash of the configuration without names and without how often checkpoints
     are written, and the seed."""
     fields = {k: v for k, v in to_json(config).items() if k not in ("recipe", "network", "checkpoint_steps", "seed")}
+    for *path, name in ADDED_FIELDS:
+        inner = reduce(getitem, path, fields)
+        if inner[name] == ADDED_FIELDS[*path, name]:
+            del inner[name]
     return f"{fingerprint(fields)[:8]}-seed{config.seed}"
 
 
