@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +14,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.cli.probe_maps import run
+from alexnet.cli.probe import probe as command
+from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, ImageError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.subject import subject_of
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
+from alexnet.probes import maps as maps_probe
 from alexnet.probes.layers import activations, find_layers, network_layers
-from alexnet.probes.maps import ImageMaps, field_size, maps_of, patch_pixels, top_patches
+from alexnet.probes.maps import ImageMaps, Settings, field_size, maps_of, measure, patch_pixels, top_patches
 from alexnet.report.pictures.maps import OUTSIDE, TILE, Tile, draw_maps, draw_patches
+
+
+def run(arguments: list[str]) -> int:
+    return command(["maps", *arguments])
+
 
 SIZE, CROP, MARGIN = 36, 28, 4
 NUM = 11
@@ -292,7 +302,8 @@ def test_the_command_draws_an_image_and_patches(
         "maps.npy",
     ]
     document = json.loads((out / "maps.json").read_text())
-    assert (document["probe"], document["n"], document["top"]) == ("maps", 11, 3)
+    assert (document["probe"], document["n"], document["settings"]["top"]) == ("maps", 11, 3)
+    assert document["settings"]["layer"] == document["layer"] == "c1"
     assert document["data"]["split"] == "val"
     assert document["receptive_field"] == {"size": 5, "stride": 1, "offset": -2}
     assert [len(channel["patches"]) for channel in document["channels"]] == [3, 3]
@@ -305,16 +316,47 @@ def test_the_command_draws_an_image_and_patches(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_the_command_says_what_is_missing(tmp_path: Path, folder: str) -> None:
-    out = ["--out", str(tmp_path / "out")]
+def found(folder: str, **settings: Any) -> Finding:
+    asked = Settings(**settings)
+    return measure(subject_of(folder, Machine(device=torch.device("cpu"), workers=0, quiet=True), asked), asked)
+
+
+def test_a_layer_is_looked_at_by_an_image_by_data_or_by_both(
+    tmp_path: Path, folder: str, packed: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (50, 40), (200, 30, 60)).save(tmp_path / "red.png")
+    image, data = {"image": str(tmp_path / "red.png")}, {"data": str(packed.path)}
+    alone = found(folder, layer="c1", **image)
+    assert (alone.n, alone.subject["data"], list(alone.pictures)) == (0, None, ["maps-image.png"])
+    assert "channels" not in alone.body
+    monkeypatch.setattr(maps_probe, "STRONGEST", 2)
+    strongest = found(folder, layer="c1", top=1, **data)
+    assert (strongest.n, strongest.body["image"], list(strongest.pictures)) == (11, None, ["maps-patches.png"])
+    assert strongest.lines[1] == "the 2 of 6 channels with the largest activations; --channels names others"
+    most = [
+        c["patches"][0]["activation"]
+        for c in found(folder, layer="c1", top=1, channels=tuple(range(6)), **data).body["channels"]
+    ]
+    assert [c["channel"] for c in strongest.body["channels"]] == sorted(range(6), key=lambda c: -most[c])[:2]
+    both = found(folder, layer="c1", channels=(3,), **image, **data)
+    assert (both.n, list(both.pictures), list(both.arrays)) == (
+        11,
+        ["maps-image.png", "maps-patches.png"],
+        ["maps.npy"],
+    )
+
+
+def test_what_makes_no_finding_is_refused(tmp_path: Path, folder: str) -> None:
     with pytest.raises(UsageError, match="no layer is called 'conv5'"):
-        run([folder, "--layer", "conv5", *out])
+        found(folder, layer="conv5")
     with pytest.raises(UsageError, match="a model folder does not say what it was trained on; add --data"):
-        run([folder, "--layer", "c1", "--channels", "0", *out])
-    with pytest.raises(UsageError, match="--show is 0"):
-        run([folder, "--layer", "c1", "--image", "a.png", "--show", "0", *out])
+        found(folder, layer="c1", channels=(0,))
+    for name in ("show", "top"):
+        with pytest.raises(UsageError, match=f"--{name} is 0; it must be at least 1"):
+            run([folder, f"--{name}", "0", "--out", str(tmp_path / "out")])
     with pytest.raises(UsageError, match="name a folder with --out"):
         run([folder, "--layer", "c1", "--channels", "0"])
+    assert not (tmp_path / "out").exists()
 
 
 # CaffeNet -------------------------------------------------------------------------------------------------------------
@@ -349,12 +391,12 @@ def test_real_conv1_and_conv2_on_the_cat(tmp_path: Path, data_root: Path) -> Non
     assert maps.strongest(3) == [113, 151, 139]
 
 
-def test_figures_stand_beside_pictures_of_the_same_run_alone(tmp_path: Path, folder: str) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    for name in ("maps-patches.png", "mine.png"):
-        (out / name).write_bytes(b"of an earlier run, or of another program")
-    image = tmp_path / "image.png"
+def test_figures_stand_beside_pictures_of_the_same_look_alone(tmp_path: Path, folder: str, packed: PackedSet) -> None:
+    out, image = tmp_path / "out", tmp_path / "image.png"
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(image)
-    assert run([folder, "--layer", "c1", "--image", str(image), "--out", str(out), "--device", "cpu"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["maps-image.png", "maps.json", "maps.npy", "mine.png"]
+    given = [folder, "--layer", "c1", "--out", str(out), "--device", "cpu"]
+    assert run([*given, "--channels", "0", "--data", str(packed.path)]) == 0
+    (out / "maps-mine.png").write_bytes(b"of another program")
+    assert (out / "maps-patches.png").exists()
+    assert run([*given, "--image", str(image)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["maps-image.png", "maps-mine.png", "maps.json", "maps.npy"]

@@ -6,28 +6,187 @@ Shape suffixes: N images, B images of a batch, S rows and columns of an image, C
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.core.config import to_json
+from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.loader import batches
 from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.features import embed
-from alexnet.probes.layers import Layer, find_layers
+from alexnet.probes.features import POSITIONS, embed
+from alexnet.probes.layers import Layer, find_layers, usual_layer
+from alexnet.report.pictures.maps import Tile, draw_maps, draw_patches
 
 BATCH = 128
+STRONGEST = 8
+"""Channels to show where none are named."""
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, the last two excluded."""
+
+
+TITLE = "What the channels answer to"
+SENTENCE = "The activations of a layer for one image, and the pieces of the data that excite its channels most."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ImagesSettings):
+    """What a layer answers to an image, and which crops of a data set excite its channels most; either, or both. Without
+    --image and --channels: the channels that answer most strongly.
+
+    alexnet probe maps runs/mine
+
+    alexnet probe maps runs/mine --layer conv5 --image cat.jpg
+
+    alexnet probe maps runs/mine --layer conv5 --channels 0 5 9 --top 9
+    """
+
+    layer: str | None = None
+    """Layer to look at: by default conv5, or the last convolution of a network without one; a wrong name lists all.
+    In fully connected layers channels are units, and each sees the whole image."""
+    image: str | None = None
+    """Image whose activations are drawn, and written to maps.npy."""
+    show: int = 40
+    """Channels drawn for the image: those with the largest activations."""
+    channels: tuple[int, ...] = ()
+    """Channels whose most exciting crops are looked for in the data."""
+    top: int = 9
+    """Crops for each channel, at most one of an image."""
+
+    def __post_init__(self) -> None:
+        for name in ("show", "top"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"Settings.{name} is {value}; it must be at least 1")
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The maps of an image, and the crops that excite channels most."""
+    predictor = subject.predictor
+    layer = usual_layer(predictor.model, settings.layer, "conv5")
+    field = layer.field
+    body: dict[str, Any] = {
+        "layer": layer.name,
+        "shape": list(layer.shape),
+        "receptive_field": None
+        if field is None
+        else {"size": field.size, "stride": field.stride, "offset": field.offset},
+        "image": None,
+    }
+    lines, pictures, arrays = [_about(layer)], {}, {}
+    if settings.image is not None:
+        maps = maps_of(predictor, settings.image, layer.name)
+        strongest = maps.strongest(settings.show)
+        body["image"] = {"path": settings.image, "drawn": strongest, "channels": maps.to_json()}
+        lines.append(_image_line(body["image"]))
+        pictures["maps-image.png"] = draw_maps(maps.view_SSC, maps.activation_CHW, strongest, layer=layer.name)
+        arrays["maps.npy"] = maps.activation_CHW
+    split = subject.images if settings.channels or settings.image is None else None
+    if split is not None:
+        found = _most_excited(subject, layer, settings)
+        body["channels"] = [channel.to_json() for channel in found]
+        lines += _patch_lines(found, layer, len(split), chosen=len(found) < layer.shape[0] and not settings.channels)
+        pictures["maps-patches.png"] = _patches_picture(subject, layer, found)
+    return Finding(
+        subject=subject.record(None if split is None else split.name),
+        n=0 if split is None else len(split),
+        summary={
+            "layer": layer.name,
+            "a unit sees": "the whole image" if field is None else f"{field.size} x {field.size} pixels",
+        },
+        body=body,
+        protocol={**PROTOCOL, "precision": predictor.precision, "preprocessing": to_json(predictor.preprocessing)},
+        lines=lines,
+        pictures=pictures,
+        arrays=arrays,
+    )
+
+
+PROTOCOL = {
+    "view": "center",
+    "positions": POSITIONS,
+    "boxes": "(top, left, bottom, right), the last two excluded; view_box in pixels of the network's input, cut at its borders, "
+    "stored_box in pixels of the stored image at the size of the preprocessing's resize",
+}
+
+
+def _most_excited(subject: Subject, layer: Layer, settings: Settings) -> list[ChannelPatches]:
+    """:func:`top_patches` of the channels that are named, or of the :data:`STRONGEST` that answer most strongly."""
+    split, channels = subject.images, settings.channels or range(layer.shape[0])
+    with subject.progress(f"{layer.name} of {split.name}", len(split)) as bar:
+        found = top_patches(
+            subject.predictor,
+            split,
+            layer.name,
+            channels,
+            settings.top,
+            workers=subject.machine.workers,
+            progress=bar,
+        )
+    if settings.channels or len(found) <= STRONGEST:
+        return found
+    return sorted(found, key=lambda channel: (-channel.patches[0].activation, channel.channel))[:STRONGEST]
+
+
+def _patches_picture(subject: Subject, layer: Layer, found: Sequence[ChannelPatches]) -> Figure:
+    predictor, split = subject.predictor, subject.images
+    rows = []
+    for channel in found:
+        pixels = patch_pixels(predictor, split, layer, channel.patches)
+        tiles = [
+            Tile(pixels_HWC, place, patch.activation)
+            for (pixels_HWC, place), patch in zip(pixels, channel.patches, strict=True)
+        ]
+        rows.append((f"{'channel' if layer.field else 'unit'} {channel.channel}", tiles))
+    size = field_size(layer, predictor.preprocessing)
+    title = (
+        f"{layer.name} of {predictor.name}: the crops of the {len(split):,} images of {split.name} that excite a channel "
+        f"most, one of an image at most; {size} x {size} pixels, what lies outside the image is grey; activations below"
+    )
+    return draw_patches(rows, size, title=title)
+
+
+def _about(layer: Layer) -> str:
+    """The layer in a line."""
+    sees, field = "every unit sees the whole image", layer.field
+    if field is not None:
+        sees = f"a unit sees {field.size} x {field.size} pixels, {field.stride} from the next, the first from {field.offset} on"
+    return f"{layer.name}: {' x '.join(map(str, layer.shape))}; {sees}"
+
+
+def _image_line(image: Mapping[str, Any]) -> str:
+    channels = image["channels"]
+    first = ", ".join(f"{c} ({channels[c]['max']:.3g})" for c in image["drawn"][:8])
+    active = sum(channel["max"] > 0 for channel in channels)
+    return (
+        f"{printable(image['path'])}: {active} of {len(channels)} channels have an activation above 0; largest: {first}"
+    )
+
+
+def _patch_lines(found: Sequence[ChannelPatches], layer: Layer, n: int, *, chosen: bool) -> list[str]:
+    """``chosen``: the channels were chosen by their activations among those of the layer."""
+    lines = [
+        f"channel {channel.channel}: above 0 in {channel.images_above_zero:,} of {n:,} images; most in "
+        f"{printable(channel.patches[0].path)} ({channel.patches[0].activation:.3g})"
+        for channel in found
+    ]
+    if not chosen:
+        return lines
+    return [
+        f"the {len(found)} of {layer.shape[0]} channels with the largest activations; --channels names others",
+        *lines,
+    ]
 
 
 @dataclass(frozen=True, eq=False)
