@@ -22,6 +22,7 @@ def test_the_table_has_what_the_paper_says_of_each_layer():
     assert found["fc8"] == (None, None, None, 1, 1000)
     assert stages["conv1"]["overhang"] == 3
     assert "the last windows hang 3 pixels over" in table(describe("alexnet_2012"))
+    assert "the last windows hang 1 pixel over" in table(describe("zfnet"))
 
 
 def test_tables_fit_eighty_columns():

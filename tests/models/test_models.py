@@ -43,7 +43,7 @@ def draw(epoch: int = 0) -> DropoutDraw:
 def test_names_are_those_of_the_issue():
     assert {
         "alexnet_2012", "alexnet_2012_code", "alexnet_2012_one_tower", "alexnet_2012_six_conv", "alexnet_caffe", "caffenet",
-        "alexnet_owt", "alexnet_d2l", "lenet", "cifar_13pct", "cifar_11pct", "cifar_18pct", "cifar_19pct",
+        "alexnet_owt", "alexnet_d2l", "zfnet", "lenet", "cifar_13pct", "cifar_11pct", "cifar_18pct", "cifar_19pct",
     } == set(NAMES)  # fmt: skip
 
 

@@ -146,6 +146,7 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("alexnet_owt", {}),
     ("alexnet_d2l", {}),  # conv1 and pool1 leave rows out
     ("alexnet_2012", {"input_size": 151, "overhang": False}),
+    ("zfnet", {}),
 ]
 
 

@@ -43,9 +43,8 @@ def table(network: dict[str, Any]) -> str:
     totals = ("total", "", f"{network['neurons']:,}", "", *_costs(network))
     lines = [printable(network["name"]), _align([head, *map(_row, network["stages"]), totals])]
     if hanging := [stage for stage in network["stages"] if stage["overhang"]]:
-        lines.append(
-            f"pad {_padding(hanging[0])}: the last windows hang {hanging[0]['overhang']} pixels over the right and bottom edges"
-        )
+        pixels = "1 pixel" if hanging[0]["overhang"] == 1 else f"{hanging[0]['overhang']} pixels"
+        lines.append(f"pad {_padding(hanging[0])}: the last windows hang {pixels} over the right and bottom edges")
     return "\n".join(lines)
 
 
@@ -131,10 +130,12 @@ def _field(network: dict[str, Any], name: str) -> str:
 
 
 def _align(rows: Sequence[tuple[str, ...]], left: int = 2) -> str:
-    """Columns as wide as their widest cell; the first ``left`` of them to the left, the others to the right."""
+    """Columns as wide as their widest cell; the first ``left`` of them to the left, the others to the right. Two spaces lie
+    between them, or one where 80 columns would not do."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= 80 else " "
     return "\n".join(
-        "  ".join(
+        gap.join(
             cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

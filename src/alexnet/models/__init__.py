@@ -23,6 +23,7 @@ from alexnet.models.alexnet import (
     alexnet_d2l,
     alexnet_owt,
     caffenet,
+    zfnet,
 )
 from alexnet.models.cifar import (
     CifarConvConfig,
@@ -50,6 +51,7 @@ _NETWORKS: dict[str, Callable[[], ModelConfig]] = {
         caffenet,
         alexnet_owt,
         alexnet_d2l,
+        zfnet,
         lenet,
         cifar_13pct,
         cifar_11pct,

@@ -290,6 +290,21 @@ def alexnet_owt() -> AlexNetConfig:
     )
 
 
+def zfnet() -> AlexNetConfig:
+    """The network of Zeiler and Fergus (2013), figure 3: smaller kernels and strides in conv1 and conv2, one tower, pooling
+    before normalization. 62,357,608 parameters."""
+    return replace(
+        alexnet_2012(),
+        conv_kernels=(7, 5, 3, 3, 3),
+        conv_strides=(2, 2, 1, 1, 1),
+        conv_padding=(0, 0, 1, 1, 1),
+        stages=("act pool norm", "act pool norm", "act", "act", "act pool"),
+        pool_ceil=True,  # of 110 pixels figure 3 makes 55
+        towers=1,
+        biases=(0.0,) * 8,
+    )
+
+
 def alexnet_d2l() -> AlexNetConfig:
     """The AlexNet of "Dive into Deep Learning": one tower, no normalization, for Fashion-MNIST at 224 pixels."""
     return replace(
@@ -407,8 +422,8 @@ class AlexNet(nn.Module):
             return nn.Identity()
         groups = 1 if i == 1 else self._groups(f"conv{i}")  # both towers read the image
         kind: Callable[..., nn.Conv2d] = nn.Conv2d
-        if c.conv_strides[i - 1] > 1 and groups == 1:
-            kind = partial(StridedConv2d, overhang=c.overhang_pixels() if i == 1 else 0)
+        if i == 1 and c.conv_strides[0] > 1:
+            kind = partial(StridedConv2d, overhang=c.overhang_pixels())
         return kind(
             in_channels=next((width for width in reversed(c.conv_channels[: i - 1]) if width), c.in_channels),
             out_channels=c.conv_channels[i - 1],

@@ -102,6 +102,25 @@ def owt() -> TrainConfig:
     )
 
 
+def zfnet() -> TrainConfig:
+    """The network of Zeiler and Fergus (2013) with the training that they describe: batch 128, rate 0.01 lowered when the
+    validation error stops improving, 70 epochs, no color noise. Two things differ: the weights decay as in 2012, which their
+    paper does not mention, and kernels of conv1 to conv5 are not scaled down when their root mean square exceeds 0.1.
+
+    alexnet train zfnet --data imagenet --out runs/zfnet
+    Printed for ILSVRC-2012 validation: 38.4 % top-1, 16.5 % top-5 error with ten views. Not measured here.
+    """
+    return TrainConfig(
+        recipe="zfnet",
+        network="zfnet",
+        model=model_config("zfnet"),
+        data="imagenet",
+        augmentation=Augmentation(color_noise=0.0),
+        schedule=Plateau(factor=0.1, patience=5, drops=3),
+        epochs=70,
+    )
+
+
 def modern() -> TrainConfig:
     """The paper's network with today's training: standardized input, He initialization with biases 0, linear warm-up and
     cosine, label smoothing, random resized crops.
@@ -292,6 +311,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         code2012,
         caffe,
         owt,
+        zfnet,
         modern,
         paper2012_photos,
         code2012_photos,
