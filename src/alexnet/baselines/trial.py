@@ -26,6 +26,8 @@ from alexnet.core.runs import environment
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split, label_ranks
+from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.lines import error_lines
 
 IN_CLASS = "baseline/order in class"
 """The stream of draws that orders the images of a class."""
@@ -212,3 +214,23 @@ def result(name: str, trial: Trial, answers: Answers, data: Mapping[str, Any]) -
         "environment": environment() | {"scikit-learn": metadata.version("scikit-learn")},
         "classes": classes,
     }
+
+
+def found(name: str, trial: Trial, answers: Answers, data: Mapping[str, Any]) -> Finding:
+    """The result as JSON and in words."""
+    body, num = result(name, trial, answers, data), len(trial.classes)
+    lines = error_lines(f"{name}, {body['views']}", body, num)
+    for part, errors in body.get("parts", {}).items():
+        lines += error_lines(f"  {part} alone", errors, num)
+    lines.append(
+        f"fitted to {body['protocol']['training_images']} training images in {body['fit_seconds']:,.1f} s; "
+        f"{body['n']:,} images answered in {body['test_seconds']:,.1f} s; model {body['model_bytes'] / 1e6:,.1f} MB"
+    )
+    return Finding(
+        subject={"network": None, "model": None, "data": data},
+        n=body["n"],
+        summary={f"{rate} error": body[f"{rate.replace('-', '')}_error"] for rate in ("top-1", "top-5")},
+        body=body,
+        protocol=body["protocol"],
+        lines=lines,
+    )

@@ -18,6 +18,7 @@ from alexnet.core.errors import UsageError
 from alexnet.data.packed import decode_record, open_packed
 from alexnet.data.prepare import prepare, resolve
 from alexnet.data.shards import Store
+from alexnet.evaluation.finding import Finding
 from alexnet.models import create_model
 from alexnet.models.lrn import kernels_in_use
 
@@ -70,6 +71,41 @@ class Forecast:
     def days_of_paper(self) -> float:
         """Days for 90 epochs of ImageNet, validation not counted."""
         return PAPER_EPOCHS * IMAGENET_IMAGES / self.end_to_end / 86400
+
+    def finding(self, *, storage: bool = False) -> Finding:
+        """The rates as JSON and in words; with ``storage`` also what preparing and storing ImageNet takes, in words."""
+        body = self.to_json()
+        rates_in_words = (
+            ("prepare (decode, resize, write)", self.prepare),
+            ("decode our JPEG records, one thread", self.decode_packed),
+            ("read packed pixels", self.read),
+            ("augment", self.augment),
+            (f"training step, batch {self.batch_size}, {self.precision}", self.step),
+            ("end to end", self.end_to_end),
+        )
+        lines = [f"{name:<44} {rate:>12,.0f} images/s" for name, rate in rates_in_words]
+        lines += [
+            f"{'matrix product':<44} {self.product_flops / 1e9:>12,.0f} GFLOP/s",
+            f"{'copy, read and written':<44} {self.copy_bytes / 1e9:>12,.1f} GB/s",
+            f"response normalization: {self.kernels}; the step computes {self.flops_per_image / 1e9:.2f} GFLOP an image, "
+            f"{self.arithmetic_share:.0%} of the matrix product's rate",
+            f"limited by: {self.bottleneck}",
+            f"{PAPER_EPOCHS} passes over ImageNet at this rate: {self.days_of_paper:,.1f} days (2012: 5 to 6 days on two GPUs)",
+        ]
+        if storage:
+            lines.append(
+                f"preparing ImageNet: {body['prepare_imagenet_hours']:.1f} hours; stored as pixels "
+                f"{body['imagenet_pixels_bytes'] / 1e9:.0f} GB, as JPEG records of such pictures "
+                f"{body['imagenet_jpeg_bytes'] / 1e9:.0f} GB"
+            )
+        return Finding(
+            subject={"network": self.network, "model": None},
+            n=self.batch_size,
+            summary={"training step, images/s": self.step, "end to end, images/s": self.end_to_end},
+            body=body,
+            protocol={"rates": "medians of stages that are measured in turns", "pictures": self.data},
+            lines=lines,
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {

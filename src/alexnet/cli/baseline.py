@@ -1,17 +1,18 @@
 """`alexnet baseline`: what came before, on the same data and counted the same way (tables 1 and 2)."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet.cli.helptext import listing
-from alexnet.cli.results import errors_lines
-from alexnet.cli.shared import check_folder, check_threads, parse, print_json
+from alexnet.cli.shared import check_folder, check_threads, parse, tell
 from alexnet.core.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from alexnet.baselines.trial import Answers, Trial
+    from alexnet.baselines.trial import Trial
+    from alexnet.evaluation.finding import Finding
 
 KINDS = {
     "pixels": "the nearest training images, or a linear classifier, by raw pixels",
@@ -86,40 +87,50 @@ def baseline(arguments: list[str]) -> int:
         print(listing("baseline KIND --data DATA [options]", "kinds", KINDS, last), end="")
         return 0 if set(arguments) & {"-h", "--help", "--help-all"} else 2
     kind, rest = arguments[0], arguments[1:]
-    if kind == "pixels":
-        return _pixels(parse(PixelOptions, f"baseline {kind}", rest))
-    if kind == "sift-fisher":
-        return _sift_fisher(parse(FisherOptions, f"baseline {kind}", rest))
-    if kind == "kernel-svm":
-        return _kernel_svm(parse(KernelOptions, f"baseline {kind}", rest))
-    raise UsageError(f"no baseline is called {printable(kind)!r}; the baselines are {', '.join(KINDS)}")
+    if kind not in KINDS:
+        raise UsageError(f"no baseline is called {printable(kind)!r}; the baselines are {', '.join(KINDS)}")
+    measures: dict[str, tuple[type, Callable[[Any], Finding]]] = {
+        "pixels": (PixelOptions, _pixels),
+        "sift-fisher": (FisherOptions, _sift_fisher),
+        "kernel-svm": (KernelOptions, _kernel_svm),
+    }
+    cls, measure = measures[kind]
+    options: Any = parse(cls, f"baseline {kind}", rest)
+    finding = measure(options)
+    if options.out is not None:
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    tell(finding, options, options.out)
+    return 0
 
 
-def _pixels(options: PixelOptions) -> int:
+def _pixels(options: PixelOptions) -> "Finding":
     _at_least_one("side", options.side)
     from alexnet.baselines.pixels import linear, nearest_neighbors
+    from alexnet.baselines.trial import found
 
     trial, data = _open(options)
     answers = (linear if options.classifier == "linear" else nearest_neighbors)(trial, options.side)
-    return _tell(options, f"pixels, {options.classifier}", trial, answers, data)
+    return found(f"pixels, {options.classifier}", trial, answers, data)
 
 
-def _sift_fisher(options: FisherOptions) -> int:
+def _sift_fisher(options: FisherOptions) -> "Finding":
     _at_least_one("gaussians", options.gaussians)
     _at_least_one("bands", options.bands)
     from alexnet.baselines.sift_fisher import sift_fisher
+    from alexnet.baselines.trial import found
 
     trial, data = _open(options)
     answers = sift_fisher(trial, gaussians=options.gaussians, num_bands=options.bands, color=not options.sift_only)
-    return _tell(options, "sift-fisher", trial, answers, data)
+    return found("sift-fisher", trial, answers, data)
 
 
-def _kernel_svm(options: KernelOptions) -> int:
+def _kernel_svm(options: KernelOptions) -> "Finding":
     _at_least_one("side", options.side)
     from alexnet.baselines.kernel_svm import kernel_svm
+    from alexnet.baselines.trial import found
 
     trial, data = _open(options)
-    return _tell(options, "kernel-svm", trial, kernel_svm(trial, options.side), data)
+    return found("kernel-svm", trial, kernel_svm(trial, options.side), data)
 
 
 def _at_least_one(name: str, value: int) -> None:
@@ -154,24 +165,3 @@ def _open(options: BaselineOptions) -> tuple["Trial", dict[str, Any]]:
         )
     trial = trial_on(packed, train_images=options.train_images, seed=options.seed, quiet=options.json)
     return trial, provenance(options.data, packed, packed.held_out)
-
-
-def _tell(options: BaselineOptions, name: str, trial: "Trial", answers: "Answers", data: dict[str, Any]) -> int:
-    from alexnet.baselines.trial import result
-    from alexnet.core.runs import write_json
-
-    document = result(name, trial, answers, data)
-    if options.out is not None:
-        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(options.out), document)
-    if options.json:
-        print_json(document)
-        return 0
-    print(errors_lines(f"{name}, {document['views']}", document, len(trial.classes)))
-    for part, errors in document.get("parts", {}).items():
-        print(errors_lines(f"  {part} alone", errors, len(trial.classes)))
-    print(
-        f"fitted to {document['protocol']['training_images']} training images in {document['fit_seconds']:,.1f} s; "
-        f"{document['n']:,} images answered in {document['test_seconds']:,.1f} s; model {document['model_bytes'] / 1e6:,.1f} MB"
-    )
-    return 0

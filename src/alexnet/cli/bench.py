@@ -1,10 +1,10 @@
 """The verb bench: what this machine can do, and what limits it."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, print_json
+from alexnet.cli.shared import DeviceOptions, Word, machine_of, parse, tell
 from alexnet.core.errors import UsageError
 
 
@@ -42,7 +42,7 @@ def bench(arguments: list[str]) -> int:
         raise UsageError("--gpus needs --plan: it plans a job and starts nothing")
     if options.link is not None and options.gpus is None:
         raise UsageError("--link needs --plan --gpus N: it is the link between the devices of a plan")
-    from alexnet.bench.forecast import PAPER_EPOCHS, measure
+    from alexnet.bench.forecast import measure
     from alexnet.bench.plan import check, plan
     from alexnet.core.console import say
     from alexnet.core.device import warn_of_emulation
@@ -60,7 +60,6 @@ def bench(arguments: list[str]) -> int:
         data_root=options.data_root,
         say=(lambda _stage: None) if options.json else (lambda stage: say(f"measuring: {stage}")),
     )
-    document = forecast.to_json()
     if options.gpus is not None:
         if not options.json:
             say("measuring: what one of several devices computes")
@@ -73,33 +72,12 @@ def bench(arguments: list[str]) -> int:
             one_device=options.batch_size / forecast.step,
             link=options.link,
         )
-        document["parallel"] = devices.to_json()
-    if options.json:
-        print_json(document)
-        return 0
-    for name, rate in (
-        ("prepare (decode, resize, write)", forecast.prepare),
-        ("decode our JPEG records, one thread", forecast.decode_packed),
-        ("read packed pixels", forecast.read),
-        ("augment", forecast.augment),
-        (f"training step, batch {forecast.batch_size}, {forecast.precision}", forecast.step),
-        ("end to end", forecast.end_to_end),
-    ):
-        print(f"{name:<44} {rate:>12,.0f} images/s")
-    print(
-        f"{'matrix product':<44} {forecast.product_flops / 1e9:>12,.0f} GFLOP/s\n"
-        f"{'copy, read and written':<44} {forecast.copy_bytes / 1e9:>12,.1f} GB/s\n"
-        f"response normalization: {forecast.kernels}; the step computes {forecast.flops_per_image / 1e9:.2f} GFLOP an image, "
-        f"{forecast.arithmetic_share:.0%} of the matrix product's rate\n"
-        f"limited by: {forecast.bottleneck}\n"
-        f"{PAPER_EPOCHS} passes over ImageNet at this rate: {forecast.days_of_paper:,.1f} days (2012: 5 to 6 days on two GPUs)"
-    )
-    if options.plan:
-        print(
-            f"preparing ImageNet: {document['prepare_imagenet_hours']:.1f} hours; stored as pixels "
-            f"{document['imagenet_pixels_bytes'] / 1e9:.0f} GB, as JPEG records of such pictures "
-            f"{document['imagenet_jpeg_bytes'] / 1e9:.0f} GB"
-        )
+    finding = forecast.finding(storage=options.plan)
     if devices is not None:
-        print(f"\n{devices.table()}")
+        finding = replace(
+            finding,
+            body={**finding.body, "parallel": devices.to_json()},
+            lines=[*finding.lines, "", devices.table()],
+        )
+    tell(finding, options)
     return 0

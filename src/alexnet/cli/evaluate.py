@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alexnet.cli.results import print_evaluation
 from alexnet.cli.shared import (
     ModelOptions,
     Word,
@@ -19,6 +18,7 @@ from alexnet.cli.shared import (
     machine_of,
     parse,
     print_json,
+    tell,
 )
 from alexnet.core.errors import UsageError, printable
 
@@ -65,7 +65,6 @@ def evaluate(arguments: list[str]) -> int:
         )
     check_file(options.save, "--save")
     check_file(options.out, "--out")
-    from alexnet.core.runs import write_json
     from alexnet.evaluation.subject import evaluate
 
     evaluation = evaluate(
@@ -83,13 +82,7 @@ def evaluate(arguments: list[str]) -> int:
     )
     if options.save and evaluation.probabilities is not None:
         evaluation.probabilities.save(Path(options.save))
-    result = evaluation.to_json()
-    if options.out:
-        write_json(Path(options.out), result)
-    if options.json:
-        print_json(result)
-        return 0
-    print_evaluation(evaluation, options.data)
+    tell(evaluation.finding(options.data), options, options.out)
     return 0
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.results import images_line
-from alexnet.cli.shared import ModelOptions, Word, machine_of, parse, print_json, print_part, subject_of
+from alexnet.cli.shared import ModelOptions, Word, machine_of, parse, print_part, subject_of, tell
 from alexnet.core.errors import printable
 
 
@@ -43,8 +42,9 @@ class FeaturesOptions(ModelOptions):
 
 def features(arguments: list[str]) -> int:
     options = parse(FeaturesOptions, "features", arguments)
-    from alexnet.core.console import Bar
     from alexnet.core.parts import parse_part
+    from alexnet.evaluation.finding import Finding
+    from alexnet.evaluation.lines import images_line
     from alexnet.probes.features import extract, extract_part, open_features
 
     part = None if options.part is None else parse_part(options.part)
@@ -53,14 +53,14 @@ def features(arguments: list[str]) -> int:
     predictor = subject.predictor
     packed, split = subject.packed, subject.images
     out = Path(options.out)
-    with Bar("features", len(split), quiet=options.json) as bar:
+    with subject.progress("features", len(split)) as bar:
         settings: dict[str, Any] = {
             "classes": packed.classes,
             "dtype": options.dtype,
             "batch_size": options.batch_size,
             "workers": machine.workers,
             "data": subject.provenance(),
-            "progress": lambda done, total: bar.update(done, total=total),
+            "progress": bar,
         }
         if part is None:
             found, left = extract(predictor, split, options.layers, out, **settings), []
@@ -71,11 +71,19 @@ def features(arguments: list[str]) -> int:
         return 0
     if part is not None:
         found = open_features(out)
-    if options.json:
-        print_json({"features": options.out, **found.meta})
-        return 0
-    print(images_line(len(found), found.meta["protocol"], options.data))
-    for layer, shape in found.meta["layers"].items():
-        print(f"{layer}: {len(found):,} x {' x '.join(map(str, shape))} {options.dtype}")
-    print(f"in {printable(options.out)}")
+    meta = {"features": options.out, **found.meta}
+    lines = [images_line(len(found), meta["protocol"], options.data)]
+    shapes = {layer: " x ".join(map(str, shape)) for layer, shape in meta["layers"].items()}
+    lines += [f"{layer}: {len(found):,} x {shape} {options.dtype}" for layer, shape in shapes.items()]
+    tell(
+        Finding(
+            subject=subject.record(split.name),
+            n=len(found),
+            summary=shapes,
+            body=meta,
+            protocol=meta["protocol"],
+            lines=[*lines, f"in {printable(options.out)}"],
+        ),
+        options,
+    )
     return 0

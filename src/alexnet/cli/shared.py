@@ -22,6 +22,7 @@ from alexnet.core.errors import AlexNetError, UsageError, as_text, printable, re
 if TYPE_CHECKING:
     from alexnet.core.device import Machine, Precision
     from alexnet.core.parts import Part
+    from alexnet.evaluation.finding import Finding
     from alexnet.evaluation.predict import Predictor
     from alexnet.evaluation.subject import Subject
 
@@ -56,6 +57,10 @@ class ModelOptions(DeviceOptions):
 
     best: bool = False
     """For a run, take the checkpoint with the lowest validation error instead of the last state."""
+
+
+NOT_ASKED = {*(field.name for field in fields(ModelOptions)), "model", "models", "out", "save"}
+"""Options that are no settings of what is measured: where it is computed, on what, and where the result goes."""
 
 
 def parse(
@@ -186,6 +191,20 @@ def machine_of(options: DeviceOptions) -> "Machine":
         torch.set_num_threads(options.threads)
     check_workers(options.workers)
     return Machine(device=choose_device(options.device), workers=options.workers, quiet=options.json)
+
+
+def tell(finding: "Finding", options: DeviceOptions, out: str | None = None) -> None:
+    """Write a finding to the file ``out`` and print it, as JSON or in words."""
+    settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in NOT_ASKED}
+    document = finding.document(settings)
+    if out is not None:
+        from alexnet.core.runs import write_json
+
+        write_json(Path(out), document)
+    if options.json:
+        print_json(document)
+    else:
+        print(*finding.lines, sep="\n")
 
 
 def print_json(value: Any) -> None:

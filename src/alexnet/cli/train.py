@@ -13,7 +13,6 @@ import tyro
 
 from alexnet.cli.helptext import first_sentence, listing
 from alexnet.cli.options import choose_kinds, given, value_of
-from alexnet.cli.results import errors_lines
 from alexnet.cli.shared import DeviceOptions, check_folder, machine_of, parse, print_json
 from alexnet.core.config import from_json, to_json
 from alexnet.core.console import mute, say
@@ -21,6 +20,7 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.runs import standing
 from alexnet.distributed import launch as job
+from alexnet.evaluation.lines import error_lines
 from alexnet.models import list_models, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import RECIPES, for_device, recipe
@@ -122,7 +122,7 @@ def train(arguments: list[str]) -> int:
         print_json(summary)
         return 0
     for views, errors in summary["views"].items():
-        print(errors_lines(views, errors, errors["classes"], errors["precision"]))
+        print(*error_lines(views, errors, errors["classes"], errors["precision"]), sep="\n")
     print(f"model: {printable(summary['model'])}\nreport: {printable(summary['report'])}")
     return 0
 

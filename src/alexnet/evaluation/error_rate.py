@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,8 @@ from alexnet.core.runs import environment
 from alexnet.data.loader import batches
 from alexnet.distributed.collectives import add_up
 from alexnet.distributed.mesh import ONE_PROCESS, Mesh
+from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.lines import evaluation_lines
 from alexnet.evaluation.probabilities import Probabilities
 from alexnet.evaluation.views import Views, views_of
 from alexnet.models.lrn import kernels_in_use
@@ -129,6 +131,8 @@ class Evaluation:
     """The answers to all images, if they were asked for."""
     members: tuple[MemberErrors, ...] = ()
     """The errors of each member of an ensemble; empty for a single network."""
+    subject: Mapping[str, Any] = field(default_factory=dict)
+    """What was evaluated: ``network``, ``model`` and ``data``, as far as they are known."""
 
     @property
     def top1_error(self) -> float:
@@ -148,9 +152,21 @@ class Evaluation:
     def views(self) -> str:
         return str(self.protocol.get("views", ""))
 
+    def finding(self, called: str | None = None) -> Finding:
+        """The errors in words and as JSON; ``called``: how the user called the data."""
+        return Finding(
+            subject=self.subject,
+            n=self.n,
+            summary={"top-1 error": self.top1_error, "top-5 error": self.top5_error},
+            body=self.to_json(),
+            protocol=self.protocol,
+            lines=evaluation_lines(self, called),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The result file (docs/architecture.md), without the probabilities."""
         return {
+            **self.subject,
             "n": self.n,
             "top1_errors": self.top1_errors,
             "top5_errors": self.top5_errors,

@@ -257,16 +257,21 @@ def evaluate(
     if split is None and len(models) > 1:  # all members answer for what one that was trained with this data held out
         own = (s.packed.held_out for s in (subject(model, None) for model in models) if s.settings and s.is_own_data)
         split = next(own, None)
-    members = [
-        load_probabilities(Path(model))
-        if str(model).endswith(".npz")
-        else answers(subject(model, split), parse_views(views, views_seed), batch_size)
-        for model in models
-    ]
+    members, looked_at = [], []
+    for model in models:
+        if str(model).endswith(".npz"):
+            members.append(load_probabilities(Path(model)))
+            continue
+        of = subject(model, split)
+        members.append(answers(of, parse_views(views, views_seed), batch_size))
+        looked_at.append(of.record(of.images.name))
     if len(members) == 1:
-        return count(members[0])
+        return replace(count(members[0]), subject=looked_at[0] if looked_at else {})
     shares = weights or [1.0] * len(members)
-    evaluation = count(combine(members, weights))
+    both = {key: [one[key] for one in looked_at] for key in ("network", "model")} if looked_at else {}
+    evaluation = replace(
+        count(combine(members, weights)), subject=both | ({"data": looked_at[0]["data"]} if both else {})
+    )
     alone = [
         MemberErrors(str(model), share / sum(shares), own.top1_errors, own.top5_errors, own.protocol.get("precision"))
         for model, share, own in zip(models, shares, map(count, members), strict=True)

@@ -175,6 +175,7 @@ def _evaluate(
 
     on_first("saving the network", save)
     split = data.split(data.held_out)
+    of: dict[str, Any] = {"network": config.network, "data": provenance(config.data, data, data.held_out)}
     evaluations: list[Evaluation] = []
     for views in config.views:
         with Bar(f"evaluate with views {views}", len(split), quiet=machine.quiet) as bar:
@@ -196,9 +197,10 @@ def _evaluate(
                 precision=config.precision,
                 workers=machine.workers,
                 mesh=mesh,
-                data=provenance(config.data, data, data.held_out),
+                data=of["data"],
                 progress=progress,
             )
+        evaluation = replace(evaluation, subject=of)
         evaluations.append(evaluation)
         if mesh.rank == 0:
             save_mistakes(results, evaluations, split)  # before the result: a run is finished when that is there

@@ -1,4 +1,4 @@
-"""What the verbs say of errors: of which images, how many, how surely, and of which classes."""
+"""Errors in words: of which images, how many, how surely, and of which classes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def images_line(n: int, protocol: Mapping[str, Any], called: str | None = None) 
     return f"all {images}" if split == "all" else f"{images} ({printable(split or 'of an unnamed split')})"
 
 
-def errors_lines(what: str, errors: Mapping[str, Any], classes: int, precision: str | None = None) -> str:
+def error_lines(what: str, errors: Mapping[str, Any], classes: int, precision: str | None = None) -> list[str]:
     """The errors of a result or a summary in lines: counts, rates, and Wilson's 95 % intervals."""
     title = {"1": "center view", "10": "ten views"}.get(what, what)
     title += f", {precision}" if precision else ""
     lines = [f"{title}: {_rate('top-1', errors)}"]
     if classes >= TOP5_FROM:
         lines.append(f"{' ' * len(title)}  {_rate('top-5', errors)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _rate(name: str, errors: Mapping[str, Any]) -> str:
@@ -38,32 +38,33 @@ def _rate(name: str, errors: Mapping[str, Any]) -> str:
     return f"{name} error {count / n:.2%} ({count:,} of {n:,}), 95 % interval {in_words(count, n)}"
 
 
-def print_evaluation(evaluation: Evaluation, called: str | None = None) -> None:
-    """What `alexnet evaluate` says; ``called``: how the user called the data."""
+def evaluation_lines(evaluation: Evaluation, called: str | None = None) -> list[str]:
+    """All that is said of an evaluation; ``called``: how the user called the data."""
     classes, protocol = evaluation.classes, evaluation.protocol
-    print(images_line(evaluation.n, protocol, called))
-    print(errors_lines(evaluation.views, evaluation.to_json(), len(classes), protocol.get("precision")))
+    lines = [images_line(evaluation.n, protocol, called)]
+    lines += error_lines(evaluation.views, evaluation.to_json(), len(classes), protocol.get("precision"))
     for number, member in enumerate(evaluation.members, start=1):
         counts = {"n": evaluation.n, "top1_errors": member.top1_errors, "top5_errors": member.top5_errors}
         what = f"  member {number}, {printable(member.name)}, weight {member.weight:.3g}"
-        print(errors_lines(what, counts, 0, None if "precision" in protocol else member.precision))
+        lines += error_lines(what, counts, 0, None if "precision" in protocol else member.precision)
     sizes = [c.n for c in classes if c.n]
     if max(sizes) >= UNEVEN * min(sizes):
-        print(
+        lines.append(
             f"mean of the errors of the classes, which have {min(sizes):,} to {max(sizes):,} images each: "
             f"{evaluation.balanced_top1_error:.2%}"
         )
-    print(f"loss {evaluation.loss_nats:.4f} nats")
-    print_classes(classes)
+    return [*lines, f"loss {evaluation.loss_nats:.4f} nats", *class_lines(classes)]
 
 
-def print_classes(classes: Sequence[ClassCounts]) -> None:
+def class_lines(classes: Sequence[ClassCounts]) -> list[str]:
     """A line for each class, the worst first; of many classes the worst, and how many are left out."""
     top5 = len(classes) >= TOP5_FROM
     width = max(len(printable(c.name)) for c in classes)
     ordered = sorted(classes, key=lambda c: (not c.n, -c.top1_errors / max(c.n, 1)))
-    print(f"{'class':<{width}} {'n':>6}  top-1" + ("  top-5 errors" if top5 else " errors"))
+    lines = [f"{'class':<{width}} {'n':>6}  top-1" + ("  top-5 errors" if top5 else " errors")]
     for c in ordered[:SHOWN_CLASSES]:
-        print(f"{printable(c.name):<{width}} {c.n:>6} {c.top1_errors:>6}" + (f" {c.top5_errors:>6}" if top5 else ""))
+        fifth = f" {c.top5_errors:>6}" if top5 else ""
+        lines.append(f"{printable(c.name):<{width}} {c.n:>6} {c.top1_errors:>6}{fifth}")
     if (more := len(ordered) - SHOWN_CLASSES) > 0:
-        print(f"and {more:,} more classes, none of them worse; --json and --out list all")
+        lines.append(f"and {more:,} more classes, none of them worse; --json and --out list all")
+    return lines
