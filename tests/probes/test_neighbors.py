@@ -13,17 +13,25 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.cli.probe import probe
+from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError
+from alexnet.core.intervals import Errors
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
-from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import neighbors as module
-from alexnet.probes.neighbors import PixelRows, knn_error, nearest, neighbors, ranks, vote
+from alexnet.probes.neighbors import PixelRows, Settings, knn_error, measure, nearest, ranks, vote
 from alexnet.report.pictures import save_figure
 from alexnet.report.pictures.neighbors import Tile, draw_errors, draw_neighbors
+
+
+def run(arguments: list[str]) -> int:
+    return probe(["neighbors", *arguments])
+
 
 INPUT = Preprocessing(resize=28, crop=28, mean="none", scale=1 / 255)
 
@@ -141,10 +149,9 @@ def test_votes_by_hand() -> None:
 def test_errors_by_hand() -> None:
     #  train:  0a 1a 2b 9b    test: 0.4 is a, 1.9 is a, 7 is a
     train_ND, train_label_N = np.array([[0.0], [1.0], [2.0], [9.0]]), np.array([0, 0, 1, 1])
-    one, three = knn_error(train_ND, train_label_N, np.array([[0.4], [1.9], [7.0]]), np.array([0, 0, 0]), ks=(1, 3))
-    assert (one.k, one.n, one.errors) == (1, 3, 2)  # 1.9 -> 2b, 7 -> 9b
-    assert (three.k, three.n, three.errors) == (3, 3, 1)  # 1.9 -> 2b 1a 0a; 7 -> 9b 2b 1a
-    assert three.to_json() == {"k": 3, "n": 3, "errors": 1, "error": 1 / 3}
+    found = knn_error(train_ND, train_label_N, np.array([[0.4], [1.9], [7.0]]), np.array([0, 0, 0]), ks=(1, 3))
+    # one: 1.9 -> 2b, 7 -> 9b; three: 1.9 -> 2b 1a 0a, 7 -> 9b 2b 1a
+    assert found == {1: Errors(2, 3), 3: Errors(1, 3)}
 
 
 @pytest.mark.parametrize("k", [1, 3, 20])
@@ -155,7 +162,7 @@ def test_errors_are_those_of_scikit_learn_where_its_rule_for_ties_is_the_same(k:
     label_N = random.integers(0, 2, 400)
     x_ND = center_KD[label_N] + random.normal(size=(400, 10))
     train_ND, test_ND, train_label_N, test_label_N = x_ND[:300], x_ND[300:], label_N[:300], label_N[300:]
-    (ours,) = knn_error(train_ND, train_label_N, test_ND, test_label_N, ks=(k,))
+    ours = knn_error(train_ND, train_label_N, test_ND, test_label_N, ks=(k,))[k]
     theirs = sklearn.KNeighborsClassifier(k, algorithm="brute").fit(train_ND, train_label_N)
     share_N = theirs.predict_proba(test_ND)[:, 1]
     clear_N = share_N != 0.5
@@ -200,46 +207,54 @@ def packed(folder: Path) -> PackedSet:
     return prepare(folder / "set", folder / "packed", size=28, workers=1)
 
 
-@pytest.fixture(scope="module")
-def predictor(folder: Path) -> Predictor:
-    return load(folder / "model")
+@pytest.fixture
+def subject(folder: Path, packed: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    machine = Machine(device=torch.device("cpu"), quiet=True)
+    return Subject(model=folder / "model", machine=machine, data=str(packed.path), training=True)
 
 
-def test_the_twin_is_found_in_both_spaces(predictor: Predictor, packed: PackedSet, tmp_path: Path) -> None:
-    found = neighbors(predictor, packed, layer="c1", images=[0, 3, 6], ks=(1, 5), cache=tmp_path)
-    document = found.to_json()
-    assert json.loads(json.dumps(document, allow_nan=False)) == document
-    for query in document["queries"]:
+def test_the_twin_is_found_in_both_spaces(subject: Subject, packed: PackedSet) -> None:
+    found = measure(subject, Settings(layer="c1", images=(0, 3, 6), ks=(1, 5)))
+    assert found.n == 9
+    assert found.subject["data"]["split"] == "val"
+    assert found.pictures.keys() == {"neighbors.png", "neighbors_error.png"}
+    body = found.body
+    assert json.loads(json.dumps(body, allow_nan=False)) == body
+    # pixel distances written out
+    train, test = (packed.split(name).read(np.arange(n)).astype(float) for name, n in (("train", 24), ("val", 9)))
+    index_Q6, distance_Q6 = brute_force(test.reshape(9, -1), train.reshape(24, -1), 6)
+    for i, query in enumerate(body["queries"]):
+        assert query["image"] == 3 * i
         for space in ("c1", "pixels"):
             assert len(query[space]) == 6
             assert query[space][0]["class"] == query["class"]
             assert Path(query[space][0]["path"]).name == "7.png"
             distances = [near["distance"] for near in query[space]]
             assert distances == sorted(distances)
-    assert document["n"] == 9
-    assert document["knn"]["pixels"][0]["k"] == 1
-    assert document["model"] == found.model
-    # pixel distances written out
-    train, test = (packed.split(name).read(np.arange(n)).astype(float) for name, n in (("train", 24), ("val", 9)))
-    index_Qk, distance_Qk = brute_force(test.reshape(9, -1)[[0, 3, 6]], train.reshape(24, -1), 6)
-    assert np.array_equal(found.shown["pixels"].index_Qk, index_Qk)
-    np.testing.assert_allclose(found.shown["pixels"].distance_Qk, distance_Qk)
+        assert [near["image"] for near in query["pixels"]] == index_Q6[3 * i].tolist()
+        np.testing.assert_allclose([near["distance"] for near in query["pixels"]], distance_Q6[3 * i])
     label_Q, label_N = packed.split("val").labels, packed.split("train").labels
-    all_Q6 = brute_force(test.reshape(9, -1), train.reshape(24, -1), 6)[0]
-    assert found.same_class["pixels"] == (label_N[all_Q6] == label_Q[:, None]).sum()
+    same = int((label_N[index_Q6] == label_Q[:, None]).sum())
+    six = body["six_nearest"]
+    assert six["same_class"]["pixels"] == {"images": same, "of": 54, "fraction": same / 54}
+    nearest_errors = int((label_N[index_Q6[:, 0]] != label_Q).sum())
+    one, five = body["knn"]["pixels"]
+    assert (one["k"], one["n"], one["errors"], five["k"]) == (1, 9, nearest_errors, 5)
+    assert found.summary["error, 5 nearest by pixels"] == five["error"]
+    assert f"of the six nearest by pixels, {same / 54:.1%} are of the query's class" in found.lines
 
 
-def test_the_same_seed_draws_the_same(predictor: Predictor, packed: PackedSet, tmp_path: Path) -> None:
-    def drawn(seed: int) -> dict[str, Any]:
-        return neighbors(
-            predictor, packed, layer="c1", seed=seed, queries=4, ks=(1,), limit=5, cache=tmp_path
-        ).to_json()
+def test_the_same_seed_draws_the_same(subject: Subject) -> None:
+    def drawn(seed: int) -> Any:
+        return measure(subject, Settings(layer="c1", seed=seed, queries=4, ks=(1,), limit=5))
 
     first = drawn(0)
-    assert first == drawn(0)
-    assert first["n"] == 5
-    assert len({query["class"] for query in first["queries"][:3]}) == 3  # a query of each class, before a second of one
-    assert [q["image"] for q in first["queries"]] != [q["image"] for q in drawn(1)["queries"]]
+    assert first.body == drawn(0).body
+    assert first.n == 5
+    queries = first.body["queries"]
+    assert len({query["class"] for query in queries[:3]}) == 3  # a query of each class, before a second of one
+    assert [q["image"] for q in queries] != [q["image"] for q in drawn(1).body["queries"]]
 
 
 @pytest.mark.parametrize(
@@ -247,17 +262,17 @@ def test_the_same_seed_draws_the_same(predictor: Predictor, packed: PackedSet, t
     [
         ({"layer": "fc9"}, "no layer is called 'fc9'; the layers are pixels, c1"),
         ({"layer": "pixels"}, "name another"),
-        ({"images": [9]}, "no image 9; the split has the images 0 to 8"),
-        ({"images": [-1]}, "no image -1"),
+        ({"images": (9,)}, "no image 9; the split has the images 0 to 8"),
+        ({"images": (-1,)}, "no image -1"),
         ({"ks": (1, 25)}, "24 training images"),
-        ({"ks": ()}, "ks is empty"),
     ],
 )
-def test_wrong_settings_are_refused(
-    predictor: Predictor, packed: PackedSet, tmp_path: Path, options: dict[str, Any], message: str
+def test_wrong_settings_are_refused_before_anything_is_computed(
+    subject: Subject, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        neighbors(predictor, packed, **{"layer": "c1", "ks": (1,), "cache": tmp_path} | options)
+        measure(subject, Settings(**{"layer": "c1", "ks": (1,)} | options))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_pixels_are_the_center_that_the_network_sees() -> None:
@@ -306,7 +321,7 @@ def test_pictures_are_the_same_twice_and_show_all_tiles(tmp_path: Path) -> None:
 
 def test_the_bars_are_drawn_from_the_document(tmp_path: Path) -> None:
     knn = {space: [{"k": k, "n": 9, "errors": 3, "error": 1 / 3} for k in (1, 5)] for space in ("fc7", "pixels")}
-    save_figure(draw_errors({"knn": knn, "train_images": 24, "n": 9}), tmp_path / "bars.png")
+    save_figure(draw_errors({"knn": knn, "train_images": 24}, 9), tmp_path / "bars.png")
     with Image.open(tmp_path / "bars.png") as image:
         assert image.width > 600
 
@@ -314,22 +329,31 @@ def test_the_bars_are_drawn_from_the_document(tmp_path: Path) -> None:
 def test_the_command_writes_and_prints(
     folder: Path, packed: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alexnet.cli.probe_neighbors import run
-
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
     given = [str(folder / "model"), "--data", str(packed.path), "--layer", "c1", "--ks", "1", "3"]
     assert run([*given, "--out", str(tmp_path / "probes"), "--queries", "2"]) == 0
     said = capsys.readouterr().out
     files = [tmp_path / "probes" / f"neighbors{end}" for end in (".json", ".png", "_error.png")]
-    assert all(str(file) in said and file.is_file() for file in files)
+    assert said.endswith("".join(f"{file}\n" for file in files))
+    assert all(file.is_file() for file in files)
     document = json.loads(files[0].read_text())
     assert document["probe"] == "neighbors"
     assert [row["k"] for row in document["knn"]["c1"]] == [1, 3]
-    assert document["protocol"]["fingerprint"] == packed.fingerprint
+    assert document["data"]["fingerprint"] == packed.fingerprint
     assert document["environment"]["torch"] == torch.__version__
     assert run([*given, "--out", str(tmp_path / "probes"), "--queries", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == document
-    with pytest.raises(UsageError, match="--queries is 0"):
-        run([*given, "--queries", "0"])
-    with pytest.raises(UsageError, match="--out"):
-        run(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--queries", "0"], "--queries is 0; it must be at least 1"),
+        (["--limit", "0"], "--limit is 0; it must be at least 1"),
+        (["--ks"], "--ks names no number"),
+        (["--ks", "one"], "--ks is one; it takes whole numbers"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_by_their_names(options: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        run(["absent", *options])

@@ -69,7 +69,7 @@ def nearest_class(lab: Laboratory, config: TrainConfig, predictor: Predictor, da
     query: Rows = PixelRows(test, config.preprocessing, all_Q)
     if space != PIXELS:
         base, query = (_features(lab, predictor, split, number) for split, number in ((train, image_N), (test, all_Q)))
-    (found,) = knn_error(base, train.labels[image_N], query, test.labels, ks=(1,))
+    found = knn_error(base, train.labels[image_N], query, test.labels, ks=(1,))[1]
     return _errors(found.errors, found.n, len(image_N)) | {"protocol": {"distance": "Euclidean, exact", "neighbors": 1}}
 
 

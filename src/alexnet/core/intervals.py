@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -31,3 +32,20 @@ def in_words(errors: int, n: int) -> str:
     """Wilson's 95 % interval in percent, as people read it: ``2.6 to 5.7 %``."""
     low, high = wilson(errors, n)
     return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors counted on ``n`` images. ``low`` and ``high`` bound the rate with 95 % confidence, as far as the choice of the
+    images is concerned."""
+
+    errors: int
+    n: int
+
+    @property
+    def error(self) -> float:
+        return self.errors / self.n
+
+    def to_json(self) -> dict[str, Any]:
+        low, high = wilson(self.errors, self.n)
+        return {"errors": self.errors, "n": self.n, "error": self.error, "low": low, "high": high}

@@ -51,6 +51,7 @@ from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.predict import Predictor, model_fingerprint
+from alexnet.evaluation.subject import Subject
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.layers import Layer, find_layers, recorded
@@ -239,6 +240,15 @@ def cached_features(
         with suppress(OSError):  # a cache that may only be read
             os.utime(folder)  # when it was last used
     return found
+
+
+def kept_features(subject: Subject, split: str, layer: str) -> ArrayFile:
+    """The activations of a layer for a split of the data of a subject, (N, D), on the disk: those in the cache, or they are
+    computed now."""
+    with subject.progress(f"{layer} of {split}", len(subject.packed.split(split))) as bar:
+        workers = subject.machine.workers
+        found = cached_features(subject.predictor, subject.packed, split, [layer], workers=workers, progress=bar)
+    return found[layer].matrix(layer)
 
 
 def open_features(folder: Path) -> Features:

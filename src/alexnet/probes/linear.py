@@ -23,7 +23,7 @@ from torch import nn
 
 from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, UsageError, printable
-from alexnet.core.intervals import wilson
+from alexnet.core.intervals import Errors
 from alexnet.data.loader import batches
 from alexnet.evaluation.classes import places
 from alexnet.evaluation.error_rate import Split
@@ -175,19 +175,6 @@ def _lines(body: dict[str, Any], n: int, split: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Errors:
-    """Errors counted on ``n`` images. ``low`` and ``high`` bound the rate with 95 % confidence (Wilson 1927), as far as the
-    choice of the images is concerned."""
-
-    errors: int
-    n: int
-
-    def to_json(self) -> dict[str, Any]:
-        low, high = wilson(self.errors, self.n)
-        return {"errors": self.errors, "n": self.n, "error": self.errors / self.n, "low": low, "high": high}
-
-
-@dataclass(frozen=True)
 class LinearProbe:
     """A classifier fitted to all training images, with C chosen on a part of them."""
 
@@ -220,7 +207,7 @@ class FewLabels:
     """Errors on the held-out images, for each seed."""
 
     def to_json(self) -> dict[str, Any]:
-        rates = [errors.errors / errors.n for errors in self.held_out]
+        rates = [errors.error for errors in self.held_out]
         return {
             "images_per_class": self.per_class,
             "errors": [errors.errors for errors in self.held_out],

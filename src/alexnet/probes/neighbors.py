@@ -1,6 +1,7 @@
 """The training images that are nearest to an image: by the features of a layer, and by the pixels (§6.1, Figure 4).
 
-Shape suffixes: Q queries, N images searched, B images of a block, D dimensions, k neighbors, S rows and columns, C channels.
+Shape suffixes: Q queries, N images searched, M held-out images, R queries whose ranks are counted, B images of a block,
+D dimensions, k neighbors, S rows and columns, C channels.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,14 +18,19 @@ from torch import Tensor
 
 from alexnet.core import rng
 from alexnet.core.config import to_json
-from alexnet.core.errors import UsageError
+from alexnet.core.console import say
+from alexnet.core.errors import UsageError, printable
+from alexnet.core.intervals import Errors
 from alexnet.core.preprocessing import Preprocessing
-from alexnet.data.packed import PackedSet
+from alexnet.data.packed import PackedSet, PackedSplit
 from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
-from alexnet.evaluation.predict import Predictor, model_fingerprint
-from alexnet.probes.features import POSITIONS, cached_features
-from alexnet.probes.layers import PIXELS
+from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import DataSettings, Subject
+from alexnet.probes.features import POSITIONS, kept_features
+from alexnet.probes.layers import PIXELS, usual_layer
+from alexnet.report.pictures.neighbors import Tile, draw_errors, draw_neighbors
 
 BLOCK_BYTES = 128 << 20
 """Bytes of float32 that are searched at a time."""
@@ -38,6 +43,229 @@ SHOWN = 6
 """Neighbors of each query in Figure 4."""
 RANKED = 200
 """Most queries for which the ranks of neighbors are counted."""
+USUAL_KS = (1, 5, 20)
+
+TITLE = "Nearest images"
+SENTENCE = (
+    "Held-out images beside the training images nearest to them, by the features of a layer and by pixels (Figure 4, "
+    "right)."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataSettings):
+    """Show held-out images beside the six training images nearest to them, by the features of a layer and by pixels (Figure 4,
+    right), and count the errors of a vote of the k nearest in both spaces.
+
+    alexnet probe neighbors runs/mine --queries 5
+    """
+
+    layer: str | None = None
+    """Layer whose features are compared: by default fc7, or the last hidden layer of a network without one; a wrong name lists
+    all."""
+    split: str | None = None
+    """Where the queries are from; by default val, or test where there is no val."""
+    queries: int = 10
+    """How many images to show, drawn by the seed, from as many classes as there are."""
+    images: tuple[int, ...] = ()
+    """Show the images of these numbers instead."""
+    ks: tuple[int, ...] | None = None
+    """Numbers of neighbors that vote; by default 1, 5 and 20, as far as there are so many training images."""
+    limit: int | None = None
+    """Count the errors on this many images of the split, drawn by the seed; by default on all."""
+    seed: int = 0
+    """Seed for choosing images."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("queries", self.queries), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise ValueError(f"Settings.{name} is {value}; it must be at least 1")
+        if self.ks == ():
+            raise ValueError("Settings.ks names no number; leave it out, or name some such as 1 5 20")
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The training images nearest to held-out ones (§6.1), by the features of a layer and by pixels (:class:`PixelRows`): six
+    of each image that is shown and, on all images or ``limit`` of them, the errors of a vote."""
+    packed, layer = subject.packed, usual_layer(subject.predictor.model, settings.layer, "fc7").name
+    if layer == PIXELS:
+        raise UsageError(f"--layer is {PIXELS}, with which every layer is compared; name another")
+    train, test = packed.split("train"), packed.split(settings.split or packed.held_out)
+    ks = _ks(settings, len(train))
+    shown_Q = _queries(test.labels, settings.images, settings.queries, settings.seed)
+    counted_Q = np.sort(rng.permutation(settings.seed, "neighbors/counted", 0, len(test))[: settings.limit])
+    found = _search(subject, layer, test, shown_Q, counted_Q, max(SHOWN, *ks), settings.seed)
+    label_Q = test.labels[counted_Q]
+    knn = {space: knn_errors(near, train.labels, label_Q, ks) for space, near in found.counted.items()}
+    rank = float(np.median(found.pixel_rank_R6)) / len(train)
+    body = {
+        "layer": layer,
+        "train_images": len(train),
+        "knn": {space: [{"k": k, **row.to_json()} for k, row in errors.items()] for space, errors in knn.items()},
+        "six_nearest": {
+            **_six_nearest(found.counted, train.labels, label_Q),
+            "median_pixel_rank": {"fraction_of_training_images": rank, "queries": len(found.pixel_rank_R6)},
+        },
+        "queries": _shown(packed, test, shown_Q, found.shown),
+    }
+    titles = [f"nearest of {len(train):,} training images by {layer}", "nearest by pixels"]
+    return Finding(
+        subject=subject.record(test.name),
+        n=len(counted_Q),
+        summary={f"error, {k} nearest by {space}": knn[space][k].error for k in (ks[0], ks[-1]) for space in knn},
+        body=body,
+        protocol={
+            **_protocol(subject.predictor, layer),
+            "queries_shown": "as asked for" if settings.images else "drawn, each of another class while there are",
+            "images_counted": "all" if len(counted_Q) == len(test) else "drawn",
+        },
+        lines=_lines(body),
+        pictures={
+            "neighbors.png": draw_neighbors(_tiles(packed, test, body), titles, legend=True),
+            "neighbors_error.png": draw_errors(body, len(counted_Q)),
+        },
+    )
+
+
+def _protocol(predictor: Predictor, layer: str) -> dict[str, Any]:
+    given = predictor.preprocessing
+    values = given.crop**2 * given.channels
+    return {
+        "searched": "train",
+        "distance": "Euclidean, exact",
+        layer: f"center view; {POSITIONS}",
+        PIXELS: f"center square of {given.crop} pixels of the stored image, {values} values 0..255",
+        "vote": "most of the k nearest; among classes with equally many, that of the nearer neighbor",
+        "precision": predictor.precision,
+        "preprocessing": to_json(given),
+    }
+
+
+def _ks(settings: Settings, num_train: int) -> tuple[int, ...]:
+    """The numbers of neighbors that vote. More than there are: :class:`UsageError`."""
+    ks = settings.ks or tuple(k for k in USUAL_KS if k <= num_train)
+    if settings.ks is None and len(ks) < len(USUAL_KS):
+        say(f"there are {num_train} training images: k is {' and '.join(map(str, ks))}")
+    if not 1 <= min(ks) <= max(ks) <= num_train:
+        raise UsageError(
+            f"--ks {' '.join(map(str, ks))}: there are {num_train:,} training images; each k must be from 1 to {num_train}"
+        )
+    return ks
+
+
+def _queries(label_N: NDArray[np.int64], images: Sequence[int], num: int, seed: int) -> NDArray[np.int64]:
+    n = len(label_N)
+    for image in images:
+        if not 0 <= image < n:
+            raise UsageError(f"there is no image {image}; the split has the images 0 to {n - 1}")
+    if images:
+        return np.array(images, dtype=np.int64)
+    order_N = rng.permutation(seed, "neighbors/shown", 0, n)
+    first_N = np.zeros(n, dtype=bool)
+    first_N[np.unique(label_N[order_N], return_index=True)[1]] = True
+    return np.concatenate([order_N[first_N], order_N[~first_N]])[:num]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is nearest in each space: the layer, and ``pixels``."""
+
+    shown: Mapping[str, Nearest]
+    counted: Mapping[str, Nearest]
+    pixel_rank_R6: NDArray[np.int64]
+    """For some of the images that are counted: the ranks, by pixels, of the six nearest by the layer."""
+
+
+def _search(
+    subject: Subject,
+    layer: str,
+    test: PackedSplit,
+    shown_Q: NDArray[np.int64],
+    counted_Q: NDArray[np.int64],
+    k: int,
+    seed: int,
+) -> _Found:
+    train, preprocessing = subject.packed.split("train"), subject.predictor.preprocessing
+    feature_ND, feature_MD = (kept_features(subject, split.name, layer) for split in (train, test))
+    base: dict[str, Rows] = {layer: feature_ND, PIXELS: PixelRows(train, preprocessing, np.arange(len(train)))}
+
+    def rows(space: str, image_Q: NDArray[np.int64]) -> Rows:
+        return feature_MD[image_Q] if space == layer else PixelRows(test, preprocessing, image_Q)
+
+    counted = {}
+    for space in base:
+        with subject.progress(f"neighbors by {space}", len(train)) as bar:
+            counted[space] = nearest(rows(space, counted_Q), base[space], k, progress=bar)
+    shown = {space: nearest(rows(space, shown_Q), base[space], SHOWN) for space in base}
+    ranked_R = rng.permutation(seed, "neighbors/ranked", 0, len(counted_Q))[:RANKED]
+    rank_R6 = ranks(rows(PIXELS, counted_Q[ranked_R]), base[PIXELS], counted[layer].index_Qk[ranked_R, :SHOWN])
+    return _Found(shown, counted, rank_R6)
+
+
+def _six_nearest(
+    found: Mapping[str, Nearest], train_label_N: NDArray[np.int64], label_Q: NDArray[np.int64]
+) -> dict[str, Any]:
+    """How many of the six nearest are of the query's class, and how many are so in both spaces. (No intervals: the six of an
+    image are no independent draws.)"""
+    six = {space: near.index_Qk[:, :SHOWN] for space, near in found.items()}
+    first_Q6, second_Q6 = six.values()
+
+    def share(is_so: NDArray[np.bool_]) -> dict[str, Any]:
+        count = int(is_so.sum())
+        return {"images": count, "of": first_Q6.size, "fraction": count / first_Q6.size}
+
+    same = {space: share(train_label_N[index_Q6] == label_Q[:, None]) for space, index_Q6 in six.items()}
+    return {"same_class": same, "in_both": share(first_Q6[:, :, None] == second_Q6[:, None, :])}
+
+
+def _shown(
+    packed: PackedSet, test: PackedSplit, image_Q: NDArray[np.int64], found: Mapping[str, Nearest]
+) -> list[dict[str, Any]]:
+    """Each query, and its neighbors in each space."""
+
+    def image(split: PackedSplit, number: int) -> dict[str, Any]:
+        return {"image": number, "path": split.paths[number], "class": packed.classes[split.labels[number]]}
+
+    def near(found: Nearest, i: int) -> list[dict[str, Any]]:
+        numbers = zip(found.index_Qk[i].tolist(), found.distance_Qk[i].tolist(), strict=True)
+        return [{**image(packed.split("train"), number), "distance": distance} for number, distance in numbers]
+
+    return [
+        {**image(test, number), **{space: near(of_space, i) for space, of_space in found.items()}}
+        for i, number in enumerate(image_Q.tolist())
+    ]
+
+
+def _tiles(packed: PackedSet, test: PackedSplit, body: Mapping[str, Any]) -> list[tuple[Tile, list[list[Tile]]]]:
+    """The pictures of the queries and of their neighbors."""
+
+    def tile(split: PackedSplit, image: Mapping[str, Any], is_right: bool | None = None) -> Tile:
+        return Tile(split.read(np.array([image["image"]]))[0], image["class"], is_right)
+
+    train = packed.split("train")
+    return [
+        (
+            tile(test, query),
+            [[tile(train, near, near["class"] == query["class"]) for near in query[space]] for space in body["knn"]],
+        )
+        for query in body["queries"]
+    ]
+
+
+def _lines(body: Mapping[str, Any]) -> list[str]:
+    spaces, six = body["knn"], body["six_nearest"]
+    ks = [row["k"] for row in spaces[PIXELS]]
+    return [
+        f"{'error of the k nearest':<24}" + "".join(f"{f'k = {k}':>10}" for k in ks),
+        *(f"{printable(space):<24}" + "".join(f"{row['error']:>10.2%}" for row in spaces[space]) for space in spaces),
+        *(
+            f"of the six nearest by {printable(space)}, {same['fraction']:.1%} are of the query's class"
+            for space, same in six["same_class"].items()
+        ),
+        f"{six['in_both']['fraction']:.1%} of the six nearest by {printable(body['layer'])} are among the six nearest by pixels; "
+        f"their median rank by pixels is {six['median_pixel_rank']['fraction_of_training_images']:.0%} of the way down (50% is "
+        "chance)",
+    ]
 
 
 class Rows(Protocol):
@@ -207,22 +435,6 @@ def _centered(rows_BD: NDArray[Any], center_D: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(copy_BD).float()
 
 
-@dataclass(frozen=True)
-class KnnError:
-    """How many of ``n`` images the majority of their ``k`` nearest neighbors gets wrong."""
-
-    k: int
-    n: int
-    errors: int
-
-    @property
-    def error(self) -> float:
-        return self.errors / self.n
-
-    def to_json(self) -> dict[str, Any]:
-        return {"k": self.k, "n": self.n, "errors": self.errors, "error": self.error}
-
-
 def vote(label_Qk: NDArray[np.int64]) -> NDArray[np.int64]:
     """The class of most neighbors, which come nearest first: (Q,). Among classes with equally many, that of the nearer
     neighbor."""
@@ -233,15 +445,14 @@ def vote(label_Qk: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def knn_errors(
     found: Nearest, train_label_N: NDArray[np.int64], test_label_Q: NDArray[np.int64], ks: Sequence[int]
-) -> tuple[KnnError, ...]:
-    """The errors of the k nearest neighbors for several k, from one search for the most."""
+) -> dict[int, Errors]:
+    """The errors of the k nearest neighbors by k, from one search for the most."""
     num_found = found.index_Qk.shape[1]
     for k in ks:
         if not 1 <= k <= num_found:
             raise UsageError(f"k is {k}; it must be 1 to {num_found}, the number of neighbors there are")
     label_Qk = np.asarray(train_label_N)[found.index_Qk]
-    wrong = {k: int((vote(label_Qk[:, :k]) != test_label_Q).sum()) for k in ks}
-    return tuple(KnnError(k, len(label_Qk), errors) for k, errors in wrong.items())
+    return {k: Errors(int((vote(label_Qk[:, :k]) != test_label_Q).sum()), len(label_Qk)) for k in ks}
 
 
 def knn_error(
@@ -252,171 +463,7 @@ def knn_error(
     ks: Sequence[int] = (1, 5, 20),
     *,
     progress: Callable[[int, int], object] | None = None,
-) -> tuple[KnnError, ...]:
+) -> dict[int, Errors]:
     """The k-nearest-neighbor error of a space: each test image gets the class of most of its k nearest training images
     (:func:`vote`), counted exactly."""
     return knn_errors(nearest(test_QD, train_ND, max(ks), progress=progress), train_label_N, test_label_Q, ks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Neighbors:
-    """What a search for the training images nearest to held-out ones found, by a layer's features and by pixels."""
-
-    layer: str
-    packed: PackedSet
-    split: str
-    seed: int
-    shown_Q: NDArray[np.int64]
-    """Numbers of the images whose neighbors are shown."""
-    shown: Mapping[str, Nearest]
-    """Their neighbors in each space: the layer, and ``pixels``."""
-    knn: Mapping[str, tuple[KnnError, ...]]
-    """Errors of the nearest neighbors in each space, counted over ``n`` images, as are the numbers below."""
-    n: int
-    same_class: Mapping[str, int]
-    """How many of the six nearest of each are of its class."""
-    in_both: int
-    """How many of the six nearest by the layer are among the six nearest by pixels."""
-    pixel_rank: float
-    """Median rank by pixels of the six nearest by the layer, as a fraction of the training images: 0.5 is chance."""
-    ranked: int
-    """Number of images for which these ranks were counted."""
-    model: str
-    protocol: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        of = min(SHOWN, len(self.packed.split("train"))) * self.n
-        same = {space: {"images": num, "of": of, "fraction": num / of} for space, num in self.same_class.items()}
-        return {
-            "probe": "neighbors",
-            "layer": self.layer,
-            "n": self.n,
-            "train_images": len(self.packed.split("train")),
-            "knn": {space: [error.to_json() for error in errors] for space, errors in self.knn.items()},
-            "six_nearest": {
-                "same_class": same,
-                "in_both": {"images": self.in_both, "of": of, "fraction": self.in_both / of},
-                "median_pixel_rank": {"fraction_of_training_images": self.pixel_rank, "queries": self.ranked},
-            },
-            "queries": [self._query(i) for i in range(len(self.shown_Q))],
-            "seed": self.seed,
-            "protocol": dict(self.protocol),
-            "model": self.model,
-            "data": {"fingerprint": self.packed.fingerprint, "queries": self.split, "searched": "train"},
-        }
-
-    def _query(self, i: int) -> dict[str, Any]:
-        def image(split: str, number: int) -> dict[str, Any]:
-            images = self.packed.split(split)
-            return {
-                "image": number,
-                "path": images.paths[number],
-                "class": self.packed.classes[images.labels[number]],
-            }
-
-        found = {
-            space: [
-                {**image("train", number), "distance": distance}
-                for number, distance in zip(nearest.index_Qk[i].tolist(), nearest.distance_Qk[i].tolist(), strict=True)
-            ]
-            for space, nearest in self.shown.items()
-        }
-        return {**image(self.split, int(self.shown_Q[i])), **found}
-
-
-def neighbors(
-    predictor: Predictor,
-    packed: PackedSet,
-    *,
-    layer: str = "fc7",
-    split: str | None = None,
-    images: Sequence[int] = (),
-    queries: int = 10,
-    ks: Sequence[int] = (1, 5, 20),
-    limit: int | None = None,
-    seed: int = 0,
-    cache: str | Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[str, int, int], object] | None = None,
-) -> Neighbors:
-    """The training images nearest to held-out ones (§6.1): six each for the images of these numbers, or for ``queries`` drawn
-    ones, each of another class while there are; and the k-nearest-neighbor errors over ``split``, or over ``limit`` images
-    of it, drawn. All of it in the space of ``layer`` and in the space of pixels (:class:`PixelRows`).
-
-    ``progress(what, done, total)``. Raises :class:`UsageError` for an unknown layer or images that are not there."""
-
-    def tell(what: str) -> Callable[[int, int], object] | None:
-        return None if progress is None else lambda done, total: progress(what, done, total)
-
-    held_out = split or packed.held_out
-    train, test, preprocessing = packed.split("train"), packed.split(held_out), predictor.preprocessing
-    if layer == PIXELS:
-        raise UsageError(f"--layer is {PIXELS}, with which every layer is compared; name another")
-    if not ks:
-        raise UsageError("ks is empty; name a number of neighbors that vote")
-    if not 1 <= min(ks) <= max(ks) <= len(train):
-        raise UsageError(
-            f"--ks {' '.join(map(str, ks))}: there are {len(train):,} training images; each k must be from 1 to {len(train)}"
-        )
-    shown_Q = _queries(test.labels, images, queries, seed)
-    counted_Q = np.sort(rng.permutation(seed, "neighbors/counted", 0, len(test))[:limit])
-    features = {
-        part: cached_features(
-            predictor, packed, part, [layer], cache=cache, workers=workers, progress=tell(f"{layer} of {part}")
-        )[layer].matrix(layer)
-        for part in ("train", held_out)
-    }
-    base: dict[str, Rows] = {
-        layer: features["train"],
-        PIXELS: PixelRows(train, preprocessing, np.arange(len(train))),
-    }
-
-    def rows(space: str, image_Q: NDArray[np.int64]) -> Rows:
-        return features[held_out][image_Q] if space == layer else PixelRows(test, preprocessing, image_Q)
-
-    counted = {
-        space: nearest(rows(space, counted_Q), base[space], max(SHOWN, *ks), progress=tell(f"neighbors by {space}"))
-        for space in base
-    }
-    six = {space: found.index_Qk[:, :SHOWN] for space, found in counted.items()}
-    label_Q = test.labels[counted_Q]
-    ranked_Q = rng.permutation(seed, "neighbors/ranked", 0, len(counted_Q))[:RANKED]
-    rank_Q6 = ranks(rows(PIXELS, counted_Q[ranked_Q]), base[PIXELS], six[layer][ranked_Q])
-    return Neighbors(
-        layer=layer,
-        packed=packed,
-        split=held_out,
-        seed=seed,
-        shown_Q=shown_Q,
-        shown={space: nearest(rows(space, shown_Q), base[space], SHOWN) for space in base},
-        knn={space: knn_errors(found, train.labels, label_Q, ks) for space, found in counted.items()},
-        n=len(counted_Q),
-        same_class={space: int((train.labels[six[space]] == label_Q[:, None]).sum()) for space in base},
-        in_both=int((six[layer][:, :, None] == six[PIXELS][:, None, :]).sum()),
-        pixel_rank=float(np.median(rank_Q6)) / len(train),
-        ranked=len(ranked_Q),
-        model=model_fingerprint(predictor),
-        protocol={
-            "distance": "Euclidean, exact",
-            layer: f"center view; {POSITIONS}",
-            PIXELS: f"center square of {preprocessing.crop} pixels of the stored image, {base[PIXELS].shape[1]} values 0..255",
-            "vote": "most of the k nearest; among classes with equally many, that of the nearer neighbor",
-            "queries_shown": "as asked for" if images else "drawn, each of another class while there are",
-            "images_counted": "all" if len(counted_Q) == len(test) else "drawn",
-            "precision": predictor.precision,
-            "preprocessing": to_json(preprocessing),
-        },
-    )
-
-
-def _queries(label_N: NDArray[np.int64], images: Sequence[int], num: int, seed: int) -> NDArray[np.int64]:
-    n = len(label_N)
-    for image in images:
-        if not 0 <= image < n:
-            raise UsageError(f"there is no image {image}; the split has the images 0 to {n - 1}")
-    if images:
-        return np.array(images, dtype=np.int64)
-    order_N = rng.permutation(seed, "neighbors/shown", 0, n)
-    first_N = np.zeros(n, dtype=bool)
-    first_N[np.unique(label_N[order_N], return_index=True)[1]] = True
-    return np.concatenate([order_N[first_N], order_N[~first_N]])[:num]

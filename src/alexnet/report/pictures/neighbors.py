@@ -78,9 +78,9 @@ def draw_neighbors(
     return figure
 
 
-def draw_errors(document: Mapping[str, Any]) -> Figure:
-    """The k-nearest-neighbor errors of ``neighbors.json``, a bar for each space and k."""
-    knn: Mapping[str, Sequence[Mapping[str, Any]]] = document["knn"]
+def draw_errors(body: Mapping[str, Any], n: int) -> Figure:
+    """The k-nearest-neighbor errors of the probe ``neighbors`` on ``n`` images, a bar for each space and k."""
+    knn: Mapping[str, Sequence[Mapping[str, Any]]] = body["knn"]
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.add_subplot()
     ks = [row["k"] for row in next(iter(knn.values()))]
@@ -92,7 +92,7 @@ def draw_errors(document: Mapping[str, Any]) -> Figure:
     axes.set_xticks(range(len(ks)), [str(k) for k in ks])
     axes.set(xlabel="neighbors k that vote", ylabel="error, %", ylim=(0, 100))
     axes.set_title(
-        f"Nearest neighbors among {document['train_images']:,} training images,\n{document['n']:,} held-out images counted",
+        f"Nearest neighbors among {body['train_images']:,} training images,\n{n:,} held-out images counted",
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)
