@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Torch's threads wait asleep, not spinning, when the machine is shared (docs/experiment-log.md).
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: demo test test-all check format bench photos-model inside imagenette fashion-mnist clean
+.PHONY: demo test test-all check format constraints bench photos-model inside imagenette fashion-mnist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/alexnet train quickstart --out runs/quickstart --resume
@@ -32,6 +32,13 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks fuzz
 	$(BIN)/ruff format src tests benchmarks fuzz
+
+# The versions in .venv, written down: after `make check test` in a new .venv. Triton and CUDA's packages are those that the
+# machine's build of torch names.
+constraints: $(VENV)/.dev
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+.*//' -e '/@/d' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d'; } > constraints.new
+	mv constraints.new constraints.txt
 
 # docs/benchmarks.md, measured again: some fifteen minutes on a quiet machine. Exit 3 if a figure misses its line.
 bench: $(VENV)/.dev
