@@ -62,3 +62,9 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'tranform'"):
         alexnet.tranform  # noqa: B018
     assert set(alexnet.__all__) == set(dir(alexnet))
+
+
+def test_every_public_name_is_what_it_is_called():
+    for name in alexnet.__all__:
+        found = getattr(alexnet, name)
+        assert name == "__version__" or found.__name__ == name

@@ -11,29 +11,60 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from alexnet.core.device import Machine as Machine
+    from alexnet.core.preprocessing import Preprocessing as Preprocessing
     from alexnet.data.check import check as check
+    from alexnet.data.packed import open_packed as open_packed
     from alexnet.data.prepare import prepare as prepare
+    from alexnet.data.transforms import Augmentation as Augmentation
     from alexnet.evaluation.predict import load as load
     from alexnet.evaluation.subject import evaluate as evaluate
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
+    from alexnet.models.alexnet import AlexNetConfig as AlexNetConfig
     from alexnet.probes import probe as probe
+    from alexnet.probes.features import extract as extract
+    from alexnet.probes.features import open_features as open_features
+    from alexnet.probes.search import build_index as build_index
+    from alexnet.probes.search import open_index as open_index
     from alexnet.recipes import recipe as recipe
-    from alexnet.recipes.run import run as train  # noqa: F401
+    from alexnet.recipes.run import train as train
     from alexnet.report.page import write_report as write_report
+    from alexnet.training.config import TrainConfig as TrainConfig
+    from alexnet.training.optimizer import OptimizerConfig as OptimizerConfig
+    from alexnet.training.schedule import Cosine as Cosine
+    from alexnet.training.schedule import Plateau as Plateau
+    from alexnet.training.schedule import Staged as Staged
+    from alexnet.training.schedule import Steps as Steps
 
 _HOMES = {
-    "check": ("alexnet.data.check", "check"),
-    "create_model": ("alexnet.models", "create_model"),
-    "evaluate": ("alexnet.evaluation.subject", "evaluate"),
-    "list_models": ("alexnet.models", "list_models"),
-    "load": ("alexnet.evaluation.predict", "load"),
-    "prepare": ("alexnet.data.prepare", "prepare"),
-    "probe": ("alexnet.probes", "probe"),
-    "recipe": ("alexnet.recipes", "recipe"),
-    "write_report": ("alexnet.report.page", "write_report"),
-    "train": ("alexnet.recipes.run", "run"),
+    "AlexNetConfig": "alexnet.models.alexnet",
+    "Augmentation": "alexnet.data.transforms",
+    "Cosine": "alexnet.training.schedule",
+    "Machine": "alexnet.core.device",
+    "OptimizerConfig": "alexnet.training.optimizer",
+    "Plateau": "alexnet.training.schedule",
+    "Preprocessing": "alexnet.core.preprocessing",
+    "Staged": "alexnet.training.schedule",
+    "Steps": "alexnet.training.schedule",
+    "TrainConfig": "alexnet.training.config",
+    "build_index": "alexnet.probes.search",
+    "check": "alexnet.data.check",
+    "create_model": "alexnet.models",
+    "evaluate": "alexnet.evaluation.subject",
+    "extract": "alexnet.probes.features",
+    "list_models": "alexnet.models",
+    "load": "alexnet.evaluation.predict",
+    "open_features": "alexnet.probes.features",
+    "open_index": "alexnet.probes.search",
+    "open_packed": "alexnet.data.packed",
+    "prepare": "alexnet.data.prepare",
+    "probe": "alexnet.probes",
+    "recipe": "alexnet.recipes",
+    "train": "alexnet.recipes.run",
+    "write_report": "alexnet.report.page",
 }
+"""Each public name, and the module that it is of."""
 
 __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -41,8 +72,7 @@ __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

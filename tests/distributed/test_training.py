@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from alexnet.core.errors import AlexNetError
 from alexnet.distributed.launch import run_local
-from alexnet.recipes.run import run
+from alexnet.recipes.run import train
 from alexnet.training.config import TrainConfig
 
 LAYOUTS = [
@@ -71,7 +71,7 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 
 def check_world(world: int, machines: list[dict[str, Any]], config: TrainConfig, tmp_path: Path) -> None:
-    run(config, tmp_path / "one", training_jobs.on_cpu(), data=training_jobs.open_packed(config.data), report=False)
+    train(config, tmp_path / "one", training_jobs.on_cpu(), data=training_jobs.open_packed(config.data), report=False)
     jobs = [(config, str(tmp_path / f"{world}-{i}"), machine) for i, machine in enumerate(machines)]
     summaries = run_local(training_jobs.many, world, jobs)
     assert all(summary == summaries[0] for summary in summaries)
@@ -114,7 +114,7 @@ def test_what_was_sent_is_what_the_sizes_of_the_layers_predict(config, tmp_path)
 
 def test_a_run_goes_on_in_another_layout_and_with_other_ranks(config, tmp_path):
     alone, moved = tmp_path / "one", tmp_path / "moved"
-    run(config, alone, training_jobs.on_cpu(), data=training_jobs.open_packed(config.data), report=False)
+    train(config, alone, training_jobs.on_cpu(), data=training_jobs.open_packed(config.data), report=False)
     for world, machine, stop_after in ((2, LAYOUTS[1], 3), (2, LAYOUTS[2], 6), (3, LAYOUTS[0], 11)):
         (said, *_) = run_local(training_jobs.train_once, world, config, str(moved), machine, stop_after)
         assert f"stopped at step {stop_after}" in said["stopped"]
@@ -145,7 +145,7 @@ def test_few_images_leave_some_ranks_without_any(config, tmp_path):
 
 def test_bfloat16_stays_close(config, tmp_path):
     config = replace(config, precision="bfloat16")
-    run(config, tmp_path / "one", training_jobs.on_cpu(), data=training_jobs.open_packed(config.data), report=False)
+    train(config, tmp_path / "one", training_jobs.on_cpu(), data=training_jobs.open_packed(config.data), report=False)
     jobs = [(config, str(tmp_path / str(i)), machine) for i, machine in enumerate(LAYOUTS[:3])]
     run_local(training_jobs.many, 2, jobs)
     expected = [row["loss"] for row in rows(tmp_path / "one", "step")]

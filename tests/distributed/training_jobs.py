@@ -16,7 +16,7 @@ from alexnet.data.packed import open_packed
 from alexnet.distributed.mesh import build_mesh
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
-from alexnet.recipes.run import run
+from alexnet.recipes.run import train
 from alexnet.training import trainer
 from alexnet.training.config import TrainConfig
 
@@ -39,7 +39,7 @@ def train_once(
         trainer._Trainer._step = step_and_stop  # type: ignore[method-assign]
     data = open_packed(config.data)
     try:
-        return run(config, out, on_cpu(**machine), data=data, resume=True, change=change, report=False)
+        return train(config, out, on_cpu(**machine), data=data, resume=True, change=change, report=False)
     except StoppedError as error:
         return {"stopped": str(error)}
 

@@ -15,7 +15,7 @@ from alexnet.core.runs import REPLACED, REPLACING
 from alexnet.evaluation.predict import load
 from alexnet.evaluation.subject import evaluate
 from alexnet.models.states import open_model, run_of
-from alexnet.recipes.run import run
+from alexnet.recipes.run import train
 from alexnet.training.files import set_aside, sole_trainer
 from alexnet.training.initial import load_initial
 from shared import content, tiny_training
@@ -28,7 +28,7 @@ def finished(tiny_set, tmp_path_factory):
     """Checkpoints at steps 18, in the third epoch, and 21, the end; the former stands for the best."""
     out = tmp_path_factory.mktemp("runs") / "finished"
     config = tiny_training(tiny_set.path, epochs=3, batch_size=8, checkpoint_steps=3, views=("1",))
-    run(config, out, QUIET, data=tiny_set, report=False)
+    train(config, out, QUIET, data=tiny_set, report=False)
     (out / "checkpoint" / "best").write_text("step-18\n")
     return out
 
@@ -140,7 +140,7 @@ def test_what_is_no_model_is_told_what_it_is(finished, stopped, tmp_path):
 
 def test_a_run_in_float64_can_be_used(tiny_set, tmp_path):
     config = tiny_training(tiny_set.path, epochs=1, batch_size=8, views=("1",), precision="float64")
-    run(config, tmp_path / "run", QUIET, data=tiny_set, report=False)
+    train(config, tmp_path / "run", QUIET, data=tiny_set, report=False)
     model = load(tmp_path / "run").model
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
     assert_same_weights(model, load(tmp_path / "run", best=True).model.state_dict())

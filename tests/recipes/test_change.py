@@ -13,12 +13,12 @@ from alexnet.cli import main
 from alexnet.core.device import Machine
 from alexnet.core.errors import StoppedError, UsageError
 from alexnet.data.transforms import Augmentation
-from alexnet.recipes.run import run
+from alexnet.recipes.run import train
 from alexnet.report.page import write_report
 from alexnet.training import trainer
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Steps
-from alexnet.training.trainer import train
+from alexnet.training.trainer import fit
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
 STOPPED = 75
@@ -43,7 +43,7 @@ class StopAfter:
 
 def stopped(config, data, out, step, **options):
     with pytest.raises(StoppedError):
-        train(config, data, out, QUIET, stop=StopAfter(step - 1), **options)
+        fit(config, data, out, QUIET, stop=StopAfter(step - 1), **options)
 
 
 def rows(out: Path, event: str) -> list[dict]:
@@ -63,9 +63,9 @@ def settings(out: Path) -> dict:
 def test_a_lower_rate_is_taken_and_written_down_with_its_step(tiny_config, tiny_set, tmp_path, capsys):
     lower = replace(tiny_config, optimizer=OptimizerConfig(lr=0.002))
     stopped(tiny_config, tiny_set, tmp_path, 4)
-    train(lower, tiny_set, tmp_path, QUIET, resume=True, change=True)
+    fit(lower, tiny_set, tmp_path, QUIET, resume=True, change=True)
     plain = tmp_path / "plain"
-    train(tiny_config, tiny_set, plain, QUIET)
+    fit(tiny_config, tiny_set, plain, QUIET)
     rates, before = ([row["lr"] for row in rows(out, "step")] for out in (tmp_path, plain))
     assert rates[:4] == before[:4]
     assert rates[4:] == pytest.approx([rate / 10 for rate in before[4:]])
@@ -98,7 +98,7 @@ def test_what_decides_the_optimization_may_be_changed_and_goes_on_exactly(fields
         stopped(tiny_config, tiny_set, out, 4)
         if name == "stopped":
             stopped(new, tiny_set, out, 5, resume=True, change=True)
-        model = train(new, tiny_set, out, QUIET, resume=True, change=name == "straight").model
+        model = fit(new, tiny_set, out, QUIET, resume=True, change=name == "straight").model
         found.append((weights(model), rows(out, "step"), rows(out, "epoch"), rows(out, "change")))
     assert found[0] == found[1]
     assert len(found[0][3]) == 1
@@ -122,14 +122,14 @@ def test_what_decides_the_network_or_the_data_may_not(fields, named, tiny_config
             fields = {name: replace(getattr(tiny_config, name), **fields[name])}
     before = settings(tmp_path)
     with pytest.raises(UsageError, match=rf"{named}.*cannot be changed"):
-        train(replace(tiny_config, **fields), tiny_set, tmp_path, QUIET, resume=True, change=True)
+        fit(replace(tiny_config, **fields), tiny_set, tmp_path, QUIET, resume=True, change=True)
     assert settings(tmp_path) == before
 
 
 def test_without_change_other_settings_are_refused_and_the_way_is_named(tiny_config, tiny_set, tmp_path):
     stopped(tiny_config, tiny_set, tmp_path, 2)
     with pytest.raises(UsageError, match=r"optimizer\.lr\); resume without them, add --change"):
-        train(replace(tiny_config, optimizer=OptimizerConfig(lr=1)), tiny_set, tmp_path, QUIET, resume=True)
+        fit(replace(tiny_config, optimizer=OptimizerConfig(lr=1)), tiny_set, tmp_path, QUIET, resume=True)
 
 
 def test_a_change_that_was_killed_before_it_was_saved_is_still_in_the_log(tiny_config, tiny_set, tmp_path, monkeypatch):
@@ -142,23 +142,23 @@ def test_a_change_that_was_killed_before_it_was_saved_is_still_in_the_log(tiny_c
     with monkeypatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(lower, tiny_set, tmp_path, QUIET, resume=True, change=True)
-    train(lower, tiny_set, tmp_path, QUIET, resume=True)
+            fit(lower, tiny_set, tmp_path, QUIET, resume=True, change=True)
+    fit(lower, tiny_set, tmp_path, QUIET, resume=True)
     assert [row["step"] for row in rows(tmp_path, "change")] == [4]
 
 
 def test_a_run_ends_where_its_user_is_satisfied_and_goes_on_for_longer(tiny_config, tiny_set, tmp_path):
     config = replace(tiny_config, views=("1",), epochs=6)
     stopped(config, tiny_set, tmp_path, 21)  # 17 steps, and two looks in each of two validations
-    summary = run(replace(config, epochs=2), tmp_path, QUIET, data=tiny_set, resume=True)
+    summary = train(replace(config, epochs=2), tmp_path, QUIET, data=tiny_set, resume=True)
     assert (tmp_path / "model" / "model.safetensors").is_file()
     assert (tmp_path / "report.html").is_file()
     assert summary["views"]["1"]["n"] == 12
     assert [row["step"] for row in rows(tmp_path, "step")][-1] == 17
     result = (tmp_path / "results" / "final-center.json").read_bytes()
     with pytest.raises(UsageError, match=r"has finished its 2 epochs; .* add --epochs"):
-        run(replace(config, epochs=1), tmp_path, QUIET, data=tiny_set, resume=True)
-    run(replace(config, epochs=4), tmp_path, QUIET, data=tiny_set, resume=True)
+        train(replace(config, epochs=1), tmp_path, QUIET, data=tiny_set, resume=True)
+    train(replace(config, epochs=4), tmp_path, QUIET, data=tiny_set, resume=True)
     assert len(rows(tmp_path, "epoch")) == 4
     assert [row["changed"] for row in rows(tmp_path, "change")] == [{"epochs": [6, 2]}, {"epochs": [2, 4]}]
     assert (tmp_path / "earlier" / "step-17" / "results" / "final-center.json").read_bytes() == result
@@ -173,7 +173,7 @@ def command(*words: object) -> int:
 
 def test_a_resumed_command_need_not_repeat_the_settings(tiny_set, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    monkeypatch.setattr(trainer, "StopRequest", None)  # train() is given one
+    monkeypatch.setattr(trainer, "StopRequest", None)  # fit() is given one
     monkeypatch.setattr("alexnet.recipes.run.StopRequest", lambda: _entered(StopAfter(3)))
     assert command("--data", tiny_set.path, "--out", out, *TINY) == STOPPED
     monkeypatch.setattr("alexnet.recipes.run.StopRequest", lambda: _entered(StopAfter(1000)))

@@ -17,7 +17,7 @@ from alexnet.core.errors import UsageError
 from alexnet.data.packed import AllSplits, open_packed, seal
 from alexnet.data.prepare import prepare
 from alexnet.evaluation.subject import evaluate
-from alexnet.recipes.run import run
+from alexnet.recipes.run import train
 from shared import tiny_training
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
@@ -45,7 +45,7 @@ def place(tmp_path_factory):
         patch.setenv("ALEXNET_CACHE", str(place / "cache"))
         patch.chdir(place)
         photographs(place / "photos", dict.fromkeys(COLORS, 10))
-        run(tiny_training("photos", epochs=1, batch_size=8, views=("1",)), place / "run", QUIET, report=False)
+        train(tiny_training("photos", epochs=1, batch_size=8, views=("1",)), place / "run", QUIET, report=False)
     return place
 
 
@@ -208,7 +208,7 @@ def test_a_set_says_who_held_images_out_and_an_older_one_is_known_by_its_note(pl
 def test_evaluate_gives_the_errors_that_the_run_ended_with(precision, tiny_set, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
     config = tiny_training(tiny_set.path, epochs=1, batch_size=5, views=("10",), precision=precision)
-    ended = run(config, tmp_path / "run", QUIET, data=tiny_set, report=False)["views"]["10"]
+    ended = train(config, tmp_path / "run", QUIET, data=tiny_set, report=False)["views"]["10"]
     again = evaluate([tmp_path / "run"], machine=QUIET, views="10")
     assert (again.n, again.top1_errors, again.loss_nats) == (ended["n"], ended["top1_errors"], ended["loss_nats"])
     assert again.protocol["precision"] == ended["precision"] == precision

@@ -20,11 +20,11 @@ from alexnet.data.sources import class_lines
 from alexnet.evaluation.subject import evaluate
 from alexnet.models.alexnet import AlexNet
 from alexnet.recipes import run as recipes_run
-from alexnet.recipes.run import plan, run
+from alexnet.recipes.run import plan, train
 from alexnet.training import files
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Cosine
-from alexnet.training.trainer import train
+from alexnet.training.trainer import fit
 from shared import make_photographs
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
@@ -40,14 +40,14 @@ def content(folder: Path) -> set[str]:
 
 
 def test_a_second_trainer_in_the_same_run_is_refused_and_deletes_nothing(config, tiny_set, tmp_path):
-    run(config, tmp_path, QUIET, data=tiny_set, report=False)
+    train(config, tmp_path, QUIET, data=tiny_set, report=False)
     before = content(tmp_path)
     for options in ({"fresh": True}, {"resume": True}):
         with (
             files.sole_trainer(tmp_path),
             pytest.raises(AlexNetError, match=f"process {os.getpid()} is training here"),
         ):
-            run(replace(config, epochs=2), tmp_path, QUIET, data=tiny_set, **options)
+            train(replace(config, epochs=2), tmp_path, QUIET, data=tiny_set, **options)
     assert content(tmp_path) == before
 
 
@@ -65,7 +65,7 @@ def test_the_folder_is_held_until_the_last_file_is_written(config, tiny_set, tmp
 
     for name in ("evaluate_split", "save_model_folder", "write_report"):
         monkeypatch.setattr(recipes_run, name, second(getattr(recipes_run, name)))
-    run(config, tmp_path, QUIET, data=tiny_set)
+    train(config, tmp_path, QUIET, data=tiny_set)
     assert tried == ["save_model_folder", "evaluate_split", "write_report"]
     with files.sole_trainer(tmp_path):
         pass
@@ -79,12 +79,12 @@ def test_the_folder_is_held_until_the_last_file_is_written(config, tiny_set, tmp
     ],
 )
 def test_fresh_deletes_nothing_for_a_training_that_cannot_be(fields, machine, config, tiny_set, tmp_path):
-    run(config, tmp_path, QUIET, data=tiny_set, report=False)
+    train(config, tmp_path, QUIET, data=tiny_set, report=False)
     before = content(tmp_path)
     if "model" in fields:
         fields = {"model": replace(config.model, **fields["model"])}
     with pytest.raises(UsageError):
-        run(replace(config, **fields), tmp_path, replace(QUIET, **machine), data=tiny_set, fresh=True)
+        train(replace(config, **fields), tmp_path, replace(QUIET, **machine), data=tiny_set, fresh=True)
     assert content(tmp_path) == before
 
 
@@ -103,7 +103,7 @@ def test_a_network_for_another_input_is_refused_with_the_options_that_decide_it(
 ):
     config = replace(config, model=replace(config.model, **fields))
     with pytest.raises(UsageError, match=re.escape(said)):
-        run(config, tmp_path / "run", QUIET, data=tiny_set)
+        train(config, tmp_path / "run", QUIET, data=tiny_set)
     assert not (tmp_path / "run").exists()
 
 
@@ -119,7 +119,7 @@ def test_fresh_deletes_a_linked_folder_of_checkpoints_and_knows_a_run_to_the_las
     config, tiny_set, tmp_path, monkeypatch
 ):
     out, disk = tmp_path / "run", tmp_path / "disk"
-    train(config, tiny_set, out, QUIET)
+    fit(config, tiny_set, out, QUIET)
     (out / "checkpoint").rename(disk)
     (out / "checkpoint").symlink_to(disk)
     deleted = []
@@ -136,17 +136,17 @@ def test_fresh_deletes_a_linked_folder_of_checkpoints_and_knows_a_run_to_the_las
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.jpg").touch()
     with pytest.raises(UsageError, match="holds no run"):
-        run(config, tmp_path / "other", QUIET, data=tiny_set, fresh=True)
+        train(config, tmp_path / "other", QUIET, data=tiny_set, fresh=True)
     (out / "checkpoint").unlink(missing_ok=True)
-    run(config, out, QUIET, data=tiny_set, fresh=True, report=False)  # only .lock is there
+    train(config, out, QUIET, data=tiny_set, fresh=True, report=False)  # only .lock is there
 
 
 def test_a_run_that_has_lost_its_settings_is_not_begun_again(config, tiny_set, tmp_path):
-    train(config, tiny_set, tmp_path, QUIET)
+    fit(config, tiny_set, tmp_path, QUIET)
     (tmp_path / "config.json").unlink()
     before = content(tmp_path / "checkpoint")
     with pytest.raises(UsageError, match=r"has checkpoints but no config\.json"):
-        train(replace(config, seed=9), tiny_set, tmp_path, QUIET, resume=True)
+        fit(replace(config, seed=9), tiny_set, tmp_path, QUIET, resume=True)
     assert content(tmp_path / "checkpoint") == before
     assert (tmp_path / "log.jsonl").stat().st_size > 0
 
@@ -159,20 +159,20 @@ def test_a_run_that_has_lost_its_settings_is_not_begun_again(config, tiny_set, t
     ],
 )
 def test_settings_that_no_run_writes_are_refused(text, config, tiny_set, tmp_path, capsys):
-    run(config, tmp_path, QUIET, data=tiny_set, report=False)
+    train(config, tmp_path, QUIET, data=tiny_set, report=False)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(AlexNetError, match=r"config\.json: not that of a run"):
         evaluate([tmp_path])
     with pytest.raises(AlexNetError, match=r"config\.json: not that of a run"):
-        run(config, tmp_path, QUIET, data=tiny_set, resume=True)
+        train(config, tmp_path, QUIET, data=tiny_set, resume=True)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}"])
 def test_a_result_that_no_run_writes_is_refused(text, config, tiny_set, tmp_path):
-    run(config, tmp_path, QUIET, data=tiny_set, report=False)
+    train(config, tmp_path, QUIET, data=tiny_set, report=False)
     (tmp_path / "results" / "final-center.json").write_text(text)
     with pytest.raises(AlexNetError, match=r"final-center\.json"):
-        run(config, tmp_path, QUIET, data=tiny_set, resume=True)
+        train(config, tmp_path, QUIET, data=tiny_set, resume=True)
 
 
 def test_a_report_that_cannot_be_written_does_not_hide_that_the_run_was_stopped(
@@ -184,23 +184,23 @@ def test_a_report_that_cannot_be_written_does_not_hide_that_the_run_was_stopped(
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recipes_run, "train", stopped)
+    monkeypatch.setattr(recipes_run, "fit", stopped)
     monkeypatch.setattr(recipes_run, "write_report", full)
     with pytest.raises(StoppedError):
-        run(config, tmp_path, QUIET, data=tiny_set)
+        train(config, tmp_path, QUIET, data=tiny_set)
     assert "note: no report" in capsys.readouterr().err
 
 
 def test_what_is_not_finite_is_said_before_the_first_step_and_after_the_last(config, tiny_set, tmp_path):
     loud = replace(config, preprocessing=replace(config.preprocessing, scale=1e20))
     with pytest.raises(NotFiniteError, match="outputs of the untrained network are not finite from conv"):
-        train(loud, tiny_set, tmp_path / "loud", QUIET)
+        fit(loud, tiny_set, tmp_path / "loud", QUIET)
     # One step an epoch: the weights that it leaves are seen by the validation first, or by the save.
     diverging = replace(config, optimizer=OptimizerConfig(lr=1e20), schedule=Cosine(warmup=0), batch_size=54)
     with pytest.raises(NotFiniteError, match=r"step 1: .*at a lower rate, add --resume --change --optimizer.lr 1e\+19"):
-        train(diverging, tiny_set, tmp_path / "late", QUIET)
+        fit(diverging, tiny_set, tmp_path / "late", QUIET)
     with pytest.raises(NotFiniteError, match=r"step \d: "):
-        train(replace(diverging, batch_size=8, checkpoint_steps=1), tiny_set, tmp_path / "saved", QUIET)
+        fit(replace(diverging, batch_size=8, checkpoint_steps=1), tiny_set, tmp_path / "saved", QUIET)
 
 
 def test_workers_are_those_asked_for_in_training_validation_and_the_final_evaluation(
@@ -220,7 +220,7 @@ def test_workers_are_those_asked_for_in_training_validation_and_the_final_evalua
 
     for module in (trainer, error_rate):
         monkeypatch.setattr(module, "batches", noting(module.batches))
-    run(config, tmp_path, replace(QUIET, workers=0), data=tiny_set, report=False)
+    train(config, tmp_path, replace(QUIET, workers=0), data=tiny_set, report=False)
     assert asked == [0, 0, 0]
 
 
@@ -235,9 +235,9 @@ def test_the_classes_are_shown_before_the_first_step_and_in_a_forecast(config, t
     def stopped(*_, **__):
         raise StoppedError("before the first step")
 
-    monkeypatch.setattr(recipes_run, "train", stopped)
+    monkeypatch.setattr(recipes_run, "fit", stopped)
     with pytest.raises(StoppedError):
-        run(config, tmp_path / "run", QUIET, data=tiny_set)
+        train(config, tmp_path / "run", QUIET, data=tiny_set)
     assert shown() == table
 
 
@@ -277,7 +277,7 @@ def test_fresh_is_refused_in_a_job(tmp_path, monkeypatch, capsys):
 
 
 def test_a_log_that_is_shorter_than_its_checkpoint_says_is_not_filled_up(config, tiny_set, tmp_path, capsys):
-    train(replace(config, epochs=1), tiny_set, tmp_path, QUIET)
+    fit(replace(config, epochs=1), tiny_set, tmp_path, QUIET)
     log = tmp_path / "log.jsonl"
     log.write_bytes(log.read_bytes()[:300])
     with files.Log(log, 2000) as again:

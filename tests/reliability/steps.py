@@ -27,7 +27,7 @@ from alexnet.data.prepare import resolve
 from alexnet.training import checkpoint, trainer
 from alexnet.training.config import TrainConfig
 from alexnet.training.optimizer import OptimizerConfig
-from alexnet.training.trainer import train
+from alexnet.training.trainer import fit
 from shared import make_photographs, tiny_training
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
@@ -80,7 +80,7 @@ def resumes(data: Path, folder: Path, workers: Sequence[int], every: int = 1) ->
         order[self.progress.step + 1] = batch.image_N.tobytes()
 
     with replaced(checkpoint, "KEEP", 100), at_each_step(note):
-        train(replace(config, checkpoint_steps=1), packed, whole, QUIET)
+        fit(replace(config, checkpoint_steps=1), packed, whole, QUIET)
     expected = state(whole), rows(whole), dict(order)
     steps = sorted(expected[2])
     figure.check(len(steps) == 40, f"{len(steps)} steps")
@@ -94,7 +94,7 @@ def resumes(data: Path, folder: Path, workers: Sequence[int], every: int = 1) ->
             (run / "checkpoint" / "last").write_text(f"step-{step}\n")
             order.clear()
             with at_each_step(note):
-                train(config, packed, run, replace(QUIET, workers=number), resume=True)
+                fit(config, packed, run, replace(QUIET, workers=number), resume=True)
             found = state(run), rows(run), {s: images for s, images in expected[2].items() if s <= step} | order
             names = ("weights or velocities", "rows of the log", "order of the images")
             differ = [name for name, a, b in zip(names, found, expected, strict=True) if a != b]
@@ -116,7 +116,7 @@ def names(folder: Path, seed: int) -> Figure:
     size = 36  # of tiny runs
     config, whole = tiny(photos), folder / "whole"
     with replaced(checkpoint, "KEEP", 100):
-        train(replace(config, checkpoint_steps=1), resolve(photos, size=size, cache=cache), whole, QUIET)
+        fit(replace(config, checkpoint_steps=1), resolve(photos, size=size, cache=cache), whole, QUIET)
     expected = state(whole), rows(whole)
     (folder / "link").symlink_to(photos)
     shutil.copytree(photos, folder / "copy" / "照片", copy_function=shutil.copyfile)
@@ -139,14 +139,14 @@ def names(folder: Path, seed: int) -> Figure:
             if int(path.name.removeprefix("step-")) > step:
                 shutil.rmtree(path)
         (run / "checkpoint" / "last").write_text(f"step-{step}\n")
-        train(replace(config, data=data), resolve(data, size=size, cache=cache), run, QUIET, resume=True)
+        fit(replace(config, data=data), resolve(data, size=size, cache=cache), run, QUIET, resume=True)
         figure.check((state(run), rows(run)) == expected, f"{name}, step {step}: goes on otherwise")
         figure.check(len([*cache.glob("*/meta.json")]) == 1, f"{name}: prepared again")
         figure.count += 1
         remove(run)
     (photos / "train" / "red" / "0.png").unlink()
     try:
-        train(config, resolve(photos, size=size, cache=cache), whole, QUIET, resume=True)
+        fit(config, resolve(photos, size=size, cache=cache), whole, QUIET, resume=True)
         figure.check(False, "other photographs: not noticed")
     except UsageError as error:
         figure.check("trained on other images" in str(error), f"other photographs: {error}")
@@ -167,7 +167,7 @@ def non_finite(data: Path, folder: Path, count: int, seed: int) -> Figure:
     """A loss, a pixel of the input or a gradient becomes NaN or infinite at a random step; and a learning rate of 1e20. The
     run stops there, no file holds such a number, and without the fault it goes on to the end of a run that had none."""
     packed, config, figure = open_packed(data), tiny(data), Figure()
-    train(config, packed, folder / "whole", QUIET)
+    fit(config, packed, folder / "whole", QUIET)
     expected, draw = (state(folder / "whole"), rows(folder / "whole")), random.Random(seed)
     faults_of = {"loss": _bad_loss, "pixel": _bad_pixel, "gradient": _bad_gradient}
     for trial in range(count):
@@ -178,10 +178,10 @@ def non_finite(data: Path, folder: Path, count: int, seed: int) -> Figure:
         try:
             if kind == "rate":
                 step, name = 2, "a rate of 1e20"
-                train(replace(config, optimizer=OptimizerConfig(lr=1e20), seed=trial), packed, run, QUIET)
+                fit(replace(config, optimizer=OptimizerConfig(lr=1e20), seed=trial), packed, run, QUIET)
             else:
                 with faults_of[kind](step, value):
-                    train(config, packed, run, QUIET)
+                    fit(config, packed, run, QUIET)
             figure.check(False, f"{name}: not noticed")
         except AlexNetError as error:
             # A gradient shows in the loss of the next step, or when the weights are to be saved.
@@ -193,7 +193,7 @@ def non_finite(data: Path, folder: Path, count: int, seed: int) -> Figure:
             figure.check(logged < latest, f"{name}: step {logged} is in the log")
         figure.failures += [f"{name}: {found}" for found in not_finite(run)]
         if kind != "rate":
-            train(config, packed, run, QUIET, resume=True)
+            fit(config, packed, run, QUIET, resume=True)
             figure.check((state(run), rows(run)) == expected, f"{name}: goes on otherwise")
         remove(run)
     figure.details = {"kinds": ["rate", *faults_of], "values": ["NaN", "infinity"]}

@@ -11,7 +11,7 @@ from faults import rows
 from steps import QUIET, _bad_pixel, names, non_finite, not_finite, resumes, tiny
 
 from alexnet.core.errors import AlexNetError
-from alexnet.training.trainer import train
+from alexnet.training.trainer import fit
 
 
 def test_resumed_from_two_steps_with_two_readers(tiny_set, tmp_path):
@@ -34,13 +34,13 @@ def test_resumed_under_six_other_names_of_the_same_photographs(tmp_path):
 
 def test_other_threads_or_another_torch_are_noted_as_not_bit_for_bit(tiny_set, tmp_path, monkeypatch, capsys):
     config = tiny(tiny_set.path, epochs=1)
-    train(config, tiny_set, tmp_path / "run", QUIET)
+    fit(config, tiny_set, tmp_path / "run", QUIET)
     capsys.readouterr()
-    train(config, tiny_set, tmp_path / "run", QUIET, resume=True)
+    fit(config, tiny_set, tmp_path / "run", QUIET, resume=True)
     assert "bit for bit" not in capsys.readouterr().err
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     monkeypatch.setattr(torch, "__version__", "2.11.0")
-    train(config, tiny_set, tmp_path / "run", QUIET, resume=True)
+    fit(config, tiny_set, tmp_path / "run", QUIET, resume=True)
     said = capsys.readouterr().err
     assert "note: not bit for bit the uninterrupted run" in said
     assert "threads 1 -> 7" in said
@@ -49,9 +49,9 @@ def test_other_threads_or_another_torch_are_noted_as_not_bit_for_bit(tiny_set, t
 
 def test_readers_and_intervals_may_change_silently(tiny_set, tmp_path, capsys):
     config = tiny(tiny_set.path, epochs=1)
-    train(config, tiny_set, tmp_path / "run", QUIET)
+    fit(config, tiny_set, tmp_path / "run", QUIET)
     capsys.readouterr()
-    train(replace(config, checkpoint_steps=2), tiny_set, tmp_path / "run", replace(QUIET, workers=3), resume=True)
+    fit(replace(config, checkpoint_steps=2), tiny_set, tmp_path / "run", replace(QUIET, workers=3), resume=True)
     assert "bit for bit" not in capsys.readouterr().err
 
 
@@ -62,13 +62,13 @@ def test_what_a_killed_write_left_is_removed(tiny_set, tmp_path):
     for path in left:
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    train(tiny(tiny_set.path, epochs=1, train_images=7), tiny_set, tmp_path, QUIET, resume=True)
+    fit(tiny(tiny_set.path, epochs=1, train_images=7), tiny_set, tmp_path, QUIET, resume=True)
     assert not [path for path in left if path.exists()]
 
 
 def test_one_nan_in_the_input_stops_the_run_at_that_step(tiny_set, tmp_path):
     with _bad_pixel(5, math.nan), pytest.raises(AlexNetError, match=r"^step 5: .*first non-finite: the input"):
-        train(tiny(tiny_set.path), tiny_set, tmp_path / "run", QUIET)
+        fit(tiny(tiny_set.path), tiny_set, tmp_path / "run", QUIET)
     assert max(row["step"] for row in rows(tmp_path / "run")) == 4
     assert not_finite(tmp_path / "run") == []
 

@@ -491,7 +491,7 @@ def build_world(root: Path) -> None:
     from alexnet.evaluation.predict import load
     from alexnet.probes.search import build_index
     from alexnet.recipes import recipe
-    from alexnet.recipes.run import run
+    from alexnet.recipes.run import train
 
     random = np.random.default_rng(0)
 
@@ -527,7 +527,7 @@ def build_world(root: Path) -> None:
         epochs=1,
         batch_size=8,
     )
-    run(config, root / "run", Machine(device=torch.device("cpu"), quiet=True), data=data, report=False)
+    train(config, root / "run", Machine(device=torch.device("cpu"), quiet=True), data=data, report=False)
     build_index(load(root / "run"), [root / "photos"], root / "index", model=root / "run")
 
     (root / "unfinished").mkdir()

@@ -23,7 +23,7 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial, load_initial, transfer
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Steps
-from alexnet.training.trainer import network, train
+from alexnet.training.trainer import fit, network
 
 CPU = torch.device("cpu")
 QUIET = Machine(device=CPU, quiet=True)
@@ -39,7 +39,7 @@ def model_folder(path: Path, config: TrainConfig, data: PackedSet, seed: int, ep
     config = replace(config, seed=seed)
     model = network(config, len(data.classes))
     if epochs:
-        model = train(replace(config, epochs=epochs), data, path.with_name("source-run"), QUIET).model
+        model = fit(replace(config, epochs=epochs), data, path.with_name("source-run"), QUIET).model
     save_model_folder(path, model, config.network, config.preprocessing, data.classes, data.mean)
     return path
 
@@ -79,7 +79,7 @@ def test_other_classes_get_a_new_head_and_all_else_to_the_byte(
     source, tiny_config, two_classes, tmp_path, monkeypatch, capsys
 ):
     initial, found = load_initial(source), start_of(monkeypatch)
-    train(replace(tiny_config, epochs=1), two_classes, tmp_path / "run", QUIET, initial=initial)
+    fit(replace(tiny_config, epochs=1), two_classes, tmp_path / "run", QUIET, initial=initial)
     theirs = {name: value.numpy().tobytes() for name, value in initial.tensors.items()}
     fresh = weights(network(tiny_config, 2))
     head = {"fc8.weight", "fc8.bias"}
@@ -99,7 +99,7 @@ def test_other_classes_get_a_new_head_and_all_else_to_the_byte(
 
 
 def test_a_run_without_initial_weights_says_nothing_of_them(tiny_config, tiny_set, tmp_path):
-    train(replace(tiny_config, epochs=1), tiny_set, tmp_path / "run", QUIET)
+    fit(replace(tiny_config, epochs=1), tiny_set, tmp_path / "run", QUIET)
     assert json.loads((tmp_path / "run" / "config.json").read_text()).keys() == {"train", "data", "fingerprint"}
 
 
@@ -170,7 +170,7 @@ def test_another_network_is_refused_by_its_first_layer_and_leaves_no_run(
 ):
     config = replace(tiny_config, model=replace(tiny_config.model, **fields))
     with pytest.raises(UsageError, match=says) as error:
-        train(config, tiny_set, tmp_path / "run", QUIET, initial=load_initial(source))
+        fit(config, tiny_set, tmp_path / "run", QUIET, initial=load_initial(source))
     assert "source (alexnet_2012) is another network than this alexnet_2012" in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
@@ -194,7 +194,7 @@ def test_a_damaged_folder_and_none_at_all_are_one_line(source, tmp_path):
 
 def test_weights_that_know_another_input_are_noted(source, tiny_config, tiny_set, tmp_path, capsys):
     config = replace(tiny_config, preprocessing=replace(tiny_config.preprocessing, channel_order="bgr"), epochs=1)
-    train(config, tiny_set, tmp_path / "run", QUIET, initial=load_initial(source))
+    fit(config, tiny_set, tmp_path / "run", QUIET, initial=load_initial(source))
     says = "the initial weights were trained on another input (preprocessing.channel_order)"
     assert says in capsys.readouterr().err
     assert says in (tmp_path / "run" / "log.jsonl").read_text()
@@ -213,16 +213,16 @@ def stop_after(run: Path, steps: int, config: TrainConfig, data: PackedSet, init
             return self.looks < 0
 
     with pytest.raises(StoppedError):
-        train(config, data, run, QUIET, initial=initial, stop=Stop())
+        fit(config, data, run, QUIET, initial=initial, stop=Stop())
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["named again", "not named"])
 def test_a_resumed_run_equals_one_that_was_not_stopped(again, source, tiny_config, two_classes, tmp_path):
     initial, config = load_initial(source), replace(tiny_config, epochs=2)
-    whole = train(config, two_classes, tmp_path / "whole", QUIET, initial=initial).model
+    whole = fit(config, two_classes, tmp_path / "whole", QUIET, initial=initial).model
     stop_after(tmp_path / "run", 2, config, two_classes, initial)
     given = load_initial(source) if again else None
-    resumed = train(config, two_classes, tmp_path / "run", QUIET, initial=given, resume=True).model
+    resumed = fit(config, two_classes, tmp_path / "run", QUIET, initial=given, resume=True).model
     assert weights(resumed) == weights(whole)
 
 
@@ -231,11 +231,11 @@ def test_resuming_from_another_source_is_refused(source, tiny_config, tiny_set, 
     stop_after(run, 2, config, two_classes, initial)
     other = load_initial(model_folder(tmp_path / "other", tiny_config, tiny_set, seed=8))
     with pytest.raises(UsageError, match=r"made with other settings \(the initial weights\)"):
-        train(config, two_classes, run, QUIET, initial=other, resume=True)
+        fit(config, two_classes, run, QUIET, initial=other, resume=True)
     plain = tmp_path / "plain"
-    train(replace(config, epochs=1), two_classes, plain, QUIET)
+    fit(replace(config, epochs=1), two_classes, plain, QUIET)
     with pytest.raises(UsageError, match=r"made with other settings \(the initial weights\)"):
-        train(replace(config, epochs=1), two_classes, plain, QUIET, initial=initial, resume=True)
+        fit(replace(config, epochs=1), two_classes, plain, QUIET, initial=initial, resume=True)
 
 
 def test_without_a_checkpoint_the_source_is_still_needed(source, tiny_config, tiny_set, tmp_path, monkeypatch):
@@ -248,11 +248,11 @@ def test_without_a_checkpoint_the_source_is_still_needed(source, tiny_config, ti
         patch.setattr(trainer._Trainer, "_train_epoch", killed)
         patch.setattr(trainer, "clear", lambda *_, **__: None)  # a kill leaves what is there
         with pytest.raises(KeyboardInterrupt):
-            train(tiny_config, tiny_set, run, QUIET, initial=initial)
+            fit(tiny_config, tiny_set, run, QUIET, initial=initial)
     with pytest.raises(UsageError, match=r"no checkpoint yet .*source; name them again with --init-from"):
-        train(tiny_config, tiny_set, run, QUIET, resume=True)
+        fit(tiny_config, tiny_set, run, QUIET, resume=True)
     found = start_of(monkeypatch)
-    train(tiny_config, tiny_set, run, QUIET, initial=initial, resume=True)
+    fit(tiny_config, tiny_set, run, QUIET, initial=initial, resume=True)
     assert found == {name: value.numpy().tobytes() for name, value in initial.tensors.items()}
 
 
@@ -277,7 +277,7 @@ def test_frozen_layers_keep_every_byte_with_their_normalization_and_the_others_l
     frozen = (("conv1", 0.0), ("fc6", 0.0))
     optimizer = OptimizerConfig(kind=kind, lr=0.01, weight_decay=0.1, bias_weight_decay=0.1, layer_lr=frozen)
     config = replace(batch, optimizer=optimizer, schedule=Steps(), epochs=2)
-    model = train(config, two_classes, tmp_path / "run", QUIET, initial=initial).model
+    model = fit(config, two_classes, tmp_path / "run", QUIET, initial=initial).model
     before = {name: value.numpy().tobytes() for name, value in initial.tensors.items()}
     kept = {name for name, value in weights(model).items() if value == before[name]}
     conv1 = {f"conv1.{name}" for name in ("weight", "bias")} | {
@@ -294,7 +294,7 @@ def test_a_slower_layer_takes_the_step_that_its_factor_says(source, tiny_config,
         config = replace(
             tiny_config, optimizer=optimizer, schedule=Steps(), epochs=1, batch_size=54, precision="float64"
         )
-        model = train(config, tiny_set, tmp_path / str(factor), QUIET, initial=initial).model
+        model = fit(config, tiny_set, tmp_path / str(factor), QUIET, initial=initial).model
         steps[factor] = {name: value - initial.tensors[name] for name, value in model.state_dict().items()}
     for name, step in steps[1.0].items():
         factor = 0.5 if name.startswith("conv2.") else 1.0
@@ -310,7 +310,7 @@ def test_freezing_everything_or_what_is_not_there_is_refused_and_leaves_no_run(
 ):
     config = replace(tiny_config, optimizer=OptimizerConfig(layer_lr=tuple((layer, 0.0) for layer in layers)))
     with pytest.raises(UsageError, match=says):
-        train(config, tiny_set, tmp_path / "run", QUIET)
+        fit(config, tiny_set, tmp_path / "run", QUIET)
     assert not (tmp_path / "run").exists()
 
 
@@ -325,7 +325,7 @@ def test_a_network_that_knows_the_colors_learns_new_names_for_them_sooner(tiny_c
         for arm, start in (("fresh", None), ("tuned", initial)):
             config = replace(calm, seed=seed, epochs=2, schedule=Steps())
             run = tmp_path / f"{arm}-{seed}"
-            train(config, two_classes, run, QUIET, initial=start)
+            fit(config, two_classes, run, QUIET, initial=start)
             rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
             losses[arm].append([row["val_loss"] for row in rows if row["event"] == "epoch"][-1])
     assert all(tuned < fresh / 4 for tuned, fresh in zip(losses["tuned"], losses["fresh"], strict=True)), losses

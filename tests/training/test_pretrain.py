@@ -14,7 +14,7 @@ from alexnet.data.packed import PackedSet
 from alexnet.models import build_model, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.training.pretrain import Autoencoder, pretrain
-from alexnet.training.trainer import network, train
+from alexnet.training.trainer import fit, network
 
 CPU = torch.device("cpu")
 QUIET = Machine(device=CPU, quiet=True)
@@ -119,7 +119,7 @@ def test_a_run_starts_from_the_encoder_and_its_fully_connected_layers_are_those_
         "alexnet.training.trainer._Trainer._note_signal",
         lambda self: found.update({name: value.clone() for name, value in self.model.state_dict().items()}),
     )
-    train(config, tiny_set, tmp_path / "run", QUIET, initial=initial)
+    fit(config, tiny_set, tmp_path / "run", QUIET, initial=initial)
     fresh = network(config, 3).state_dict()
     for name, value in found.items():
         conv = name.startswith("conv")

@@ -23,7 +23,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.transforms import Augmentation
 from alexnet.training import checkpoint, files, trainer
 from alexnet.training.optimizer import OptimizerConfig
-from alexnet.training.trainer import train
+from alexnet.training.trainer import fit
 from shared import make_photographs
 
 CPU = torch.device("cpu")
@@ -43,26 +43,26 @@ def rows(run: Path) -> list[dict]:
 
 @pytest.fixture
 def reference(tiny_config, tiny_set, tmp_path):
-    model = train(tiny_config, tiny_set, tmp_path / "reference", QUIET).model
+    model = fit(tiny_config, tiny_set, tmp_path / "reference", QUIET).model
     return weights(model), rows(tmp_path / "reference")
 
 
 @pytest.mark.parametrize("workers", [None, 0, 2, 4])
 def test_workers_change_nothing(workers, reference, tiny_config, tiny_set, tmp_path):
-    model = train(tiny_config, tiny_set, tmp_path / "run", replace(QUIET, workers=workers)).model
+    model = fit(tiny_config, tiny_set, tmp_path / "run", replace(QUIET, workers=workers)).model
     assert weights(model) == reference[0]
     assert rows(tmp_path / "run") == reference[1]
 
 
 def test_images_in_the_devices_memory_change_nothing(reference, tiny_config, tiny_set, tmp_path):
-    model = train(tiny_config, tiny_set, tmp_path / "run", replace(QUIET, resident=True)).model
+    model = fit(tiny_config, tiny_set, tmp_path / "run", replace(QUIET, resident=True)).model
     assert weights(model) == reference[0]
     assert rows(tmp_path / "run") == reference[1]
 
 
 def test_bfloat16_follows_float32(reference, tiny_config, tiny_set, tmp_path):
     """21 steps of the same run: the loss of each epoch within 2 %. Weights stay float32."""
-    model = train(replace(tiny_config, precision="bfloat16"), tiny_set, tmp_path / "run", QUIET).model
+    model = fit(replace(tiny_config, precision="bfloat16"), tiny_set, tmp_path / "run", QUIET).model
     assert all(p.dtype == torch.float32 for p in model.parameters())
     losses = [
         [row["train_loss"] for row in found if row["event"] == "epoch"]
@@ -80,7 +80,7 @@ def test_normalization_kernels_are_a_condition_of_exact_resumption(
     if "compiled" not in (run / "checkpoint" / "step-21" / "state.json").read_text():
         pytest.skip("the kernels cannot be compiled here")
     monkeypatch.setattr(trainer, "kernels_in_use", lambda *_, **__: "torch")
-    train(tiny_config, tiny_set, run, QUIET, resume=True)
+    fit(tiny_config, tiny_set, run, QUIET, resume=True)
     assert "normalization kernels compiled -> torch" in capsys.readouterr().err
 
 
@@ -96,8 +96,8 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not(stop_at, reference, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", stop_after)
         with pytest.raises(StoppedError, match=f"stopped at step {stop_at}"):
-            train(tiny_config, tiny_set, run, QUIET)
-    model = train(tiny_config, tiny_set, run, QUIET, resume=True).model
+            fit(tiny_config, tiny_set, run, QUIET)
+    model = fit(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert weights(model) == reference[0]
     assert rows(run) == reference[1]
 
@@ -105,7 +105,7 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not(stop_at, reference, t
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_torch_optimizers_resume_exactly_too(kind, tiny_config, tiny_set, tmp_path):
     config = replace(tiny_config, optimizer=OptimizerConfig(kind=kind, lr=0.003), epochs=2)
-    whole = train(config, tiny_set, tmp_path / "whole", QUIET).model
+    whole = fit(config, tiny_set, tmp_path / "whole", QUIET).model
     step = trainer._Trainer._step
 
     def fail_at_nine(self, batch, data_seconds):
@@ -116,8 +116,8 @@ def test_torch_optimizers_resume_exactly_too(kind, tiny_config, tiny_set, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", fail_at_nine)
         with pytest.raises(KeyboardInterrupt):
-            train(config, tiny_set, tmp_path / "run", QUIET)
-    resumed = train(config, tiny_set, tmp_path / "run", QUIET, resume=True).model
+            fit(config, tiny_set, tmp_path / "run", QUIET)
+    resumed = fit(config, tiny_set, tmp_path / "run", QUIET, resume=True).model
     assert weights(resumed) == weights(whole)
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
@@ -138,7 +138,7 @@ def test_two_newest_checkpoints_and_the_best_stay(reference, tiny_config, tiny_s
 
 def test_losses_read_late_from_the_device_are_the_same(reference, tiny_config, tiny_set, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "STEPS_UNREAD", {"cpu": 4})  # as if the CPU worked by itself
-    model = train(tiny_config, tiny_set, tmp_path / "run", QUIET).model
+    model = fit(tiny_config, tiny_set, tmp_path / "run", QUIET).model
     assert weights(model) == reference[0]
     assert rows(tmp_path / "run") == reference[1]
 
@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_stops_at_that_step_and_saves_nothing_of_it(
     with pytest.raises(
         AlexNetError, match=r"step \d+: the loss is (nan|inf).*add --resume --change --optimizer\.lr 1e\+19"
     ):
-        train(config, tiny_set, tmp_path / "run", QUIET)
+        fit(config, tiny_set, tmp_path / "run", QUIET)
     for path in (tmp_path / "run").rglob("*.safetensors"):
         assert all(torch.isfinite(t).all() for t in load_file(path).values())
     assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()
@@ -167,7 +167,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
     content = bytearray((newest / what).read_bytes())
     content[len(content) // 2] ^= 1
     (newest / what).write_bytes(content)
-    model = train(tiny_config, tiny_set, run, QUIET, resume=True).model
+    model = fit(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert "step-21 is damaged and passed over" in capsys.readouterr().err
     assert weights(model) == reference[0]
     assert rows(run) == reference[1]
@@ -177,27 +177,27 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
 
 def test_no_sound_checkpoint_is_an_error_and_none_yet_is_not(tiny_config, tiny_set, tmp_path, capsys):
     run = tmp_path / "run"
-    first = train(replace(tiny_config, epochs=1), tiny_set, run, QUIET, resume=True).model
+    first = fit(replace(tiny_config, epochs=1), tiny_set, run, QUIET, resume=True).model
     assert "no checkpoint yet: starting at step 0" in capsys.readouterr().err
     assert first is not None
     for folder in (run / "checkpoint").glob("step-*"):
         (folder / "state.json").write_text("{}")
     with pytest.raises(AlexNetError, match="no sound checkpoint"):
-        train(replace(tiny_config, epochs=1), tiny_set, run, QUIET, resume=True)
+        fit(replace(tiny_config, epochs=1), tiny_set, run, QUIET, resume=True)
 
 
 def test_resuming_with_other_settings_is_refused_by_name(reference, tiny_config, tiny_set, tmp_path):
     other = replace(tiny_config, batch_size=4, augmentation=Augmentation(color_noise=0.2))
     with pytest.raises(UsageError, match=r"augmentation\.color_noise, batch_size"):
-        train(other, tiny_set, tmp_path / "reference", QUIET, resume=True)
+        fit(other, tiny_set, tmp_path / "reference", QUIET, resume=True)
 
 
 def test_the_same_images_under_another_name_go_on_to_the_same_bytes(reference, tiny_config, tiny_set, tmp_path):
     run, moved = tmp_path / "run", tmp_path / "moved"
-    train(replace(tiny_config, epochs=1), tiny_set, run, QUIET)
+    fit(replace(tiny_config, epochs=1), tiny_set, run, QUIET)
     shutil.copytree(tiny_set.path, moved)
     config = replace(tiny_config, data="./moved")
-    model = train(config, open_packed(moved), run, QUIET, resume=True).model
+    model = fit(config, open_packed(moved), run, QUIET, resume=True).model
     assert weights(model) == reference[0]
     stored = json.loads((run / "config.json").read_text())
     assert (stored["train"]["data"], stored["data"]["path"]) == ("./moved", str(moved))
@@ -216,22 +216,22 @@ def test_a_packed_file_cut_in_training_is_one_line_and_the_run_is_saved(referenc
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer._Trainer, "_step", cut)
         with pytest.raises(DataError, match=r"packed/train\.images\.npy: cut short since it was opened"):
-            train(tiny_config, open_packed(packed), run, replace(QUIET, workers=0))
+            fit(tiny_config, open_packed(packed), run, replace(QUIET, workers=0))
     assert (run / "checkpoint" / "last").read_text() == "step-2\n"
-    assert weights(train(tiny_config, tiny_set, run, QUIET, resume=True).model) == reference[0]
+    assert weights(fit(tiny_config, tiny_set, run, QUIET, resume=True).model) == reference[0]
 
 
 def test_other_images_under_the_same_name_are_refused(reference, tiny_config, tmp_path):
     other = prepare(make_photographs(tmp_path / "photos", train=17), tmp_path / "other", size=36, workers=1)
     before = (tmp_path / "reference" / "config.json").read_bytes()
     with pytest.raises(UsageError, match=rf"trained on other images than those of {tiny_config.data}"):
-        train(tiny_config, other, tmp_path / "reference", QUIET, resume=True)
+        fit(tiny_config, other, tmp_path / "reference", QUIET, resume=True)
     assert (tmp_path / "reference" / "config.json").read_bytes() == before
 
 
 def test_training_on_a_subset_takes_the_same_images_every_epoch(tiny_config, tiny_set, tmp_path):
     config = replace(tiny_config, train_images=16, epochs=2)
-    train(config, tiny_set, tmp_path / "run", QUIET)
+    fit(config, tiny_set, tmp_path / "run", QUIET)
     images = trainer.training_images(54, config)
     assert len(images) == len(set(images.tolist())) == 16
     assert [row["step"] for row in rows(tmp_path / "run") if row["event"] == "epoch"] == [2, 4]
@@ -243,7 +243,7 @@ def test_it_ends_after_the_first_epoch_with_the_training_error_asked_for(referen
     assert first < len(errors) - 1
     config = replace(tiny_config, until_train_error=errors[1])
     for resume in (False, True):
-        train(config, tiny_set, tmp_path / "run", QUIET, resume=resume)
+        fit(config, tiny_set, tmp_path / "run", QUIET, resume=resume)
         assert rows(tmp_path / "run") == [row for row in reference[1] if row.get("epoch", 1) <= first + 1]
     with pytest.raises(ValueError, match=r"until_train_error is 1\.5; it is a share"):
         replace(tiny_config, until_train_error=1.5)
@@ -267,8 +267,8 @@ def test_a_stop_at_the_end_of_an_epoch_or_in_its_validation_loses_nothing(
 ):
     run = tmp_path / "run"
     with pytest.raises(StoppedError):
-        train(tiny_config, tiny_set, run, QUIET, stop=Stop(looks))
-    model = train(tiny_config, tiny_set, run, QUIET, resume=True).model
+        fit(tiny_config, tiny_set, run, QUIET, stop=Stop(looks))
+    model = fit(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert weights(model) == reference[0]
     assert rows(run) == reference[1]
 
@@ -276,7 +276,7 @@ def test_a_stop_at_the_end_of_an_epoch_or_in_its_validation_loses_nothing(
 def test_no_room_for_the_checkpoints_is_said_before_the_first_step(tiny_config, tiny_set, tmp_path, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(AlexNetError, match=r"checkpoints need \d+ MB, 0 MB are free"):
-        train(tiny_config, tiny_set, tmp_path / "run", QUIET)
+        fit(tiny_config, tiny_set, tmp_path / "run", QUIET)
     assert not list((tmp_path / "run").glob("checkpoint/*"))
 
 
@@ -298,17 +298,17 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(kind, tiny_config, ti
         if kind == "rename":
             saves += [()]  # one rename a save, and one before the first, of what checkpoints share; two files a save
         with pytest.raises(AlexNetError, match=r"cannot be written .No space left.*MB are free.*checkpoint is intact"):
-            train(tiny_config, tiny_set, run, QUIET)
+            fit(tiny_config, tiny_set, run, QUIET)
     assert [p.name for p in (run / "checkpoint").glob("step-*")] == ["step-3"]
-    whole = train(tiny_config, tiny_set, tmp_path / "whole", QUIET).model
-    resumed = train(tiny_config, tiny_set, run, QUIET, resume=True).model
+    whole = fit(tiny_config, tiny_set, tmp_path / "whole", QUIET).model
+    resumed = fit(tiny_config, tiny_set, run, QUIET, resume=True).model
     assert weights(resumed) == weights(whole)
 
 
 def test_grey_images_for_a_color_network_are_refused(tiny_config, tiny_set, tmp_path):
     grey = replace(tiny_config, preprocessing=replace(tiny_config.preprocessing, channels=1))
     with pytest.raises(UsageError, match="holds images of 3 channels"):
-        train(grey, tiny_set, tmp_path / "run", QUIET)
+        fit(grey, tiny_set, tmp_path / "run", QUIET)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
@@ -328,6 +328,6 @@ def test_a_checkpoint_that_was_resumed_from_is_let_go(kind, tiny_config, tiny_se
 
     monkeypatch.setattr(trainer._Trainer, "_step", watched)
     with pytest.raises(KeyboardInterrupt):
-        train(config, tiny_set, tmp_path, QUIET)
-    train(config, tiny_set, tmp_path, QUIET, resume=True)
+        fit(config, tiny_set, tmp_path, QUIET)
+    fit(config, tiny_set, tmp_path, QUIET, resume=True)
     assert mapped == [False] * 7

@@ -32,7 +32,7 @@ from alexnet.evaluation.predict import load
 from alexnet.evaluation.views import CENTER
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.probes.towers import PERMUTATIONS, measures_of
-from alexnet.recipes.run import open_data, result_name, run, show_classes
+from alexnet.recipes.run import open_data, result_name, show_classes, train
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
@@ -148,7 +148,7 @@ def train_in(
     begun = (out / "checkpoint" / "last").is_file() or (out / "model" / "config.json").is_file()
     initial = make_initial() if make_initial and not begun else None
     try:
-        summary = run(config, out, lab.machine, data=data, initial=initial, resume=True, report=False)
+        summary = train(config, out, lab.machine, data=data, initial=initial, resume=True, report=False)
     except NotFiniteError as error:
         return {"diverged": str(error)}
     return measured(lab, config, data, out, summary)

@@ -24,7 +24,8 @@ from alexnet.evaluation.lines import error_lines
 from alexnet.models import list_models, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import RECIPES, for_device, recipe
-from alexnet.recipes.run import open_data, plan, run
+from alexnet.recipes import run as runs
+from alexnet.recipes.run import open_data, plan
 from alexnet.training.config import TrainConfig
 from alexnet.training.files import RUN_FILES, RUN_FOLDERS, recover, stored_config
 from alexnet.training.initial import Initial, load_initial
@@ -113,7 +114,7 @@ def train(arguments: list[str]) -> int:
         data = job.first_before_others(
             "preparing the data", lambda: open_data(config, options.data_root, quiet=options.json)
         )
-        summary = run(
+        summary = runs.train(
             config, out, machine, data=data, initial=initial, resume=resume, change=options.change, fresh=options.fresh
         )
     if own is not None and not own.first:

@@ -50,7 +50,7 @@ from alexnet.training.files import (
 )
 from alexnet.training.initial import Initial, transfer
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.trainer import checkpoint_bytes, network, require_possible, train
+from alexnet.training.trainer import checkpoint_bytes, fit, network, require_possible
 
 TOLD = 5
 """Files left out, and notes on the data, that are named on stderr."""
@@ -91,7 +91,7 @@ def show_classes(data: PackedSet) -> None:
             say(line)
 
 
-def run(
+def train(
     config: TrainConfig,
     out: str | Path,
     machine: Machine | None = None,
@@ -109,7 +109,7 @@ def run(
 
     Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same summary,
     nothing computed. With ``resume`` the epochs may be others, with ``change`` all that decides only how the network is
-    optimized. Raises what :func:`~alexnet.training.trainer.train` raises.
+    optimized. Raises what :func:`~alexnet.training.trainer.fit` raises.
     """
     out = Path(out)
     machine = machine or Machine(device=choose_device())
@@ -141,7 +141,7 @@ def run(
             show_classes(data)
         with StopRequest() as stop:
             try:
-                parallel = train(
+                parallel = fit(
                     config, data, out, machine, initial=initial, resume=resume, change=change, fresh=fresh, stop=stop
                 )
                 _evaluate(parallel, config, out, machine, data, stop)
@@ -255,7 +255,7 @@ def plan(
     steps: int = 3,
 ) -> dict[str, Any]:
     """What a run would take, measured over a few steps on random pixels: time, memory, disk; and what it would take over
-    from ``initial``. Nothing is written. What cannot be trained is refused as by :func:`run`."""
+    from ``initial``. Nothing is written. What cannot be trained is refused as by :func:`train`."""
     require_possible(config, data, machine, initial, out)
     warn_of_emulation(machine.device, config.precision)
     taken = None if initial is None else transfer(initial, config, data.classes)

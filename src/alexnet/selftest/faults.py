@@ -23,7 +23,7 @@ from alexnet.data.check import check
 from alexnet.data.loader import ReadTimeoutError, batches
 from alexnet.data.packed import HEADER_BYTES, open_packed
 from alexnet.distributed.launch import number, run_local
-from alexnet.recipes.run import run
+from alexnet.recipes.run import train
 from alexnet.selftest.checks import BrokenError, NotHereError, require
 from alexnet.selftest.scene import (
     HANG_SECONDS,
@@ -265,7 +265,7 @@ def train_in_rank(config: TrainConfig, out: str, dies_at: int | None = None) -> 
     if dies_at is not None and number() == 1:
         threading.Thread(target=_die, args=(Path(out), dies_at), daemon=True).start()
     machine = Machine(device=torch.device("cpu"), quiet=True)
-    run(config, out, machine, data=open_packed(config.data), report=False)
+    train(config, out, machine, data=open_packed(config.data), report=False)
 
 
 def _die(out: Path, step: int) -> None:

@@ -40,7 +40,7 @@ def pretrain(
     quiet: bool = False,
 ) -> Initial:
     """Train conv1 .. conv5 of ``config.network``, from its own initial weights, as the encoder of an autoencoder, and return
-    them for :func:`~alexnet.training.trainer.train` to start from. No label is read.
+    them for :func:`~alexnet.training.trainer.fit` to start from. No label is read.
 
     The images are those of ``config`` (``train_images`` too), augmented and preprocessed as there; the loss is the mean
     squared error of the reconstruction. ``made`` of the answer records it for each epoch, as a share of the variance of the

@@ -111,7 +111,7 @@ class _UnreadStep:
     images: int
 
 
-def train(
+def fit(
     config: TrainConfig,
     data: PackedSet,
     run: Path,
