@@ -12,6 +12,7 @@ import torch
 from alexnet.cli import main
 from alexnet.core.device import Machine
 from alexnet.core.errors import StoppedError, UsageError
+from alexnet.core.runs import write_json
 from alexnet.data.transforms import Augmentation
 from alexnet.recipes.run import train
 from alexnet.report.page import write_report
@@ -124,6 +125,25 @@ def test_what_decides_the_network_or_the_data_may_not(fields, named, tiny_config
     with pytest.raises(UsageError, match=rf"{named}.*cannot be changed"):
         fit(replace(tiny_config, **fields), tiny_set, tmp_path, QUIET, resume=True, change=True)
     assert settings(tmp_path) == before
+
+
+def test_decays_of_single_layers_that_were_no_factors_are_refused_until_they_are(tiny_config, tiny_set, tmp_path):
+    def with_decay(weight_decay, *layers):
+        return replace(
+            tiny_config, optimizer=OptimizerConfig(lr=0.02, weight_decay=weight_decay, layer_weight_decay=layers)
+        )
+
+    stopped(with_decay(0.5, ("conv1", 0.1)), tiny_set, tmp_path, 2)
+    document = settings(tmp_path)
+    del document["version"]  # as it was when 0.1 was the decay of conv1
+    write_json(tmp_path / "config.json", document)
+    with pytest.raises(
+        UsageError, match=r"begun when optimizer\.layer_weight_decay held decays.*give both with --change"
+    ):
+        train(with_decay(0.5, ("conv1", 0.1)), tiny_set, tmp_path, QUIET, resume=True)
+    factors = with_decay(0.5, ("conv1", 0.2))  # 0.2 times 0.5
+    stopped(factors, tiny_set, tmp_path, 3, resume=True, change=True)
+    train(factors, tiny_set, tmp_path, QUIET, resume=True)
 
 
 def test_without_change_other_settings_are_refused_and_the_way_is_named(tiny_config, tiny_set, tmp_path):

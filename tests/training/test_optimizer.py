@@ -8,6 +8,7 @@ from torch import nn
 
 from alexnet.core.errors import UsageError
 from alexnet.models import create_model
+from alexnet.recipes import cifar10
 from alexnet.training.optimizer import OptimizerConfig, PaperSGD, build_optimizer
 from alexnet.training.schedule import Rates, set_rates
 
@@ -98,12 +99,24 @@ def test_weights_and_biases_have_their_own_rates_and_decay_and_layers_can_be_fro
 
 def test_single_layers_have_their_own_factor_and_decay_and_unknown_ones_are_named():
     model = create_model("cifar_11pct")
-    config = OptimizerConfig(layer_lr=(("conv1", 0.0),), layer_weight_decay=(("fc10", 0.01),), weight_decay=0.0)
+    config = OptimizerConfig(
+        layer_lr=(("conv1", 0.0),), layer_weight_decay=(("fc10", 2.5), ("conv2", 0.0)), weight_decay=0.5
+    )
     optimizer = build_optimizer(model, config)
     set_rates(optimizer, Rates(weight=0.1, bias=0.1))
     found = {(g["layer"], g["role"]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
-    assert found["conv1", "weight"] == found["conv1", "bias"] == (0.0, 0.0)
-    assert found["fc10", "weight"] == (0.1, 0.01)
+    assert (found["conv1", "weight"], found["conv1", "bias"]) == ((0.0, 0.5), (0.0, 0.0))
+    assert found["fc10", "weight"] == (0.1, 1.25)  # 2.5 times 0.5
     assert found["fc10", "bias"] == found["conv2", "weight"] == (0.1, 0.0)
     with pytest.raises(UsageError, match="no layer 'conv9'; the layers are conv1"):
         build_optimizer(model, OptimizerConfig(layer_lr=(("conv9", 1.0),)))
+    with pytest.raises(UsageError, match=r"factors of optimizer\.weight_decay, which is 0"):
+        build_optimizer(model, OptimizerConfig(layer_weight_decay=(("fc10", 0.01),), weight_decay=0.0))
+
+
+def test_the_decays_of_the_11_percent_network_are_those_of_its_published_file():
+    config = cifar10()  # layers-cifar10-11pct: epsW 0.001; wc 0.004 at local3 and local4, 0.01 at fc10, else 0
+    groups = build_optimizer(create_model(config.network), config.optimizer).param_groups
+    decays = {group["layer"]: group["weight_decay"] for group in groups if group["role"] == "weight"}
+    assert decays == {"conv1": 0.0, "conv2": 0.0, "local3": 0.004, "local4": 0.004, "fc10": 0.01}
+    assert {group["weight_decay"] for group in groups if group["role"] == "bias"} == {0.0}

@@ -45,8 +45,8 @@ def _cifar_setting() -> dict[str, object]:
         "preprocessing": default_preprocessing("cifar_11pct"),
         "optimizer.lr": 0.001,
         "optimizer.bias_lr": 0.002,
-        "optimizer.weight_decay": 0.0,
-        "optimizer.layer_weight_decay": (("local3", 0.004), ("local4", 0.004), ("fc10", 0.01)),
+        "optimizer.weight_decay": 0.004,
+        "optimizer.layer_weight_decay": (("conv1", 0.0), ("conv2", 0.0), ("fc10", 2.5)),
     }
 
 

@@ -281,8 +281,8 @@ def cifar10() -> TrainConfig:
         optimizer=OptimizerConfig(
             lr=0.001,
             bias_lr=0.002,
-            weight_decay=0.0,
-            layer_weight_decay=(("local3", 0.004), ("local4", 0.004), ("fc10", 0.01)),
+            weight_decay=0.004,
+            layer_weight_decay=(("conv1", 0.0), ("conv2", 0.0), ("fc10", 2.5)),
         ),
         schedule=Staged(
             of=520, drops=(500, 510), bias_drops=(500, 510), conv1_slow=520, conv1_freeze=520, noise_off=520

@@ -29,6 +29,9 @@ from alexnet.training.initial import Initial, Transfer
 CHECKPOINTS = KEEP + 2
 """Most checkpoints on the disk at once: the newest, the best, and one being written."""
 
+VERSION = 2
+"""Of config.json; where it says none, ``optimizer.layer_weight_decay`` held decays and not factors."""
+
 NOT_COMPUTED = ("checkpoint_steps", "views", "data")
 """Fields of a run that may change when it resumes: no number of the training depends on them. The data is compared by its
 fingerprint, and may have another name."""
@@ -142,6 +145,12 @@ def require_same_run(
         )
     if initial is not None and stored.get("initial", {}).get("fingerprint") != initial.fingerprint:
         changed.append("the initial weights")
+    decays = "optimizer.layer_weight_decay"
+    if "version" not in stored and _at(before, decays) and decays not in changed:
+        raise UsageError(
+            f"{printable(run)} was begun when {decays} held decays; now it holds factors of optimizer.weight_decay: give both "
+            "with --change, or take another --out"
+        )
     free = [name for name in changed if _may_change(name)]
     if other := [name for name in changed if name not in free]:
         raise UsageError(
@@ -206,7 +215,7 @@ def _record_change(
     if changed:
         history = [*history, {"step": step, "epoch": epoch, "changed": changed}]
         settings = to_json(config)
-        stored |= {"train": settings, "fingerprint": fingerprint(settings)}
+        stored |= {"version": VERSION, "train": settings, "fingerprint": fingerprint(settings)}
     if history:
         write_json(run / "config.json", stored | {"history": history})
 
@@ -258,7 +267,7 @@ def open_run(
     if not (run / "config.json").exists():
         settings = to_json(config)
         origin = {"path": str(data.path), "fingerprint": data.fingerprint}
-        document = {"train": settings, "data": origin, "fingerprint": fingerprint(settings)}
+        document = {"version": VERSION, "train": settings, "data": origin, "fingerprint": fingerprint(settings)}
         write_json(run / "config.json", document | ({} if start is None else {"initial": start.record()}))
     else:
         checkpoint, faults = load_checkpoint(run / "checkpoint")

@@ -35,7 +35,7 @@ class OptimizerConfig:
     layer_lr: tuple[tuple[str, float], ...] = ()
     """Factors for the learning rates of single layers; 0 freezes a layer: conv1 0 conv2 0 conv3 0.1."""
     layer_weight_decay: tuple[tuple[str, float], ...] = ()
-    """Weight decay of single layers, where it differs: fc6 0.001 fc7 0.001."""
+    """Factors for the weight decays of single layers; 0 switches a decay off: fc6 2 fc7 2."""
 
     @property
     def moments(self) -> int:
@@ -50,7 +50,7 @@ class OptimizerConfig:
         if not min(self.weight_decay, self.bias_weight_decay) >= 0:
             raise ValueError(f"OptimizerConfig.weight_decay is {self.weight_decay}; a decay is 0 or more")
         if any(not value >= 0 for _, value in (*self.layer_lr, *self.layer_weight_decay)):
-            raise ValueError("OptimizerConfig.layer_lr and layer_weight_decay hold factors and decays of 0 or more")
+            raise ValueError("OptimizerConfig.layer_lr and layer_weight_decay hold factors, which are 0 or more")
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -112,14 +112,19 @@ def _laid_out_like(w: Tensor, g: Tensor | None) -> Tensor:
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """One group for the weights and one for the biases of each layer, labelled ``layer`` and ``role``, with the layer's
-    ``factor`` on the rates. A layer that the network does not have: :class:`UsageError`."""
+    ``factor`` on the rates. A layer that the network does not have, or factors of no decay: :class:`UsageError`."""
     layers = layer_parameters(model)
-    factors, decays = dict(config.layer_lr), dict(config.layer_weight_decay)
-    if unknown := sorted((factors.keys() | decays.keys()) - layers.keys()):
+    factors, decay_factors = dict(config.layer_lr), dict(config.layer_weight_decay)
+    if unknown := sorted((factors.keys() | decay_factors.keys()) - layers.keys()):
         raise UsageError(f"optimizer: no layer {printable(unknown[0])!r}; the layers are {', '.join(layers)}")
+    if config.weight_decay == 0 and any(decay_factors.values()):
+        raise UsageError(
+            "optimizer.layer_weight_decay holds factors of optimizer.weight_decay, which is 0; give that a value, and the "
+            "layers that are not to decay the factor 0"
+        )
     groups: list[dict[str, Any]] = []
     for layer, parameters in layers.items():
-        weight_decay = decays.get(layer, config.weight_decay)
+        weight_decay = config.weight_decay * decay_factors.get(layer, 1.0)
         roles = [
             ("weight", parameters.weights, weight_decay),
             ("bias", parameters.biases, config.bias_weight_decay),
