@@ -18,10 +18,10 @@ demo: $(VENV)/.demo
 	@echo "then try  $(BIN)/alexnet predict runs/quickstart IMAGE... --views 10"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not long" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not long" -n auto --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks fuzz

@@ -28,7 +28,24 @@ multiprocessing.get_context("forkserver").set_forkserver_preload(
 )
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, whose children nobody could interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
+os.fsync = os.fstat  # no test cuts the power, and a disk takes milliseconds for each of tens of thousands of syncs
 torch.set_num_threads(1)  # small tensors gain nothing from two, and lose much when something else runs on the machine
+
+LONG_FILES = (
+    *("claims/test_experiments.py", "bench/test_scripts.py", "models/test_lrn.py", "report/test_page.py"),
+    *(
+        "distributed/test_training.py",
+        "test_known_answers.py",
+        "probes/test_small_sets.py",
+        "reliability/test_kills.py",
+    ),
+    *("data/test_prepare.py", "bench/test_forecast.py", "probes/test_inputs.py", "claims/test_page.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: no worker is left with one of them when the others have nothing to do any more."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG_FILES))
 
 
 @pytest.fixture(scope="session")
