@@ -64,6 +64,8 @@ def test_everything_is_measured_and_forecast(monkeypatch):
     monkeypatch.setattr(forecast, "DRAWN", 140)
     monkeypatch.setattr(forecast, "BATCHES", 1)
     monkeypatch.setattr(rates, "REPEATS", 1)
+    monkeypatch.setattr(rates, "PRODUCT_SIDES", {"cpu": (64, 128)})
+    monkeypatch.setattr(rates, "COPY_BYTES", {"cpu": 1 << 20})
     found = measure("alexnet_2012", Machine(device=torch.device("cpu")), precision="float32", batch_size=2)
     document = json.loads(json.dumps(found.to_json()))
     for name in ("prepare", "decode_packed", "read", "augment", "step", "end_to_end", "product_flops", "copy_bytes"):

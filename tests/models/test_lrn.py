@@ -250,10 +250,13 @@ def test_operator_keeps_torchs_rules(norm):
     torch.library.opcheck(operators.response_norm_backward.default, arguments)
 
 
+FEW_UNITS = {"num_classes": 10, "conv_channels": (8, 8, 8, 8, 8), "fc_units": (16, 16)}
+
+
 @pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # by torch with Python 3.13.0
 @pytest.mark.parametrize("name", ["alexnet_2012", "alexnet_2012_code"])
 def test_network_compiles_as_a_whole(name):
-    model = create_model(name, num_classes=10, conv_channels=(8, 8, 8, 8, 8), fc_units=(16, 16)).to(memory_format=torch.channels_last).eval()
+    model = create_model(name, **FEW_UNITS).to(memory_format=torch.channels_last).eval()
     x_BCHW = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     grads = []
     for network in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
@@ -265,7 +268,7 @@ def test_network_compiles_as_a_whole(name):
 
 
 def test_network_exports_in_torchs_own_operations(path):
-    model = create_model("alexnet_2012", num_classes=10, conv_channels=(8, 8, 8, 8, 8), fc_units=(16, 16)).eval()
+    model = create_model("alexnet_2012", **FEW_UNITS).eval()
     x_BCHW = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     program = torch.export.export(model, (x_BCHW,))
     operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
