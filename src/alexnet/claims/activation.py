@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from alexnet.claims.experiment import Arm, Experiment, learning_rates, lower
+from alexnet.claims.experiment import Arm, Experiment, beside_base, learning_rates, lower
 from alexnet.training.config import TrainConfig
 
 SMALL_SCALES = ("smoke", "cifar10", "fashion-mnist")
@@ -65,7 +65,7 @@ EXPERIMENTS = (
     Experiment(
         id="max-average",
         title="Max and average pooling",
-        arms=lambda base: (Arm(name="base"), Arm(name="average-pooling", changes={"model.pooling": "average"})),
+        arms=beside_base({"average-pooling": {"model.pooling": "average"}}),
         comparisons=(
             lower(
                 "center_error", "N3", "the error is lower with max pooling than with average", than="average-pooling"

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, learning_rates, lower
+from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, beside_base, learning_rates, lower
 from alexnet.training.config import TrainConfig
 
 CENTERED: Mapping[str, Any] = {"augmentation.crop": "center", "augmentation.mirror": False}
 COLOR_SCALES = ("smoke", "cifar10", "imagenette", "imagenet")
-
-
-def _arms(base: TrainConfig) -> Sequence[Arm]:
-    return Arm(name="base"), Arm(name="no-crops", changes=CENTERED)
 
 
 def _mistuned_arms(base: TrainConfig) -> Sequence[Arm]:
@@ -26,20 +22,12 @@ def _mistuned_arms(base: TrainConfig) -> Sequence[Arm]:
     )
 
 
-def _noise_arms(base: TrainConfig) -> Sequence[Arm]:
-    return (
-        Arm(name="base"),
-        Arm(name="eigenvalue-noise", changes={"augmentation.color_noise_of": "eigenvalue"}),
-        Arm(name="popular-noise", changes={"augmentation.color_noise_of": "constants"}),
-    )
-
-
 EXPERIMENTS = (
     Experiment(
         id="crops",
         title="Random crops and mirror images, and ten views",
         setting={"views": ("1", "10")},
-        arms=_arms,
+        arms=beside_base({"no-crops": CENTERED}),
         comparisons=(
             lower("gap", "C16", "held-out and training error are less apart with crops and mirror", than="no-crops"),
             lower("center_error", "C16", "the error is lower with crops and mirror images", than="no-crops"),
@@ -62,7 +50,7 @@ EXPERIMENTS = (
     Experiment(
         id="color-noise",
         title="With and without color noise",
-        arms=lambda base: (Arm(name="base"), Arm(name="no-color-noise", changes={"augmentation.color_noise": 0.0})),
+        arms=beside_base({"no-color-noise": {"augmentation.color_noise": 0.0}}),
         comparisons=(
             lower("center_error", "C18", "the error is lower with color noise", than="no-color-noise", printed=1.0),
         ),
@@ -71,7 +59,12 @@ EXPERIMENTS = (
     Experiment(
         id="color-noise-size",
         title="Color noise by standard deviation, by eigenvalue, and by the constants others copied",
-        arms=_noise_arms,
+        arms=beside_base(
+            {
+                "eigenvalue-noise": {"augmentation.color_noise_of": "eigenvalue"},
+                "popular-noise": {"augmentation.color_noise_of": "constants"},
+            }
+        ),
         comparisons=(
             lower("center_error", "N12", "the error is lower than with noise by eigenvalue", than="eigenvalue-noise"),
             lower("center_error", "N12", "the error is lower than with the popular constants", than="popular-noise"),

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alexnet.claims.experiment import Arm, Experiment, lower
+from alexnet.claims.augmentation import CENTERED
+from alexnet.claims.experiment import Arm, Experiment, beside_base, lower
 from alexnet.training.config import TrainConfig
 
 NO_DROPOUT = {"model.dropout_rate": 0.0}
 DECAYS = (0.0005, 0.002, 0.005, 0.01)
 
 
-def _kinds(base: TrainConfig) -> Sequence[Arm]:
-    return (
-        Arm(name="base"),
-        Arm(name="inverted-dropout", changes={"model.dropout": "inverted"}),
-        Arm(name="dropout-before", changes={"model.dropout_place": "before"}),
-    )
-
-
 def _others(base: TrainConfig) -> Sequence[Arm]:
-    unregularized = {"optimizer.weight_decay": 0.0, "augmentation.crop": "center", "augmentation.mirror": False}
+    unregularized = {**NO_DROPOUT, **CENTERED, "optimizer.weight_decay": 0.0, "augmentation.color_noise": 0.0}
     return (
         Arm(name="base"),
         Arm(name="tuned-decay", changes=NO_DROPOUT, tuned=("optimizer.weight_decay", DECAYS)),
-        Arm(
-            name="no-regularization",
-            changes={**NO_DROPOUT, **unregularized, "augmentation.color_noise": 0.0},
-        ),
+        Arm(name="no-regularization", changes=unregularized),
         Arm(name="global-average", changes={"model.head": "global_average", "model.fc_units": (0, 0)}),
     )
 
@@ -36,7 +26,7 @@ EXPERIMENTS = (
     Experiment(
         id="dropout",
         title="With and without dropout",
-        arms=lambda base: (Arm(name="base"), Arm(name="no-dropout", changes=NO_DROPOUT)),
+        arms=beside_base({"no-dropout": NO_DROPOUT}),
         comparisons=(
             lower("gap", "C19", "held-out and training error are less apart with dropout", than="no-dropout"),
             lower("center_error", "C19", "the error is lower with dropout", than="no-dropout"),
@@ -53,7 +43,9 @@ EXPERIMENTS = (
     Experiment(
         id="dropout-kinds",
         title="Dropout: plain or inverted, after the fully connected layers or before them",
-        arms=_kinds,
+        arms=beside_base(
+            {"inverted-dropout": {"model.dropout": "inverted"}, "dropout-before": {"model.dropout_place": "before"}}
+        ),
         comparisons=(
             lower(
                 "center_error", "N10", "the error is lower with plain than inverted dropout", than="inverted-dropout"

@@ -88,6 +88,12 @@ class Experiment:
         return tuple(dict.fromkeys(comparison.claim for comparison in self.comparisons))
 
 
+def beside_base(changes: Mapping[str, Mapping[str, Any]]) -> Callable[[TrainConfig], Sequence[Arm]]:
+    """For :attr:`Experiment.arms`: the recipe unchanged, and an arm of each of these names with its changes."""
+    arms = (Arm(name="base"), *(Arm(name=name, changes=fields) for name, fields in changes.items()))
+    return lambda _recipe: arms
+
+
 def vary(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """The configuration with dotted fields replaced: ``vary(config, {"optimizer.lr": 0.02, "epochs": 3})``."""
     grouped: dict[str, dict[str, Any]] = {}

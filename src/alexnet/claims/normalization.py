@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alexnet.claims.experiment import Arm, Experiment, lower
+from alexnet.claims.experiment import Arm, Experiment, beside_base, lower
 from alexnet.models import default_preprocessing, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.training.config import TrainConfig
 
-NONE = Arm(name="no-norm", changes={"model.normalization": "none"})
-
-
-def _constants(base: TrainConfig) -> Sequence[Arm]:
-    return (
-        Arm(name="base"),
-        Arm(name="alpha-over-n", changes={"model.lrn_alpha_times": "mean"}),
-        Arm(name="k-1", changes={"model.lrn_k": 1.0}),
-    )
+WITHOUT = beside_base({"no-norm": {"model.normalization": "none"}})
 
 
 def _places(base: TrainConfig) -> Sequence[Arm]:
@@ -29,11 +21,6 @@ def _places(base: TrainConfig) -> Sequence[Arm]:
         Arm(name="norm-after-pooling", changes={"model.stages": ("act pool norm", "act pool norm", *rest)}),
         Arm(name="norm-before-relu", changes={"model.stages": ("norm pool act", second, *rest)}),
     )
-
-
-def _successors(base: TrainConfig) -> Sequence[Arm]:
-    names = ("batch", "layer")
-    return Arm(name="base"), *(Arm(name=f"{n}-norm", changes={"model.normalization": n}) for n in names)
 
 
 def _cifar_setting() -> dict[str, object]:
@@ -54,7 +41,7 @@ EXPERIMENTS = (
     Experiment(
         id="lrn",
         title="With and without response normalization",
-        arms=lambda base: (Arm(name="base"), NONE),
+        arms=WITHOUT,
         comparisons=(
             lower("center_error", "C10", "the error is lower with response normalization", than="no-norm", printed=1.4),
             lower("center_error_top5", "C10", "the top-5 error is lower with it", than="no-norm", printed=1.2),
@@ -63,7 +50,7 @@ EXPERIMENTS = (
     Experiment(
         id="lrn-constants",
         title="The constants of response normalization",
-        arms=_constants,
+        arms=beside_base({"alpha-over-n": {"model.lrn_alpha_times": "mean"}, "k-1": {"model.lrn_k": 1.0}}),
         comparisons=(
             lower(
                 "center_error", "C11", "the error is lower with alpha times the sum, not the mean", than="alpha-over-n"
@@ -86,7 +73,7 @@ EXPERIMENTS = (
     Experiment(
         id="lrn-successors",
         title="Batch and layer normalization in the place of response normalization",
-        arms=_successors,
+        arms=beside_base({f"{kind}-norm": {"model.normalization": kind} for kind in ("batch", "layer")}),
         comparisons=(
             lower("center_error", "N6", "the error is lower with batch normalization", arm="batch-norm", than="base"),
             lower("center_error", "N6", "the error is lower with layer normalization", arm="layer-norm", than="base"),
@@ -96,7 +83,7 @@ EXPERIMENTS = (
         id="lrn-cifar10",
         title="Response normalization in the four-layer network of CIFAR-10",
         setting=_cifar_setting(),
-        arms=lambda base: (Arm(name="base"), NONE),
+        arms=WITHOUT,
         comparisons=(
             lower("center_error", "C12", "the error on CIFAR-10 is lower with it", than="no-norm", printed=2.0),
         ),

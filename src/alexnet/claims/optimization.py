@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alexnet.claims.experiment import Arm, Experiment, learning_rates, lower
+from alexnet.claims.experiment import Arm, Experiment, beside_base, learning_rates, lower
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.training.config import TrainConfig
 from alexnet.training.schedule import Cosine, Plateau, Staged, Steps
-
-
-def _decay_arms(base: TrainConfig) -> Sequence[Arm]:
-    return Arm(name="base"), Arm(name="no-decay", changes={"optimizer.weight_decay": 0.0})
 
 
 def _bias_arms(base: TrainConfig) -> Sequence[Arm]:
@@ -68,7 +64,7 @@ EXPERIMENTS = (
     Experiment(
         id="weight-decay",
         title="Weight decay and the training error",
-        arms=_decay_arms,
+        arms=beside_base({"no-decay": {"optimizer.weight_decay": 0.0}}),
         comparisons=(
             lower("training_error", "C21", "the training error is lower with weight decay", than="no-decay"),
             lower("training_loss", "C21", "the training loss is lower with weight decay", than="no-decay"),
@@ -97,7 +93,7 @@ EXPERIMENTS = (
     Experiment(
         id="momentum",
         title="With and without momentum",
-        arms=lambda base: (Arm(name="base"), Arm(name="no-momentum", changes={"optimizer.momentum": 0.0})),
+        arms=beside_base({"no-momentum": {"optimizer.momentum": 0.0}}),
         comparisons=(
             lower("center_error", "C20", "the error is lower with momentum 0.9 than with none", than="no-momentum"),
         ),

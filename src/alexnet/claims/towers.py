@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, lower
+from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, beside_base, lower
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.training.config import TrainConfig
 
@@ -16,14 +16,6 @@ def _half(base: TrainConfig) -> Sequence[Arm]:
     return (
         Arm(name="base"),
         Arm(name="one-tower-half", changes={"model.towers": 1, "model.conv_channels": halves}),
-    )
-
-
-def _meetings(base: TrainConfig) -> Sequence[Arm]:
-    return (
-        Arm(name="base"),
-        Arm(name="isolated", changes={"model.joined": ()}),
-        Arm(name="one-tower", changes={"model.towers": 1}),
     )
 
 
@@ -46,7 +38,7 @@ EXPERIMENTS = (
     Experiment(
         id="tower-meetings",
         title="Towers that meet, towers that never meet, and none",
-        arms=_meetings,
+        arms=beside_base({"isolated": {"model.joined": ()}, "one-tower": {"model.towers": 1}}),
         comparisons=(
             lower(
                 "center_error", "N7", "the error of towers that meet is lower than of two that do not", than="isolated"
@@ -57,7 +49,7 @@ EXPERIMENTS = (
     Experiment(
         id="tower-colors",
         title="Whether one tower is for color, in every run by a permutation test",
-        arms=lambda base: (Arm(name="base"),),
+        arms=beside_base({}),
         comparisons=(
             Comparison(
                 claim="C34",
