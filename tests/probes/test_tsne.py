@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from alexnet.cli.probe import probe
+from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
 from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
-from alexnet.probes import tsne
-from alexnet.probes.tsne import center_pixels, chance_purity, grid_cells, neighbors_of_own_class, tsne_map
+from alexnet.probes import linear, tsne
+from alexnet.probes.tsne import Settings, center_pixels, chance_purity, grid_cells, neighbors_of_own_class, tsne_map
 from alexnet.report.pictures import save_figure
 from alexnet.report.pictures.tsne import BORDER, CLASS_COLORS, NOBODY, point_maps, thumbnail_map
 
@@ -238,11 +242,9 @@ def test_pixels_are_the_input_of_the_network(
 def test_the_command_writes_and_prints(
     folder: Path, packed: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alexnet.cli.probe_tsne import run
-
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
-    given = [str(folder / "model"), "--data", str(packed.path), "--layer", "f6", "--perplexity", "5", "--device", "cpu"]
-    assert run([*given, "--out", str(tmp_path / "probes")]) == 0
+    given = ["tsne", str(folder / "model"), "--data", str(packed.path), "--layer", "f6", "--perplexity", "5"]
+    assert probe([*given, "--out", str(tmp_path / "probes")]) == 0
     said = capsys.readouterr().out
     files = ("tsne.json", "tsne.png", "tsne-thumbnails-f6.png", "tsne-thumbnails-pixels.png")
     for file in files:
@@ -269,46 +271,50 @@ def test_the_command_writes_and_prints(
             assert CLASS_COLORS.index(frame) == np.argmax(bands)
             shown[int(np.argmax(bands))] += 1
     assert shown == [14, 14, 14]
-    assert run([*given, "--out", str(tmp_path / "probes"), "--json"]) == 0
+    assert probe([*given, "--out", str(tmp_path / "probes"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == document
 
 
+def subject_of(folder: Path, packed: PackedSet) -> Subject:
+    return Subject(model=folder / "model", machine=Machine(device=torch.device("cpu")), data=str(packed.path))
+
+
 def test_too_many_points_become_a_sample_that_is_even_by_class(
-    folder: Path, packed: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, packed: PackedSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alexnet.cli.probe_tsne import run
-
     monkeypatch.setattr(tsne, "MAX_POINTS", 30)
-    given = [str(folder / "model"), "--data", str(packed.path), "--perplexity", "5", "--device", "cpu"]
-    given += ["--out", str(tmp_path), "--layer", "pixels"]
-    assert run([*given, "--points", "40", "--json"]) == 0
-    captured = capsys.readouterr()
-    assert "t-SNE takes at most 30 points: a sample of so many of the 42 images, even by class" in captured.err
-    document = json.loads(captured.out)
-    assert document["n"] == 30
-    assert list(document["maps"]) == ["pixels"]
-    assert np.bincount(document["points"]["label"]).tolist() == [10, 10, 10]
-    assert document["protocol"]["images"] == "a sample of 30 of 42, as many of each class"
+    found = tsne.measure(subject_of(folder, packed), Settings(layer="pixels", points=40, perplexity=5))
+    said = capsys.readouterr().err
+    assert "t-SNE takes at most 30 points: a sample of so many of the 42 images, even by class" in said
+    assert found.n == 30
+    assert list(found.body["maps"]) == ["pixels"]
+    assert np.bincount(found.body["points"]["label"]).tolist() == [10, 10, 10]
+    assert found.protocol["images"] == "a sample of 30 of 42, as many of each class"
+    assert found.lines[0] == "30 images of val: a sample of 30 of 42, as many of each class"
 
 
-def test_wrong_settings_are_refused(folder: Path, packed: PackedSet, tmp_path: Path) -> None:
-    from alexnet.cli.probe_tsne import run
-
-    given = [str(folder / "model"), "--data", str(packed.path), "--device", "cpu"]
-    with pytest.raises(UsageError, match="no layer is called 'fc9'; the layers are pixels, c1"):
-        run([*given, "--out", str(tmp_path), "--layer", "fc9"])
-    with pytest.raises(UsageError, match="--perplexity is 42, and there are 42 points"):
-        run([*given, "--out", str(tmp_path), "--layer", "pixels", "--perplexity", "42"])
-    with pytest.raises(UsageError, match="--points is 1"):
-        run([*given, "--out", str(tmp_path), "--points", "1"])
-    with pytest.raises(UsageError, match="--out"):
-        run(given)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layer": "fc9"}, "no layer is called 'fc9'; the layers are pixels, c1"),
+        ({"layer": "pixels", "perplexity": 42.0}, "--perplexity is 42, and there are 42 points"),
+    ],
+)
+def test_wrong_settings_are_refused(folder: Path, packed: PackedSet, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tsne.measure(subject_of(folder, packed), Settings(**settings))
 
 
-def test_without_scikit_learn_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet.cli import probe_linear, probe_tsne
+def test_a_map_of_one_point_or_without_a_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    given = ["tsne", str(folder / "model"), "--data", "nowhere"]
+    with pytest.raises(UsageError, match="--points is 1; a map needs at least 2"):
+        probe([*given, "--out", str(tmp_path), "--points", "1"])
+    with pytest.raises(UsageError, match="name a folder with --out"):
+        probe(given)
 
+
+@pytest.mark.parametrize("kind", [linear, tsne])
+def test_without_scikit_learn_the_extra_is_named(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    for command in (probe_linear, probe_tsne):
-        with pytest.raises(AlexNetError, match=r'need scikit-learn: pip install "alexnet\[probe\]"'):
-            command.run([str(folder / "model"), "--data", "nowhere", "--out", "nowhere"])
+    with pytest.raises(AlexNetError, match=r'need scikit-learn: pip install "alexnet\[probe\]"'):
+        kind.measure(Subject(model="nowhere", machine=Machine(device=torch.device("cpu"))), kind.Settings())

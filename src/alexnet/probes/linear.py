@@ -40,6 +40,7 @@ MAX_UNITS = 4096
 """Most numbers that a layer keeps after averaging: as many as fc6 and fc7 have."""
 MAX_SIDE = 32
 """Greatest side of a map after averaging: 224 x 224 pixels become the means of 7 x 7 blocks."""
+AVERAGING = f"maps over a grid of windows, to at most {MAX_SIDE} x {MAX_SIDE} and {MAX_UNITS:,} numbers"
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of C, the weight of the loss against that of the penalty |w|^2 / 2, tried in this order."""
 FEW_LABELS_STRENGTH = 1e-2
@@ -148,7 +149,7 @@ def measure(subject: Subject, settings: Settings) -> Finding:
 
 PROTOCOL = {
     "view": "center, of training and held-out images alike",
-    "averaging": f"maps over a grid of windows, to at most {MAX_SIDE} x {MAX_SIDE} and {MAX_UNITS:,} numbers",
+    "averaging": AVERAGING,
     "scaling": "each number to mean 0 and deviation 1 on the training images",
     "classifier": "scikit-learn's LogisticRegression: multinomial, penalty |w|^2 / 2, L-BFGS",
     "tolerance": TOLERANCE,

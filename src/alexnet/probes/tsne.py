@@ -6,21 +6,28 @@ Shape suffixes: N images, D units, K neighbors, G cells of a grid, B images of a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.data.loader import batches
 from alexnet.evaluation.error_rate import Split
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.evaluation.views import CENTER, views_of
-from alexnet.probes.features import BATCH
-from alexnet.probes.linear import balanced_sample, pooled, pooled_shape, require_scikit_learn
+from alexnet.probes.features import BATCH, cached_features
+from alexnet.probes.layers import PIXELS, Layer, usual_layer
+from alexnet.probes.linear import AVERAGING, balanced_sample, pooled, pooled_shape, require_scikit_learn
+from alexnet.report.pictures import contact_sheet
+from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_figure, thumbnail_map
 
 MAX_POINTS = 20_000
 """Most points on a map: time and memory grow faster than their number."""
@@ -32,9 +39,162 @@ NEIGHBORS = 10
 PERPLEXITY = 30
 TRUSTED = 5_000
 """Most points on which trustworthiness is measured: it compares all pairs."""
+SHEET = 2000
+"""Side of a map of thumbnails, in pixels, about."""
+
+TITLE = "A map of the images"
+SENTENCE = (
+    "Images placed so that those alike to the network, or by their pixels, lie together. How far apart others are means "
+    "nothing."
+)
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ImagesSettings):
+    """A layer as a map on which similar images are neighbors (t-SNE), beside the same of the pixels: as points by class and as
+    thumbnails, with neighbor purity and silhouette as numbers.
+
+    alexnet probe tsne runs/mine
+    """
+
+    layer: str | None = None
+    """By default fc7, or the last hidden layer of a network without one; a wrong name lists all.
+    fc7 is read after its ReLU and before the test-time halving."""
+    points: int = 2500
+    """Images on the map: of a larger split a sample, as many of each class. Above 20,000, 20,000 are taken."""
+    perplexity: float | None = None
+    """About how many neighbors each image has; by default 30, and less on fewer than 91 images."""
+    seed: int = 0
+    """Seed for choosing images and for t-SNE."""
+
+    def __post_init__(self) -> None:
+        if self.points < 2:
+            raise ValueError(f"Settings.points is {self.points}; a map needs at least 2")
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The maps of a layer and of the pixels by :func:`tsne_map`, and their figures."""
+    require_scikit_learn()
+    layer = usual_layer(subject.predictor.model, settings.layer, "fc7")
+    split = subject.images
+    image_N, perplexity = _chosen(split.labels, settings)
+    label_N = split.labels[image_N]
+    rows = _spaces(subject, layer, image_N)
+    maps = {}
+    with subject.progress("t-SNE", len(rows), "maps") as bar:
+        for i, (what, rows_ND) in enumerate(rows.items()):
+            maps[what] = tsne_map(rows_ND, label_N, perplexity=perplexity, seed=settings.seed)
+            bar.update(i + 1)
+    shown = balanced_sample(label_N, MAX_THUMBNAILS, settings.seed, "tsne/thumbnails")
+    figures = {what: {"units": rows[what].shape[1], **found.to_json()} for what, found in maps.items()}
+    points = {what: np.round(found.xy_N2.astype(float), 4).tolist() for what, found in maps.items()}
+    of = subject.record(split.name)
+    body = {
+        "layer": layer.name,
+        "maps": figures,
+        "classes": subject.packed.classes,
+        "points": {"path": [split.paths[i] for i in image_N], "label": label_N.tolist(), "maps": points},
+    }
+    images = (
+        "the whole split"
+        if len(image_N) == len(split)
+        else f"a sample of {len(image_N):,} of {len(split):,}, as many of each class"
+    )
+    return Finding(
+        subject=of,
+        n=len(image_N),
+        summary={
+            f"{figure.replace('_', ' ')}, {what}": found[figure]
+            for figure in ("neighbor_purity", "silhouette", "trustworthiness")
+            for what, found in figures.items()
+        },
+        body=body,
+        protocol={
+            **PROTOCOL,
+            "images": images,
+            "points_asked": settings.points,
+            "pixels": f"the network's input as {' x '.join(map(str, pooled_shape(_input_shape(subject.predictor))))} means",
+            "perplexity": perplexity,
+            "trustworthiness_points": min(len(image_N), TRUSTED),
+            "thumbnails": f"{len(shown):,}, each in a cell of its own by the least sum of squared distances",
+            "precision": subject.predictor.precision,
+        },
+        lines=[f"{len(image_N):,} images of {split.name}: {images}", *map(_line, figures, figures.values())],
+        pictures={"tsne.png": point_maps({**body, **of})} | _sheets(split, image_N, shown, maps),
+    )
+
+
+PROTOCOL = {
+    "points_most": MAX_POINTS,
+    "view": "center",
+    "position": "after the ReLU and before the test-time halving; layers called dropoutN are after it",
+    "averaging": AVERAGING,
+    "components": f"t-SNE reads the first {COMPONENTS} principal components, not standardized",
+    "start": "the first two principal components",
+    "neighbors": NEIGHBORS,
+    "figures": "purity: Euclidean neighbors that have the point's class; silhouette: by class, Euclidean; in_space: before the "
+    "principal components",
+}
+
+
+def _chosen(label_N: Labels, settings: Settings) -> tuple[Labels, float]:
+    """The numbers of the images on the map, and the perplexity; what differs from what was asked for, or is usual, is said."""
+    if settings.points > MAX_POINTS and len(label_N) > MAX_POINTS:
+        say(
+            f"t-SNE takes at most {MAX_POINTS:,} points: a sample of so many of the {len(label_N):,} images, even by class"
+        )
+    image_N = balanced_sample(label_N, min(settings.points, MAX_POINTS), settings.seed, "tsne")
+    perplexity = usual_perplexity(len(image_N)) if settings.perplexity is None else settings.perplexity
+    require_mappable(label_N[image_N], perplexity)
+    if settings.perplexity is None and perplexity < PERPLEXITY:
+        say(f"there are {len(image_N)} images on the map: the perplexity is {perplexity:g}, not {PERPLEXITY}")
+    return image_N, perplexity
+
+
+def _spaces(subject: Subject, layer: Layer, image_N: Labels) -> dict[str, Array]:
+    """The images of these numbers as rows of numbers: by the layer, unless it is the pixels, and by the pixels."""
+    predictor, split, workers = subject.predictor, subject.images, subject.machine.workers
+    rows = {}
+    if layer.name != PIXELS:
+        with subject.progress(layer.name, len(split)) as bar:
+            found = cached_features(predictor, subject.packed, split.name, [layer.name], workers=workers, progress=bar)
+        features = found[layer.name].matrix(layer.name)
+        parts = [pooled(features[image_N[i : i + 256]], layer.shape) for i in range(0, len(image_N), 256)]
+        rows[layer.name] = np.concatenate(parts)
+    with subject.progress(PIXELS, len(image_N)) as bar:
+        rows[PIXELS] = center_pixels(predictor, split, image_N, workers=workers, progress=bar)
+    return rows
+
+
+def _sheets(split: Split, image_N: Labels, shown: Labels, maps: Mapping[str, TsneMap]) -> dict[str, Figure]:
+    """The maps as thumbnails of those images whose places in ``image_N`` are ``shown``."""
+    place_N = np.unique(split.labels[image_N], return_inverse=True)[1]
+    pictures = {}
+    for what, found in maps.items():
+        cell_N, side = grid_cells(found.xy_N2[shown])
+        size = max(24, min(96, SHEET // side - 2 * BORDER))
+        sheet_HWC = thumbnail_map(_thumbnails(split, image_N[shown], size), cell_N, side, place_N[shown])
+        pictures[f"tsne-thumbnails-{what}.png"] = thumbnail_figure(sheet_HWC, what)
+    return pictures
+
+
+def _thumbnails(split: Split, image_N: Labels, size: int) -> NDArray[np.uint8]:
+    """The stored images, whole, at this size: (N, size, size, 3) uint8."""
+    sheets = [
+        contact_sheet(list(split.read(image_N[i : i + 64])), 1, size=size, gap=0) for i in range(0, len(image_N), 64)
+    ]
+    return np.concatenate(sheets).reshape(-1, size, size, 3)
+
+
+def _line(what: str, figures: Mapping[str, Any]) -> str:
+    return (
+        f"{what}: neighbor purity {figures['neighbor_purity']:.1%} (chance {figures['neighbor_purity_chance']:.1%}, before t-SNE "
+        f"{figures['neighbor_purity_in_space']:.1%}), silhouette {figures['silhouette']:+.3f}, "
+        f"trustworthiness {figures['trustworthiness']:.3f}"
+    )
 
 
 @dataclass(frozen=True)
@@ -151,8 +311,7 @@ def center_pixels(
 ) -> Array:
     """The network's input for the center views of the images of these numbers, averaged down as :func:`pooled` does: (N, D).
     No layer is computed."""
-    preprocessing = predictor.preprocessing
-    shape = (preprocessing.channels, preprocessing.crop, preprocessing.crop)
+    preprocessing, shape = predictor.preprocessing, _input_shape(predictor)
     mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean)
     rows_ND = np.empty((len(image_N), math.prod(pooled_shape(shape))), np.float32)
     for batch in batches(split, image_N, BATCH, workers=workers):
@@ -161,6 +320,11 @@ def center_pixels(
         if progress:
             progress(int(batch.position_B[-1]) + 1, len(image_N))
     return rows_ND
+
+
+def _input_shape(predictor: Predictor) -> tuple[int, int, int]:
+    preprocessing = predictor.preprocessing
+    return preprocessing.channels, preprocessing.crop, preprocessing.crop
 
 
 def grid_cells(xy_N2: Array) -> tuple[Labels, int]:
