@@ -154,7 +154,7 @@ def test_a_training_that_diverges_is_a_result_and_no_number():
     assert (some["n"], some["diverged"]) == (2, {"a": 1})
     # Seeds that failed are not left out at random.
     assert some["verdict"] == "not a fair test yet"
-    assert "1 of 3 runs of a diverged and are in no pair" in some["reasons"]
+    assert "1 of 3 runs of a diverged, so no pair includes them" in some["reasons"]
     none = compare(comparison, arms, {"a": [diverged], "b": [fine]})
     assert (none["n"], none["verdict"]) == (0, "not a fair test yet")
 
@@ -216,8 +216,8 @@ def test_units_of_the_scaled_network_start_with_the_programs_signal():
     ("name", "message"),
     [
         ("C99", "no claim or experiment is called 'C99'"),
-        ("C2", "C2 has no experiment; `alexnet claims list C2`"),
-        ("C1", "C1 has no experiment; `alexnet claims list C1`"),
+        ("C2", "C2 has no experiment to run; `alexnet claims list C2`"),
+        ("C1", "C1 has no experiment to run; `alexnet claims list C1`"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_line(name, message):
@@ -232,9 +232,7 @@ def test_claims_and_experiments_are_found_by_name():
 
 
 def test_a_scale_that_means_nothing_is_refused(lab):
-    with pytest.raises(
-        UsageError, match="relu-tanh means nothing at the scale imagenet; its scales are smoke, cifar10"
-    ):
+    with pytest.raises(UsageError, match="relu-tanh cannot be run at the scale imagenet, only at smoke, cifar10"):
         run_experiment(EXPERIMENTS["relu-tanh"], find_scale("imagenet"), [0], lab)
 
 
@@ -267,7 +265,7 @@ def test_own_photographs_that_changed_are_not_compared_with_what_they_were(tmp_p
 
     for fingerprint in ("before", "before"):
         lab_of("photos", fingerprint).require_same_data(config)
-    with pytest.raises(UsageError, match="made from other images"):
+    with pytest.raises(UsageError, match="holds results for other images"):
         lab_of("photos", "after").require_same_data(config)
     lab_of("smoke", "after").require_same_data(config)  # a named set
     assert not (tmp_path / "smoke").exists()

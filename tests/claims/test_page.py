@@ -294,9 +294,9 @@ def test_missing_and_damaged_result_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cifar10" / "no-overlap-00ff-seed1.json").write_text("[]")
     page = Table(write_page(tmp_path))
     missing = page.text.partition("Missing from this page")[2].partition("All claims")[0]
-    assert "overlap at cifar10: base-00ff-seed1.json: no such file" in missing
+    assert "overlap at cifar10: base-00ff-seed1.json missing from" in missing
     assert "no-overlap-00ff-seed0.json: not valid JSON" in missing
-    assert "no-overlap-00ff-seed1.json: not the result of an arm" in missing
+    assert "no-overlap-00ff-seed1.json is not a result of `alexnet claims run`" in missing
     assert "+1.00 points (−0.24 to +2.24; 3 seeds)" in page.rows["C13"][5]
     assert page.source.count('aria-label="Training loss') == 1  # of the seeds that are left
 
@@ -338,8 +338,8 @@ def test_a_damaged_document_is_named_and_the_page_is_written(tmp_path: Path, con
         (tmp_path / "cifar10" / "overlap.json").write_text(content)
     page = Table(write_page(tmp_path))
     missing = page.text.partition("Missing from this page")[2].partition("All claims")[0]
-    assert {"{": "overlap.json: not valid JSON", "arms": "overlap at cifar10: not the document"}.get(
-        content, "not the document of an experiment"
+    assert {"{": "overlap.json: not valid JSON", "arms": "overlap at cifar10: its result cannot be read"}.get(
+        content, "not a result of `alexnet claims run`"
     ) in missing
     assert page.rows["C2"][6] == "confirmed"
 
@@ -394,7 +394,7 @@ def test_without_any_result_the_ledger_is_shown_with_its_facts(tmp_path: Path, m
     (tmp_path / "published.json").write_text("[]")
     monkeypatch.setattr(documents, "PUBLISHED", str(tmp_path / "published.json"))
     page = Table(write_page(tmp_path))
-    assert "None was run yet" in page.text
+    assert "No experiment has been run yet" in page.text
     assert page.rows["C2"][6] == "confirmed"
     assert page.rows["C13"][6] == "not tested why"
 
@@ -407,7 +407,7 @@ def test_a_training_that_diverged_is_said(tmp_path: Path) -> None:
         (tmp_path / "cifar10" / name).write_text('{"diverged": "step 7: the loss is nan"}')
     page = Table(write_page(tmp_path))
     assert "B no-overlap diverged: 3 of 3" in page.text
-    assert "lower: no seed for which both sides have a number" in page.rows["C13"][5]
+    assert "lower: there is no seed for which both sides have a number" in page.rows["C13"][5]
 
 
 def test_what_is_no_fair_test_says_why_and_has_no_interval(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_what_is_no_fair_test_says_why_and_has_no_interval(tmp_path: Path) -> No
     assert "not a fair test yet lower: +1.00 points (no interval; 3 seeds) cifar10 Why: no rate was chosen." in here
     assert "Note: seen twice." in here
     assert "bound only sooner: at least 6.00 times (no interval; 3 seeds)" in here
-    assert "inconclusive apart: so it is in 1 of 3 runs; by chance alone in one of twenty" in here
+    assert "inconclusive apart: this is so in 1 of 3 runs; chance alone makes it so in one of twenty" in here
     assert page.source.count('class="interval bound"') == 1
 
 
@@ -443,7 +443,7 @@ def test_a_reason_that_all_comparisons_share_is_said_once(tmp_path: Path) -> Non
     ]
     write_experiment(tmp_path, comparisons=rows)
     here = Table(write_page(tmp_path)).rows["C13"][5]
-    assert here.endswith("Why: few classes. Why, of all of these: not tuned.")
+    assert here.endswith("Why: few classes. Why, for all of these: not tuned.")
     assert here.count("not tuned") == 1
 
 
@@ -684,6 +684,6 @@ def test_a_document_of_wrong_types_is_named_and_left_out(tmp_path: Path, changes
     (tmp_path / "smoke" / "x.json").write_text(json.dumps(document))
     faults: list[str] = []
     assert documents.read_documents(tmp_path, faults) == []
-    assert "x.json: not the document of an experiment" in faults[0]
-    with pytest.raises(AlexNetError, match="not the document of an experiment"):
+    assert "x.json is a damaged result of `alexnet claims run`" in faults[0]
+    with pytest.raises(AlexNetError, match="a damaged result of `alexnet claims run`"):
         documents.read_documents(tmp_path)

@@ -67,9 +67,9 @@ def test_a_name_leads_to_no_other_folder(tmp_path):
     ("line", "message"),
     [
         ('{"arm": "base", "fing', r"results\.jsonl, line 2: not valid JSON"),
-        ("[]", r"results\.jsonl, line 2: not the result of an arm"),
-        ('{"arm": "base", "fingerprint": 3}', r"results\.jsonl, line 2: not the result of an arm"),
-        (json.dumps(SOME[0]), r"results\.jsonl, line 2: base-00ff-seed0\.json stands there twice"),
+        ("[]", r"results\.jsonl, line 2 is not a result of `alexnet claims run`"),
+        ('{"arm": "base", "fingerprint": 3}', r"results\.jsonl, line 2 is not a result of `alexnet claims run`"),
+        (json.dumps(SOME[0]), r"results\.jsonl, line 2 holds base-00ff-seed0\.json twice"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line, message):

@@ -58,7 +58,7 @@ def test_halves_of_the_classes_share_none_and_are_drawn_by_seed(data):
         assert not set(before.split("val").paths) & set(after.split("val").paths)
         drawn.add(tuple(after.classes))
     assert len(drawn) == 4
-    with pytest.raises(UsageError, match="has 3 classes; pre-training on half of them"):
+    with pytest.raises(UsageError, match="has 3 classes, but this experiment learns half"):
         class_halves(only_classes(data, np.arange(3)), 0)
 
 

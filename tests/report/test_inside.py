@@ -139,7 +139,7 @@ def test_probes_of_different_models_are_named(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps({"n": 1, "model": model}))
     faults: list[str] = []
     assert len(read_sections(tmp_path, faults)) == 3
-    assert faults == ["probes: codes and tsne looked at different models; make the older ones again"]
+    assert faults == ["the probes codes and tsne looked at different models; run the older ones again"]
 
 
 def test_a_pipe_is_not_opened_as_a_picture(tmp_path: Path) -> None:

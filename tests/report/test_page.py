@@ -32,7 +32,7 @@ def test_the_page_says_what_the_files_say(tmp_path: Path, make_run: MakeRun, rea
     page = read_page(path)
     for said in [
         "alexnet_2012 on shapes", "finished", "Of 60 images it was not trained on, the network named 45 right",
-        "25.0 %", "15 of 60 images, ten views; 95 % interval 15.8 to 37.2 %", "0.654 nats an image; 1.10 for a guess",
+        "25.0 %", "15 of 60 images, ten views; 95 % interval 15.8 to 37.2 %", "0.654 nats an image; guessing gives 1.10",
         "Recipe quickstart Seed 0 Epochs 2 Steps 20", "2 min 10 s", "70 images/s", "18 30.0 %", "conv1 0 + 2",
         "features hardly differ", "0 class 0 75.0 % 15 20 class 1 15", "class 0 taken for class 1, 98.7 % val/a.jpg",
         "alexnet train quickstart --out 'a run'", "train.epochs 2", "preprocessing.resize 256", "torch 2.13.0",
@@ -100,7 +100,7 @@ def test_a_cut_last_line_is_dropped_and_said(tmp_path: Path, make_run: MakeRun, 
     log = (run / "log.jsonl").read_bytes()
     (run / "log.jsonl").write_bytes(log[:-30])
     page = read_page(write_report(run))
-    assert "log.jsonl: 1 cut or damaged line left out" in page.text
+    assert "log.jsonl: 1 cut or damaged line is left out" in page.text
     assert "Epochs 1 of 2" in page.text
 
 
@@ -109,7 +109,7 @@ def test_a_lost_log_is_replaced_by_the_summary(tmp_path: Path, make_run: MakeRun
     (run / "log.jsonl").unlink()
     (run / "summary.csv").write_text("epoch,step,train_loss,val_top1_errors,val_n,val_loss\n1,10,2.5,30,60,2.25\n")
     page = read_page(write_report(run))
-    assert "log.jsonl has no rows: the curves are those of summary.csv" in page.text
+    assert "log.jsonl has no rows, so the curves are those of summary.csv" in page.text
     assert "1 10 2.5000 – 2.2500 30 of 60" in page.text
     assert 'aria-label="Loss, nats, against epochs: training 2.5 to 2.5; validation 2.25 to 2.25"' in page.source
 
@@ -146,7 +146,7 @@ def test_rows_that_are_not_finite_or_not_numbers_leave_gaps(
             file.write(json.dumps({"event": "epoch", "val_n": value, "dead_filters": value, **of_epoch}) + "\n")
         file.write('{"event": "epoch"}\n{"event": {}}\n[1]\n"epoch"\n\n{"event": "note"}\n')
     page = read_page(write_report(run))
-    assert "log.jsonl: 2 cut or damaged lines left out" in page.text
+    assert "log.jsonl: 2 cut or damaged lines are left out" in page.text
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,8 @@ def test_a_small_result_of_very_many_classes_takes_no_memory_of_their_square(tmp
 
 
 @pytest.mark.parametrize(
-    ("side", "said"), [(11, "Long training on photographs makes edges"), (7, "Kernels of 7 × 7 pixels are too small")]
+    ("side", "said"),
+    [(11, "After long training on photographs they are edges"), (7, "Kernels of 7 × 7 pixels are too small")],
 )
 def test_the_caption_of_kernels_calls_no_trained_network_untrained(
     tmp_path: Path, make_run: Callable[..., Path], read_page: Callable[[Path], Any], side: int, said: str

@@ -37,8 +37,7 @@ def read_documents(out: str | Path | None, faults: list[str] | None = None) -> l
             is_document = isinstance(document, dict) and document.keys() >= DOCUMENT
             if is_document and not _is_sound(document):
                 raise AlexNetError(
-                    f"{printable(file)}: not the document of an experiment, though it looks like one; remove it, or make it "
-                    "again with `alexnet claims run`"
+                    f"{printable(file)} is a damaged result of `alexnet claims run`; remove it, or run the experiment again"
                 )
         except (AlexNetError, OSError) as error:
             if faults is None:
@@ -48,7 +47,7 @@ def read_documents(out: str | Path | None, faults: list[str] | None = None) -> l
         if is_document:
             own.append(document)
         elif faults is not None:
-            faults.append(f"{printable(file)}: not the document of an experiment")
+            faults.append(f"{printable(file)} is not a result of `alexnet claims run`")
     known = {(document["experiment"], document["scale"]) for document in own}
     published = json.loads(files("alexnet.claims").joinpath(PUBLISHED).read_text(encoding="utf-8"))
     found = own + [d for d in published if (d["experiment"], d["scale"]) not in known]

@@ -93,7 +93,7 @@ def _field(arm: Arm) -> str:
 def _diverged(name: str, results: Sequence[Result]) -> list[str]:
     """Seeds that are left out because one arm failed in them are not left out at random."""
     lost = [result for result in results if "diverged" in result]
-    return [f"{_runs(lost, results, name)} diverged and are in no pair"] if lost else []
+    return [f"{_runs(lost, results, name)} diverged, so no pair includes them"] if lost else []
 
 
 def _untrained(name: str, results: Sequence[Result]) -> list[str]:

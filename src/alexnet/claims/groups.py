@@ -43,12 +43,12 @@ def find_experiments(name: str) -> list[Experiment]:
         return [EXPERIMENTS[name]]
     if not any(claim.id.lower() == name.lower() for claim in CLAIMS):
         raise UsageError(
-            f"no claim or experiment is called {printable(name)!r}{perhaps(name, EXPERIMENTS)}; `alexnet claims list` names the "
-            "claims, with an ID also its experiments"
+            f"no claim or experiment is called {printable(name)!r}{perhaps(name, EXPERIMENTS)}; `alexnet claims list` shows the "
+            "claims, and `alexnet claims list C7` the experiments of one"
         )
     claim = find_claim(name)
     if found := experiments_of(claim.id):
         return found
     raise UsageError(
-        f"{claim.id} has no experiment; `alexnet claims list {claim.id}` says why, or what is computed of it"
+        f"{claim.id} has no experiment to run; `alexnet claims list {claim.id}` says why, or what is computed instead"
     )

@@ -93,7 +93,7 @@ class Laboratory:
             write_json(known, data)
         elif read_json(known) != data:
             raise UsageError(
-                f"{printable(self.folder)}: its results were made from other images than are in {printable(self.scale)} now; "
+                f"{printable(self.folder)} holds results for other images than those that are now in {printable(self.scale)}; "
                 "take another --out"
             )
 

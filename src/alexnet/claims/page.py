@@ -81,8 +81,7 @@ def _content(folder: Path) -> dict[str, Any]:
             sections.append(_experiment(document, anchors, folder, faults))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             faults.append(
-                f"{document['experiment']} at {document['scale']}: not the document of an experiment "
-                f"({type(error).__name__}: {error})"
+                f"{document['experiment']} at {document['scale']}: its result cannot be read ({type(error).__name__}: {error})"
             )
     rows = [_row(entry, anchors) for entry in found]
     num = counts(found)
@@ -246,8 +245,8 @@ def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> 
     if missing:
         more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
         faults.append(
-            f"{document['experiment']} at {scale}: {', '.join(missing[:MAX_NAMED])}{more}: no such file in "
-            f"{results_folder(folder, scale)}; without it the curves are those of the other seeds"
+            f"{document['experiment']} at {scale}: {', '.join(missing[:MAX_NAMED])}{more} missing from "
+            f"{results_folder(folder, scale)}, so the curves show the other seeds only"
         )
     return found
 
@@ -292,9 +291,9 @@ def _numbers(row: Mapping[str, Any]) -> str:
     if row["verdict"] == RAN:
         return "the code ran; at this scale nothing is judged"
     if not row["n"]:
-        return "no seed for which both sides have a number"
+        return "there is no seed for which both sides have a number"
     if row.get("holds") is not None:
-        return f"so it is in {row['holds']} of {row['n']} runs; by chance alone in one of twenty"
+        return f"this is so in {row['holds']} of {row['n']} runs; chance alone makes it so in one of twenty"
     unit, seeds = row["unit"], in_seeds(row["n"])
     ends = [row.get("low"), row.get("high")]
     interval = "no interval" if None in ends else " to ".join(_number(end, unit, bare=True) for end in ends)

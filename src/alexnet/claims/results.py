@@ -44,7 +44,7 @@ class Results:
             return self.published[path.name]
         result = read_json(path)
         if not isinstance(result, dict):
-            raise AlexNetError(f"{printable(path)}: not the result of an arm; {RESTORE}")
+            raise AlexNetError(f"{printable(path)} is not a result of `alexnet claims run`; {RESTORE}")
         return result
 
     def find(self, key: str) -> Result | None:
@@ -74,9 +74,9 @@ class Results:
             result = parse_json(line, where)
             texts = [result.get("arm"), result.get("fingerprint")] if isinstance(result, dict) else [None]
             if not all(isinstance(text, str) for text in texts):
-                raise AlexNetError(f"{printable(where)}: not the result of an arm; {RESTORE}")
+                raise AlexNetError(f"{printable(where)} is not a result of `alexnet claims run`; {RESTORE}")
             if (name := name_of(result)) in found:
-                raise AlexNetError(f"{printable(where)}: {printable(name)} stands there twice; {RESTORE}")
+                raise AlexNetError(f"{printable(where)} holds {printable(name)} twice; {RESTORE}")
             found[name] = result
         return found
 

@@ -27,7 +27,7 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], l
     """Every arm with every seed, and the verdict of every comparison: the document of ``out/SCALE/ID.json``."""
     if not experiment.fits(scale.name):
         raise UsageError(
-            f"{experiment.id} means nothing at the scale {scale.name}; its scales are {', '.join(experiment.scales)}"
+            f"the experiment {experiment.id} cannot be run at the scale {scale.name}, only at {', '.join(experiment.scales)}"
         )
     lab.require_same_data(recipe_of(experiment, scale))
     results: dict[str, list[Result]] = {}
@@ -39,7 +39,7 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], l
             arms[name] = (arm, vary(config, chosen[name]))
     for seed in seeds:  # seed by seed, so that what is stopped has whole pairs
         for name, (arm, config) in arms.items():
-            say(f"{experiment.id}, {name}, seed {seed}")
+            say(f"experiment {experiment.id}: {name}, seed {seed}")
             results.setdefault(name, []).append(lab.result(arm, replace(config, seed=seed)))
     document = {
         "experiment": experiment.id,
@@ -71,7 +71,7 @@ def _tuned(experiment: Experiment, arm: Arm, config: TrainConfig, lab: Laborator
     field, candidates = arm.tuned
     best, values = math.inf, []  # of equal ones, none of which got there, the one with the lower training error
     for candidate in candidates:
-        say(f"{experiment.id}, {arm.name}, {field} {candidate}")
+        say(f"experiment {experiment.id}: {arm.name}, trying {field} {candidate}")
         tried = replace(vary(config, {field: candidate}), seed=TUNING_SEED)
         if experiment.tuned_by == "epochs_to_goal" and math.isfinite(best):
             tried = replace(tried, epochs=min(tried.epochs, math.ceil(best)))

@@ -55,8 +55,8 @@ def class_halves(data: PackedSet, seed: int) -> tuple[PackedSet, PackedSet]:
     four classes."""
     if len(data.classes) < 4:
         raise UsageError(
-            f"{printable(data.path)} has {len(data.classes)} classes; pre-training on half of them and learning the others "
-            "takes four or more"
+            f"{printable(data.path)} has {len(data.classes)} classes, but this experiment learns half of the classes first "
+            "and then the others: it needs four or more"
         )
     before, after = halves_of(len(data.classes), seed, "claims/classes")
     return only_classes(data, before), only_classes(data, after)

@@ -139,9 +139,9 @@ def _numbers(row: Mapping[str, Any]) -> str:
     if row["verdict"] == RAN:
         return "not judged, since the scale smoke only shows that the code runs"
     if not row["n"]:
-        return "no seed for which both sides have a number"
+        return "there is no seed for which both sides have a number"
     if row.get("holds") is not None:
-        return f"so it is in {row['holds']} of {row['n']} runs (by chance alone in one of twenty)"
+        return f"this is so in {row['holds']} of {row['n']} runs (chance alone makes it so in one of twenty)"
     runs = in_seeds(row["n"])
     bound = f"{row['bound']} " if row.get("bound") else ""
     interval = (

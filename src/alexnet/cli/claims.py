@@ -185,7 +185,7 @@ def _print_entry(console: Console, entry: dict[str, Any]) -> None:
     for row in entry["comparisons"]:
         lines += [(row["verdict"], row["text"]), *(("note", note) for note in row["notes"])]
     lines += [("again", command) for command in dict.fromkeys(row["command"] for row in entry["comparisons"])]
-    lines.append(("elsewhere here", claim["elsewhere"]))
+    lines.append(("see also", claim["elsewhere"]))
     lines.append(("the rest is not tested" if entry["facts"] else "not tested", entry["why"]))
     lines.append(("to try it", entry["to_try"]))
     for experiment in entry["experiments"]:

@@ -32,7 +32,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     """Write the page that compares ``runs`` into the file ``out`` and return its path. :class:`UsageError` for fewer than two
     runs, more than 26, or one that is no folder."""
     if not 2 <= len(runs) <= MAX_RUNS:
-        raise UsageError(f"a comparison of {len(runs)} runs: it takes 2 to {MAX_RUNS}")
+        raise UsageError(f"a comparison takes 2 to {MAX_RUNS} runs, and {len(runs)} were named")
     if out.is_dir():
         raise UsageError(f"{printable(out)} is a folder; --out names the file of the comparison")
     if not out.parent.is_dir():

@@ -111,10 +111,11 @@ def _read_log(run: Path, faults: list[str]) -> Log:
     if not log.steps["step"] and not log.epochs:
         log.epochs = tables.read_summary(run / "summary.csv")
         faults.append(
-            "log.jsonl has no rows: " + ("the curves are those of summary.csv" if log.epochs else "no curves")
+            "log.jsonl has no rows, so "
+            + ("the curves are those of summary.csv" if log.epochs else "there are no curves")
         )
     if log.dropped:
-        faults.append(f"log.jsonl: {log.dropped} cut or damaged line{'s' * (log.dropped > 1)} left out")
+        faults.append(f"log.jsonl: {log.dropped} cut or damaged line{' is' if log.dropped == 1 else 's are'} left out")
     return log
 
 
@@ -127,6 +128,6 @@ def _read_results(folder: Path, faults: list[str]) -> dict[str, Result]:
             except (AlexNetError, OSError) as error:
                 faults.append(f"results/{path.name} is not readable: {error}")
     if not results:
-        faults.append("results: there is no final evaluation")
+        faults.append("there is no final evaluation in results/")
     order = {name: i for i, name in enumerate(RESULT_ORDER)}
     return dict(sorted(results.items(), key=lambda item: order.get(item[0], len(order))))

@@ -84,7 +84,9 @@ def read_sections(folder: Path, faults: list[str]) -> list[Section]:
                 continue
             size = len(fitted.ink) + len(fitted.photographs)
             if size > room:
-                faults.append(f"probes/{path.name} is left out: the pictures of the page have {ROOM_BYTES / 1e6:g} MB")
+                faults.append(
+                    f"probes/{path.name} is left out: all pictures of this page together may take {ROOM_BYTES / 1e6:g} MB"
+                )
                 continue
             room -= size
             picture = Picture(
@@ -103,7 +105,9 @@ def read_sections(folder: Path, faults: list[str]) -> list[Section]:
             if isinstance(model := document.get("model"), str):
                 models[model] = name
     if len(models) > 1:
-        faults.append(f"probes: {' and '.join(models.values())} looked at different models; make the older ones again")
+        faults.append(
+            f"the probes {' and '.join(models.values())} looked at different models; run the older ones again"
+        )
     return sections
 
 

@@ -32,8 +32,8 @@ BLOCKS = 20
 MAX_KERNEL_BYTES = 1 << 26
 LARGE_SIDE = 9
 LARGE_KERNELS = (
-    "Long training on photographs makes edges, gratings and spots of color of them; after a short one much of them still looks "
-    "like noise, though the network has learned."
+    "After long training on photographs they are edges, gratings and spots of color; after a short one many still look like "
+    "noise, although the network has learned."
 )
 SMALL_KERNELS = (
     "Kernels of {side} × {side} pixels are too small to show edges and gratings as those of 11 × 11 pixels do: many look like "
