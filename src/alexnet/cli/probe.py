@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from alexnet.cli.helptext import listing
-from alexnet.cli.shared import ModelOptions, Word, check_folder, machine_of, parse, print_json
+from alexnet.cli.shared import ModelOptions, Word, bring_back, check_folder, machine_of, parse, print_json
 from alexnet.core.errors import UsageError, printable
 from alexnet.probes import KINDS, Probe, keep, probe_of
 
@@ -40,7 +40,9 @@ def probe(arguments: list[str]) -> int:
     settings = module.Settings(**{field.name: getattr(options, field.name) for field in fields(module.Settings)})
     from alexnet.evaluation.subject import folder_for, subject_of
 
-    if options.out is not None:
+    if options.out is None:
+        bring_back(Path(options.model))
+    else:
         check_folder(Path(options.out), "--out")
     subject = subject_of(options.model, machine_of(options), settings, best=options.best, data_root=options.data_root)
     if (folder := folder_for(subject, "probes", options.out)) is None:
