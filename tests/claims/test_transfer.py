@@ -65,9 +65,9 @@ def test_halves_of_the_classes_share_none_and_are_drawn_by_seed(data):
 def test_fine_tuning_starts_from_what_was_learned_on_the_other_classes(lab, monkeypatch):
     frozen = vary(SMOKE, {"optimizer.layer_lr": tuple((f"conv{i}", 0.0) for i in range(1, 6))})
     names = []
-    run = laboratory.run
+    train = laboratory.train
     monkeypatch.setattr(
-        laboratory, "run", lambda config, out, *a, **k: (names.append(out), run(config, out, *a, **k))[1]
+        laboratory, "train", lambda config, out, *a, **k: (names.append(out), train(config, out, *a, **k))[1]
     )
     result = fine_tuned(lab, frozen)
     source, out = names
