@@ -23,6 +23,7 @@ from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.models import model_config
 from alexnet.models.alexnet import alexnet_2012
+from alexnet.probes import autoencoder
 from alexnet.recipes import paper2012
 from alexnet.training.config import TrainConfig
 
@@ -74,7 +75,8 @@ def test_an_arm_of_the_same_name_is_the_same_everywhere():
 
 
 @pytest.mark.parametrize("experiment", BY_ID, ids=ids)
-def test_every_experiment_runs_at_the_smoke_scale(experiment, tmp_path_factory, lab):
+def test_every_experiment_runs_at_the_smoke_scale(experiment, lab, monkeypatch):
+    monkeypatch.setattr(autoencoder, "STEPS", 60)
     if not experiment.fits("smoke"):
         pytest.skip(f"{experiment.id} needs {', '.join(experiment.scales)}")
 
