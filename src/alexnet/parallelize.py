@@ -10,7 +10,7 @@ normalization stays in the tower.
 convolutions of its own images, and its share of the units of fc6 and fc7 for everybody's. Its three schemes differ in
 which images the fully connected layers see at a time:
 
-    all     every rank's images at once; fc6 reads W shares
+    all     every rank's images at once; fc6 reads W chunks
     turns   one rank's images after the other; the rank whose turn it is sends to all the others
     slices  W times a W-th of every rank's images; all send all the time
 
@@ -52,7 +52,7 @@ from alexnet.distributed.collectives import (
     sum_parts,
 )
 from alexnet.distributed.launch import exchange_errors, on_first
-from alexnet.distributed.mesh import Axis, Mesh, mesh_shape, share, share_sizes
+from alexnet.distributed.mesh import Axis, Mesh, chunk, chunk_sizes, mesh_shape
 from alexnet.models import layer_parameters
 from alexnet.models.alexnet import AlexNet, AlexNetConfig
 from alexnet.models.layers import ACTIVATIONS, Dropout, TowerLinear, check_input
@@ -126,7 +126,7 @@ class Parallel:
             link = Link(self.mesh.tower, f"the state of {name}", Traffic())
             if (split := self._split(name, tensor)) is not None and self.mesh.tower.size > 1:
                 shapes = []
-                for size in share_sizes(split.size, self.mesh.tower.size):
+                for size in chunk_sizes(split.size, self.mesh.tower.size):
                     shapes.append(list(tensor.shape))
                     shapes[-1][split.dim] = size
                 first = self.mesh.tower.index == 0
@@ -161,7 +161,7 @@ class Parallel:
         """This rank's part of a tensor of the whole network."""
         if (split := self._split(name, tensor)) is None:
             return tensor
-        part = share(split.size, self.mesh.tower.index, self.mesh.tower.size)
+        part = chunk(split.size, self.mesh.tower.index, self.mesh.tower.size)
         return tensor.narrow(split.dim, part.start, part.stop - part.start).clone()
 
     def _split(self, name: str, tensor: Tensor) -> Split | None:
@@ -230,7 +230,7 @@ class UnitsLinear(nn.Linear):
         size, own = self.link.axis.size, self.link.axis.index
         if x_ND.shape[1] == self.columns:
             return self._read(x_ND)
-        widths = share_sizes(self.columns, size)
+        widths = chunk_sizes(self.columns, size)
         shapes = [(len(x_ND), width) for width in widths]
         if self.towers > 1:
             return self._read(torch.cat(gather(self.link, x_ND, shapes), dim=1))
@@ -343,8 +343,8 @@ class HybridAlexNet(AlexNet):
             features_BD = self._features(x_BCHW)
         leaf_BD = features_BD.detach().requires_grad_(features_BD.requires_grad)
         logits = []
-        starts = [share(len(draw.image_B), r, size).start for r in range(size)]
-        rounds = _rounds(self.scheme, share_sizes(len(draw.image_B), size))
+        starts = [chunk(len(draw.image_B), r, size).start for r in range(size)]
+        rounds = _rounds(self.scheme, chunk_sizes(len(draw.image_B), size))
         for i, rows in enumerate(rounds):
             image_N = np.concatenate(
                 [draw.image_B[start + part.start : start + part.stop] for start, part in zip(starts, rows, strict=True)]
@@ -386,7 +386,7 @@ def _rounds(scheme: Scheme, images: Sequence[int]) -> list[list[slice]]:
         return [[slice(0, num) for num in images]]
     if scheme == "turns":
         return [[slice(0, num if r == turn else 0) for r, num in enumerate(images)] for turn in range(size)]
-    return [[share(num, part, size) for num in images] for part in range(size)]
+    return [[chunk(num, part, size) for num in images] for part in range(size)]
 
 
 def _numbers_of_all(axis: Axis, num: int, device: torch.device) -> list[int]:
@@ -471,7 +471,7 @@ class _Place:
         fc8.link = replace(
             self._link("fc8"), wire=None
         )  # ranks would round their own and the others' logits differently
-        fc8.columns = self._share(*inputs["fc8"])
+        fc8.columns = self._chunk(*inputs["fc8"])
         model.fc8 = fc8
 
     def _joined(self, conv: nn.Conv2d, layer: str) -> JoinedConv2d:
@@ -491,26 +491,26 @@ class _Place:
         part.weight, part.bias = fc.get_parameter("weight"), fc.get_parameter("bias")
         part.out_features, part.in_features = part.weight.shape
         part.link, part.columns, part.towers = self._link(layer), columns, towers
-        here = self._share(units)
+        here = self._chunk(units)
         edges = [min(max(tower * units // towers, here.start), here.stop) for tower in range(towers + 1)]
         part.tower_units = [edges[t + 1] - edges[t] for t in range(towers)]
         return part
 
     def _dropout(self, whole: Dropout, total: int) -> UnitsDropout:
         part = UnitsDropout(whole.layer, kind=cast(Any, whole.kind), rate=1.0 - whole.keep)
-        part.keep, part.units, part.total = whole.keep, self._share(total), total
+        part.keep, part.units, part.total = whole.keep, self._chunk(total), total
         return part
 
     def _keep(self, module: nn.Module, path: str, name: str, dim: int) -> None:
         """Keep this rank's part of a parameter or buffer of ``module``."""
         whole = cast(Tensor, getattr(module, name))
-        part = self._share(whole.shape[dim])
+        part = self._chunk(whole.shape[dim])
         kept = whole.detach().narrow(dim, part.start, part.stop - part.start).clone()
         self.parallel.splits[f"{path}.{name}"] = Split(dim, whole.shape[dim])
         setattr(module, name, nn.Parameter(kept, whole.requires_grad) if isinstance(whole, nn.Parameter) else kept)
 
-    def _share(self, num: int) -> slice:
-        return share(num, self.axis.index, self.axis.size)
+    def _chunk(self, num: int) -> slice:
+        return chunk(num, self.axis.index, self.axis.size)
 
     def _link(self, layer: str) -> Link:
         return Link(self.axis, layer, self.parallel.traffic, self.wire)
@@ -592,20 +592,20 @@ def predicted_traffic(
     sent: Counter[tuple[str, Direction]] = Counter()
     model, inputs = AlexNet(config, seed=None), config.layer_inputs()
     if layout == "towers" and tower > 1:
-        B = share_sizes(images, data)[rank // tower]
+        B = chunk_sizes(images, data)[rank // tower]
         for layer, shape in inputs.items():
             if layer in config.joined:
                 sent[layer, "forward"] = sent[layer, "backward"] = B * math.prod(shape) // tower * wire
         sent["fc8", "forward"] = B * config.num_classes * activation
     elif layout == "hybrid" and tower > 1:
-        B, others = share_sizes(images, world)[rank], world - 1
+        B, others = chunk_sizes(images, world)[rank], world - 1
         first, *later = [step.name for step in model.steps() if not step.reads_maps]
         (columns,) = inputs[first]
         sent[first, "forward"] += B * columns * wire * others
         sent[first, "backward"] += (images - B) * columns * wire
         for layer in later[:-1]:  # fc7, if there is an fc6 before it
             (columns,) = inputs[layer]
-            units = share_sizes(columns, world)[rank]
+            units = chunk_sizes(columns, world)[rank]
             sent[layer, "forward"] = images * units * wire * others
             sent[layer, "backward"] = images * (columns - units) * wire
         sent["fc8", "forward"] += (images - B) * config.num_classes * activation

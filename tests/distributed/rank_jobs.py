@@ -25,7 +25,7 @@ from alexnet.distributed.collectives import (
     sum_parts,
 )
 from alexnet.distributed.launch import ExchangeError, on_first, tell_first, whoami
-from alexnet.distributed.mesh import Axis, build_mesh, share
+from alexnet.distributed.mesh import Axis, build_mesh, chunk
 
 
 def axis_of_all() -> Axis:
@@ -126,14 +126,14 @@ def meshes() -> dict[str, Any]:
             "tower": (mesh.tower.index, mesh.tower.ranks),
             "coordinate": tuple(mesh.device_mesh.get_coordinate() or ()),
             "names": mesh.device_mesh.mesh_dim_names,
-            "share": (mesh.share_index, mesh.shares, mesh.counts),
+            "share": (mesh.chunk_index, mesh.chunks, mesh.counts),
         }
         for axis in (mesh.data, mesh.tower, mesh.world):  # the groups work, and hold whom they should
             total = torch.tensor([10 ** dist.get_rank()])
             if axis.group is not None:
                 dist.all_reduce(total, group=axis.group)
             assert total.item() == sum(10**r for r in axis.ranks)
-    found["share"] = [(share(7, r, 4).start, share(7, r, 4).stop) for r in range(4)]
+    found["share"] = [(chunk(7, r, 4).start, chunk(7, r, 4).stop) for r in range(4)]
     return found
 
 

@@ -8,22 +8,22 @@ import rank_jobs
 
 from alexnet.core.errors import UsageError
 from alexnet.distributed.launch import run_local
-from alexnet.distributed.mesh import Axis, Mesh, build_mesh, mesh_shape, share, share_sizes
+from alexnet.distributed.mesh import Axis, Mesh, build_mesh, chunk, chunk_sizes, mesh_shape
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_every_image_of_a_batch_is_taken_exactly_once_in_order(world: int):
     for num in range(65):
-        shares = [share(num, rank, world) for rank in range(world)]
-        taken = [i for part in shares for i in range(part.start, part.stop)]
+        chunks = [chunk(num, rank, world) for rank in range(world)]
+        taken = [i for part in chunks for i in range(part.start, part.stop)]
         assert taken == list(range(num))
-        sizes = share_sizes(num, world)
-        assert sizes == [part.stop - part.start for part in shares]
+        sizes = chunk_sizes(num, world)
+        assert sizes == [part.stop - part.start for part in chunks]
         assert max(sizes) - min(sizes) <= 1
 
 
 def test_the_remainder_goes_to_the_first_ranks():
-    assert [(share(7, r, 4).start, share(7, r, 4).stop) for r in range(4)] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+    assert [(chunk(7, r, 4).start, chunk(7, r, 4).stop) for r in range(4)] == [(0, 2), (2, 4), (4, 6), (6, 7)]
 
 
 @pytest.mark.parametrize(("world", "batch_size"), list(itertools.product([1, 2, 3, 4], [1, 3, 8])))

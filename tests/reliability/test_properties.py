@@ -28,7 +28,7 @@ from alexnet.core.config import differences, fingerprint, from_json, not_finite,
 from alexnet.core.errors import UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.loader import batches, epoch_order
-from alexnet.distributed.mesh import share, share_sizes
+from alexnet.distributed.mesh import chunk, chunk_sizes
 from alexnet.models import build_model
 from alexnet.models.alexnet import alexnet_2012
 from alexnet.models.folder import load_model_folder, save_model_folder
@@ -81,8 +81,8 @@ def test_the_ranks_take_each_image_of_an_epoch_once_in_the_order_of_one_process(
     together: list[int] = []
     for first in range(0, num, batch):
         images = order[first : first + batch]
-        parts = [images[share(len(images), rank, world)].tolist() for rank in range(world)]
-        assert [len(part) for part in parts] == share_sizes(len(images), world)
+        parts = [images[chunk(len(images), rank, world)].tolist() for rank in range(world)]
+        assert [len(part) for part in parts] == chunk_sizes(len(images), world)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         together += [image for part in parts for image in part]
     assert together == order.tolist()

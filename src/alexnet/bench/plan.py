@@ -34,7 +34,7 @@ from alexnet.core.memory import keep_freed_memory
 from alexnet.core.rng import DropoutDraw
 from alexnet.distributed.collectives import Direction, Link, Messages, Traffic, ring_bytes
 from alexnet.distributed.launch import run_local
-from alexnet.distributed.mesh import ALONE, Axis, Mesh, mesh_shape, share_sizes
+from alexnet.distributed.mesh import ALONE, Axis, Mesh, chunk_sizes, mesh_shape
 from alexnet.models import model_config
 from alexnet.models.alexnet import AlexNet, AlexNetConfig
 from alexnet.models.layers import WEIGHT_LAYERS
@@ -311,9 +311,9 @@ def possible_layouts(config: AlexNetConfig, devices: int, batch_size: int) -> tu
         except UsageError as error:
             obstacles[layout] = str(error)
             continue
-        if mesh.shares > batch_size:
+        if mesh.chunks > batch_size:
             obstacles[layout] = (
-                f"a batch of {batch_size} images cannot be split over {mesh.shares} ranks; use a larger --batch-size"
+                f"a batch of {batch_size} images cannot be split over {mesh.chunks} ranks; use a larger --batch-size"
             )
         else:
             layouts.append(layout)
@@ -378,7 +378,7 @@ class SilentRank:
                 if tensor.is_floating_point():
                     tensor.normal_(0.0, 0.01, generator=generator).abs_()
         self.device, self.precision = device, precision
-        self.images = share_sizes(batch_size, mesh.shares)[0]
+        self.images = chunk_sizes(batch_size, mesh.chunks)[0]
         self.layers = list(_layers(model, self.images, batch_size if layout == "hybrid" else self.images))
         self.x_BCHW = 60 * torch.randn(
             (self.images, config.in_channels, config.input_size, config.input_size), generator=generator, device=device
@@ -494,7 +494,7 @@ def _joined(conv: JoinedConv2d, x_BCHW: Tensor) -> Tensor:
 
 def _units(fc: UnitsLinear, x_ND: Tensor) -> Tensor:
     """What :class:`UnitsLinear` computes, part after part, with all parts here."""
-    widths = share_sizes(fc.columns, fc.link.axis.size)
+    widths = chunk_sizes(fc.columns, fc.link.axis.size)
     own_ND, *others = torch.split(x_ND, widths, dim=1)
     weights = [part.contiguous() for part in torch.split(fc.weight, widths, dim=1)]
     y_ND = F.linear(own_ND, weights[0], fc.bias)
@@ -613,7 +613,7 @@ def row_of(
     sending = sum(under_way.values())
     return Row(
         layout=layout,
-        images=share_sizes(batch_size, first_place(layout, devices).shares)[0],
+        images=chunk_sizes(batch_size, first_place(layout, devices).chunks)[0],
         sent=sent,
         sent_by_rank=tuple(sum(each.values()) for each in by_rank),
         memory=memory,

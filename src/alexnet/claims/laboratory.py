@@ -26,7 +26,7 @@ from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import Machine
 from alexnet.core.errors import NotFiniteError, UsageError, printable
 from alexnet.core.runs import environment, read_json, write_json
-from alexnet.data.packed import PackedSet, Part
+from alexnet.data.packed import PackedSet, Subset
 from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
 from alexnet.evaluation.predict import load
 from alexnet.evaluation.views import CENTER
@@ -205,7 +205,7 @@ def training_counts(lab: Laboratory, config: TrainConfig, data: PackedSet, out: 
     split = data.split("train")
     image_N = training_images(len(split), config)
     some_N = np.sort(image_N[rng.permutation(config.seed, "claims/training", 0, len(image_N))[:TRAINING_IMAGES]])
-    return counts_of(evaluate_center(lab, config, data, out, Part(split, some_N, split.labels[some_N])))
+    return counts_of(evaluate_center(lab, config, data, out, Subset(split, some_N, split.labels[some_N])))
 
 
 def counts_of(evaluation: Evaluation) -> dict[str, Any]:

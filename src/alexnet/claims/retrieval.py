@@ -18,7 +18,7 @@ from alexnet.claims.experiment import Arm, Experiment, lower
 from alexnet.claims.laboratory import Laboratory, plain_result
 from alexnet.claims.results import Result
 from alexnet.core import rng
-from alexnet.data.packed import PackedSet, Part
+from alexnet.data.packed import PackedSet, Subset
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.probes import codes
 from alexnet.probes.layers import PIXELS
@@ -95,8 +95,8 @@ def short_codes(lab: Laboratory, config: TrainConfig, predictor: Predictor, data
     label_N = train.labels[image_N]
     image_Q = np.flatnonzero(np.isin(test.labels, label_N))
     if space == PIXELS:
-        vector_ND = codes.thumbnails(Part(train, image_N, train.labels[image_N]))
-        vector_QD = codes.thumbnails(Part(test, image_Q, test.labels[image_Q]))
+        vector_ND = codes.thumbnails(Subset(train, image_N, train.labels[image_N]))
+        vector_QD = codes.thumbnails(Subset(test, image_Q, test.labels[image_Q]))
     else:
         vector_ND, vector_QD = (
             _features(lab, predictor, split, number) for split, number in ((train, image_N), (test, image_Q))

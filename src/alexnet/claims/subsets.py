@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alexnet.core import rng
 from alexnet.core.config import fingerprint
 from alexnet.core.errors import UsageError, printable
-from alexnet.data.packed import PackedSet, PackedSplit, Part
+from alexnet.data.packed import PackedSet, PackedSplit, Subset
 from alexnet.training.config import TrainConfig
 from alexnet.training.trainer import training_images
 
@@ -29,7 +29,7 @@ def only_classes(data: PackedSet, label_K: Numbers) -> PackedSet:
     for name, split in data.splits.items():
         image_N = np.flatnonzero(np.isin(split.labels, label_K))
         labels = np.array([number[int(label)] for label in split.labels[image_N]], dtype=np.int64)
-        parts[name] = Part(split, image_N, labels)
+        parts[name] = Subset(split, image_N, labels)
     return _with_parts(data, parts, [data.classes[label] for label in label_K])
 
 
@@ -37,14 +37,14 @@ def only_images_of(data: PackedSet, config: TrainConfig) -> PackedSet:
     """The training images that a run of this configuration takes, which depend on its seed, as all training images."""
     split = data.split("train")
     image_N = training_images(len(split), config)
-    return _with_parts(data, {**data.splits, "train": Part(split, image_N, split.labels[image_N])}, data.classes)
+    return _with_parts(data, {**data.splits, "train": Subset(split, image_N, split.labels[image_N])}, data.classes)
 
 
 def _with_parts(data: PackedSet, parts: dict[str, Any], classes: list[str]) -> PackedSet:
     numbers = {
         name: hashlib.sha256(part.image_N.tobytes()).hexdigest()
         for name, part in parts.items()
-        if isinstance(part, Part)
+        if isinstance(part, Subset)
     }
     meta = data.meta | {"fingerprint": fingerprint([data.fingerprint, classes, numbers])}
     return replace(data, meta=meta, classes=classes, splits=cast(dict[str, PackedSplit], parts))

@@ -153,7 +153,7 @@ def _has_splits(node: _Node) -> bool:
     return not classes and any(node.filled[name].holds_folders for name in splits)
 
 
-def _share(a: _Node, b: _Node) -> bool:
+def _alike(a: _Node, b: _Node) -> bool:
     """Whether two folders hold the same folders: two or more, and half of those of the one that has fewer."""
     names_a, names_b = _inner_names(a), _inner_names(b)
     return len(names_a & names_b) >= max(2, min(len(names_a), len(names_b)) / 2)
@@ -171,7 +171,7 @@ def _prefixed(tops: Mapping[str, _Node]) -> dict[str, Split]:
     as some archives have it, each one folder of its own name."""
     parts = {name: part for name, node in tops.items() if node.holds_folders and (part := _split_word(name))[0]}
     splits = _meanings({name: word for name, (word, _) in parts.items()})
-    shared = all(_share(tops[a], tops[b]) for a, b in combinations(splits, 2))
+    shared = all(_alike(tops[a], tops[b]) for a, b in combinations(splits, 2))
     one_prefix = len({others for _, others in parts.values()}) == 1
     doubled = all(_inner_names(tops[name]) == {name.casefold()} for name in splits)
     distinct = len(splits) == len(set(splits.values())) > 1
@@ -274,7 +274,7 @@ def _of_classes(tops: Mapping[str, _Node], named: Mapping[str, Split], where: st
         )
     if all(node.holds_folders for node in tops.values()):
         for a, b in combinations(tops, 2):
-            if _share(tops[a], tops[b]):
+            if _alike(tops[a], tops[b]):
                 inner = _listed(sorted(_inner_names(tops[a]) & _inner_names(tops[b])))
                 raise DataError(
                     f"{where}: {printable(a)} and {printable(b)} hold the same folders ({inner}); if {printable(a)} and "

@@ -199,7 +199,7 @@ class AllSplits:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Subset:
     """Some images of a split as a split, with labels of their own."""
 
     split: PackedSplit | AllSplits

@@ -1,9 +1,9 @@
-"""Who takes what: the ranks of a job as a mesh of two axes, and the shares of images each rank takes.
+"""Who takes what: the ranks of a job as a mesh of two axes, and the chunk of images each rank takes.
 
     layout    axes (data, tower)   images            kernels
-    data      (W, 1)               a share a rank    all on every rank
-    towers    (W / 2, 2)           a share a pair    half of every layer on each rank of a pair (2012)
-    hybrid    (1, W)               a share a rank    convolutions on every rank, fully connected layers split (2014)
+    data      (W, 1)               a chunk a rank    all on every rank
+    towers    (W / 2, 2)           a chunk a pair    half of every layer on each rank of a pair (2012)
+    hybrid    (1, W)               a chunk a rank    convolutions on every rank, fully connected layers split (2014)
 
 The data axis carries copies of the same weights, the tower axis the parts of one copy.
 """
@@ -61,13 +61,13 @@ class Mesh:
         return self.world.index
 
     @property
-    def shares(self) -> int:
-        """Into how many shares the images of a batch are divided."""
+    def chunks(self) -> int:
+        """Into how many chunks the images of a batch are divided."""
         return self.world.size if self.layout == "hybrid" else self.data.size
 
     @property
-    def share_index(self) -> int:
-        """Which of these shares this rank takes."""
+    def chunk_index(self) -> int:
+        """Which of these chunks this rank takes."""
         return self.world.index if self.layout == "hybrid" else self.data.index
 
     @property
@@ -78,28 +78,28 @@ class Mesh:
 
     def images(self, num: int) -> slice:
         """Which of the ``num`` images of a global batch this rank takes, by position."""
-        return share(num, self.share_index, self.shares)
+        return chunk(num, self.chunk_index, self.chunks)
 
     def evaluation_order(self, num: int, batch_size: int) -> NDArray[np.int64]:
-        """Which of ``num`` images this rank evaluates: every ``shares``-th, filled up to whole batches of which all ranks
+        """Which of ``num`` images this rank evaluates: every ``chunks``-th, filled up to whole batches of which all ranks
         have as many, so that they meet as often. Numbers from ``num`` on are no images."""
-        batches = math.ceil(math.ceil(num / self.shares) / batch_size)
-        return self.share_index + self.shares * np.arange(batches * batch_size, dtype=np.int64)
+        batches = math.ceil(math.ceil(num / self.chunks) / batch_size)
+        return self.chunk_index + self.chunks * np.arange(batches * batch_size, dtype=np.int64)
 
 
 ONE_PROCESS = Mesh()
 
 
-def share(num: int, index: int, count: int) -> slice:
-    """Part ``index`` of ``count`` contiguous parts of 0 .. num - 1, the first ones longer by one where they must be."""
+def chunk(num: int, index: int, count: int) -> slice:
+    """Chunk ``index`` of ``count`` contiguous chunks of 0 .. num - 1, the first ones longer by one where they must be."""
     each, longer = divmod(num, count)
     start = index * each + min(index, longer)
     return slice(start, start + each + (index < longer))
 
 
-def share_sizes(num: int, count: int) -> list[int]:
-    """The lengths of the parts that :func:`share` gives."""
-    return [(part := share(num, index, count)).stop - part.start for index in range(count)]
+def chunk_sizes(num: int, count: int) -> list[int]:
+    """The lengths of the chunks that :func:`chunk` gives."""
+    return [(part := chunk(num, index, count)).stop - part.start for index in range(count)]
 
 
 def mesh_shape(layout: Layout, world: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UsageError, printable
-from alexnet.data.packed import AllSplits, PackedSplit, Part
+from alexnet.data.packed import AllSplits, PackedSplit, Subset
 
 SHOWN = 3
 """Names in a message."""
@@ -21,7 +21,7 @@ SHOWN = 3
 
 def by_name(
     images: PackedSplit | AllSplits, theirs: Sequence[str], ours: Sequence[str], *, where: str, model: str
-) -> PackedSplit | AllSplits | Part:
+) -> PackedSplit | AllSplits | Subset:
     """``images``, whose labels are places in ``theirs``, with those of the network ``model``, places in ``ours``. Raises
     :class:`UsageError` naming the classes of images that are not among ``ours``; ``where`` is their data."""
     if tuple(theirs) == tuple(ours):
@@ -33,7 +33,7 @@ def by_name(
             f"{printable(where)} holds {images_K[unknown].sum():,} images of {_listed([theirs[k] for k in unknown])}, which "
             f"{printable(model)} does not know: it tells {_listed(ours)} apart; leave these images out, or rename their class"
         )
-    return Part(images, np.arange(len(images)), place_K[images.labels])
+    return Subset(images, np.arange(len(images)), place_K[images.labels])
 
 
 def places(theirs: Sequence[str], ours: Sequence[str]) -> NDArray[np.int64]:

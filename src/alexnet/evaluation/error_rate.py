@@ -311,7 +311,7 @@ def evaluate_split(
         raise UsageError("the split has no images: there is nothing to evaluate")
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
-    number_M = mesh.evaluation_order(n, min(batch_size, math.ceil(n / mesh.shares)))
+    number_M = mesh.evaluation_order(n, min(batch_size, math.ceil(n / mesh.chunks)))
     batch_size = min(batch_size, len(number_M))
     mean_SSC = None if mean is None else torch.as_tensor(mean).to(device)
     label_N, paths = np.asarray(split.labels, dtype=np.int64), split.paths  # first: damage shows before the work
@@ -335,7 +335,7 @@ def evaluate_split(
             if kept_NK is not None:
                 kept_NK[batch.image_B[valid_B.numpy()]] = log_probability_BK[valid_B].numpy()
             if progress:
-                progress(min((int(batch.position_B[-1]) + 1) * mesh.shares, n), n)
+                progress(min((int(batch.position_B[-1]) + 1) * mesh.chunks, n), n)
     finally:
         model.train(was_training)
 

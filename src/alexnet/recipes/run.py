@@ -29,7 +29,7 @@ from alexnet.data.sources import class_lines
 from alexnet.data.twins import warning_of
 from alexnet.distributed.collectives import any_of
 from alexnet.distributed.launch import number, on_first
-from alexnet.distributed.mesh import share_sizes
+from alexnet.distributed.mesh import chunk_sizes
 from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
 from alexnet.evaluation.subject import preparation, provenance
@@ -266,7 +266,7 @@ def plan(
     dtype = torch.float64 if config.precision == "float64" else torch.float32
     model = network(config, len(data.classes)).to(machine.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.optimizer)
-    parts = share_sizes(config.batch_size, min(machine.accumulate, config.batch_size))
+    parts = chunk_sizes(config.batch_size, min(machine.accumulate, config.batch_size))
     shape = (max(parts), config.preprocessing.channels, crop, crop)
     x_BCHW = torch.randn(shape, device=machine.device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     label_B = torch.zeros(max(parts), dtype=torch.long, device=machine.device)

@@ -33,7 +33,7 @@ from alexnet.data.loader import Batch, ReadTimeoutError, ResidentSplit, Split, b
 from alexnet.data.packed import PackedSet, training_subset
 from alexnet.distributed.collectives import add_up, any_of
 from alexnet.distributed.launch import in_job, on_first
-from alexnet.distributed.mesh import Mesh, build_mesh, share
+from alexnet.distributed.mesh import Mesh, build_mesh, chunk
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model, layer_parameters
@@ -361,7 +361,7 @@ class _Trainer:
     def _parts(self, num: int) -> list[slice]:
         """The parts of a batch of ``num`` images that are computed one after the other."""
         count = min(self.machine.accumulate, num)
-        return [share(num, part, count) for part in range(count)]
+        return [chunk(num, part, count) for part in range(count)]
 
     def _own_images(self, num: int) -> NDArray[np.int64]:
         """The places in a batch of ``num`` images that this rank computes, part by part."""
