@@ -36,7 +36,7 @@ from alexnet.data.lists import csv_list
 from alexnet.data.packed import PackedSet, open_packed, seal
 from alexnet.data.prepare import prepare
 from alexnet.data.shards import Store
-from alexnet.data.sources import Record, Source, Split
+from alexnet.data.sources import Record, Source, SplitName
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.interop.deep_compression import CompressedLayer, read_deep_compression
 from alexnet.interop.torchvision import from_torchvision
@@ -81,7 +81,7 @@ def packed_set(
 ) -> PackedSet:
     """Three classes, two splits, images of ``side`` pixels, drawn by their numbers from ``first_image`` on."""
     records = []
-    num: dict[Split, int] = {"train": num_train, "val": VAL_IMAGES}
+    num: dict[SplitName, int] = {"train": num_train, "val": VAL_IMAGES}
     for split, count in num.items():
         for i in range(count):
             name = f"{split}/{CLASSES[i % 3]}/{first_image + i:03d}.png"

@@ -244,7 +244,7 @@ def test_a_network_of_one_rank_stays_what_it_is():
         model = whole_network(Case("case", PAPER, (layout,)))
         parallel = parallelize(model, Mesh(layout))
         assert parallel.model is model
-        assert parallel.splits == {}
+        assert parallel.chunked == {}
         assert not any(isinstance(module, UnitsDropout) for module in model.modules())
 
 

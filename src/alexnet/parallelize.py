@@ -64,7 +64,7 @@ of images in the global batch. The sum over all ranks is then the mean loss, and
 
 
 @dataclass(frozen=True)
-class Split:
+class Chunked:
     """A tensor of the whole network that the ranks along the tower axis share: contiguous parts along ``dim``."""
 
     dim: int
@@ -80,7 +80,7 @@ class Parallel:
     """Takes this rank's images; children and parameters are named as in the whole network. In evaluation mode it gives
     the logits of these images; all ranks along the tower axis must call it together."""
     mesh: Mesh
-    splits: dict[str, Split]
+    chunked: dict[str, Chunked]
     """How the parameters and buffers that are not whole on every rank are cut, by name."""
     sums: GradientSums
     traffic: Traffic = field(default_factory=Traffic)
@@ -124,16 +124,16 @@ class Parallel:
         whole: dict[str, Tensor] = {}
         for name, tensor in named.items():
             link = Link(self.mesh.tower, f"the state of {name}", Traffic())
-            if (split := self._split(name, tensor)) is not None and self.mesh.tower.size > 1:
+            if (along := self._chunked(name, tensor)) is not None and self.mesh.tower.size > 1:
                 shapes = []
-                for size in chunk_sizes(split.size, self.mesh.tower.size):
+                for size in chunk_sizes(along.size, self.mesh.tower.size):
                     shapes.append(list(tensor.shape))
-                    shapes[-1][split.dim] = size
+                    shapes[-1][along.dim] = size
                 first = self.mesh.tower.index == 0
                 if not first:
                     shapes = [[0]] * len(shapes)  # the others only send
                 pieces = _to_first(link, tensor.contiguous(), shapes)
-                tensor = torch.cat(pieces, dim=split.dim) if first else tensor
+                tensor = torch.cat(pieces, dim=along.dim) if first else tensor
             if self.mesh.rank == 0:
                 whole[name] = tensor
         return whole
@@ -159,14 +159,14 @@ class Parallel:
 
     def own_part(self, name: str, tensor: Tensor) -> Tensor:
         """This rank's part of a tensor of the whole network."""
-        if (split := self._split(name, tensor)) is None:
+        if (along := self._chunked(name, tensor)) is None:
             return tensor
-        part = chunk(split.size, self.mesh.tower.index, self.mesh.tower.size)
-        return tensor.narrow(split.dim, part.start, part.stop - part.start).clone()
+        part = chunk(along.size, self.mesh.tower.index, self.mesh.tower.size)
+        return tensor.narrow(along.dim, part.start, part.stop - part.start).clone()
 
-    def _split(self, name: str, tensor: Tensor) -> Split | None:
+    def _chunked(self, name: str, tensor: Tensor) -> Chunked | None:
         """How a tensor is shared; AdamW's count of steps, a number, is not."""
-        return self.splits.get(name.rpartition("/")[0] or name) if tensor.dim() else None
+        return self.chunked.get(name.rpartition("/")[0] or name) if tensor.dim() else None
 
 
 def _to_first(link: Link, piece: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -399,7 +399,7 @@ def _numbers_of_all(axis: Axis, num: int, device: torch.device) -> list[int]:
 
 @dataclass
 class _Place:
-    """Puts this rank's parts into a network, and notes them in ``parallel.splits``."""
+    """Puts this rank's parts into a network, and notes them in ``parallel.chunked``."""
 
     parallel: Parallel
     wire: torch.dtype | None
@@ -506,7 +506,7 @@ class _Place:
         whole = cast(Tensor, getattr(module, name))
         part = self._chunk(whole.shape[dim])
         kept = whole.detach().narrow(dim, part.start, part.stop - part.start).clone()
-        self.parallel.splits[f"{path}.{name}"] = Split(dim, whole.shape[dim])
+        self.parallel.chunked[f"{path}.{name}"] = Chunked(dim, whole.shape[dim])
         setattr(module, name, nn.Parameter(kept, whole.requires_grad) if isinstance(whole, nn.Parameter) else kept)
 
     def _chunk(self, num: int) -> slice:
@@ -560,7 +560,7 @@ def _buckets(parallel: Parallel, wire: torch.dtype | None) -> list[tuple[Link, l
         members: dict[bool, list[nn.Parameter]] = {}
         for p in (*parameters.weights, *parameters.biases):
             name = names[id(p)]
-            complete = name in parallel.splits or (mesh.layout == "towers" and name == "fc8.bias")
+            complete = name in parallel.chunked or (mesh.layout == "towers" and name == "fc8.bias")
             members.setdefault(complete, []).append(p)
         for complete, parameter in members.items():
             axis = mesh.data if complete else mesh.world

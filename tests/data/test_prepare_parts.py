@@ -25,7 +25,7 @@ from alexnet.data import shards
 from alexnet.data.packed import open_packed
 from alexnet.data.prepare import prepare, prepare_part
 from alexnet.data.shards import Store
-from alexnet.data.sources import Record, Source, Split
+from alexnet.data.sources import Record, Source, SplitName
 from shared import content, in_child
 
 SIZE = 8
@@ -41,7 +41,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def source_of(train: int = 14, val: int = 5, bad: tuple[int, ...] = BAD) -> Source:
     """Pictures in memory; all different."""
     random, records = np.random.default_rng(0), []
-    splits: list[Split] = ["train"] * train + ["val"] * val
+    splits: list[SplitName] = ["train"] * train + ["val"] * val
     for i, split in enumerate(splits):
         pixels = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         records.append(Record(split, i % 2, f"{split}/{i}.png", data=b"no image" if i in bad else pixels))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from alexnet.core.device import Precision, autocast
 from alexnet.core.preprocessing import ColorStatistics, Preprocessing
 from alexnet.core.rng import DropoutDraw
-from alexnet.data.loader import Split, batches, epoch_order
+from alexnet.data.loader import Images, batches, epoch_order
 from alexnet.data.transforms import Augmentation, augment, draw
 from alexnet.models.summary import summarize
 from alexnet.training.optimizer import OptimizerConfig, build_optimizer
@@ -123,7 +123,7 @@ class Statistics(Protocol):
 
 
 def training_input(
-    data: Statistics, split: Split, *, batch_size: int, device: torch.device, workers: int | None = None
+    data: Statistics, split: Images, *, batch_size: int, device: torch.device, workers: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Network input and labels of ``split``, epoch after epoch, as the trainer computes them at the paper's sizes: crops,
     mirror, mean and color noise, the last two those of ``data``."""

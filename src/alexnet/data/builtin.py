@@ -25,7 +25,7 @@ from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, UsageError, refused
 from alexnet.core.runs import cache_folder, writable_cache
 from alexnet.data.pool import in_processes
-from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, fingerprint_of, hold_out
+from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, SplitName, fingerprint_of, hold_out
 
 # Shape suffixes: H rows, W columns, C channels (RGB). Floats are colors on 0..1.
 Array = NDArray[np.floating[Any]]
@@ -115,7 +115,7 @@ def draw_shapes(
     function of seed, class, split and number: a larger set contains the smaller."""
     if train < 1 or val < 0:
         raise UsageError(f"shapes: train is {train}, val is {val}; each class needs at least one training image")
-    counts: dict[Split, int] = {"train": train, "val": val}
+    counts: dict[SplitName, int] = {"train": train, "val": val}
     jobs = [_ClassJob(folder, split, name, count) for name in CLASSES for split, count in counts.items()]
     for _ in in_processes(partial(_draw_class, seed), jobs, workers):
         pass
@@ -124,7 +124,7 @@ def draw_shapes(
 @dataclass(frozen=True)
 class _ClassJob:
     folder: Path
-    split: Split
+    split: SplitName
     name: str
     count: int
 

@@ -19,7 +19,7 @@ from alexnet.data.pool import in_processes
 from alexnet.data.prepare import Progress, white_of_set
 from alexnet.data.samples import Range, SampleMax
 from alexnet.data.shards import decode
-from alexnet.data.sources import Fault, Record, Source, Split, class_counts, class_faults, class_notes
+from alexnet.data.sources import Fault, Record, Source, SplitName, class_counts, class_faults, class_notes
 from alexnet.data.twins import Item, Twin, packed_twins, twins
 
 TINY_CLASS = 10
@@ -77,7 +77,7 @@ def check(
 
 @dataclass(frozen=True)
 class _Examined:
-    split: Split
+    split: SplitName
     label: int
     name: str
     digest: bytes
@@ -215,7 +215,7 @@ def _damaged(split: PackedSplit, index_B: np.ndarray[Any, np.dtype[np.int64]]) -
             yield Fault(f"{split.name} image {index_B[0]}", str(error))
 
 
-def _classes(names: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[dict[str, Any]]:
+def _classes(names: Sequence[str], counts: Mapping[SplitName, Sequence[int]]) -> list[dict[str, Any]]:
     return [{"name": name, **{split: of[i] for split, of in counts.items()}} for i, name in enumerate(names)]
 
 

@@ -18,7 +18,7 @@ from alexnet.data.sources import (
     MAX_IMAGES,
     Record,
     Source,
-    Split,
+    SplitName,
     file_stamps,
     fingerprint_of,
     hold_out,
@@ -116,7 +116,7 @@ def _records(file: Path, image_ND: NDArray[np.uint8], labels: Sequence[int]) -> 
     ]
 
 
-def _split(file: Path) -> Split:
+def _split(file: Path) -> SplitName:
     return "test" if file.name.startswith("test") else "train"
 
 

@@ -25,7 +25,7 @@ from alexnet.data.sources import (
     Fault,
     Record,
     Source,
-    Split,
+    SplitName,
     fingerprint_of,
     hold_out,
 )
@@ -211,7 +211,7 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
         hint = f", or name the list of them if it is one: {where}/{printable(lists[0])}" if lists else ""
         raise DataError(f"{where}: {len(images):,} images, but not in class folders; expected CLASS/*.jpg{hint}")
     number = {name: label for label, name in enumerate(classes)}
-    records: dict[tuple[str, Split, str], Record] = {}  # each file once in a class of a split
+    records: dict[tuple[str, SplitName, str], Record] = {}  # each file once in a class of a split
     for at, found in placed:
         if at and (key := (found.twin_of or found.name, *at)) not in records:
             name = as_text("/".join(found.parts[layout.wrapping :]))
@@ -256,7 +256,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _empty_classes(
-    listing: Listing, layout: Layout, placed: Sequence[tuple[tuple[Split, str] | None, Found]]
+    listing: Listing, layout: Layout, placed: Sequence[tuple[tuple[SplitName, str] | None, Found]]
 ) -> list[Fault]:
     filled = {at for at, _ in placed}
     around = {found.parts[: layout.wrapping] for _, found in placed}
@@ -287,7 +287,7 @@ def _linked_folders(listing: Listing, layout: Layout) -> list[Fault]:
     ]
 
 
-def _notes_on_files_of_two_splits(records: Mapping[tuple[str, Split, str], Record]) -> list[str]:
+def _notes_on_files_of_two_splits(records: Mapping[tuple[str, SplitName, str], Record]) -> list[str]:
     """Files that lie in two splits by hard or symbolic links."""
     first: dict[str, Record] = {}
     pairs = [

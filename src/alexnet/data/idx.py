@@ -19,7 +19,7 @@ from alexnet.data.sources import (
     MAX_IMAGES,
     Record,
     Source,
-    Split,
+    SplitName,
     file_stamps,
     fingerprint_of,
     hold_out,
@@ -85,7 +85,7 @@ def idx_set(path: Path, seed: int = 0, classes: Sequence[str] | None = None) -> 
         if len(records) + len(label_N) > MAX_IMAGES:
             raise DataError(f"{printable(path)}: more than {MAX_IMAGES:,} images")
         sizes.add(min(image_NHW.shape[1:]))
-        split: Split = "test" if re.search("t10k|test", images.name, re.IGNORECASE) else "train"
+        split: SplitName = "test" if re.search("t10k|test", images.name, re.IGNORECASE) else "train"
         records += [
             Record(split, int(label), f"{images.name}/{i}", data=image_HW[:, :, None])
             for i, (image_HW, label) in enumerate(zip(image_NHW, label_N, strict=True))

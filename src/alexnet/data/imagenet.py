@@ -36,7 +36,7 @@ from alexnet.data.folder import (
     tar_members,
     walk,
 )
-from alexnet.data.sources import HELD_OUT_BY_HASH, VAL_FRACTION, Record, Source, Split, fingerprint_of, hold_out
+from alexnet.data.sources import HELD_OUT_BY_HASH, VAL_FRACTION, Record, Source, SplitName, fingerprint_of, hold_out
 
 _WNID = re.compile(r"n\d{8}")
 _ID = re.compile(r"[0-9]{1,6}")
@@ -151,11 +151,11 @@ def _is_training_image(found: Found) -> bool:
     return len(parts) > 2 and bool(_WNID.fullmatch(parts[-2])) and "train" in parts[-3] and is_image(found)
 
 
-def _numbered_images(files: Iterable[Found]) -> Iterator[tuple[Split, int, Found]]:
+def _numbered_images(files: Iterable[Found]) -> Iterator[tuple[SplitName, int, Found]]:
     """(split, number, image) of the files ``ILSVRC2012_val_00000001.JPEG`` and their like."""
     for found in files:
         if (match := _NUMBERED.fullmatch(found.parts[-1])) and not _is_training_image(found):
-            split: Split = "val" if match[1].lower() == "val" else "test"
+            split: SplitName = "val" if match[1].lower() == "val" else "test"
             if split == "val" or "ILSVRC2010" in found.parts[-1]:  # the labels of the 2012 test images are not public
                 yield split, int(match[2]), found
 
@@ -173,8 +173,8 @@ def _refuse_copies(images: Iterable[tuple[str, Found]]) -> None:
 
 
 def _labeled(
-    devkit: dict[str, Path], images: Sequence[tuple[Split, int, Found]], folder: Path
-) -> list[tuple[Split, str, Found]]:
+    devkit: dict[str, Path], images: Sequence[tuple[SplitName, int, Found]], folder: Path
+) -> list[tuple[SplitName, str, Found]]:
     """(split, wnid, image) of held-out images: their class folder says the class, or else the development kit."""
     loose = [image for image in images if not _WNID.fullmatch(_folder_of(image[2]))]
     truth = _held_out_labels(devkit, loose, folder) if loose else {}
@@ -192,8 +192,8 @@ def _folder_of(found: Found) -> str:
 
 
 def _held_out_labels(
-    devkit: dict[str, Path], images: Iterable[tuple[Split, int, Found]], folder: Path
-) -> dict[tuple[Split, int], str]:
+    devkit: dict[str, Path], images: Iterable[tuple[SplitName, int, Found]], folder: Path
+) -> dict[tuple[SplitName, int], str]:
     """wnid of each image. Line n of a ground-truth file is the ILSVRC id of image n; Kaggle's list gives the wnid
     itself."""
     if solution := devkit.get("LOC_val_solution.csv"):
@@ -206,7 +206,7 @@ def _held_out_labels(
                 f"{printable(solution)}: not Kaggle's list of validation labels ({printable(error)})"
             ) from error
     wnid_of_id = {synset.ilsvrc_id: synset.wnid for synset in _synsets(devkit)}
-    labels: dict[tuple[Split, int], str] = {}
+    labels: dict[tuple[SplitName, int], str] = {}
     for split in sorted({split for split, _, _ in images}):
         word = "validation" if split == "val" else "test"
         path = next((p for name, p in devkit.items() if name.endswith(f"_{word}_ground_truth.txt")), None)

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from alexnet.core.errors import DataError, printable
-from alexnet.data.sources import SPLITS, Split
+from alexnet.data.sources import SPLITS, SplitName
 
 Folder = tuple[str, ...]
 """The names of a folder and of those that it lies in, from the root of the set down."""
 
-Heads = Mapping[Folder, tuple[Split, str | None]]
+Heads = Mapping[Folder, tuple[SplitName, str | None]]
 """The split of a folder whose folders are classes (None), or which is itself the part of a class that is in the split."""
 
-_WORDS: dict[str, Split] = {
+_WORDS: dict[str, SplitName] = {
     **dict.fromkeys(("train", "training", "训练", "訓練"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "development", "验证", "驗證"), "val"),
     **dict.fromkeys(("test", "testing", "测试", "測試"), "test"),
@@ -35,7 +35,7 @@ _PLAIN_WORDS = (
 _SPLIT_WORD = re.compile(f"({'|'.join((*_WORDS, *_EVALUATION))})({'|'.join(_PLAIN_WORDS)})?")
 
 
-def splits_of(names: Iterable[str]) -> dict[str, Split]:
+def splits_of(names: Iterable[str]) -> dict[str, SplitName]:
     """Those of the names that are names of splits, with the split that each means beside the others: train, Training-Set,
     val, dev, valid_images, test2017, ..."""
     parts = {name: _split_word(name) for name in names}
@@ -55,9 +55,9 @@ def _split_word(name: str) -> tuple[str, tuple[str, ...]]:
     return (found[0], tuple(others)) if len(found) == 1 else ("", ())
 
 
-def _meanings(words: Mapping[str, str]) -> dict[str, Split]:
+def _meanings(words: Mapping[str, str]) -> dict[str, SplitName]:
     known = {_WORDS[word] for word in words.values() if word in _WORDS}
-    evaluation: Split = "test" if "val" in known and "test" not in known else "val"
+    evaluation: SplitName = "test" if "val" in known and "test" not in known else "val"
     return {name: _WORDS.get(word, evaluation) for name, word in words.items()}
 
 
@@ -89,7 +89,7 @@ class Layout:
     """Number of folders, each the only one in another, that lie around everything; folders here are named from below them."""
     notes: Sequence[str] = ()
 
-    def place(self, folder: Folder) -> tuple[Split, str] | None:
+    def place(self, folder: Folder) -> tuple[SplitName, str] | None:
         """Split and class of an image in ``folder``; None if it lies beside the classes."""
         for depth in range(len(folder), -1, -1):
             if (head := self.heads.get(folder[:depth])) is not None:
@@ -166,7 +166,7 @@ def _inner_names(node: _Node) -> set[str]:
 # --- splits over classes --------------------------------------------------------------------------------------------
 
 
-def _prefixed(tops: Mapping[str, _Node]) -> dict[str, Split]:
+def _prefixed(tops: Mapping[str, _Node]) -> dict[str, SplitName]:
     """Folders like ``seg_train`` and ``seg_test``, with more in their names than a split, that hold the same folders or,
     as some archives have it, each one folder of its own name."""
     parts = {name: part for name, node in tops.items() if node.holds_folders and (part := _split_word(name))[0]}
@@ -179,7 +179,7 @@ def _prefixed(tops: Mapping[str, _Node]) -> dict[str, Split]:
 
 
 def _of_splits(
-    root: _Node, named: Mapping[str, Split], splits: Mapping[str, Split], where: str
+    root: _Node, named: Mapping[str, SplitName], splits: Mapping[str, SplitName], where: str
 ) -> tuple[Heads, list[str]]:
     """``named``: all folders with the name of a split, ``splits``: those that hold folders."""
     tops = root.filled
@@ -224,12 +224,12 @@ def _of_splits(
     return {folder: (split, None) for folder, split in [*heads.items(), *(((n,), s) for n, s in empty.items())]}, notes
 
 
-def _class_folders(tops: Mapping[str, _Node], splits: Mapping[str, Split]) -> dict[Folder, Split]:
+def _class_folders(tops: Mapping[str, _Node], splits: Mapping[str, SplitName]) -> dict[Folder, SplitName]:
     """The folder of each split that holds its classes: itself, or the only one in it if that has the same name (as in
     ``test_set/test_set/``), or if all have but this one (as in ``train/images/``, ``val/images/``)."""
     only = {name: next(iter(tops[name].filled)) for name in splits if len(tops[name].filled) == 1}
     one_for_all = len(only) == len(splits) and len(set(only.values())) == 1
-    heads: dict[Folder, Split] = {}
+    heads: dict[Folder, SplitName] = {}
     for name, split in splits.items():
         folder = only.get(name)
         doubled = folder is not None and folder.casefold() == name.casefold()
@@ -264,7 +264,7 @@ def _splits_inside_classes(tops: Mapping[str, _Node], where: str) -> Heads:
     return {(top, name): (words[name], top) for top, splits in inside.items() for name in splits}
 
 
-def _of_classes(tops: Mapping[str, _Node], named: Mapping[str, Split], where: str) -> tuple[Heads, list[str]]:
+def _of_classes(tops: Mapping[str, _Node], named: Mapping[str, SplitName], where: str) -> tuple[Heads, list[str]]:
     if tops and len(named) == len(tops):
         first = printable(next(iter(named)))
         raise DataError(

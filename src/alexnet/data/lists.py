@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from alexnet.core.errors import DataError, as_text, printable
 from alexnet.data.decode import SUFFIXES, file_stamp
 from alexnet.data.layout import splits_of
-from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, Split, fingerprint_of, hold_out
+from alexnet.data.sources import HELD_OUT_NOTE, Record, Source, SplitName, fingerprint_of, hold_out
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -31,7 +31,7 @@ _LABELS = (
 )
 """Titles of columns that other programs write (Kaggle, fastai, Keras, AutoGluon, Hugging Face), the likelier first."""
 _SPLIT_TITLES = ("split", "subset", "set", "partition", "phase", "usage", "data_set", "dataset", "data_split")
-_FLAGS: dict[str, Split] = {
+_FLAGS: dict[str, SplitName] = {
     **dict.fromkeys(("is_valid", "is_val", "is_validation", "valid", "val", "validation"), "val"),
     **dict.fromkeys(("is_test", "test"), "test"),
     **dict.fromkeys(("is_train", "is_training", "is_training_image", "train", "training"), "train"),
@@ -67,7 +67,7 @@ class _Columns:
     classes: dict[int, str] = field(default_factory=dict)
     """Columns of 0 and 1, one for a class."""
     split: int | None = None
-    flags: dict[int, Split] = field(default_factory=dict)
+    flags: dict[int, SplitName] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -78,7 +78,7 @@ class _Image:
     file: Path
     stamp: str
     label: str
-    split: Split | None
+    split: SplitName | None
 
 
 def csv_list(path: Path, seed: int = 0) -> Source:
@@ -275,7 +275,7 @@ def _label_of(where: str, cells: Sequence[str], columns: _Columns) -> str:
     return ones[0]
 
 
-def _split_of(where: str, cells: Sequence[str], columns: _Columns, words: dict[str, Split]) -> Split | None:
+def _split_of(where: str, cells: Sequence[str], columns: _Columns, words: dict[str, SplitName]) -> SplitName | None:
     if columns.flags:
         true = [split for i, split in columns.flags.items() if _TRUE[_cell(cells, i).strip().lower()]]
         if len(set(true)) > 1:

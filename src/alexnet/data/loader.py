@@ -40,7 +40,7 @@ class ReadTimeoutError(AlexNetError):
     """A batch that has not arrived in time."""
 
 
-class Split(Protocol):
+class Images(Protocol):
     """What the loader needs of a data set: labels, and pixels by image number."""
 
     @property
@@ -55,7 +55,7 @@ class ResidentSplit:
     """A split whose pixels were all copied into the memory of a device; each image was checked on the way.
     :class:`UsageError` if they do not fit beside what training needs."""
 
-    def __init__(self, split: Split, device: torch.device) -> None:
+    def __init__(self, split: Images, device: torch.device) -> None:
         self.labels, num = split.labels, len(split)
         first = torch.as_tensor(split.read(np.arange(1)))
         needed = num * first.numel()
@@ -99,7 +99,7 @@ def epoch_order(num: int, seed: int, epoch: int, *, shuffle: bool = True) -> NDA
 
 
 def batches(
-    split: Split,
+    split: Images,
     order_N: NDArray[np.int64],
     batch_size: int,
     *,

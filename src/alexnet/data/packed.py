@@ -31,7 +31,7 @@ from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json
 from alexnet.core.sealed import Seal, canonical_hash
 from alexnet.data.decode import count_scans
-from alexnet.data.sources import HELD_OUT_BY_HASH, SPLITS, Split
+from alexnet.data.sources import HELD_OUT_BY_HASH, SPLITS, SplitName
 
 VERSION = 1
 HEADER_BYTES = 128
@@ -270,7 +270,7 @@ class PackedSet:
         return int(self.meta["channels"])
 
     @property
-    def class_counts(self) -> dict[Split, list[int]]:
+    def class_counts(self) -> dict[SplitName, list[int]]:
         """How many images each class has in each split that there is."""
         return {split: self.meta["counts"][split]["per_class"] for split in SPLITS if split in self.meta["counts"]}
 

@@ -25,7 +25,7 @@ from alexnet.data.decode import SUFFIXES, decode_image
 from alexnet.data.packed import HEADER_BYTES, UNFINISHED, decode_record
 from alexnet.data.pixels import color_moments, resize_and_crop
 from alexnet.data.samples import Range
-from alexnet.data.sources import Record, Split
+from alexnet.data.sources import Record, SplitName
 
 Store = Literal["pixels", "jpeg"]
 
@@ -35,7 +35,7 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Shard:
-    split: Split
+    split: SplitName
     first: int
     """Number of its first image in the split, rejected ones counted."""
     records: Sequence[Record]
@@ -48,7 +48,7 @@ class Shard:
 @dataclass(frozen=True)
 class Rejected:
     path: str
-    split: Split
+    split: SplitName
     label: int
     reason: str
     detail: str

@@ -23,8 +23,8 @@ from alexnet.core.errors import ImageError, printable
 from alexnet.data.contents import same_bytes
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp, read_image_file
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 HeldOut = Literal["hash", "source"]
 
@@ -39,7 +39,7 @@ MAX_IMAGES = 2_000_000
 class Record:
     """One image and where its bytes are: a file, a part of a file (as in a tar), or memory."""
 
-    split: Split
+    split: SplitName
     label: int
     """Position in ``Source.classes``."""
     name: str
@@ -151,9 +151,9 @@ def class_notes(source: Source) -> list[str]:
     ]
 
 
-def class_counts(source: Source) -> dict[Split, list[int]]:
+def class_counts(source: Source) -> dict[SplitName, list[int]]:
     """How many images each class has in each split that there is."""
-    counts: dict[Split, list[int]] = {}
+    counts: dict[SplitName, list[int]] = {}
     for record in source.records:
         counts.setdefault(record.split, [0] * len(source.classes))[record.label] += 1
     return {split: counts[split] for split in SPLITS if split in counts}
@@ -164,7 +164,7 @@ SHOWN_CLASSES = 4
 _NAME_CELLS = 40
 
 
-def class_lines(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
+def class_lines(classes: Sequence[str], counts: Mapping[SplitName, Sequence[int]]) -> list[str]:
     """The first and last classes with their numbers of images, as lines of a table: what people look at before anything is
     learned."""
     shown = list(range(len(classes)))
@@ -186,8 +186,8 @@ def class_lines(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) -
     return [*lines, line(total, (f"{sum(of_split):,}" for of_split in counts.values()))]
 
 
-def _labels_of_splits(source: Source) -> dict[Split, set[int]]:
-    labels: dict[Split, set[int]] = {}
+def _labels_of_splits(source: Source) -> dict[SplitName, set[int]]:
+    labels: dict[SplitName, set[int]] = {}
     for record in source.records:
         labels.setdefault(record.split, set()).add(record.label)
     return labels

@@ -12,14 +12,14 @@ import numpy as np
 
 from alexnet.core.errors import printable
 from alexnet.data.packed import PackedSet
-from alexnet.data.sources import SPLITS, Split
+from alexnet.data.sources import SPLITS, SplitName
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """An image: its split, its class, and its number or name in the split."""
 
-    split: Split
+    split: SplitName
     label: int
     name: int | str
 

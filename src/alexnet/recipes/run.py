@@ -212,7 +212,7 @@ def _whole(parallel: Parallel, config: TrainConfig, classes: int) -> nn.Module |
     state = parallel.gather_state(parallel.model.state_dict())
     if parallel.mesh.rank:
         return None
-    if not parallel.splits:
+    if not parallel.chunked:
         return parallel.model
     model = network(config, classes, weights=False).to_empty(device="cpu").to(next(iter(state.values())).dtype)
     model.load_state_dict(state)

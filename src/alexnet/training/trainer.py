@@ -29,7 +29,7 @@ from alexnet.core.memory import total_memory
 from alexnet.core.runs import REPLACED, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
-from alexnet.data.loader import Batch, ReadTimeoutError, ResidentSplit, Split, batches, epoch_order
+from alexnet.data.loader import Batch, Images, ReadTimeoutError, ResidentSplit, batches, epoch_order
 from alexnet.data.packed import PackedSet, training_subset
 from alexnet.distributed.collectives import add_up, any_of
 from alexnet.distributed.launch import in_job, on_first
@@ -266,7 +266,7 @@ class _Trainer:
         self.config, self.data, self.run = config, data, run
         self.machine, self.device, self.mesh, self.start, self.stop = machine, machine.device, mesh, start, stop
         self.checkpoint = checkpoint
-        self.split: Split = data.split("train")
+        self.split: Images = data.split("train")
         self.val = data.split(data.held_out)
         if machine.resident:
             self.split = ResidentSplit(self.split, self.device)
