@@ -24,7 +24,7 @@ from alexnet.core.errors import AlexNetError, printable
 from alexnet.core.memory import keep_freed_memory
 
 Job = TypeVar("Job")
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 LOOK_SECONDS = 1.0
 """Time between two looks at what the workers are doing. Time is counted in looks: Ctrl-Z stops this process as well, and then
@@ -50,8 +50,8 @@ class _Worker:
 
 
 def in_processes(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None
-) -> Iterator[tuple[Job, Result]]:
+    function: Callable[[Job], Answer], jobs: Sequence[Job], workers: int | None
+) -> Iterator[tuple[Job, Answer]]:
     """Each job with its result, in the order in which they finish. ``workers``: None for one a core; 0 or 1 for
     none. Raises what ``function`` raises, and :class:`AlexNetError` naming a worker that died, was stopped, or hangs."""
     count = min(len(jobs), usable_cores() if workers is None else workers)
@@ -76,7 +76,7 @@ def in_processes(
             worker.pipe.close()
 
 
-def _start(function: Callable[[Job], Result], jobs: Sequence[Job]) -> _Worker:
+def _start(function: Callable[[Job], Answer], jobs: Sequence[Job]) -> _Worker:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(function, jobs, theirs), daemon=True)
@@ -156,7 +156,7 @@ def _look(worker: _Worker) -> None:
         )
 
 
-def _work(function: Callable[[Job], Result], jobs: Sequence[Job], pipe: Connection) -> None:
+def _work(function: Callable[[Job], Answer], jobs: Sequence[Job], pipe: Connection) -> None:
     _start_worker()
     with suppress(EOFError, OSError):  # the other end of the pipe has died
         while (job := pipe.recv()) is not None:

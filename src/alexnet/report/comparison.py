@@ -19,7 +19,7 @@ from alexnet.report import figures, tables
 from alexnet.report.figures import letter
 from alexnet.report.files import RunFiles, read_run
 from alexnet.report.render import write_page
-from alexnet.report.tables import ClassRow, Result
+from alexnet.report.tables import ClassRow, StoredEvaluation
 
 MAX_RUNS = 26
 """Most runs that are compared: there are as many letters to call them by."""
@@ -100,7 +100,7 @@ def _errors(name: str, runs: Sequence[RunFiles]) -> dict[str, Any]:
     }
 
 
-def _difference(first: Result, other: Result) -> str:
+def _difference(first: StoredEvaluation, other: StoredEvaluation) -> str:
     """By how many points the top-1 error is higher, with the 95 % interval that counting so many images leaves."""
     shares = [(result.top1_errors / result.n, result.n) for result in (first, other)]
     noise = 1.96 * math.sqrt(sum(share * (1 - share) / n for share, n in shares))

@@ -11,7 +11,7 @@ from typing import Any
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import read_json
 from alexnet.report import tables
-from alexnet.report.tables import Log, Result
+from alexnet.report.tables import Log, StoredEvaluation
 
 RESULT_ORDER = ("final-ten", "final-center")
 """The results to headline, if they are there: the paper's ten views before the center."""
@@ -24,7 +24,7 @@ class RunFiles:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     log: Log
-    results: dict[str, Result]
+    results: dict[str, StoredEvaluation]
     """By file name without ``.json``; the one to headline first."""
     faults: list[str]
 
@@ -34,7 +34,7 @@ class RunFiles:
         return train if isinstance(train, Mapping) else self.config
 
     @property
-    def best(self) -> Result | None:
+    def best(self) -> StoredEvaluation | None:
         return next(iter(self.results.values()), None)
 
     @property
@@ -119,8 +119,8 @@ def _read_log(run: Path, faults: list[str]) -> Log:
     return log
 
 
-def _read_results(folder: Path, faults: list[str]) -> dict[str, Result]:
-    results: dict[str, Result] = {}
+def _read_results(folder: Path, faults: list[str]) -> dict[str, StoredEvaluation]:
+    results: dict[str, StoredEvaluation] = {}
     for path in sorted(folder.glob("*.json")):
         if path.name not in NOT_RESULTS:
             try:

@@ -21,7 +21,7 @@ from alexnet.report import figures, tables
 from alexnet.report.files import RunFiles, read_object, read_run
 from alexnet.report.inside import read_sections
 from alexnet.report.render import write_page
-from alexnet.report.tables import Result
+from alexnet.report.tables import StoredEvaluation
 
 MATRIX_CLASSES = 32
 """Up to this many classes the confusion matrix is a table with names; above, a table of blocks of classes, and a picture."""
@@ -163,7 +163,7 @@ def _dead_filters(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _confusion(best: Result) -> dict[str, Any]:
+def _confusion(best: StoredEvaluation) -> dict[str, Any]:
     """The confusion matrix: a table with names for few classes, blocks and a picture for many, and the most frequent
     confusions."""
     names = [row.name for row in best.classes]
@@ -186,7 +186,7 @@ def _confusion(best: Result) -> dict[str, Any]:
     }
 
 
-def _matrix(best: Result, size: int, entries: Any) -> list[dict[str, Any]]:
+def _matrix(best: StoredEvaluation, size: int, entries: Any) -> list[dict[str, Any]]:
     """A row for each block of ``size`` classes: its name, its classes, and for each block that its images were taken for how many
     and how strongly the cell is colored."""
     names = [row.name for row in best.classes]
@@ -213,7 +213,7 @@ def _matrix(best: Result, size: int, entries: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _mistakes(folder: Path, best: Result, faults: list[str]) -> list[tuple[tables.MistakeRow, str]]:
+def _mistakes(folder: Path, best: StoredEvaluation, faults: list[str]) -> list[tuple[tables.MistakeRow, str]]:
     """The most confident mistakes, each with its picture as a data URI where there is one."""
     try:
         thumbnails = tables.read_thumbnails(folder / "mistakes.npz")

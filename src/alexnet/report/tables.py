@@ -132,7 +132,7 @@ class MistakeRow:
 
 
 @dataclass(frozen=True)
-class Result:
+class StoredEvaluation:
     """A sound ``results/*.json``."""
 
     n: int
@@ -168,7 +168,7 @@ class Result:
         return f"views {self.views}"
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> StoredEvaluation:
     """A result file. :class:`AlexNetError` if it is missing or anything in it is not what it should be."""
     value = read_json(path)
     try:
@@ -177,7 +177,7 @@ def read_result(path: Path) -> Result:
             raise ValueError(f"n {n}, top1_errors {top1_errors}, top5_errors {top5_errors} contradict each other")
         names = [str(row["name"]) for row in value.get("classes", ())]
         confusion = tuple((_count(i, names), _count(j, names), _count(num)) for i, j, num in value.get("confusion", ()))
-        return Result(
+        return StoredEvaluation(
             n=n,
             top1_errors=top1_errors,
             top5_errors=top5_errors,
