@@ -20,7 +20,7 @@ from alexnet.data.sources import class_lines
 from alexnet.evaluation.subject import evaluate
 from alexnet.models.alexnet import AlexNet
 from alexnet.recipes import run as recipes_run
-from alexnet.recipes.run import plan, train
+from alexnet.recipes.run import dry_run, train
 from alexnet.training import files
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Cosine
@@ -109,7 +109,7 @@ def test_a_network_for_another_input_is_refused_with_the_options_that_decide_it(
 
 @pytest.mark.parametrize(("limit", "said"), [(55, True), (54, False)])
 def test_a_limit_above_the_number_of_training_images_is_said(limit, said, config, tiny_set, tmp_path, capsys):
-    found = plan(replace(config, train_images=limit), tmp_path, QUIET, data=tiny_set, steps=1)
+    found = dry_run(replace(config, train_images=limit), tmp_path, QUIET, data=tiny_set, steps=1)
     assert found["training_images"] == 54
     line = "note: --train-images is 55, but there are 54: the run learns from all of them"
     assert (line in capsys.readouterr().err) is said
@@ -229,7 +229,7 @@ def test_the_classes_are_shown_before_the_first_step_and_in_a_forecast(config, t
         return [line for line in capsys.readouterr().err.splitlines() if "loss" not in line]
 
     table = class_lines(tiny_set.classes, tiny_set.class_counts)
-    plan(config, tmp_path / "run", QUIET, data=tiny_set, steps=1)
+    dry_run(config, tmp_path / "run", QUIET, data=tiny_set, steps=1)
     assert shown() == table
 
     def stopped(*_, **__):
@@ -262,7 +262,7 @@ def test_a_forecast_takes_a_batch_in_the_parts_and_the_precision_of_the_run(conf
 
     monkeypatch.setattr(AlexNet, "forward", noted)
     kind = replace(config, batch_size=7, precision="float64")
-    found = plan(kind, tmp_path / "run", replace(QUIET, accumulate=3), data=tiny_set, steps=1)
+    found = dry_run(kind, tmp_path / "run", replace(QUIET, accumulate=3), data=tiny_set, steps=1)
     assert seen == [(3, torch.float64), (2, torch.float64), (2, torch.float64)]
     assert found["disk_bytes"] == found["parameters"] * 8 * (2 * files.CHECKPOINTS + 1)
 

@@ -25,7 +25,7 @@ from alexnet.models import list_models, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import RECIPES, for_device, recipe
 from alexnet.recipes import run as runs
-from alexnet.recipes.run import open_data, plan
+from alexnet.recipes.run import dry_run, open_data
 from alexnet.training.config import TrainConfig
 from alexnet.training.files import RUN_FILES, RUN_FOLDERS, recover, stored_config
 from alexnet.training.initial import Initial, load_initial
@@ -218,7 +218,7 @@ def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:
 
 def _dry_run(options: TrainOptions, config: TrainConfig, machine: Machine, initial: Initial | None) -> int:
     data = open_data(config, options.data_root, quiet=options.json)
-    forecast = plan(config, Path(options.out), machine, data=data, initial=initial)
+    forecast = dry_run(config, Path(options.out), machine, data=data, initial=initial)
     if options.json:
         print_json(forecast)
         return 0

@@ -19,7 +19,7 @@ Piece = TypeVar("Piece")
 Progress = Callable[[int, int], object]
 """Called with (images done, images in all)."""
 
-PLAN = "plan.json"
+BEGUN = "plan.json"
 SUFFIXES = (".npz", ".placed")
 """Of the file of a piece that is done: what was computed, or a mark that it has been brought to its place."""
 
@@ -73,9 +73,9 @@ class Work:
         """Write down in ``place`` what is computed in how many parts. Where work was begun before, raises ``other`` if it is
         something else, and :class:`UsageError` for another number of parts; whoever begins anew removes ``folder``."""
         if (parts := parts_begun(self.place)) is None:
-            write_json(self.place / PLAN, {"fingerprint": self.fingerprint, "parts": self.parts})
+            write_json(self.place / BEGUN, {"fingerprint": self.fingerprint, "parts": self.parts})
             return
-        begun = read_json(self.place / PLAN)
+        begun = read_json(self.place / BEGUN)
         if begun.get("fingerprint", begun.get("work")) != self.fingerprint:  # "work": features begun earlier
             raise other
         if parts != self.parts:
@@ -121,7 +121,7 @@ class Work:
 
 def parts_begun(place: Path) -> int | None:
     """The number of parts in which work was begun in a folder; None if it was not."""
-    return int(read_json(place / PLAN).get("parts", 1)) if (place / PLAN).exists() else None
+    return int(read_json(place / BEGUN).get("parts", 1)) if (place / BEGUN).exists() else None
 
 
 @contextmanager

@@ -124,17 +124,17 @@ def prepare(
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
     folder = Path(packed)
     white = white_of_set(listing, sample_max, workers)
-    plan = _plan(listing, size, store, parts_begun(folder / UNFINISHED) or 1, white, training=training)
-    with _reported(folder, plan), _finishing(folder, plan) as finished:
-        if not finished and plan.parts == 1:
-            hashes = _RunningHashes(folder, plan, _work(folder, plan).done())
-            for shard in _pack_shards(folder, plan, plan.shards, workers, progress):
+    job = _job(listing, size, store, parts_begun(folder / UNFINISHED) or 1, white, training=training)
+    with _reported(folder, job), _finishing(folder, job) as finished:
+        if not finished and job.parts == 1:
+            hashes = _RunningHashes(folder, job, _work(folder, job).done())
+            for shard in _pack_shards(folder, job, job.shards, workers, progress):
                 hashes.add(shard)
-            _finish(folder, plan, max_bad, hashes.digests())
+            _finish(folder, job, max_bad, hashes.digests())
         elif not finished:
-            _work(folder, plan).require_done(folder, "prepare")
-            _finish(folder, plan, max_bad, _gather(folder, plan, progress))
-    return _finished(folder, plan)
+            _work(folder, job).require_done(folder, "prepare")
+            _finish(folder, job, max_bad, _gather(folder, job, progress))
+    return _finished(folder, job)
 
 
 def prepare_part(
@@ -160,15 +160,15 @@ def prepare_part(
     """
     listing = source if isinstance(source, Source) else find_source(source, data_root=data_root, seed=seed)
     folder, white = Path(packed), white_of_set(listing, sample_max, workers)
-    plan = _plan(listing, size, store, part.total, white)
-    with _reported(folder, plan):
-        with _finishing(folder, plan) as finished:
+    job = _job(listing, size, store, part.total, white)
+    with _reported(folder, job):
+        with _finishing(folder, job) as finished:
             pass
-        if not finished and plan.parts > 1:
+        if not finished and job.parts > 1:
             with locked(folder / UNFINISHED / f"part-{part.number}"):
-                for _ in _pack_shards(folder, plan, part.of(plan.shards), workers, progress):
+                for _ in _pack_shards(folder, job, part.of(job.shards), workers, progress):
                     pass
-            if left := _work(folder, plan).left():
+            if left := _work(folder, job).left():
                 return left
     prepare(
         listing,
@@ -219,9 +219,9 @@ def resolve(
     began = time.time_ns()
     listing = find_source(data, data_root=data_root, cache=cache, seed=seed)
     white = white_of_set(listing, sample_max, workers)
-    plan = _plan(listing, size, "pixels", white=white, training=training)
+    job = _job(listing, size, "pixels", white=white, training=training)
     try:  # a cache that may not be written can be read
-        found = find_set(cache_folder(cache), plan.fingerprint, plan.shape, plan.records, progress)
+        found = find_set(cache_folder(cache), job.fingerprint, job.shape, job.records, progress)
     except AlexNetError:
         found = None
     if found is not None:
@@ -230,7 +230,7 @@ def resolve(
     instead = f", or prepare it (alexnet prepare {printable(data)} PACKED) and name the packed folder"
     parent = writable_cache(f"what is prepared of {printable(data)}", cache, instead)
     label = "".join(c if c.isalnum() or c == "-" else "-" for c in path.name or "set")[:40]
-    name = f"{label}-{plan.fingerprint[:16]}"
+    name = f"{label}-{job.fingerprint[:16]}"
     if _is_finished(parent / name):  # damaged, or with other contents under the same names, sizes and times
         name = f"{name}-{began}"
     packed = prepare(
@@ -279,11 +279,11 @@ def _largest_sample(records: Sequence[Record]) -> int:
     return largest
 
 
-# --- the plan: everything that decides the result -------------------------------------------------------------------
+# --- the job: everything that decides the result --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Job:
     source: Source
     size: int
     store: Store
@@ -326,7 +326,7 @@ class _Plan:
         return self.store == "pixels" and self.parts == 1
 
 
-def _plan(
+def _job(
     source: Source,
     size: int | None,
     store: Store,
@@ -334,7 +334,7 @@ def _plan(
     white: int | None = None,
     *,
     training: bool = True,
-) -> _Plan:
+) -> _Job:
     side = (source.size or SIZE) if size is None else size
     if not 1 <= side <= 4096:
         raise UsageError(f"size is {side}; the side of a packed image is 1 to 4096 pixels")
@@ -360,7 +360,7 @@ def _plan(
         protocol["sample_max"] = white
     names = (f"{record.split} {record.label} {record.name}" for record in source.records)
     fingerprint = fingerprint_of(VERSION, json.dumps(protocol), *source.classes, source.fingerprint, *names)
-    return _Plan(source, side, store, parts, protocol, shards, [*source.notes, *class_notes(source)], fingerprint)
+    return _Job(source, side, store, parts, protocol, shards, [*source.notes, *class_notes(source)], fingerprint)
 
 
 def decoder_versions() -> dict[str, Any]:
@@ -373,7 +373,7 @@ def decoder_versions() -> dict[str, Any]:
 
 
 @contextmanager
-def _finishing(folder: Path, plan: _Plan) -> Iterator[bool]:
+def _finishing(folder: Path, job: _Job) -> Iterator[bool]:
     """The folder begun, and held by this process alone; another waits. Gives whether the set is finished."""
     found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     if "meta.json" in found:
@@ -385,7 +385,7 @@ def _finishing(folder: Path, plan: _Plan) -> Iterator[bool]:
     with locked(folder / UNFINISHED / "whole"):
         finished = _is_finished(folder)  # the process that was waited for may have done it
         if not finished:
-            _begin(folder, plan)
+            _begin(folder, job)
         yield finished
 
 
@@ -397,46 +397,46 @@ def _is_finished(folder: Path) -> bool:
     return (folder / "meta.json").exists()
 
 
-def _work(folder: Path, plan: _Plan) -> Work:
-    pieces = {shard.name: len(shard.records) for shard in plan.shards}
-    return Work(folder / UNFINISHED, pieces, plan.parts, plan.fingerprint, lambda: _is_finished(folder))
+def _work(folder: Path, job: _Job) -> Work:
+    pieces = {shard.name: len(shard.records) for shard in job.shards}
+    return Work(folder / UNFINISHED, pieces, job.parts, job.fingerprint, lambda: _is_finished(folder))
 
 
-def _begin(folder: Path, plan: _Plan) -> None:
+def _begin(folder: Path, job: _Job) -> None:
     for leftover in folder.glob(".*.tmp-*"):  # left by a write that was killed
         leftover.unlink()
     if parts_begun(folder / UNFINISHED) is None and any(entry.name != UNFINISHED for entry in folder.iterdir()):
         raise _foreign(folder)
     other = "begun with another source or other settings, or the source has changed since; remove this folder to prepare from"
-    _work(folder, plan).begin(folder, DataError(f"{printable(folder)}: {other} the start"))
-    if plan.store == "pixels":
+    _work(folder, job).begin(folder, DataError(f"{printable(folder)}: {other} the start"))
+    if job.store == "pixels":
         files = [*folder.glob("*.images.npy"), *(folder / UNFINISHED).glob("*.bin")]
         written = sum(path.stat().st_blocks * 512 for path in files)
-        needed, free = sum(_file_sizes(plan).values()) - written, shutil.disk_usage(folder).free
+        needed, free = sum(_file_sizes(job).values()) - written, shutil.disk_usage(folder).free
         if needed > free:
             raise AlexNetError(
                 f"no space left in {printable(folder)}: needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free; "
                 "make room, or name a folder elsewhere ($ALEXNET_CACHE is that of what train and others prepare)"
             )
-    if plan.in_place:
-        _make_files(folder, plan)
+    if job.in_place:
+        _make_files(folder, job)
 
 
-def _file_sizes(plan: _Plan) -> dict[str, int]:
-    return {split: HEADER_BYTES + len(records) * plan.image_bytes for split, records in plan.splits.items()}
+def _file_sizes(job: _Job) -> dict[str, int]:
+    return {split: HEADER_BYTES + len(records) * job.image_bytes for split, records in job.splits.items()}
 
 
-def _make_files(folder: Path, plan: _Plan) -> None:
+def _make_files(folder: Path, job: _Job) -> None:
     """The files of pixels, empty, of full length: they take room as they are filled."""
-    for split, size in _file_sizes(plan).items():
+    for split, size in _file_sizes(job).items():
         if not (images := folder / f"{split}.images.npy").exists():
             with open(images, "wb") as file:
                 file.truncate(size)
 
 
-def _finished(folder: Path, plan: _Plan) -> PackedSet:
+def _finished(folder: Path, job: _Job) -> PackedSet:
     packed = open_packed(folder)
-    if packed.meta.get("plan") != plan.fingerprint and not same_contents(packed.meta, plan.shape, plan.records):
+    if packed.meta.get("plan") != job.fingerprint and not same_contents(packed.meta, job.shape, job.records):
         raise UsageError(
             f"{printable(folder)}: holds a set prepared from another source or with other settings, or the source has changed "
             "since; choose another folder, or remove this one"
@@ -446,18 +446,18 @@ def _finished(folder: Path, plan: _Plan) -> PackedSet:
 
 
 @contextmanager
-def _reported(folder: Path, plan: _Plan) -> Iterator[None]:
+def _reported(folder: Path, job: _Job) -> Iterator[None]:
     """Failures of the disk in words."""
     try:
         yield
     except OSError as error:
         if not (isinstance(error, FileNotFoundError) and _is_finished(folder)):  # else another process was first
-            raise _storage_error(error, folder, plan) from error
+            raise _storage_error(error, folder, job) from error
 
 
-def _storage_error(error: OSError, folder: Path, plan: _Plan) -> AlexNetError:
+def _storage_error(error: OSError, folder: Path, job: _Job) -> AlexNetError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        needed = len(plan.source.records) * plan.image_bytes
+        needed = len(job.source.records) * job.image_bytes
         free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
         return AlexNetError(
             f"no space left in {printable(folder)}: the set takes up to {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free; "
@@ -467,13 +467,13 @@ def _storage_error(error: OSError, folder: Path, plan: _Plan) -> AlexNetError:
 
 
 def _pack_shards(
-    folder: Path, plan: _Plan, shards: Sequence[Shard], workers: int | None, progress: Progress | None
+    folder: Path, job: _Job, shards: Sequence[Shard], workers: int | None, progress: Progress | None
 ) -> Iterator[Shard]:
     """Pack those that are not packed yet; each when it is."""
     by_name = {shard.name: shard for shard in shards}
-    names, ready = _work(folder, plan).to_do(list(by_name), progress)
+    names, ready = _work(folder, job).to_do(list(by_name), progress)
     todo = [by_name[name] for name in names]
-    pack = partial(pack_shard, folder, plan.size, plan.source.channels, plan.store, plan.in_place, plan.sample_max)
+    pack = partial(pack_shard, folder, job.size, job.source.channels, job.store, job.in_place, job.sample_max)
     if sum(len(shard.records) for shard in todo) >= COMPILE_FROM:
         pixels.KERNELS.available(build=True)
         pixels.KERNELS.tell_failure("resizing takes five times as long")
@@ -482,25 +482,25 @@ def _pack_shards(
         ready(shard.name)
 
 
-def _gather(folder: Path, plan: _Plan, progress: Progress | None) -> dict[str, str]:
+def _gather(folder: Path, job: _Job, progress: Progress | None) -> dict[str, str]:
     """Bring the pixels that parts made to their place, shard by shard: they need not fit on the disk twice. Gives what
     :meth:`_RunningHashes.digests` does."""
-    if plan.store == "jpeg":
+    if job.store == "jpeg":
         return {}
-    _make_files(folder, plan)
-    hashes, done = _RunningHashes(folder, plan, set()), 0
-    for shard in plan.shards:
+    _make_files(folder, job)
+    hashes, done = _RunningHashes(folder, job, set()), 0
+    for shard in job.shards:
         part = records_path(folder, shard)
         if part.exists():  # else this was done before an interruption
             content = part.read_bytes()
-            if len(content) != len(shard.records) * plan.image_bytes:
+            if len(content) != len(shard.records) * job.image_bytes:
                 raise DataError(f"{printable(part)}: {len(content):,} bytes, not those of its images; {AGAIN}")
-            write_pixels(folder, shard, plan.image_bytes, content)
+            write_pixels(folder, shard, job.image_bytes, content)
             part.unlink()
         hashes.add(shard)
         done += len(shard.records)
         if progress:
-            progress(done, len(plan.source.records))
+            progress(done, len(job.source.records))
     return hashes.digests()
 
 
@@ -508,12 +508,12 @@ class _RunningHashes:
     """SHA-256 of the files of pixels, by name, from the front as far as shards are packed: as it will be if no image is
     rejected."""
 
-    def __init__(self, folder: Path, plan: _Plan, packed: set[str]) -> None:
-        self.folder, self.plan, self.packed = folder, plan, packed
-        self.waiting = deque(plan.shards if plan.store == "pixels" else ())
+    def __init__(self, folder: Path, job: _Job, packed: set[str]) -> None:
+        self.folder, self.job, self.packed = folder, job, packed
+        self.waiting = deque(job.shards if job.store == "pixels" else ())
         self.hashes = {
-            split: hashlib.sha256(_npy_header((len(records), plan.size, plan.size, plan.source.channels)))
-            for split, records in plan.splits.items()
+            split: hashlib.sha256(_npy_header((len(records), job.size, job.size, job.source.channels)))
+            for split, records in job.splits.items()
         }
 
     def add(self, shard: Shard) -> None:
@@ -521,12 +521,12 @@ class _RunningHashes:
         while self.waiting and self.waiting[0].name in self.packed:
             first = self.waiting.popleft()
             with open(self.folder / f"{first.split}.images.npy", "rb") as file:
-                file.seek(HEADER_BYTES + first.first * self.plan.image_bytes)
-                self.hashes[first.split].update(file.read(len(first.records) * self.plan.image_bytes))
+                file.seek(HEADER_BYTES + first.first * self.job.image_bytes)
+                self.hashes[first.split].update(file.read(len(first.records) * self.job.image_bytes))
 
     def digests(self) -> dict[str, str]:
         """The digests by file name; empty if not everything was added."""
-        if self.waiting or self.plan.store != "pixels":
+        if self.waiting or self.job.store != "pixels":
             return {}
         return {f"{split}.images.npy": sha256.hexdigest() for split, sha256 in self.hashes.items()}
 
@@ -534,34 +534,34 @@ class _RunningHashes:
 # --- the end: holes closed, statistics, meta.json -------------------------------------------------------------------
 
 
-def _finish(folder: Path, plan: _Plan, max_bad: float | None, digests: Mapping[str, str]) -> None:
+def _finish(folder: Path, job: _Job, max_bad: float | None, digests: Mapping[str, str]) -> None:
     journals: list[Journal] = []
-    sum_SSC = np.zeros((plan.size, plan.size, plan.source.channels), dtype=np.uint64)
-    product_CC = np.zeros((plan.source.channels, plan.source.channels), dtype=np.uint64)
-    for shard in plan.shards:
+    sum_SSC = np.zeros((job.size, job.size, job.source.channels), dtype=np.uint64)
+    product_CC = np.zeros((job.source.channels, job.source.channels), dtype=np.uint64)
+    for shard in job.shards:
         journal = read_journal(folder, shard)
         if shard.split == "train":
             sum_SSC += journal.sum_SSC
             product_CC += journal.product_CC
         journals.append(replace(journal, sum_SSC=_NOTHING, product_CC=_NOTHING))  # for ImageNet they are gigabytes
     rejected = [item for journal in journals for item in journal.rejected]
-    _refuse_too_many(folder, plan, rejected, max_bad)
+    _refuse_too_many(folder, job, rejected, max_bad)
     counts: dict[str, Any] = {}
-    for split, records in plan.splits.items():
-        pairs = [(s, j) for s, j in zip(plan.shards, journals, strict=True) if s.split == split]
+    for split, records in job.splits.items():
+        pairs = [(s, j) for s, j in zip(job.shards, journals, strict=True) if s.split == split]
         good_N = np.concatenate([journal.good_N for _, journal in pairs])
         crc32_N = np.concatenate([journal.crc32_N for _, journal in pairs])
-        if plan.store == "jpeg":
+        if job.store == "jpeg":
             row_N = np.flatnonzero(good_N)
             _join_records(folder, split, pairs)
         else:
             row_N = _rows_without_holes(good_N)
-            _close_holes(folder / f"{split}.images.npy", row_N, plan)
+            _close_holes(folder / f"{split}.images.npy", row_N, job)
         label_N = np.array([records[i].label for i in row_N], dtype=np.int64)
         _save_array(folder / f"{split}.labels.npy", label_N)
         _save_array(folder / f"{split}.crc32.npy", crc32_N[row_N])
         _save_lines(folder / f"{split}.paths.jsonl", [json.dumps(records[i].name) for i in row_N])
-        per_class = np.bincount(label_N, minlength=len(plan.source.classes))
+        per_class = np.bincount(label_N, minlength=len(job.source.classes))
         counts[split] = {"images": len(row_N), "per_class": per_class.tolist()}
     if "train" in counts:
         _save_statistics(folder, counts["train"]["images"], sum_SSC, product_CC)
@@ -570,24 +570,24 @@ def _finish(folder: Path, plan: _Plan, max_bad: float | None, digests: Mapping[s
     source: dict[str, str] = {}
     if all(len(journal.source_N) for journal in journals):  # else an earlier version made a part
         source_N = np.concatenate([journal.source_N for journal in journals])
-        source = {"shape": plan.shape, "contents": contents_of(source_N.tolist())}
-        remember(plan.records, source_N)
+        source = {"shape": job.shape, "contents": contents_of(source_N.tolist())}
+        remember(job.records, source_N)
     _write_meta(
-        folder, plan, counts, rejected, [remark for journal in journals for remark in journal.odd], wide, source, known
+        folder, job, counts, rejected, [remark for journal in journals for remark in journal.odd], wide, source, known
     )
 
 
-def _refuse_too_many(folder: Path, plan: _Plan, rejected: list[Rejected], max_bad: float | None) -> None:
-    total = len(plan.source.records)
+def _refuse_too_many(folder: Path, job: _Job, rejected: list[Rejected], max_bad: float | None) -> None:
+    total = len(job.source.records)
     limit = max(10, total // 1000)
     if max_bad is not None:
         limit = math.floor(max_bad * total if max_bad < 1 else max_bad)
-    source = plan.source
+    source = job.source
     named = "; ".join(map(str, rejected[:1])) + "".join(f"; {printable(r.path)}: {r.reason}" for r in rejected[1:3])
     named += "; ..." if len(rejected) > 3 else ""
     them = "it" if len(rejected) == 1 else "them"
     where = printable(source.name or folder)
-    size = "" if plan.size == (source.size or SIZE) else f" --size {plan.size}"
+    size = "" if job.size == (source.size or SIZE) else f" --size {job.size}"
     command = f"alexnet prepare {shlex.quote(source.name) if source.name else 'SOURCE'} PACKED{size} --max-bad {len(rejected)}"
     remedy = f"replace {them}, or leave {them} out with `{printable(command)}` and name PACKED as the data from then on"
     listed = Counter(record.label for record in source.records)
@@ -618,18 +618,18 @@ def _rows_without_holes(good_N: NDArray[np.bool_]) -> NDArray[np.int64]:
     return row_N
 
 
-def _close_holes(path: Path, row_N: NDArray[np.int64], plan: _Plan) -> None:
+def _close_holes(path: Path, row_N: NDArray[np.int64], job: _Job) -> None:
     n = len(row_N)
-    final = HEADER_BYTES + n * plan.image_bytes
+    final = HEADER_BYTES + n * job.image_bytes
     with open(path, "r+b") as file:
         if path.stat().st_size > final:  # else this was done before an interruption
             for row in np.flatnonzero(row_N != np.arange(n)).tolist():
-                file.seek(HEADER_BYTES + int(row_N[row]) * plan.image_bytes)
-                image = file.read(plan.image_bytes)
-                file.seek(HEADER_BYTES + row * plan.image_bytes)
+                file.seek(HEADER_BYTES + int(row_N[row]) * job.image_bytes)
+                image = file.read(job.image_bytes)
+                file.seek(HEADER_BYTES + row * job.image_bytes)
                 file.write(image)
         file.seek(0)
-        file.write(_npy_header((n, plan.size, plan.size, plan.source.channels)))
+        file.write(_npy_header((n, job.size, job.size, job.source.channels)))
         file.flush()
         os.fsync(file.fileno())
         file.truncate(final)
@@ -695,7 +695,7 @@ def _save_statistics(folder: Path, n: int, sum_SSC: NDArray[np.uint64], product_
 
 def _write_meta(
     folder: Path,
-    plan: _Plan,
+    job: _Job,
     counts: dict[str, Any],
     rejected: list[Rejected],
     odd: list[str],
@@ -703,7 +703,7 @@ def _write_meta(
     contents: Mapping[str, str],
     digests: Mapping[str, str],
 ) -> None:
-    source = plan.source
+    source = job.source
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     odd_note = [f"{len(odd)} odd files: {'; '.join(printable(remark) for remark in odd[:3])}"] if odd else []
     meta = {
@@ -712,10 +712,10 @@ def _write_meta(
         "complete": True,
         "classes": list(source.classes),
         "counts": counts,
-        "size": plan.size,
+        "size": job.size,
         "channels": source.channels,
-        "store": plan.store,
-        "protocol": plan.protocol,
+        "store": job.store,
+        "protocol": job.protocol,
         "found": {
             "files": len(source.records) + source.not_images,
             "accepted": len(source.records) - len(rejected),
@@ -723,10 +723,10 @@ def _write_meta(
             "not_images": source.not_images,
         },
         "rejected": [asdict(item) | {"class": source.classes[item.label]} for item in rejected],
-        "notes": [*wide.notes(plan.sample_max), *plan.notes, *odd_note],
+        "notes": [*wide.notes(job.sample_max), *job.notes, *odd_note],
         "held_out": source.held_out,
         "wide": asdict(wide),
-        "plan": plan.fingerprint,
+        "plan": job.fingerprint,
         **({"source": dict(contents)} if contents else {}),
         "files": SEAL.list_files(folder, names, digests),
     }

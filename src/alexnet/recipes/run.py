@@ -245,7 +245,7 @@ def finished(config: TrainConfig, out: Path) -> dict[str, Any] | None:
     return {"run": str(out), "model": str(out / "model"), "report": str(out / "report.html"), "views": errors}
 
 
-def plan(
+def dry_run(
     config: TrainConfig,
     out: Path,
     machine: Machine,

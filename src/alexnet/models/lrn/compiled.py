@@ -44,21 +44,21 @@ def supports(x_BCHW: Tensor, window: Window) -> bool:
 def forward(x_BCHW: Tensor, window: Window) -> Tensor:
     """y, in the type and memory format of x."""
     y_BCHW = torch.empty_like(x_BCHW)
-    plan, _scratch = _plan(x_BCHW, window)
-    KERNELS.library.forward(ctypes.byref(plan), x_BCHW.data_ptr(), y_BCHW.data_ptr())
+    call, _scratch = _call(x_BCHW, window)
+    KERNELS.library.forward(ctypes.byref(call), x_BCHW.data_ptr(), y_BCHW.data_ptr())
     return y_BCHW
 
 
 def backward(g_BCHW: Tensor, x_BCHW: Tensor, window: Window) -> Tensor:
     """The gradient with respect to x, whose type and memory format ``g_BCHW`` has."""
     dx_BCHW = torch.empty_like(x_BCHW)
-    plan, _scratch = _plan(x_BCHW, window)
-    KERNELS.library.backward(ctypes.byref(plan), x_BCHW.data_ptr(), g_BCHW.data_ptr(), dx_BCHW.data_ptr())
+    call, _scratch = _call(x_BCHW, window)
+    KERNELS.library.backward(ctypes.byref(call), x_BCHW.data_ptr(), g_BCHW.data_ptr(), dx_BCHW.data_ptr())
     return dx_BCHW
 
 
-class _CPlan(ctypes.Structure):
-    """`Plan` of lrn.c."""
+class _Call(ctypes.Structure):
+    """`Call` of lrn.c."""
 
     _fields_ = [
         *((name, c_int64) for name in ("rows", "groups", "length", "step", "size", "square", "relu", "bfloat16")),
@@ -81,12 +81,12 @@ def _room(layout: Layout, window: Window) -> tuple[int, int]:
     return rows, room + -room % 16 + 16
 
 
-def _plan(x_BCHW: Tensor, window: Window) -> tuple[_CPlan, Tensor]:
+def _call(x_BCHW: Tensor, window: Window) -> tuple[_Call, Tensor]:
     """What the kernels are told, and the memory they work in, which must outlive the call."""
     layout, threads = Layout.of(x_BCHW, window), torch.get_num_threads()
     rows_in_block, room = _room(layout, window)
     scratch = torch.empty(threads * BUFFERS * room)
-    plan = _CPlan(
+    call = _Call(
         *layout,
         size=window.size,
         square=int(window.towers == 0),
@@ -99,4 +99,4 @@ def _plan(x_BCHW: Tensor, window: Window) -> tuple[_CPlan, Tensor]:
         room=room,
         scratch=scratch.data_ptr(),
     )
-    return plan, scratch
+    return call, scratch

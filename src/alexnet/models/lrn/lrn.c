@@ -20,7 +20,7 @@ typedef struct {
   int64_t threads;
   int64_t rows_in_block, room; /* floats of one buffer */
   float *scratch;              /* threads x BUFFERS x room */
-} Plan;
+} Call;
 
 INLINE float widen(uint16_t bits) {
   const uint32_t wide = (uint32_t)bits << 16;
@@ -77,7 +77,7 @@ typedef struct {
   int64_t run, row_run, margin, cells; /* floats in a buffer: of a run, of a row, before the first cell, of all cells */
 } Block;
 
-INLINE Block block_at(const Plan *p, int64_t b) {
+INLINE Block block_at(const Call *p, int64_t b) {
   const int64_t tiles = (p->step + TILE - 1) / TILE, half = p->size / 2;
   Block k;
   k.row = b / tiles * p->rows_in_block;
@@ -91,7 +91,7 @@ INLINE Block block_at(const Plan *p, int64_t b) {
   return k;
 }
 
-INLINE void load(const Plan *p, const Block *k, float *to, const void *from) {
+INLINE void load(const Call *p, const Block *k, float *to, const void *from) {
   const int64_t half = p->size / 2;
   float *run = to;
   for (int64_t r = k->row; r < k->row + k->rows; r++) {
@@ -110,7 +110,7 @@ INLINE void load(const Plan *p, const Block *k, float *to, const void *from) {
   }
 }
 
-INLINE void store(const Plan *p, const Block *k, void *to, const float *from) {
+INLINE void store(const Call *p, const Block *k, void *to, const float *from) {
   const float *run = from;
   for (int64_t r = k->row; r < k->row + k->rows; r++) {
     for (int64_t g = 0; g < p->groups; g++, run += k->run) {
@@ -125,14 +125,14 @@ INLINE void store(const Plan *p, const Block *k, void *to, const float *from) {
 }
 
 /* A window is summed in one step along a run, or in two, along runs and across them. Does the first of two. */
-INLINE const float *prepare_sums(const Plan *p, const Block *k, const float *from, float *spare, int64_t size) {
+INLINE const float *prepare_sums(const Call *p, const Block *k, const float *from, float *spare, int64_t size) {
   if (!p->square) return from;
 #pragma omp simd
   for (int64_t i = 0; i < k->cells + (size - 1) * k->run; i++) spare[i] = sum(from + i, k->lanes, size);
   return spare;
 }
 
-INLINE void load_input(const Plan *p, const Block *k, float *restrict u, float *restrict squares, const void *x) {
+INLINE void load_input(const Call *p, const Block *k, float *restrict u, float *restrict squares, const void *x) {
   const float least = p->relu ? 0 : -INFINITY;
 #pragma omp simd
   for (int64_t i = 0; i < k->margin; i++) u[i] = u[k->margin + k->cells + i] = 0;
@@ -145,7 +145,7 @@ INLINE void load_input(const Plan *p, const Block *k, float *restrict u, float *
   }
 }
 
-INLINE void forward_block(const Plan *p, int64_t b, const void *x, void *y, float *scratch, int64_t size) {
+INLINE void forward_block(const Call *p, int64_t b, const void *x, void *y, float *scratch, int64_t size) {
   const Block k = block_at(p, b);
   float *restrict u = scratch, *restrict a = u + p->room, *restrict out = a + p->room, *restrict spare = out + p->room;
   const float constant = p->k, c = p->c;
@@ -160,7 +160,7 @@ INLINE void forward_block(const Plan *p, int64_t b, const void *x, void *y, floa
   store(p, &k, y, out);
 }
 
-INLINE void backward_block(const Plan *p, int64_t b, const void *x, const void *g, void *dx, float *scratch, int64_t size) {
+INLINE void backward_block(const Call *p, int64_t b, const void *x, const void *g, void *dx, float *scratch, int64_t size) {
   const Block k = block_at(p, b);
   float *restrict u = scratch, *restrict a = u + p->room, *restrict d = a + p->room, *restrict t = d + p->room;
   float *restrict spare = t + p->room;
@@ -186,11 +186,11 @@ INLINE void backward_block(const Plan *p, int64_t b, const void *x, const void *
   store(p, &k, dx, a);
 }
 
-INLINE int64_t blocks(const Plan *p) {
+INLINE int64_t blocks(const Call *p) {
   return (p->rows + p->rows_in_block - 1) / p->rows_in_block * ((p->step + TILE - 1) / TILE);
 }
 
-void forward(const Plan *p, const void *x, void *y) {
+void forward(const Call *p, const void *x, void *y) {
 #pragma omp parallel for num_threads(p->threads) schedule(static)
   for (int64_t b = 0; b < blocks(p); b++) {
     float *scratch = p->scratch + omp_get_thread_num() * BUFFERS * p->room;
@@ -199,7 +199,7 @@ void forward(const Plan *p, const void *x, void *y) {
   }
 }
 
-void backward(const Plan *p, const void *x, const void *g, void *dx) {
+void backward(const Call *p, const void *x, const void *g, void *dx) {
 #pragma omp parallel for num_threads(p->threads) schedule(static)
   for (int64_t b = 0; b < blocks(p); b++) {
     float *scratch = p->scratch + omp_get_thread_num() * BUFFERS * p->room;

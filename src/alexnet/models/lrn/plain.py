@@ -20,30 +20,30 @@ the pieces stay in the cache from one to the next. Forward and backward of (128,
 def forward(x_BCHW: Tensor, window: Window) -> Tensor:
     """y, in the type and memory format of x."""
     y_BCHW = torch.empty_like(x_BCHW)
-    plan = _Plan.of(x_BCHW, window)
-    x = plan.buffer(x_BCHW)
-    for rows in plan.pieces(x_BCHW):
-        plan.load_input(x, x_BCHW, rows)
-        y = _power(plan.scale(x), window.beta).mul_(plan.centers(x))
-        plan.store(y_BCHW, y, rows)
+    tiling = _Tiling.of(x_BCHW, window)
+    x = tiling.buffer(x_BCHW)
+    for rows in tiling.pieces(x_BCHW):
+        tiling.load_input(x, x_BCHW, rows)
+        y = _power(tiling.scale(x), window.beta).mul_(tiling.centers(x))
+        tiling.store(y_BCHW, y, rows)
     return y_BCHW
 
 
 def backward(g_BCHW: Tensor, x_BCHW: Tensor, window: Window) -> Tensor:
     """The gradient with respect to x, whose memory format ``g_BCHW`` has."""
     dx_BCHW = torch.empty_like(x_BCHW)
-    plan = _Plan.of(x_BCHW, window)
-    x, g, gxs = plan.buffer(x_BCHW), plan.buffer(x_BCHW), plan.buffer(x_BCHW)
-    for rows in plan.pieces(x_BCHW):
-        plan.load_input(x, x_BCHW, rows)
-        plan.load(g, g_BCHW, rows)
-        s = plan.scale(x)
-        g_power = _power(s, window.beta).mul_(plan.centers(g))
-        torch.mul(g_power, plan.centers(x), out=plan.centers(gxs)).div_(s)
-        dx = g_power.addcmul_(plan.centers(x), plan.window_sum(gxs), value=-2 * window.beta * window.coefficient)
+    tiling = _Tiling.of(x_BCHW, window)
+    x, g, gxs = tiling.buffer(x_BCHW), tiling.buffer(x_BCHW), tiling.buffer(x_BCHW)
+    for rows in tiling.pieces(x_BCHW):
+        tiling.load_input(x, x_BCHW, rows)
+        tiling.load(g, g_BCHW, rows)
+        s = tiling.scale(x)
+        g_power = _power(s, window.beta).mul_(tiling.centers(g))
+        torch.mul(g_power, tiling.centers(x), out=tiling.centers(gxs)).div_(s)
+        dx = g_power.addcmul_(tiling.centers(x), tiling.window_sum(gxs), value=-2 * window.beta * window.coefficient)
         if window.relu:
-            dx.masked_fill_(plan.centers(x) == 0, 0)
-        plan.store(dx_BCHW, dx, rows)
+            dx.masked_fill_(tiling.centers(x) == 0, 0)
+        tiling.store(dx_BCHW, dx, rows)
     return dx_BCHW
 
 
@@ -55,7 +55,7 @@ def _power(s: Tensor, beta: float) -> Tensor:
     return r.sqrt().mul_(r)
 
 
-class _Plan(NamedTuple):
+class _Tiling(NamedTuple):
     """How a batch is cut into pieces, and a piece laid out flat so that neighbors are a fixed step apart.
 
     In a piece's buffer a gap of zeros follows each run of ``length``, and each row of ``groups`` where they are summed
@@ -72,7 +72,7 @@ class _Plan(NamedTuple):
     """Zeros before the first row of a buffer; the gap after its last row is as long."""
 
     @classmethod
-    def of(cls, x_BCHW: Tensor, window: Window) -> _Plan:
+    def of(cls, x_BCHW: Tensor, window: Window) -> _Tiling:
         layout = Layout.of(x_BCHW, window)
         gap = window.half
         group_stride = (layout.length + gap) * layout.step
