@@ -276,7 +276,7 @@ def test_the_picture_shows_each_tower_in_each_panel() -> None:
     assert [axes.get_xlabel() for axes in figure.axes] == [
         "share of energy outside the grey axis",
         "cycles/pixel",
-        "0 none, 1 one orientation alone",
+        "0: none, 1: a single orientation",
         "color selectivity",
     ]
     assert "p = 0.0001" in figure.axes[0].get_title(loc="left")

@@ -67,7 +67,7 @@ def _against_bits(axes: Axes, document: Mapping[str, Any], key: str, label: str)
 def _bits_axis(axes: Axes, bits: list[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(bits, [str(b) for b in bits])
-    axes.set_xlabel("bits a code (bytes above)")
+    axes.set_xlabel("bits of a code (bytes above)")
     above = axes.secondary_xaxis("top")
     above.set_xticks(bits, [f"{b // 8} B" for b in bits])
     above.minorticks_off()

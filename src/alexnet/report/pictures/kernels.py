@@ -17,8 +17,8 @@ from alexnet.report.pictures import show_at
 
 Scale = Literal["each", "common"]
 SCALES: dict[Scale, str] = {
-    "each": "each kernel on its own scale: mid grey is 0, its largest weight of either sign is an end",
-    "common": "one scale for all: mid grey is 0, the largest weight of all kernels is an end",
+    "each": "each kernel has its own scale: mid grey is 0, and its largest weight of either sign is an end of the scale",
+    "common": "one scale for all kernels: mid grey is 0, and the largest weight of all is an end of the scale",
 }
 
 

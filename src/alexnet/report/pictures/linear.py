@@ -39,7 +39,7 @@ def _by_layer(axes: Axes, body: Mapping[str, Any], n: int) -> None:
     chance = 100 * body["chance"]["error"]
     axes.axhline(chance, color="#777777", linestyle=":", label=f"always the commonest class, {chance:.1f} %")
     axes.set_xticks(list(place), [f"{row['layer']}\n{row['units']:,}" for row in rows], fontsize=9)
-    axes.set(ylim=(0, 100), xlabel="layer, and its numbers after averaging", ylabel="held-out top-1 error, %")
+    axes.set(ylim=(0, 100), xlabel="layer, and how many numbers averaging leaves", ylabel="held-out top-1 error, %")
     axes.set_title(f"{body['n_train']:,} labeled images, {n:,} held out", fontsize=11)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=9, loc="lower left")

@@ -90,7 +90,7 @@ def draw_errors(body: Mapping[str, Any], n: int) -> Figure:
         bars = axes.bar(x, [100 * row["error"] for row in rows], bar_width * 0.92, color=COLORS[s], label=space)
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=1)
     axes.set_xticks(range(len(ks)), [str(k) for k in ks])
-    axes.set(xlabel="neighbors k that vote", ylabel="error, %", ylim=(0, 100))
+    axes.set(xlabel="number of neighbors k that vote", ylabel="error, %", ylim=(0, 100))
     axes.set_title(
         f"Nearest neighbors among {body['train_images']:,} training images,\n{n:,} held-out images counted",
         fontsize=10,

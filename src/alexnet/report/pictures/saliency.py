@@ -62,7 +62,7 @@ def draw_maps(
 
 def caption(document: Mapping[str, Any]) -> str:
     """The lines below the maps: what the tests say of the methods."""
-    lines = ["Bright: what the predicted class depends on most; in each map its largest 1 % look alike."]
+    lines = ["Bright marks what the predicted class depends on most; the largest 1 % of each map are equally bright."]
     sanity, scores = document.get("sanity"), document.get("scores")
     if sanity:
         at = sanity["layers_of_the_verdict"] - 1
@@ -71,7 +71,7 @@ def caption(document: Mapping[str, Any]) -> str:
         lines.append(
             f"* Not to be trusted: {', '.join(kept)} stays nearly the same map {where} (rank correlation)."
             if kept
-            else f"Every map becomes another {where}."
+            else f"Every map changes {where}."
         )
     if scores:
         worse = [

@@ -15,7 +15,7 @@ from alexnet.report.pictures import COLORS
 LABELS = {
     "color_selectivity": ("color selectivity", "share of energy outside the grey axis"),
     "frequency": ("preferred frequency", "cycles/pixel"),
-    "orientation_selectivity": ("orientation selectivity", "0 none, 1 one orientation alone"),
+    "orientation_selectivity": ("orientation selectivity", "0: none, 1: a single orientation"),
 }
 BINS = 24
 
