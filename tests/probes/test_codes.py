@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.cli.probe_codes import run
+from alexnet.cli.probe import probe
 from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.core.preprocessing import Preprocessing
@@ -37,12 +37,17 @@ from alexnet.probes.codes import (
     float_index,
     load_coder,
     mean_average_precisions,
-    measure,
+    quality,
     require_bits,
     thumbnails,
 )
 from alexnet.report.pictures import save_figure
 from alexnet.report.pictures.codes import draw_codes
+
+
+def run(arguments: list[str]) -> int:
+    return probe(["codes", *arguments])
+
 
 KINDS: tuple[Kind, ...] = ("hyperplanes", "itq", "autoencoder")
 Array = NDArray[Any]
@@ -136,19 +141,19 @@ def test_figures_of_a_search_are_those_written_out(monkeypatch: pytest.MonkeyPat
             for name, value in row.items():
                 expected.setdefault(name, []).append(value)
     task = Task(label_N, label_Q, neighbor_QR)
-    found = measure(code_index(code_NW), code_QW, task, own_QR)
+    found = quality(code_index(code_NW), code_QW, task, own_QR)
     assert found.keys() - expected.keys() == {"mean_average_precision"}
     for name, values in expected.items():
         assert found[name] == pytest.approx(np.mean(values), abs=1e-12), name
     monkeypatch.setattr(codes, "CHUNK", 300)  # two queries at a time
-    assert measure(code_index(code_NW), code_QW, task, own_QR) == pytest.approx(found, abs=1e-12)
+    assert quality(code_index(code_NW), code_QW, task, own_QR) == pytest.approx(found, abs=1e-12)
 
 
 def test_float_search_finds_its_own_neighbors() -> None:
     base, query = curved(120), curved(8, seed=1)
     index = float_index(base)
     by_hand = np.argsort(((query[:, None] - base[None]) ** 2).sum(axis=2), axis=1)[:, :100]
-    found = measure(index, query, Task(np.arange(120) % 2, np.arange(8) % 2, by_hand))
+    found = quality(index, query, Task(np.arange(120) % 2, np.arange(8) % 2, by_hand))
     assert found["recall_10"] == found["recall_100"] == 1
 
 
@@ -247,7 +252,7 @@ def test_the_autoencoder_learns_a_curved_surface() -> None:
     recall = {}
     for kind in KINDS:
         coder = fit(kind, vectors, 16, seed=0)
-        recall[kind] = measure(code_index(coder.encode(base)), coder.encode(query), task)["recall_100"]
+        recall[kind] = quality(code_index(coder.encode(base)), coder.encode(query), task)["recall_100"]
     assert recall["autoencoder"] > recall["hyperplanes"] + 0.1
     assert recall["autoencoder"] > recall["itq"]
 
@@ -413,7 +418,7 @@ def test_the_comparison_has_every_coder_length_and_seed() -> None:
     assert found["chance"] == 0.25
     coder = fit("itq", TrainingVectors(base), 16, 1)
     task = Task(label_N, label_Q, float_index(base).search(query, 100)[1])
-    itself = measure(code_index(coder.encode(base)), coder.encode(query), task)
+    itself = quality(code_index(coder.encode(base)), coder.encode(query), task)
     assert found["curves"][3]["mean_average_precision"]["seeds"][1] == itself["mean_average_precision"]
 
 
@@ -452,11 +457,12 @@ def test_the_picture_shows_each_series(tmp_path: Path) -> None:
 
     keys = ("mean_average_precision", "recall_100", "encode_ms", "search_ms")
     sorts = [*((kind, "fc7") for kind in KINDS), ("autoencoder", "pixels")]
-    document = {
+    n = {"database": 7000, "queries": 2500, "classes": 10}
+    body = {
         "layer": "fc7",
         "bits": [16, 64],
         "seeds": [0, 1, 2],
-        "n": {"database": 7000, "queries": 2500, "classes": 10},
+        "depth": 100,
         "chance": 0.1,
         "curves": [
             {
@@ -474,13 +480,13 @@ def test_the_picture_shows_each_series(tmp_path: Path) -> None:
             for name in ("fc7", "fc7 directions", "pixels")
         ],
     }
-    save_figure(draw_codes(document), tmp_path / "codes.png")
+    save_figure(draw_codes(body, n), tmp_path / "codes.png")
     with Image.open(tmp_path / "codes.png") as image:
         picture = np.asarray(image.convert("RGB")).astype(int)
     for color in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73), (0xCC, 0x79, 0xA7)):
         assert (np.abs(picture - color).sum(axis=2) < 6).sum() > 300, color
     before = (tmp_path / "codes.png").read_bytes()
-    save_figure(draw_codes(document), tmp_path / "codes.png")
+    save_figure(draw_codes(body, n), tmp_path / "codes.png")
     assert (tmp_path / "codes.png").read_bytes() == before
 
 
@@ -513,11 +519,11 @@ def test_the_command_writes_what_it_says(
     assert run(arguments) == 0
     told = capsys.readouterr().out
     assert "f6, autoencoder" in told
-    assert "codes.json, codes.png" in told
+    assert told.endswith(f"{tmp_path / 'out' / 'codes.json'}\n{tmp_path / 'out' / 'codes.png'}\n")
     stored = json.loads((tmp_path / "out" / "codes.json").read_text())
     assert (stored["probe"], stored["layer"], stored["bits"], stored["seeds"]) == ("codes", "f6", [8, 16], [0, 1])
     assert stored["n"] == {"database": 120, "queries": 8, "classes": 2}
-    assert stored["data"]["queries"]["split"] == "val"
+    assert stored["data"]["split"] == "val"
     assert stored["float"][0]["bytes"] == 84 * 4
     with Image.open(tmp_path / "out" / "codes.png") as picture:
         assert picture.width > 1500

@@ -16,7 +16,7 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.prepare import prepare
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
-from alexnet.probes import KINDS
+from alexnet.probes import KINDS, autoencoder
 from alexnet.probes.codes import ranks_of, usual_bits
 from alexnet.probes.tsne import usual_perplexity
 
@@ -64,6 +64,7 @@ def test_a_probe_of_a_small_set_needs_no_option(
     kind: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(autoencoder, "STEPS", 12)
     assert probe(kind, small, tmp_path / "out") == 0
     said = " ".join(capsys.readouterr())
     chosen = {

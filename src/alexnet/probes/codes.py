@@ -24,12 +24,18 @@ from numpy.typing import NDArray
 
 from alexnet.core import rng
 from alexnet.core.config import to_json
+from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.runs import read_arrays, write_atomic
+from alexnet.data.packed import PackedSplit
 from alexnet.evaluation.error_rate import Split
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.probes.autoencoder import SETTINGS, Affine, train_encoder
-from alexnet.probes.features import POSITIONS
+from alexnet.probes.features import POSITIONS, kept_features
+from alexnet.probes.layers import usual_layer
+from alexnet.report.pictures.codes import draw_codes
 
 FORMAT = "alexnet coder 1"
 Kind = Literal["hyperplanes", "itq", "autoencoder"]
@@ -43,6 +49,94 @@ THUMBNAIL = 32
 TIMED_QUERIES = 200
 CHUNK = 1 << 21
 """Distances, or numbers of vectors, that are in memory at once."""
+
+TITLE = "Short binary codes"
+SENTENCE = "How well images are found again when their features are cut to a few bits, as §6.1 of the paper proposes."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataSettings):
+    """Search by short binary codes (§6.1): those of random hyperplanes, of ITQ and of an autoencoder, and those of an
+    autoencoder on pixels. The training images are the database, the held-out ones the queries.
+
+    alexnet probe codes runs/mine --bits 32 64
+    """
+
+    layer: str | None = None
+    """Layer to code: by default fc7, or the last hidden layer of a network without one; a wrong name lists all."""
+    bits: tuple[int, ...] | None = None
+    """Lengths of the codes, multiples of 8; by default 16, 32, 64, 128 and 256, as far as there are so many images."""
+    seeds: int = 3
+    """How many times everything is fitted, with seeds 0, 1, ..."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"Settings.seeds is {self.seeds}; it must be at least 1")
+        if self.bits == ():
+            raise ValueError("Settings.bits names no length; leave it out, or name some of 8 16 32 64 128 256")
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """How well each coder finds images again, at each length of the codes (:func:`compare`)."""
+    load_faiss()
+    layer, packed = usual_layer(subject.predictor.model, settings.layer, "fc7"), subject.packed
+    database, queries = packed.split("train"), packed.split(packed.held_out)
+    bits, seeds = _lengths(settings, len(database), layer.num_units), range(settings.seeds)
+    features = Vectors(
+        layer.name, *(kept_features(subject, split.name, layer.name)[:] for split in (database, queries))
+    )
+    pixels = Vectors("raw pixels", *(_pixels(subject, split) for split in (database, queries)))
+    with subject.progress("codes", 4 * len(bits) * len(seeds), "coders") as bar:
+        result = compare(features, pixels, database.labels, queries.labels, bits, seeds, progress=bar)
+    body = {"layer": layer.name, "bits": list(bits), "seeds": list(seeds), **result}
+    n = {"database": len(database), "queries": len(queries), "classes": len(packed.classes)}
+    return Finding(
+        subject=subject.record(queries.name),
+        n=n,
+        summary=_summary(result),
+        body=body,
+        protocol=describe_protocol(subject.predictor, layer.name),
+        lines=_lines(result),
+        pictures={"codes.png": draw_codes(body, n)},
+    )
+
+
+def _lengths(settings: Settings, num: int, num_units: int) -> tuple[int, ...]:
+    """The lengths of the codes, ascending. Raises what :func:`require_bits` raises."""
+    bits = tuple(sorted(set(settings.bits or usual_bits(num, num_units))))
+    require_bits(bits, num, num_units)
+    if settings.bits is None and len(bits) < len(USUAL_BITS):
+        say(f"there are {num} training images: codes of {' and '.join(map(str, bits))} bits")
+    return bits
+
+
+def _pixels(subject: Subject, split: PackedSplit) -> NDArray[np.float32]:
+    with subject.progress(f"pixels of {split.name}", len(split)) as bar:
+        return thumbnails(split, progress=bar)
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of the report: mean average precisions."""
+    summary = {f"mAP, {row['input']}, floats": row["mean_average_precision"] for row in result["float"]}
+    for row in result["curves"]:
+        summary[f"mAP, {row['input']}, {row['coder']}, {row['bits']} bits"] = row["mean_average_precision"]["mean"]
+    return summary
+
+
+def _lines(result: Mapping[str, Any]) -> list[str]:
+    """A table: a row for each search."""
+    depth = result["depth"]
+    lines = [f"{'':<24} {'bits':>6} {'bytes':>6}    mAP {f'precision@{depth}':>14} {f'recall@{depth}':>11}  ms a query"]
+    rows = [(f"{row['input']}, floats", "", row) for row in result["float"]]
+    for row in result["curves"]:
+        means = {key: value["mean"] if isinstance(value, dict) else value for key, value in row.items()}
+        rows.append((f"{row['input']}, {row['coder']}", row["bits"], means))
+    for what, bits, row in rows:
+        lines.append(
+            f"{what:<24} {bits:>6} {row['bytes']:>6,} {row['mean_average_precision']:>6.3f} {row[f'precision_{depth}']:>14.3f} "
+            f"{row[f'recall_{depth}']:>11.3f} {row['search_ms']:>11.3f}"
+        )
+    return lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +390,7 @@ class Task:
     network's vectors."""
 
 
-def measure(index: Any, query: NDArray[Any], task: Task, own_QR: NDArray[np.int64] | None = None) -> dict[str, float]:
+def quality(index: Any, query: NDArray[Any], task: Task, own_QR: NDArray[np.int64] | None = None) -> dict[str, float]:
     """How good a search is, as means over the queries:
 
     ``mean_average_precision`` over the whole database, relevant is what has the query's label;
@@ -390,8 +484,8 @@ def compare(
             index, code_QW = code_index(coder.encode(vectors.database_ND)), coder.encode(vectors.query_QD)
             encoding, searching = milliseconds(coder.encode, vectors.query_QD), _search_time(index, code_QW)
             index.use_heap = False  # counts distances, which is faster when the whole database is ranked
-            quality = measure(index, code_QW, task, None if vectors is features else own[vectors.name])
-            figures.append({**quality, "encode_ms": encoding, "search_ms": searching})
+            found = quality(index, code_QW, task, None if vectors is features else own[vectors.name])
+            figures.append({**found, "encode_ms": encoding, "search_ms": searching})
             done += 1
             if progress:
                 progress(done, total)
@@ -408,7 +502,7 @@ def compare(
 def _float_search(vectors: Vectors, task: Task) -> dict[str, Any]:
     index, query_QD = float_index(vectors.database_ND), _float32(vectors.query_QD)
     about = {"input": vectors.name, "bytes": 4 * query_QD.shape[1], "search_ms": _search_time(index, query_QD)}
-    return {**about, **measure(index, query_QD, task)}
+    return {**about, **quality(index, query_QD, task)}
 
 
 def _search_time(index: Any, query: NDArray[Any]) -> float:

@@ -13,15 +13,16 @@ from alexnet.report.pictures import COLORS
 NAMES = {"autoencoder": "autoencoder", "itq": "ITQ", "hyperplanes": "random hyperplanes"}
 
 
-def draw_codes(document: Mapping[str, Any]) -> Figure:
-    """Mean average precision and recall against bits, and precision against the time of a query, from ``codes.json``."""
+def draw_codes(body: Mapping[str, Any], n: Mapping[str, int]) -> Figure:
+    """The figures of the probe ``codes`` on ``n`` images: mean average precision and recall against bits, and precision against
+    the time of a query."""
     figure = Figure(figsize=(13, 5.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    _against_bits(left, document, "mean_average_precision", "mean average precision, by label")
-    depth = document.get("depth", 100)
-    _against_bits(middle, document, f"recall_{depth}", f"recall@{depth} of the neighbors by {document['layer']} floats")
-    _against_time(right, document)
-    left.axhline(document["chance"], color="#999999", linewidth=1, label="precision by chance")
+    _against_bits(left, body, "mean_average_precision", "mean average precision, by label")
+    depth = body["depth"]
+    _against_bits(middle, body, f"recall_{depth}", f"recall@{depth} of the neighbors by {body['layer']} floats")
+    _against_time(right, body)
+    left.axhline(body["chance"], color="#999999", linewidth=1, label="precision by chance")
     left.set_title("Finding images of the same class")
     middle.set_title("Finding what float search finds")
     right.set_title("What a query costs")
@@ -29,19 +30,19 @@ def draw_codes(document: Mapping[str, Any]) -> Figure:
         label: handle for axes in (left, right) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    n, seeds = document["n"], document["seeds"]
+    seeds = body["seeds"]
     spread = f"mean and range of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     figure.suptitle(
-        f"Short codes of {document['layer']}: {n['queries']:,} held-out queries, {n['database']:,} training images, "
+        f"Short codes of {body['layer']}: {n['queries']:,} held-out queries, {n['database']:,} training images, "
         f"{n['classes']} classes; {spread}"
     )
     return figure
 
 
-def _series(document: Mapping[str, Any]) -> list[tuple[str, str, str, list[Mapping[str, Any]]]]:
+def _series(body: Mapping[str, Any]) -> list[tuple[str, str, str, list[Mapping[str, Any]]]]:
     """Label, color, style of line and rows of each coder."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in document["curves"]:
+    for row in body["curves"]:
         found.setdefault((row["coder"], row["input"]), []).append(row)
     styles = zip(COLORS, ("o-", "s-", "^-", "D--"), strict=False)
     return [
@@ -50,15 +51,15 @@ def _series(document: Mapping[str, Any]) -> list[tuple[str, str, str, list[Mappi
     ]
 
 
-def _against_bits(axes: Axes, document: Mapping[str, Any], key: str, label: str) -> None:
-    for name, color, style, rows in _series(document):
+def _against_bits(axes: Axes, body: Mapping[str, Any], key: str, label: str) -> None:
+    for name, color, style, rows in _series(body):
         bits = [row["bits"] for row in rows]
         axes.plot(bits, [row[key]["mean"] for row in rows], style, color=color, label=name)
         low, high = ([row[key][side] for row in rows] for side in ("low", "high"))
         axes.fill_between(bits, low, high, color=color, alpha=0.2, linewidth=0)
-    for row, dots in zip(document["float"], ("-", ":", "--"), strict=True):
+    for row, dots in zip(body["float"], ("-", ":", "--"), strict=True):
         axes.axhline(row[key], color="#000000", linestyle=dots, linewidth=1, label=f"floats, {row['input']}")
-    _bits_axis(axes, document["bits"])
+    _bits_axis(axes, body["bits"])
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
@@ -74,13 +75,13 @@ def _bits_axis(axes: Axes, bits: list[int]) -> None:
     axes.minorticks_off()
 
 
-def _against_time(axes: Axes, document: Mapping[str, Any]) -> None:
+def _against_time(axes: Axes, body: Mapping[str, Any]) -> None:
     """Encoding and search of one query, on one thread."""
     key = "mean_average_precision"
-    for _, color, style, rows in _series(document):
+    for _, color, style, rows in _series(body):
         ms = [row["encode_ms"]["mean"] + row["search_ms"]["mean"] for row in rows]
         axes.plot(ms, [row[key]["mean"] for row in rows], style, color=color)
-    for row, marker in zip(document["float"], ("*", "P", "X"), strict=True):
+    for row, marker in zip(body["float"], ("*", "P", "X"), strict=True):
         label = f"floats, {row['input']}: {row['bytes']:,} B"
         axes.plot(row["search_ms"], row[key], marker, color="#000000", markersize=9, label=label)
     axes.set_xscale("log")
