@@ -301,7 +301,7 @@ def test_codes_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "x.npy", x_ND)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert hand_made().encode(mapped)[:, 0].tolist() == [0b11110000, 0b11111100, 0b11111100, 0b11111111]
-    with pytest.raises(UsageError, match=r"\(N, 2\), these are \(4, 3\)"):
+    with pytest.raises(UsageError, match=r"\(N, 2\), and these have \(4, 3\)"):
         hand_made().encode(np.zeros((4, 3)))
 
 
@@ -424,9 +424,9 @@ def test_the_comparison_has_every_coder_length_and_seed() -> None:
 
 def test_a_database_without_answers_is_refused() -> None:
     vectors = Vectors("fc7", curved(120), curved(4))
-    with pytest.raises(DataError, match="class 3 has queries, but no image in the database"):
+    with pytest.raises(DataError, match="class 3 has held-out images but no training images"):
         compare(vectors, vectors, np.zeros(120, dtype=np.int64), np.array([0, 0, 3, 0]), [8], [0])
-    with pytest.raises(DataError, match="0 held-out ones to search for"):
+    with pytest.raises(DataError, match="there are 120 and 0"):
         compare(vectors, vectors, np.zeros(120, dtype=np.int64), np.zeros(0, dtype=np.int64), [8], [0])
 
 

@@ -261,7 +261,7 @@ def test_the_same_seed_draws_the_same(subject: Subject) -> None:
     ("options", "message"),
     [
         ({"layer": "fc9"}, "no layer is called 'fc9'; the layers are pixels, c1"),
-        ({"layer": "pixels"}, "name another"),
+        ({"layer": "pixels"}, "name a layer of the network"),
         ({"images": (9,)}, "no image 9; the split has the images 0 to 8"),
         ({"images": (-1,)}, "no image -1"),
         ({"ks": (1, 25)}, "24 training images"),

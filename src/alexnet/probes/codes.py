@@ -149,18 +149,19 @@ class Coder:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"a coder of kind {self.kind!r}; there are {', '.join(get_args(Kind))}")
+            raise ValueError(f"no coder is of kind {self.kind!r}; the kinds are {', '.join(get_args(Kind))}")
         sizes = [weight_OI.shape[::-1] for weight_OI, _ in self.layers]
         fit_together = all(before[-1] == after[0] for before, after in pairwise(sizes))
         if not sizes or any(len(size) != 2 for size in sizes) or not fit_together or sizes[-1][1] % 8:
             raise ValueError(
-                f"layers of {sizes} inputs and outputs; each takes what the one before gives, the last 8 a byte"
+                f"layers of {sizes} inputs and outputs do not fit together: each must read what the one before it gives, and the "
+                "last must give a multiple of 8 bits"
             )
         for weight_OI, bias_O in self.layers:
             if bias_O.shape != weight_OI.shape[:1] or not (weight_OI.dtype == bias_O.dtype == np.float32):
                 raise ValueError("weights are float32 (O, I), biases float32 (O,)")
             if not (np.isfinite(weight_OI).all() and np.isfinite(bias_O).all()):
-                raise ValueError("weights that are not finite")
+                raise ValueError("the coder has weights that are not finite")
 
     @property
     def num_bits(self) -> int:
@@ -174,7 +175,9 @@ class Coder:
         """Codes (N, K / 8), the first bit the highest of the first byte, as ``np.packbits`` has it. Vectors of another
         length: :class:`UsageError`."""
         if vector_ND.ndim != 2 or vector_ND.shape[1] != self.num_units:
-            raise UsageError(f"the coder takes vectors (N, {self.num_units}), these are {vector_ND.shape}")
+            raise UsageError(
+                f"the coder reads vectors of shape (N, {self.num_units}), and these have {vector_ND.shape}"
+            )
         code_NW = np.empty((len(vector_ND), self.num_bits // 8), dtype=np.uint8)
         for rows in _slices(len(vector_ND), self.num_units):
             value = torch.from_numpy(np.array(vector_ND[rows], dtype=np.float32))
@@ -516,11 +519,13 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 def _require_answers(label_N: NDArray[np.int64], label_Q: NDArray[np.int64]) -> None:
     if len(label_N) == 0 or len(label_Q) == 0:
         raise DataError(
-            f"{len(label_N)} training images to search, {len(label_Q)} held-out ones to search for: none may be 0"
+            f"a search needs training images and held-out ones to search for; there are {len(label_N)} and {len(label_Q)}"
         )
     missing = sorted(set(label_Q.tolist()) - set(label_N.tolist()))
     if missing:
-        raise DataError(f"class {missing[0]} has queries, but no image in the database: nothing relevant can be found")
+        raise DataError(
+            f"class {missing[0]} has held-out images but no training images, so no search can find any of it"
+        )
 
 
 def describe_protocol(predictor: Predictor, layer: str) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def measure(subject: Subject, settings: Settings) -> Finding:
     of each image that is shown and, on all images or ``limit`` of them, the errors of a vote."""
     packed, layer = subject.packed, usual_layer(subject.predictor.model, settings.layer, "fc7").name
     if layer == PIXELS:
-        raise UsageError(f"--layer is {PIXELS}, with which every layer is compared; name another")
+        raise UsageError(f"--layer is {PIXELS}, with which the layer is compared; name a layer of the network")
     train, test = packed.split("train"), packed.split(settings.split or packed.held_out)
     ks = _ks(settings, len(train))
     shown_Q = _queries(test.labels, settings.images, settings.queries, settings.seed)
@@ -324,7 +324,9 @@ def nearest(
     compared in float64. Where more than ``k + SPARE`` rows can, as among many equal ones, all rows are compared so."""
     (num_queries, dim), (n, base_dim) = query_QD.shape, base_ND.shape
     if dim != base_dim:
-        raise UsageError(f"the queries have {dim} dimensions, what is searched has {base_dim}; they must be the same")
+        raise UsageError(
+            f"the queries have {dim} dimensions and the rows searched have {base_dim}; both must have the same"
+        )
     if n == 0 or k < 1:
         raise UsageError(f"k is {k} and there are {n} rows to search; both must be at least 1")
     rows, k = _block_rows(dim, block_bytes), min(k, n)
@@ -450,7 +452,7 @@ def knn_errors(
     num_found = found.index_Qk.shape[1]
     for k in ks:
         if not 1 <= k <= num_found:
-            raise UsageError(f"k is {k}; it must be 1 to {num_found}, the number of neighbors there are")
+            raise UsageError(f"k is {k}; it must be 1 to {num_found}, the number of neighbors that were found")
     label_Qk = np.asarray(train_label_N)[found.index_Qk]
     return {k: Errors(int((vote(label_Qk[:, :k]) != test_label_Q).sum()), len(label_Qk)) for k in ks}
 
