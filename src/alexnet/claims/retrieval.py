@@ -18,6 +18,7 @@ from alexnet.claims.experiment import Arm, Experiment, lower
 from alexnet.claims.laboratory import Laboratory, plain_result
 from alexnet.claims.results import Result
 from alexnet.core import rng
+from alexnet.core.intervals import Errors
 from alexnet.data.packed import PackedSet, Subset
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.probes import codes
@@ -70,7 +71,7 @@ def nearest_class(lab: Laboratory, config: TrainConfig, predictor: Predictor, da
     if space != PIXELS:
         base, query = (_features(lab, predictor, split, number) for split, number in ((train, image_N), (test, all_Q)))
     found = knn_error(base, train.labels[image_N], query, test.labels, ks=(1,))[1]
-    return _errors(found.errors, found.n, len(image_N)) | {"protocol": {"distance": "Euclidean, exact", "neighbors": 1}}
+    return _errors(found, len(image_N)) | {"protocol": {"distance": "Euclidean, exact", "neighbors": 1}}
 
 
 def linear_classifier(
@@ -81,9 +82,10 @@ def linear_classifier(
     rows_ND = _features(lab, predictor, train, image_N, space)
     rows_QD = _features(lab, predictor, test, np.arange(len(test)), space)
     found = linear_probe(rows_ND, train.labels[image_N], rows_QD, test.labels, seed=config.seed)
-    counted = _errors(found.held_out.errors, found.held_out.n, len(image_N))
-    training = {"n": found.train.n, "top1_errors": found.train.errors, "top1_error": found.train.errors / found.train.n}
-    return counted | {"training": training, "protocol": {"C": found.strength, "converged": found.converged}}
+    return _errors(found.held_out, len(image_N)) | {
+        "training": _top1(found.train),
+        "protocol": {"C": found.strength, "converged": found.converged},
+    }
 
 
 def short_codes(lab: Laboratory, config: TrainConfig, predictor: Predictor, data: PackedSet, space: Space) -> Result:
@@ -102,19 +104,18 @@ def short_codes(lab: Laboratory, config: TrainConfig, predictor: Predictor, data
             _features(lab, predictor, split, number) for split, number in ((train, image_N), (test, image_Q))
         )
     coder = codes.fit("autoencoder", codes.TrainingVectors(vector_ND), BITS, config.seed)
-    index, code_QW = codes.code_index(coder.encode(vector_ND)), coder.encode(vector_QD)
+    index, task = codes.code_index(coder.encode(vector_ND)), codes.Task(label_N, test.labels[image_Q])
     index.use_heap = False  # counts distances, which is faster when everything is ranked
-    precision_sum, step = 0.0, max(1, codes.CHUNK // len(image_N))
-    for start in range(0, len(image_Q), step):
-        distance_QN, item_QN = index.search(code_QW[start : start + step], len(image_N))
-        relevant_QN = label_N[item_QN] == test.labels[image_Q[start : start + step], None]
-        precision_sum += float(codes.mean_average_precisions(distance_QN, relevant_QN).sum())
-    chance = float(np.mean(np.bincount(label_N)[test.labels[image_Q]])) / len(label_N)
     return {
         "n": len(image_Q),
         "n_train": len(image_N),
-        "mean_average_precision": precision_sum / len(image_Q),
-        "protocol": {"coder": "autoencoder", "bits": BITS, "chance": chance, "search": "Hamming distance, exhaustive"},
+        "mean_average_precision": codes.quality(index, coder.encode(vector_QD), task)["mean_average_precision"],
+        "protocol": {
+            "coder": "autoencoder",
+            "bits": BITS,
+            "chance": task.chance,
+            "search": "Hamming distance, exhaustive",
+        },
     }
 
 
@@ -132,8 +133,12 @@ def _features(
     return pooled_features(predictor, split, [space], image_N, workers=lab.machine.workers)[space]
 
 
-def _errors(errors: int, n: int, n_train: int) -> Result:
-    return {"n": n, "n_train": n_train, "views": {"1": {"n": n, "top1_errors": errors, "top1_error": errors / n}}}
+def _errors(held_out: Errors, n_train: int) -> Result:
+    return {"n": held_out.n, "n_train": n_train, "views": {"1": _top1(held_out)}}
+
+
+def _top1(counted: Errors) -> Result:
+    return {"n": counted.n, "top1_errors": counted.errors, "top1_error": counted.error}
 
 
 def _arms(name: str, function: Probe) -> Callable[[TrainConfig], Sequence[Arm]]:

@@ -388,9 +388,14 @@ class Task:
 
     label_N: NDArray[np.int64]
     label_Q: NDArray[np.int64]
-    neighbor_QR: NDArray[np.int64]
+    neighbor_QR: NDArray[np.int64] | None = None
     """The nearest 100 of each query, or as many as :func:`ranks_of` says last, by Euclidean distance between the
-    network's vectors."""
+    network's vectors; None where nobody asks for the recall."""
+
+    @property
+    def chance(self) -> float:
+        """The precision of a random order."""
+        return float(np.mean(np.bincount(self.label_N)[self.label_Q])) / len(self.label_N)
 
 
 def quality(index: Any, query: NDArray[Any], task: Task, own_QR: NDArray[np.int64] | None = None) -> dict[str, float]:
@@ -403,7 +408,8 @@ def quality(index: Any, query: NDArray[Any], task: Task, own_QR: NDArray[np.int6
 
     Items at equal distance have no order: everything is the expectation over their orders."""
     num = index.ntotal
-    truths = {"recall": task.neighbor_QR} | ({} if own_QR is None else {"own_recall": own_QR})
+    named = {"recall": task.neighbor_QR, "own_recall": own_QR}
+    truths = {name: truth_QR for name, truth_QR in named.items() if truth_QR is not None}
     sums: dict[str, float] = {}
     for rows in _slices(len(query), num):
         distance_QN, item_QN = index.search(np.ascontiguousarray(query[rows]), num)
@@ -498,7 +504,7 @@ def compare(
         "depth": depth,
         "curves": curves,
         "float": [_float_search(v, task) for v in (features, features.directions(), pixels)],
-        "chance": float(np.mean(np.bincount(label_N)[label_Q])) / len(label_N),
+        "chance": task.chance,
     }
 
 
