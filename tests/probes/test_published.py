@@ -12,7 +12,7 @@ from alexnet.probes import KINDS, probe_of
 from alexnet.report.inside import read_sections
 
 INSIDE = Path(__file__).parents[2] / "results" / "inside"
-PUBLISHED = ("kernels", "towers", "maps", "neighbors", "codes", "linear", "inputs")
+PUBLISHED = ("kernels", "towers", "maps", "neighbors", "codes", "tsne", "linear", "inputs")
 
 
 HEAD = ["probe", "title", "sentence", "place", "network", "model", "data", "settings", "n", "summary"]
