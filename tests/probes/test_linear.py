@@ -261,6 +261,12 @@ def test_features_are_the_activations_averaged_over_windows(
     assert said == [(4, 5), (5, 5)]
 
 
+def test_one_labeled_image_of_each_of_many_classes_is_no_warning() -> None:
+    rows_ND, label_N = np.eye(24, dtype=np.float32), np.arange(24)
+    (found,) = few_labels(rows_ND, label_N, rows_ND, label_N, per_class=(1,), seeds=(0,))
+    assert found.held_out == (Errors(0, 24),)
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from faults import CONTEXT, HANG, Figure, finish, one_line, remove, same, training, uninterrupted, wait_until
 
-from alexnet.cli import main, network
+from alexnet.cli import main, train
 from alexnet.training.checkpoint import load_checkpoint, save_checkpoint
 from alexnet.training.files import explained_faults
 
@@ -108,7 +108,7 @@ def _save_behind_gate(folder: Path, said: Path, gate: Connection) -> None:
                 gate.send(step)
         return 0
 
-    network.train = saving
+    train.train = saving
     os.chdir(folder.parent)
     main(["train"])
 

@@ -372,6 +372,9 @@ def _fit(classifier: Any, strength: float, rows_ND: Array, label_N: Labels) -> b
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it becomes a field of the result
+        warnings.filterwarnings(
+            "ignore", "The number of unique classes", UserWarning
+        )  # one labeled image of each is meant
         classifier.set_params(C=strength).fit(rows_ND, label_N)
     return bool(np.max(classifier.n_iter_) < MAX_ITERATIONS)
 
