@@ -17,10 +17,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from alexnet.cli.probe_saliency import run
+from alexnet.cli.probe import probe as command
+from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import saliency as probe
@@ -28,6 +31,7 @@ from alexnet.probes.layers import ReceptiveField, network_layers, recorded
 from alexnet.probes.saliency import (
     METHODS,
     Curves,
+    Settings,
     area,
     blur,
     cascade,
@@ -47,6 +51,12 @@ from alexnet.probes.saliency import (
 from alexnet.report.pictures.saliency import caption, draw_maps
 
 SIDE = 64
+
+
+def run(arguments: list[str]) -> int:
+    return command(["saliency", *arguments])
+
+
 NARROW: dict[str, Any] = {"conv_channels": (8, 8, 8, 8, 8), "fc_units": (16, 12), "num_classes": 4, "input_size": SIDE}
 
 
@@ -560,7 +570,7 @@ def test_the_command_writes_the_same_json_twice_and_three_pictures(
     assert document["sanity"]["layers"] == ["fc10", "conv3", "conv2", "conv1"]
     assert len(document["images"]) == 2
     assert document["protocol"]["baseline"] == "input 0, which is the mean color"
-    assert {"model", "data", "seed", "environment", "n"} <= set(document)
+    assert {"model", "data", "settings", "environment", "n"} <= set(document)
     for name in ("saliency", "saliency-scores", "saliency-sanity"):
         one, other = ((tmp_path / folder / f"{name}.png") for folder in "ab")
         with Image.open(one) as picture:
@@ -568,56 +578,67 @@ def test_the_command_writes_the_same_json_twice_and_three_pictures(
         assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.usefixtures("cache")
-def test_given_files_need_no_data(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def looked_into(workplace: Path, data: str | None = None, **settings: Any) -> Finding:
+    subject = Subject(model=workplace / "net", machine=Machine(device=torch.device("cpu")), data=data)
+    return probe.measure(subject, Settings(**settings))
+
+
+def test_given_files_need_no_data(workplace: Path) -> None:
     image = workplace / "data" / "val" / "ape" / "0.png"
-    arguments = [str(workplace / "net"), str(image), "--out", str(tmp_path), "--scored", "0", "--sanity", "0", "--json"]
-    assert run(arguments) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert [one["path"] for one in document["images"]] == [str(image)]
-    assert document["data"] is None
-    assert "scores" not in document
-    assert (tmp_path / "saliency.png").is_file()
-    assert not (tmp_path / "saliency-scores.png").exists()
+    found = looked_into(workplace, images=(str(image),), scored=0, sanity=0)
+    assert [one["path"] for one in found.body["images"]] == [str(image)]
+    assert found.body["images"][0]["class"] is None
+    assert found.subject["data"] is None
+    assert "scores" not in found.body
+    assert list(found.pictures) == ["saliency.png"]
+
+
+def test_the_command_takes_images_after_the_model(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(workplace / "data" / "val" / "ape" / name) for name in ("2.png", "0.png")]
+    assert run([str(workplace / "net"), *images, "--out", str(tmp_path), "--scored", "0", "--sanity", "0"]) == 0
+    document = json.loads((tmp_path / "saliency.json").read_text())
+    assert document["settings"]["images"] == images == [one["path"] for one in document["images"]]
+    assert document["files"] == ["saliency.png"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "usage: alexnet probe saliency MODEL [IMAGE...] [options]" in said
+    assert "IMAGE... Files or folders to draw the maps of; by default random held-out images." in said
+    assert "--images" not in said
 
 
 @pytest.mark.usefixtures("cache")
-def test_data_with_other_classes_is_refused(workplace: Path, tmp_path: Path) -> None:
+def test_data_with_other_classes_is_refused_before_a_map_is_made(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "saliency", lambda *_: pytest.fail("a map was made"))
+    image = str(workplace / "data" / "val" / "ape" / "0.png")
     with pytest.raises(UsageError, match="digits holds 1,797 images of 0, 1, 2 and 7 more"):
-        run([str(workplace / "net"), "--data", "digits", "--out", str(tmp_path)])
+        looked_into(workplace, "digits", images=(image,))
 
 
-@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--sanity", "9", "--scored", "2"], "only 2 images are scored"),
-        (["--count", "0"], "--count needs at least 1"),
+        (["--sanity", "9", "--scored", "2"], "--sanity is 9, but only 2 images are scored; raise --scored"),
+        (["--count", "0"], "--count needs at least 1; --scored and --sanity need at least 0"),
+        (["--scored", "-1", "--sanity", "-1"], "--scored and --sanity need at least 0"),
         (["--precision", "half"], "--precision"),
     ],
 )
-def test_wrong_options_are_one_line(workplace: Path, tmp_path: Path, more: list[str], message: str) -> None:
+def test_wrong_options_are_one_line(more: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        run(options(workplace, tmp_path, *more))
+        run(["nowhere", *more])
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.usefixtures("cache")
 def test_a_file_that_is_no_image_is_named(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "note.png").write_text("no picture")
     with pytest.raises(AlexNetError, match=r"note\.png: not an image"):
-        run(
-            [
-                str(workplace / "net"),
-                str(tmp_path / "note.png"),
-                "--out",
-                str(tmp_path),
-                "--scored",
-                "0",
-                "--sanity",
-                "0",
-            ]
-        )
+        looked_into(workplace, images=(str(tmp_path / "note.png"),))
 
 
 def test_curves_hold_both_kinds() -> None:

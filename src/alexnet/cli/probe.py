@@ -1,6 +1,7 @@
 """`alexnet probe KIND MODEL ...`: one command for all kinds, whose options are the settings of the kind."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
+from copy import copy
 from dataclasses import dataclass, fields, make_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -66,11 +67,11 @@ def options_of(module: Probe) -> type:
     hyphens."""
     hints = get_type_hints(module.Settings)
     positional = [
-        (field.name, Annotated[hints[field.name], tyro.conf.Positional], field)
+        (field.name, Annotated[hints[field.name], tyro.conf.Positional], copy(field))
         for field in fields(module.Settings)
         if field.metadata.get("positional")
     ]
-    return make_dataclass(
+    options = make_dataclass(
         "Options",
         positional,
         bases=(module.Settings, ProbeOptions),
@@ -78,3 +79,5 @@ def options_of(module: Probe) -> type:
         frozen=True,
         kw_only=True,
     )
+    options.__module__ = "types"  # Python 3.12 and later name this module, in which nothing says what the fields are
+    return options

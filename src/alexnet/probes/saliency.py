@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Literal, get_args
 
@@ -23,17 +23,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.core import rng
-from alexnet.core.device import autocast
+from alexnet.core.config import to_json
+from alexnet.core.device import Precision, autocast
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.transforms import fit
+from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.error_rate import mean_log_probability
-from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.predict import Predictor, image_files
+from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models import build_model
 from alexnet.models.layers import WEIGHT_LAYERS, LocalConv2d
-from alexnet.models.lrn import LocalResponseNorm
+from alexnet.models.lrn import LocalResponseNorm, kernels_in_use
 from alexnet.probes.layers import Layer, ReceptiveField, network_layers
+from alexnet.report.pictures.saliency import TITLES, caption, draw_maps, draw_sanity, draw_scores
 
 Method = Literal["gradient", "integrated_gradients", "guided_backprop", "grad_cam", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -52,6 +57,208 @@ SAME_RANKS = math.sqrt(0.5)
 """Rank correlation above which two maps have more than half of the variance of their ranks in common."""
 BATCH = 32
 """Inputs in one forward pass, whatever the number of images."""
+TOGETHER = 8
+"""Images whose maps are made at a time."""
+
+TITLE = "Where an answer comes from"
+SENTENCE = "The pixels that an answer rests on, by several methods, and tests of whether their pictures deserve belief."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ImagesSettings):
+    """Which pixels an answer rests on: gradient, integrated gradients, guided backpropagation, Grad-CAM and occlusion, with
+    deletion and insertion scores, and a check with random weights.
+
+    alexnet probe saliency runs/mine
+    alexnet probe saliency runs/mine cat.jpg dog.jpg --scored 0 --sanity 0
+    """
+
+    precision: Precision = "float32"
+    """Number format to compute in. bfloat16 has three digits: too few for small differences of logits."""
+    images: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """Files or folders to draw the maps of; by default random held-out images."""
+    count: int = 8
+    """Held-out images to draw, where none are given."""
+    scored: int = 50
+    """Held-out images to score by deletion and insertion; 0 for none."""
+    sanity: int = 8
+    """How many of the scored images to check with random weights; 0 for none."""
+    seed: int = 0
+    """Seed for choosing images, for random orders and for random weights."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or min(self.scored, self.sanity) < 0:
+            raise ValueError("Settings.count needs at least 1; Settings.scored and Settings.sanity need at least 0")
+        if self.sanity > self.scored:
+            raise ValueError(
+                f"Settings.sanity is {self.sanity}, but only {self.scored} images are scored; raise Settings.scored"
+            )
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The maps of all methods, of files or of held-out images; and of the held-out images what the two tests say of each
+    method."""
+    _captum()
+    predictor = subject.predictor
+    kernels_in_use(subject.machine.device, build=True)
+    files = list(image_files(settings.images))
+    pixels = [predictor.pixels(file) for file in files]
+    split = None
+    if num := max(settings.scored, 0 if files else settings.count):
+        split = subject.images
+        image_N, label_N, held_out = _held_out(subject, settings.seed, num)
+    if files:
+        drawn = _explain(subject, np.stack(pixels), "maps")
+        images = _answered(predictor, drawn, files, [None] * len(files))
+    else:
+        assert split is not None
+        drawn, some = held_out.first(settings.count), slice(settings.count)
+        images = _answered(predictor, drawn, [split.paths[i] for i in image_N[some]], label_N[some].tolist())
+    body: dict[str, Any] = {"images": images}
+    if settings.scored:
+        some = slice(settings.scored)
+        body["scores"] = _scored(subject, held_out.first(settings.scored), image_N[some], label_N[some], settings.seed)
+    if settings.sanity:
+        checked = held_out.first(settings.sanity)
+        with subject.progress("random weights", 1, "layers") as bar:
+            body["sanity"] = sanity(
+                predictor, checked.x_BCHW, checked.target_B, checked.map_of, seed=settings.seed, progress=bar
+            )
+    pictures = {"saliency.png": draw_maps(drawn.seen_BHWC, drawn.map_of, [_title(row) for row in images], body)}
+    if settings.scored:
+        pictures["saliency-scores.png"] = draw_scores(body["scores"])
+    if settings.sanity:
+        pictures["saliency-sanity.png"] = draw_sanity(body["sanity"])
+    return Finding(
+        subject=subject.record(None if split is None else split.name),
+        n=len(images),
+        summary=_summary(body),
+        body=body,
+        protocol={
+            **explained(predictor.preprocessing, predictor.model),
+            "precision": predictor.precision,
+            "preprocessing": to_json(predictor.preprocessing),
+        },
+        lines=_lines(body),
+        pictures=pictures,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Images, the network's answers, and the maps of all methods for these answers."""
+
+    x_BCHW: Tensor
+    seen_BHWC: NDArray[np.uint8]
+    target_B: Tensor
+    probability_B: Tensor
+    map_of: Mapping[Any, NDArray[np.float32]]
+    """By method."""
+
+    def first(self, num: int) -> Explanation:
+        return Explanation(
+            self.x_BCHW[:num],
+            self.seen_BHWC[:num],
+            self.target_B[:num],
+            self.probability_B[:num],
+            {method: map_BHW[:num] for method, map_BHW in self.map_of.items()},
+        )
+
+
+def _explain(subject: Subject, pixels_BSSC: NDArray[np.uint8], what: str) -> Explanation:
+    predictor = subject.predictor
+    x_BCHW, seen_BHWC = center_inputs(predictor, pixels_BSSC)
+    probability_B, target_B = answers(predictor, x_BCHW).max(1)
+    parts: dict[Method, list[NDArray[np.float32]]] = {method: [] for method in METHODS}
+    with subject.progress(what, len(x_BCHW)) as bar:
+        for start in range(0, len(x_BCHW), TOGETHER):
+            some = slice(start, start + TOGETHER)
+            for method in METHODS:
+                parts[method].append(saliency(predictor, x_BCHW[some], target_B[some], method))
+            bar.update(min(start + TOGETHER, len(x_BCHW)))
+    maps = {method: np.concatenate(found) for method, found in parts.items()}
+    return Explanation(x_BCHW, seen_BHWC, target_B, probability_B, maps)
+
+
+def _held_out(subject: Subject, seed: int, num: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Explanation]:
+    """At most ``num`` images at random: their numbers, their classes as the network has them, and their maps."""
+    packed, split, ours = subject.packed, subject.images, subject.predictor.classes
+    known = by_name(split, packed.classes, ours, where=packed.source, model=str(subject.model))
+    image_N = rng.permutation(seed, "saliency/images", 0, len(split))[:num]
+    return image_N, known.labels[image_N], _explain(subject, split.read(image_N), "maps of held-out images")
+
+
+def _answered(
+    predictor: Predictor, drawn: Explanation, paths: Sequence[str], labels: Sequence[int | None]
+) -> list[dict[str, Any]]:
+    """Each image that is drawn, with the network's answer; its class where that is known."""
+    classes = [printable(name) for name in predictor.classes]
+    return [
+        {
+            "path": path,
+            "class": None if label is None else classes[label],
+            "predicted": classes[target],
+            "probability": probability,
+        }
+        for path, label, target, probability in zip(
+            paths, labels, drawn.target_B.tolist(), drawn.probability_B.tolist(), strict=True
+        )
+    ]
+
+
+def _title(image: Mapping[str, Any]) -> str:
+    wrong = image["class"] not in (None, image["predicted"])
+    return f"{image['predicted']}, {image['probability']:.0%}" + (f"\n(is {image['class']})" if wrong else "")
+
+
+def _scored(
+    subject: Subject, some: Explanation, image_B: NDArray[np.int64], label_B: NDArray[np.int64], seed: int
+) -> dict[str, Any]:
+    predictor, x_BCHW, target_B = subject.predictor, some.x_BCHW, some.target_B
+    with subject.progress("deletion and insertion", len(image_B)) as bar:
+        curves = deletion_insertion(predictor, x_BCHW, target_B, some.map_of, seed=seed, image_B=image_B, progress=bar)
+    return {
+        "n": len(image_B),
+        "mean_probability": float(some.probability_B.mean()),
+        "share_right": float((target_B.numpy() == label_B).mean()),
+        "integrated_gradients_off": incompleteness(predictor, x_BCHW, target_B, some.map_of["integrated_gradients"]),
+        "orders": scores(curves),
+    }
+
+
+def _summary(body: Mapping[str, Any]) -> dict[str, float | str]:
+    """The figures of the report: what the tests say of each method."""
+    summary: dict[str, float | str] = {}
+    for method, score in body.get("scores", {}).get("orders", {}).items():
+        areas = (score[kind]["area"]["mean"] for kind in ("deletion", "insertion"))
+        summary[f"deletion and insertion area, {TITLES[method]}"] = " and ".join(f"{area:.3f}" for area in areas)
+    for method, rows in body.get("sanity", {}).get("correlation", {}).items():
+        at = body["sanity"]["layers_of_the_verdict"] - 1
+        verdict = ", not to be trusted" if method in body["sanity"]["fail"] else ""
+        summary[f"rank correlation with half the layers random, {TITLES[method]}"] = f"{rows[at]['mean']:.2f}{verdict}"
+    return summary
+
+
+def _lines(body: Mapping[str, Any]) -> list[str]:
+    lines = [f"{printable(row['path'])}: {row['predicted']} {row['probability']:.1%}" for row in body["images"]]
+    if table := body.get("scores"):
+        title = f"area under the curve, {table['n']} images"
+        lines += ["", f"{title:<38} deletion  minus random [95 %]        insertion  minus random [95 %]"]
+        for method, score in table["orders"].items():
+            cells = []
+            for kind in ("deletion", "insertion"):
+                mean, d = score[kind]["area"]["mean"], score[kind].get("minus_random")
+                against = f"{d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" if d else ""
+                cells.append(f"{mean:>8.3f}  {against:<25}")
+            lines.append(f"{TITLES[method]:<38} {'  '.join(cells)}".rstrip())
+    if check := body.get("sanity"):
+        title = f"rank correlation, {check['n']} images, random to"
+        lines += ["", f"{title:<40} {'  '.join(f'{layer:>6}' for layer in check['layers'])}   other image"]
+        for method, rows in check["correlation"].items():
+            means = "  ".join(f"{row['mean']:>6.2f}" for row in rows)
+            other = check["other_image"].get(method)
+            lines.append(f"{TITLES[method]:<40} {means}   {other['mean'] if other else 0:>11.2f}")
+    return [*lines, "", *caption(body).splitlines()]
 
 
 def explained(preprocessing: Preprocessing, model: nn.Module) -> dict[str, str]:
