@@ -3,7 +3,6 @@
 # No `from __future__ import annotations`: tyro must see the types of options.
 from copy import copy
 from dataclasses import dataclass, fields, make_dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -27,7 +26,7 @@ class ProbeOptions(ModelOptions):
 
 def probe(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
-        kinds = {kind: getattr(probe_of(kind), "TITLE", kind) for kind in KINDS}
+        kinds = {kind: probe_of(kind).TITLE for kind in KINDS}
         print(
             listing("probe KIND MODEL [options]", "kinds", kinds, "`alexnet probe KIND --help` shows the options."),
             end="",
@@ -35,8 +34,6 @@ def probe(arguments: list[str]) -> int:
         return 0 if set(arguments) & {"-h", "--help", "--help-all"} else 2
     kind = arguments[0]
     module = probe_of(kind)
-    if not hasattr(module, "Settings"):
-        return int(import_module(f"alexnet.cli.probe_{kind}").run(arguments[1:]))
     options: Any = parse(options_of(module), f"probe {kind}", arguments[1:])
     settings = module.Settings(**{field.name: getattr(options, field.name) for field in fields(module.Settings)})
     from alexnet.evaluation.subject import folder_for, subject_of

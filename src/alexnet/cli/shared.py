@@ -273,15 +273,6 @@ def silence_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def clear_probe(folder: Path, *patterns: str) -> None:
-    """Make the folder of a probe, without these files of an earlier run of the same probe: figures of one do not belong with
-    pictures of another, which a kill, or other options, would leave beside them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in patterns:
-        for file in folder.glob(pattern):
-            file.unlink(missing_ok=True)
-
-
 def load_model(options: ModelOptions, machine: "Machine", precision: "Precision | None" = None) -> "Predictor":
     """The model that the options name."""
     from alexnet.evaluation.predict import load
@@ -290,7 +281,7 @@ def load_model(options: ModelOptions, machine: "Machine", precision: "Precision 
     return load(named.model, machine.device, precision or named.precision, best=options.best)
 
 
-def subject_of(options: ModelOptions, machine: "Machine", *, training: bool = False) -> "Subject":
+def subject_of(options: ModelOptions, machine: "Machine") -> "Subject":
     """The model that the options name, and the data that it is asked about."""
     from alexnet.evaluation.subject import Subject
 
@@ -300,7 +291,6 @@ def subject_of(options: ModelOptions, machine: "Machine", *, training: bool = Fa
         machine=machine,
         data=named.data,
         split=getattr(named, "split", None),
-        training=training,
         precision=named.precision,
         best=options.best,
         data_root=options.data_root,
@@ -320,20 +310,3 @@ def bring_back(model: Path) -> None:
         raise AlexNetError(
             f"{printable(run)}: a training that replaces this run goes on there; wait for its first checkpoint"
         ) from None
-
-
-def probe_folder(options: ModelOptions) -> Path:
-    """Where a probe writes: ``--out``, or the folder ``probes`` of a run; for a checkpoint a folder of its own in that, since
-    the report shows the finished network."""
-    from alexnet.models.states import run_of, state_of
-
-    named: Any = options
-    model, out = named.model, named.out
-    if out is not None:
-        check_folder(Path(out), "--out")
-        return Path(out)
-    bring_back(Path(model))
-    if (run := run_of(model)) is None:
-        raise UsageError(f"{printable(model)}: not a run, so it has no folder for probes; name a folder with --out")
-    state = state_of(model, best=options.best)
-    return run / "probes" if state is None else run / "probes" / state.path.name
