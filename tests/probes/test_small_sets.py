@@ -85,7 +85,7 @@ def test_a_map_of_too_few_images_says_what_to_take_instead(
     with pytest.raises(UsageError, match=r"4 images of 2 classes make no map: it takes at least 11 .*--split all"):
         probe("tsne", small, tmp_path)
     assert probe("tsne", small, tmp_path, "--split", "all", "--points", "11") == 0
-    assert "there are 11 images on the map: the perplexity is 3, not 30" in capsys.readouterr().err
+    assert "with 11 images on the map the perplexity is 3 instead of 30" in capsys.readouterr().err
     document = json.loads((tmp_path / "tsne.json").read_text())
     assert (document["n"], document["protocol"]["perplexity"]) == (11, 3)
 

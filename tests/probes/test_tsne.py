@@ -110,7 +110,7 @@ def test_equal_rows_and_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(AlexNetError, match="the features of all images are the same"):
         tsne_map(np.ones((30, 4), np.float32), np.arange(30) % 3, perplexity=5)
     monkeypatch.setattr(tsne, "MAX_POINTS", 29)
-    with pytest.raises(UsageError, match="t-SNE of 30 points; at most 29"):
+    with pytest.raises(UsageError, match="t-SNE maps at most 29 points, and these are 30"):
         tsne_map(*clusters(30), perplexity=5)
 
 
@@ -285,7 +285,7 @@ def test_too_many_points_become_a_sample_that_is_even_by_class(
     monkeypatch.setattr(tsne, "MAX_POINTS", 30)
     found = tsne.measure(subject_of(folder, packed), Settings(layer="pixels", points=40, perplexity=5))
     said = capsys.readouterr().err
-    assert "t-SNE takes at most 30 points: a sample of so many of the 42 images, even by class" in said
+    assert "t-SNE maps at most 30 points, so 30 of the 42 images are taken, as many of each class" in said
     assert found.n == 30
     assert list(found.body["maps"]) == ["pixels"]
     assert np.bincount(found.body["points"]["label"]).tolist() == [10, 10, 10]

@@ -337,7 +337,9 @@ def saliency(predictor: Predictor, x_BCHW: Tensor, target_B: Tensor, method: Met
                 perturbations_per_eval=max(1, BATCH // len(x_BCHW)),
             )[:, 0]
     if not torch.isfinite(map_BHW).all():
-        raise AlexNetError(f"{method}: the map is not finite; take --precision float32, or an earlier checkpoint")
+        raise AlexNetError(
+            f"the map of {method} is not finite; pass --precision float32, or name an earlier checkpoint"
+        )
     found_BHW: NDArray[np.float32] = map_BHW.detach().float().cpu().numpy()
     return found_BHW
 

@@ -144,13 +144,14 @@ def _chosen(label_N: Labels, settings: Settings) -> tuple[Labels, float]:
     """The numbers of the images on the map, and the perplexity; what differs from what was asked for, or is usual, is said."""
     if settings.points > MAX_POINTS and len(label_N) > MAX_POINTS:
         say(
-            f"t-SNE takes at most {MAX_POINTS:,} points: a sample of so many of the {len(label_N):,} images, even by class"
+            f"note: t-SNE maps at most {MAX_POINTS:,} points, so {MAX_POINTS:,} of the {len(label_N):,} images are taken, "
+            "as many of each class"
         )
     image_N = balanced_sample(label_N, min(settings.points, MAX_POINTS), settings.seed, "tsne")
     perplexity = usual_perplexity(len(image_N)) if settings.perplexity is None else settings.perplexity
     require_mappable(label_N[image_N], perplexity)
     if settings.perplexity is None and perplexity < PERPLEXITY:
-        say(f"there are {len(image_N)} images on the map: the perplexity is {perplexity:g}, not {PERPLEXITY}")
+        say(f"note: with {len(image_N)} images on the map the perplexity is {perplexity:g} instead of {PERPLEXITY}")
     return image_N, perplexity
 
 
@@ -274,7 +275,7 @@ def require_mappable(label_N: Labels, perplexity: float) -> None:
     for labels that allow no figures."""
     n, num_classes = len(label_N), len(np.unique(label_N))
     if n > MAX_POINTS:
-        raise UsageError(f"t-SNE of {n:,} points; at most {MAX_POINTS:,}, take a sample")
+        raise UsageError(f"t-SNE maps at most {MAX_POINTS:,} points, and these are {n:,}; take a sample")
     if not 1 <= perplexity < n:
         raise UsageError(
             f"--perplexity is {perplexity:g}, and there are {n:,} points; it must be at least 1 and less than their number"
