@@ -165,7 +165,7 @@ class Parallel:
         return tensor.narrow(along.dim, part.start, part.stop - part.start).clone()
 
     def _chunked(self, name: str, tensor: Tensor) -> Chunked | None:
-        """How a tensor is shared; AdamW's count of steps, a number, is not."""
+        """How a tensor is shared; Adam's count of steps, a number, is not."""
         return self.chunked.get(name.rpartition("/")[0] or name) if tensor.dim() else None
 
 

@@ -281,7 +281,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "train_images": st.none() | st.integers(1, 10**7),
     "until_train_error": st.none() | st.floats(0, 0.99),
     "views": st.lists(st.sampled_from(["1", "10", "random:7"]), min_size=1, max_size=3).map(tuple),
-    "optimizer.kind": st.sampled_from(["paper", "sgd", "adamw"]),
+    "optimizer.kind": st.sampled_from(["paper", "sgd", "adam", "adamw"]),
     "optimizer.lr": st.floats(1e-30, 1e30),
     "optimizer.bias_lr": st.none() | st.floats(0, 10),
     "optimizer.momentum": st.floats(0, 0.999),

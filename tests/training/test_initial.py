@@ -268,7 +268,7 @@ def test_the_fingerprint_is_of_weights_and_classes_and_not_of_the_place(source, 
 # Freezing -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["paper", "sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["paper", "sgd", "adam", "adamw"])
 def test_frozen_layers_keep_every_byte_with_their_normalization_and_the_others_learn(
     kind, tiny_config, tiny_set, two_classes, tmp_path
 ):

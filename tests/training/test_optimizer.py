@@ -54,6 +54,39 @@ def test_torch_sgd_agrees_at_a_constant_rate_and_not_after_a_drop():
     assert ours.item() - theirs.item() == pytest.approx(0.9 * 0.9 * velocity, rel=1e-9)
 
 
+def test_adam_decays_through_the_gradient_and_adamw_beside_it():
+    # One step from w = 1 with the gradient 0.5, rate 0.1 and decay 0.2. Both moments are then those of one gradient, so
+    # Adam's step is the rate whatever that gradient is, 0.5 or 0.5 + 0.2 w; AdamW takes off 0.1 * 0.2 * w besides.
+    after = {}
+    for kind in ("adam", "adamw"):
+        model = nn.Sequential(nn.Linear(1, 1, bias=False, dtype=torch.float64))
+        nn.init.ones_(model[0].weight)
+        optimizer = build_optimizer(model, OptimizerConfig(kind=kind, lr=0.1, weight_decay=0.2))
+        step(model[0].weight, optimizer, 0.1, 0.5)
+        after[kind] = model[0].weight.item()
+    assert after == pytest.approx({"adam": 0.9, "adamw": 0.88}, abs=1e-8)
+
+
+def test_adam_is_torchs_adam_with_an_l2_penalty_in_the_gradient_of_the_weights_alone():
+    ours, theirs = (create_model("lenet", seed=3).double() for _ in range(2))
+    config = OptimizerConfig(kind="adam", lr=0.01, momentum=0.8, beta2=0.95, weight_decay=0.3, layer_lr=(("f6", 0.5),))
+    a = build_optimizer(ours, config)
+    set_rates(a, Rates(weight=0.01, bias=0.01))
+    slow = list(theirs.f6.parameters())
+    others = [p for name, p in theirs.named_parameters() if not name.startswith("f6.")]
+    groups = [{"params": slow, "lr": 0.005}, {"params": others}]
+    b = torch.optim.Adam(groups, lr=0.01, betas=(0.8, 0.95), foreach=False)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, dtype=torch.float64, generator=generator)
+            q.grad = p.grad + (0.3 * q.detach() if q.dim() > 1 else 0.0)
+        a.step()
+        b.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+
+
 def test_a_rate_of_zero_freezes_weights_and_velocity():
     w = nn.Parameter(torch.ones(3, dtype=torch.float64))
     optimizer = PaperSGD([w], momentum=0.9, weight_decay=0.0005)

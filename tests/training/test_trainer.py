@@ -102,7 +102,7 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not(stop_at, reference, t
     assert rows(run) == reference[1]
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_torch_optimizers_resume_exactly_too(kind, tiny_config, tiny_set, tmp_path):
     config = replace(tiny_config, optimizer=OptimizerConfig(kind=kind, lr=0.003), epochs=2)
     whole = fit(config, tiny_set, tmp_path / "whole", QUIET).model

@@ -45,7 +45,7 @@ def _rule_arms(base: TrainConfig) -> Sequence[Arm]:
         Arm(name="base"),
         Arm(name="torch-sgd", changes={"optimizer.kind": "sgd"}),
         Arm(name="adamw", changes={"optimizer.kind": "adamw", "optimizer.weight_decay": 0.01}, tuned=adam),
-        Arm(name="adam", changes={"optimizer.kind": "adamw", "optimizer.weight_decay": 0.0}, tuned=adam),
+        Arm(name="adam", changes={"optimizer.kind": "adam"}, tuned=adam),
     )
 
 

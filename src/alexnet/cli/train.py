@@ -268,7 +268,7 @@ _LRN = ("model.lrn_size", "model.lrn_alpha", "model.lrn_alpha_times", "model.lrn
 _POOLING = ("model.pooling", "model.pool_size", "model.pool_stride", "model.pool_ceil")
 
 _CONDITIONS: tuple[tuple[Sequence[str], Callable[[TrainConfig], bool], str], ...] = (
-    (("optimizer.beta2",), lambda c: c.optimizer.kind == "adamw", "--optimizer.kind adamw"),
+    (("optimizer.beta2",), lambda c: c.optimizer.adaptive, "--optimizer.kind adam or adamw"),
     (("preprocessing.channel_mean",), lambda c: c.preprocessing.mean == "channel", "--preprocessing.mean channel"),
     (("preprocessing.mean_at",), lambda c: c.preprocessing.mean == "image", "--preprocessing.mean image"),
     (

@@ -17,30 +17,36 @@ from alexnet.models import layer_parameters
 class OptimizerConfig:
     """How a gradient becomes a step."""
 
-    kind: Literal["paper", "sgd", "adamw"] = "paper"
-    """Update rule. ``paper``: the learning rate is inside the velocity (§5). ``sgd`` and ``adamw`` are those of torch.optim."""
+    kind: Literal["paper", "sgd", "adam", "adamw"] = "paper"
+    """Update rule. ``paper``: the learning rate is inside the velocity (§5). ``sgd``, ``adam`` and ``adamw`` are those of
+    torch.optim: adam adds the weight decay to the gradient, as the paper does; adamw shrinks the weights beside its step."""
     lr: float = 0.01
     """Initial learning rate (§5)."""
     bias_lr: float | None = None
     """Initial learning rate of the biases; by default that of the weights (§5: "an equal learning rate for all layers"). The
     2012 program used twice that."""
     momentum: float = 0.9
-    """Momentum (§5); for adamw, beta1."""
+    """Momentum (§5); for adam and adamw, beta1."""
     weight_decay: float = 0.0005
     """Weight decay (§5)."""
     bias_weight_decay: float = 0.0
     """Decay of the biases. The paper does not say; the 2012 program used none."""
     beta2: float = 0.999
-    """Second beta of adamw."""
+    """Second beta of adam and adamw."""
     layer_lr: tuple[tuple[str, float], ...] = ()
     """Factors for the learning rates of single layers; 0 freezes a layer: conv1 0 conv2 0 conv3 0.1."""
     layer_weight_decay: tuple[tuple[str, float], ...] = ()
     """Factors for the weight decays of single layers; 0 switches a decay off: fc6 2 fc7 2."""
 
     @property
+    def adaptive(self) -> bool:
+        """Whether each weight has a step size of its own, from the mean square of its gradients."""
+        return self.kind in ("adam", "adamw")
+
+    @property
     def moments(self) -> int:
         """Numbers that the optimizer keeps for each parameter."""
-        return 2 if self.kind == "adamw" else 1
+        return 2 if self.adaptive else 1
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -144,4 +150,5 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         return PaperSGD(groups, lr=config.lr, momentum=config.momentum)
     if config.kind == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, config.beta2), fused=True)
+    rule = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
+    return rule(groups, lr=config.lr, betas=(config.momentum, config.beta2), fused=True)

@@ -598,7 +598,7 @@ class _Trainer:
         for key, value in parallel.spread_state(checkpoint.tensors.get("optimizer", {})).items():
             name, _, slot = key.rpartition("/")
             parameter = by_name[name]
-            velocity = value.dim() > 0  # AdamW's count of steps is a number
+            velocity = value.dim() > 0  # Adam's count of steps is a number
             kept = torch.empty_like(parameter).copy_(value) if velocity else value.clone().to(parameter.device)
             self.optimizer.state[parameter][slot] = kept
         say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
@@ -734,7 +734,7 @@ class _Trainer:
 
 
 def checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
-    """Bytes of one checkpoint: the weights, and one velocity (AdamW: two moments) for each."""
+    """Bytes of one checkpoint: the weights, and one velocity (Adam: two moments) for each."""
     return sum(p.numel() for p in model.parameters()) * config.itemsize * (1 + config.optimizer.moments)
 
 
