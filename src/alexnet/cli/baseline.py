@@ -158,10 +158,6 @@ def _open(options: BaselineOptions) -> tuple["Trial", dict[str, Any]]:
         torch.set_num_threads(options.threads)
         threadpool_limits(options.threads)
     with Bar(f"prepare {printable(options.data)}", 0, quiet=options.json) as bar:
-        packed = resolve(
-            options.data,
-            data_root=options.data_root,
-            progress=lambda done, total: bar.update(done, total=total),
-        )
+        packed = resolve(options.data, data_root=options.data_root, progress=bar)
     trial = trial_on(packed, train_images=options.train_images, seed=options.seed, quiet=options.json)
     return trial, provenance(options.data, packed, packed.held_out)

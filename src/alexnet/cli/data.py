@@ -66,7 +66,7 @@ def prepare(arguments: list[str]) -> int:
             "seed": options.seed,
             "max_bad": options.max_bad,
             "sample_max": options.sample_max,
-            "progress": lambda done, total: bar.update(done, total=total),
+            "progress": bar,
         }
         if part is None:
             packed = prepare(options.source, options.packed, **settings)
@@ -133,7 +133,7 @@ def check(arguments: list[str]) -> int:
             workers=options.workers,
             seed=options.seed,
             sample_max=options.sample_max,
-            progress=lambda done, total: bar.update(done, total=total),
+            progress=bar,
         )
     if options.json:
         print_json(found)

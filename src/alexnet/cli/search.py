@@ -63,10 +63,6 @@ def index(arguments: list[str]) -> int:
     machine, faults, before = machine_of(options), _Faults(), 0
     gone: list[str] = []
     with Bar("index", 0, quiet=options.json) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.update(done, total=total)
-
         if options.add:
             old = open_index(options.out)
             paths = old.paths  # before their files are written again
@@ -78,7 +74,7 @@ def index(arguments: list[str]) -> int:
                     )
             predictor = load_model(options, machine, old.meta["precision"])
             found = add_to_index(
-                old, predictor, options.folders, on_fault=faults.tell, on_gone=gone.append, progress=progress
+                old, predictor, options.folders, on_fault=faults.tell, on_gone=gone.append, progress=bar
             )
             before = len(paths) - sum(map(set(gone).__contains__, paths))
         else:
@@ -91,7 +87,7 @@ def index(arguments: list[str]) -> int:
                 layer=options.layer or "fc7",
                 kind=options.kind or "exact",
                 on_fault=faults.tell,
-                progress=progress,
+                progress=bar,
             )
     recall = (found.meta["faiss"] or {}).get("recall")
     if options.json:
