@@ -36,7 +36,7 @@ def test_list_is_one_line_a_claim_and_a_summary(capsys, tmp_path, monkeypatch):
     number = counts(entries(read_documents(None)))
     summary = " ".join(" ".join(lines[len(CLAIMS) :]).split())
     assert (
-        f"{number['decided']} of these 76 entries have a verdict, {number['paper_decided']} of the paper's 39"
+        f"{number['decided']} of these {len(CLAIMS)} entries have a verdict, {number['paper_decided']} of the paper's 39"
         in summary
     )
     assert len(lines) < len(CLAIMS) + 12
