@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickletools
-import warnings
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import AlexNetError, DataError, printable
+from alexnet.core.pickles import NUMPY_NAMES, ForeignName, PickleFault, array_of, is_array, read_pickle, text_of
 from alexnet.core.runs import read_arrays
 from alexnet.data.sources import (
     HELD_OUT_NOTE,
@@ -136,113 +136,15 @@ def _read_bytes(file: Path) -> bytes:
         raise DataError(f"{printable(file)}: {error.strerror}") from error
 
 
-# --- pickle without unpickling --------------------------------------------------------------------------------------
-
-_ARRAY_PARTS = {
-    "numpy.core.multiarray _reconstruct",
-    "numpy._core.multiarray _reconstruct",
-    "numpy ndarray",
-    "numpy dtype",
-}
-_MARK = object()
-
-
-class _Unfinished(list[Any]):
-    """An array or dtype between the opcodes that make it: [name, arguments, state]."""
-
-
 def read_plain_pickle(data: bytes, where: str) -> Any:
-    """What a pickle of dicts, lists, tuples, strings, numbers and byte arrays says. The opcodes are interpreted here,
-    and no function or class is ever looked up or called. Raises :class:`DataError` for anything else in it."""
+    """What the pickle of a batch says, its arrays of bytes among the values of a dict; nothing is unpickled. Raises
+    :class:`DataError` for anything that no batch needs."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # about an escape in a string that Python does not write
-            return _interpreted(data, where)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, StopIteration, Warning) as error:
-        raise DataError(f"{where}: not a readable batch ({printable(error)[:150]}); use the binary version") from error
-
-
-def _interpreted(data: bytes, where: str) -> Any:
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-
-    def pop_to_mark() -> list[Any]:
-        start = len(stack) - 1 - next(i for i, item in enumerate(reversed(stack)) if item is _MARK)
-        items = stack[start + 1 :]
-        del stack[start:]
-        return items
-
-    for opcode, value, _ in pickletools.genops(data):
-        name, argument = opcode.name, cast(Any, value)
-        if name in ("PROTO", "FRAME"):
-            continue
-        if name == "STOP":
-            return _finished(stack.pop())
-        if name == "MARK":
-            stack.append(_MARK)
-        elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "NONE", "NEWTRUE", "NEWFALSE"):
-            stack.append(_constant(name))
-        elif name.endswith(("INT", "INT1", "INT2", "LONG", "LONG1", "STRING", "UNICODE", "BINBYTES", "BYTES8")):
-            stack.append(argument)
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[argument])
-        elif name in ("TUPLE", "LIST"):
-            items = pop_to_mark()
-            stack.append(tuple(items) if name == "TUPLE" else items)
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(name[-1])
-            stack[-count:] = [tuple(stack[-count:])]
-        elif name == "APPEND":
-            item = stack.pop()
-            stack[-1].append(item)
-        elif name == "APPENDS":
-            items = pop_to_mark()
-            stack[-1].extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            stack[-1].update(zip(map(_text, items[::2]), items[1::2], strict=True))
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            path = argument if name == "GLOBAL" else f"{_text(stack.pop(-2))} {_text(stack.pop())}"
-            if path not in _ARRAY_PARTS:
-                raise DataError(f"{where}: refers to {printable(path[:80])}, which no CIFAR-10 batch does; not read")
-            stack.append(path)
-        elif name == "REDUCE":
-            arguments = stack.pop()
-            stack.append(_Unfinished([stack.pop(), arguments, None]))
-        elif name == "BUILD":
-            state = stack.pop()
-            stack[-1][2] = state
-        else:
-            raise DataError(f"{where}: pickle opcode {name}, which no CIFAR-10 batch needs; use the binary version")
-    raise DataError(f"{where}: the pickle does not end")
-
-
-def _constant(name: str) -> Any:
-    return {"EMPTY_DICT": {}, "EMPTY_LIST": [], "EMPTY_TUPLE": (), "NONE": None, "NEWTRUE": True, "NEWFALSE": False}[
-        name
-    ]
-
-
-def _text(key: Any) -> str:
-    if not isinstance(key, str | bytes):  # str() of what shares its parts a thousand times fills the memory
-        raise TypeError(f"a {type(key).__name__} for a name")
-    return key.decode("latin-1") if isinstance(key, bytes) else key
-
-
-def _finished(value: Any) -> Any:
-    """``value`` with the arrays in its dict made real."""
-    return {key: _array(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def _array(value: Any) -> Any:
-    if not isinstance(value, _Unfinished):
-        return value
-    _, shape, dtype, column_order, data = value[2]  # version, shape, dtype, Fortran order, bytes
-    if _text(dtype[1][0]) != "u1":
-        raise ValueError("an array of something else than unsigned bytes")
-    raw = data.encode("latin-1") if isinstance(data, str) else data
-    return np.frombuffer(raw, dtype=np.uint8).reshape(shape, order="F" if column_order else "C")
+        value = read_pickle(io.BytesIO(data), NUMPY_NAMES)
+        if not isinstance(value, dict):
+            return value
+        return {text_of(key): array_of(item, "u1") if is_array(item) else item for key, item in value.items()}
+    except ForeignName as error:
+        raise DataError(f"{where}: {error}, which no CIFAR-10 batch does; not read") from error
+    except (PickleFault, TypeError) as error:
+        raise DataError(f"{where}: not a readable batch ({error}); use the binary version") from error

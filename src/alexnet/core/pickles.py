@@ -1,0 +1,234 @@
+"""Pickles, read without unpickling: their opcodes are interpreted here, and no function or class is ever looked up or called.
+
+What a pickle names stays a :class:`Name`, and what it would make by a call stays a :class:`Call`. Whoever reads a file says
+which of them it knows; the rest is refused by name where it is met, or is never looked at.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import warnings
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.core.errors import printable
+
+MAX_OPCODES = 1_000_000
+"""Most opcodes of a pickle; each may make an object. A CIFAR-10 batch has some 50,000."""
+NUMPY_NAMES = frozenset(
+    {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}
+)
+"""What a pickle of a NumPy array names."""
+
+_ORDERED_DICT = "collections OrderedDict"
+_MARK = object()
+_CONSTANTS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
+)
+"""Opcodes that push their argument."""
+
+
+class PickleFault(ValueError):
+    """A pickle that is damaged, or that this program does not read. The message is short and on one line."""
+
+
+class ForeignName(PickleFault):
+    """A pickle names something that the file should not need."""
+
+    def __init__(self, path: str) -> None:
+        self.path = printable(path)[:80]
+        super().__init__(f"refers to {self.path}")
+
+
+@dataclass(frozen=True)
+class Name:
+    """A function or class that a pickle names: module, a space, name."""
+
+    path: str
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a pickle keeps elsewhere, by the description that it gives of it."""
+
+    description: Any
+
+
+@dataclass(eq=False)
+class Call:
+    """A call that a pickle asks for, and that is not made."""
+
+    function: Any
+    arguments: Any
+    state: Any = None
+
+    def calls(self, *paths: str) -> bool:
+        return isinstance(self.function, Name) and self.function.path in paths
+
+
+def read_pickle(stream: BinaryIO, known: Container[str] | None = None) -> Any:
+    """The value of the pickle that begins where ``stream`` stands, which is then behind it. An OrderedDict is a dict; keys
+    other than text, bytes and numbers are kept as objects of no use. ``stream`` must hold its bytes in memory, for a damaged
+    pickle asks for any number of them.
+
+    Raises :class:`PickleFault` for a damaged pickle, and :class:`ForeignName` for a name that is not among ``known``, if that is
+    given."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # about an escape in a string that Python does not write
+            return _interpreted(stream, known)
+    except PickleFault:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, OverflowError, Warning) as error:
+        raise PickleFault(printable(error)[:150] or type(error).__name__) from error
+
+
+def _interpreted(stream: BinaryIO, known: Container[str] | None) -> Any:
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+
+    def pop_to_mark() -> list[Any]:
+        start = len(stack) - 1 - next(i for i, item in enumerate(reversed(stack)) if item is _MARK)
+        items = stack[start + 1 :]
+        del stack[start:]
+        return items
+
+    def name_of(path: str) -> Name:
+        if known is not None and path not in known:
+            raise ForeignName(path)
+        return Name(path)
+
+    for num, (opcode, value, _) in enumerate(pickletools.genops(stream)):
+        if num == MAX_OPCODES:
+            raise PickleFault(f"more than {MAX_OPCODES:,} opcodes")
+        name, argument = opcode.name, cast(Any, value)
+        if name in ("PROTO", "FRAME"):
+            continue
+        if name == "STOP":
+            return stack.pop()
+        if name == "MARK":
+            stack.append(_MARK)
+        elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
+            stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+        elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE"):
+            stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
+        elif name in _CONSTANTS:
+            stack.append(argument)
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[argument])
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            pop_to_mark()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in ("TUPLE", "LIST"):
+            items = pop_to_mark()
+            stack.append(tuple(items) if name == "TUPLE" else items)
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(name[-1])
+            stack[-count:] = [tuple(stack[-count:])]
+        elif name == "DICT":
+            items = pop_to_mark()
+            stack.append({})
+            _set_items(stack[-1], items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            _set_items(stack[-1], items)
+        elif name in ("APPEND", "APPENDS", "ADDITEMS"):
+            items = [stack.pop()] if name == "APPEND" else pop_to_mark()
+            if not isinstance(stack[-1], Call):  # what a call would give holds items that nobody reads
+                stack[-1].extend(items)
+        elif name == "EMPTY_SET":
+            stack.append(Call(name_of("builtins set"), ()))
+        elif name == "FROZENSET":
+            stack.append(Call(name_of("builtins frozenset"), (pop_to_mark(),)))
+        elif name == "GLOBAL":
+            stack.append(name_of(argument))
+        elif name == "STACK_GLOBAL":
+            module, attribute = stack.pop(-2), stack.pop()
+            stack.append(name_of(f"{text_of(module)} {text_of(attribute)}"))
+        elif name in ("EXT1", "EXT2", "EXT4"):
+            stack.append(name_of(f"extension {argument}"))
+        elif name in ("REDUCE", "NEWOBJ"):
+            arguments = stack.pop()
+            stack.append(_called(stack.pop(), arguments))
+        elif name == "NEWOBJ_EX":
+            del stack[-1]
+            arguments = stack.pop()
+            stack.append(Call(stack.pop(), arguments))
+        elif name == "INST":
+            stack.append(Call(name_of(argument), tuple(pop_to_mark())))
+        elif name == "OBJ":
+            function, *items = pop_to_mark()
+            stack.append(Call(function, tuple(items)))
+        elif name == "BUILD":
+            state = stack.pop()
+            if isinstance(stack[-1], Call):
+                stack[-1].state = state
+            elif not isinstance(stack[-1], dict):  # an OrderedDict of PyTorch has attributes, which nobody reads
+                raise PickleFault(f"a state for a {type(stack[-1]).__name__}")
+        elif name in ("PERSID", "BINPERSID"):
+            stack.append(Stored(argument if name == "PERSID" else stack.pop()))
+        else:
+            raise PickleFault(f"pickle opcode {name}, which is not read here")
+    raise PickleFault("the pickle does not end")
+
+
+def _called(function: Any, arguments: Any) -> Any:
+    if not (isinstance(function, Name) and function.path == _ORDERED_DICT):
+        return Call(function, arguments)
+    made: dict[Any, Any] = {}
+    for pair in arguments[0] if arguments else ():  # Python 2 gives the pairs at once
+        _set_items(made, list(pair))
+    return made
+
+
+def _set_items(target: Any, items: list[Any]) -> None:
+    if isinstance(target, Call):  # of what a call would give
+        return
+    if not isinstance(target, dict) or len(items) % 2:
+        raise PickleFault("items for something that is no dict")
+    target.update(zip(map(_key, items[::2]), items[1::2], strict=True))
+
+
+def _key(key: Any) -> Any:
+    """A key that a dict can have: the hash of tuples which share their parts a thousand times takes for ever."""
+    return key if key is None or isinstance(key, str | bytes | int | float) else Stored(None)
+
+
+def text_of(key: Any) -> str:
+    """A name in a pickle; what Python 2 wrote is bytes. :class:`TypeError` for anything else."""
+    if not isinstance(key, str | bytes):  # str() of what shares its parts a thousand times fills the memory
+        raise TypeError(f"a {type(key).__name__} for a name")
+    return key.decode("latin-1") if isinstance(key, bytes) else key
+
+
+def is_array(value: Any) -> bool:
+    """Whether this is the call that makes a NumPy array."""
+    return isinstance(value, Call) and value.calls(*(name for name in NUMPY_NAMES if name.endswith(" _reconstruct")))
+
+
+def array_of(value: Call, code: str) -> NDArray[Any]:
+    """The NumPy array that the call would make, if its type is ``code``, as ``u1`` or ``f4``. Raises :class:`PickleFault`."""
+    try:
+        _, shape, dtype, column_order, data = value.state  # version, shape, dtype, Fortran order, bytes
+        if text_of(dtype.arguments[0]) != code or text_of(dtype.state[1]) == ">":
+            raise PickleFault(f"an array of something else than {code}")
+        raw = data.encode("latin-1") if isinstance(data, str) else data
+        array = np.frombuffer(raw, dtype=np.dtype(code))
+        if not all(type(extent) is int and extent >= 0 for extent in shape) or math.prod(shape) != array.size:
+            raise PickleFault(f"an array whose shape does not fit its {len(raw):,} bytes")
+        return array.reshape(shape, order="F" if column_order else "C")
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise PickleFault(printable(error)[:150]) from error
