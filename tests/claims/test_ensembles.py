@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet.claims import ensembles, laboratory
-from alexnet.claims.ensembles import ensemble, ensemble_result, search_coefficients
+from alexnet.claims.ensembles import ensemble, ensemble_result
 from alexnet.claims.experiment import Arm, vary
 from alexnet.claims.laboratory import config_key
 from alexnet.claims.measures import MEASURES
@@ -42,30 +42,15 @@ def test_the_errors_of_an_ensemble_and_of_its_members_are_counted_by_hand():
     assert result["views"]["1"]["loss_nats"] == pytest.approx(-np.log([0.55, 0.65, 0.35]).mean(), rel=1e-6)
 
 
-def test_a_search_leaves_equal_members_equal_and_trusts_the_one_that_knows():
-    random = np.random.default_rng(0)
-    label_N = random.integers(0, 8, 60)
-    knows = np.full((60, 8), 0.3 / 7)
-    knows[np.arange(60), label_N] = 0.7
-    misled = np.full((60, 8), 0.1 / 7)
-    misled[np.arange(60), (label_N + 1) % 8] = 0.9
-    same = answers(knows, label_N)
-    assert search_coefficients([same, same, same], seed=0) == pytest.approx([1 / 3] * 3)
-    weights = search_coefficients([answers(misled, label_N), same], seed=0)
-    assert sum(weights) == pytest.approx(1)
-    assert 0.9 * weights[0] < 0.7 * weights[1]  # so it answers as the second does
-    assert search_coefficients([answers(misled, label_N), same], seed=0) == weights
-
-
 def test_no_image_is_answered_with_coefficients_that_saw_it(monkeypatch):
     """A search that is asked about one half has its answer used for the other."""
     asked = []
 
-    def first_image_decides(members, seed):
+    def first_image_decides(members):
         asked.append(set(members[0].paths))
         return [1.0, 0.0] if "0.png" in members[0].paths else [0.0, 1.0]
 
-    monkeypatch.setattr(ensembles, "search_coefficients", first_image_decides)
+    monkeypatch.setattr(ensembles, "searched_weights", first_image_decides)
     right, wrong = answers([[0.9, 0.1]] * 10, [0] * 10), answers([[0.1, 0.9]] * 10, [0] * 10)
     result = ensemble_result([right, wrong], search_seed=3)
     assert not asked[0] & asked[1]
@@ -80,10 +65,10 @@ def test_the_first_member_is_the_plain_network_and_all_learn_from_its_images(lab
 
     def spy(config, out, machine, **fields):
         trained.append((config, fields["data"]))
-        return run(config, out, machine, **fields)
+        return train(config, out, machine, **fields)
 
-    run = laboratory.run
-    monkeypatch.setattr(laboratory, "run", spy)
+    train = laboratory.train
+    monkeypatch.setattr(laboratory, "train", spy)
     two = lab.result(Arm(name="ensemble-2", result=ensemble(2)), SMOKE)
     plain = lab.result(Arm(name="base"), SMOKE)
     assert two["members"][0]["top1_errors"] == plain["views"]["1"]["top1_errors"]

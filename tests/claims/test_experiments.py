@@ -105,7 +105,7 @@ def test_a_result_is_computed_once_and_never_written_again(lab, tmp_path, monkey
     )
     first = run_experiment(experiment, find_scale("smoke"), [0, 1], lab)
     stamps = {file: file.stat().st_mtime_ns for file in lab.folder.glob("*-seed*.json")}
-    monkeypatch.setattr(laboratory, "run", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(laboratory, "train", lambda *_, **__: pytest.fail("trained again"))
     again = run_experiment(experiment, find_scale("smoke"), [0, 1], lab)
     assert again == first
     assert {file: file.stat().st_mtime_ns for file in lab.folder.glob("*-seed*.json")} == stamps
@@ -172,7 +172,7 @@ def test_other_failures_are_not_results(lab, monkeypatch):
     def fail(*_, **__):
         raise AlexNetError("no space left")
 
-    monkeypatch.setattr(laboratory, "run", fail)
+    monkeypatch.setattr(laboratory, "train", fail)
     with pytest.raises(AlexNetError, match="no space"):
         lab.result(Arm(name="x"), vary(find_scale("smoke").network, {"seed": 99}))
 

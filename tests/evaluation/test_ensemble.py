@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from alexnet.core.errors import AlexNetError, UsageError
-from alexnet.evaluation.ensemble import combine
+from alexnet.evaluation.ensemble import combine, searched_weights
 from alexnet.evaluation.error_rate import count
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 
@@ -113,6 +113,63 @@ def test_the_protocol_says_what_the_members_share_and_where_they_differ() -> Non
         {"weight": 0.75, "views": "10", "model": "a"},
         {"weight": 0.25, "views": "1", "model": "b"},
     ]
+
+
+# Searched weights -----------------------------------------------------------------------------------------------------
+
+
+def test_a_search_trusts_the_member_that_knows_and_leaves_equal_ones_equal() -> None:
+    random = np.random.default_rng(0)
+    label_N = random.integers(0, 8, 60)
+    knows = np.full((60, 8), 0.3 / 7)
+    knows[np.arange(60), label_N] = 0.7
+    misled = np.full((60, 8), 0.1 / 7)
+    misled[np.arange(60), (label_N + 1) % 8] = 0.9
+    right, wrong = (answers(p_NK, label_N=label_N) for p_NK in (knows, misled))
+    assert searched_weights([right, right, right]) == pytest.approx([1 / 3] * 3)
+    assert searched_weights([wrong, right]) == pytest.approx([0, 1])  # the loss falls until the other is gone
+    assert searched_weights([right]) == (1.0,)
+
+
+def test_a_search_comes_as_near_to_the_best_weights_as_its_last_step() -> None:
+    """Two classes, two members: p = w a + (1 - w) b of the right class. Of images with (a, b) = (0.9, 0.6) and twice
+    (0.6, 0.8), the loss -ln(0.6 + 0.3 w) - 2 ln(0.8 - 0.2 w) is least where 0.3 (0.8 - 0.2 w) = 0.4 (0.6 + 0.3 w), which
+    is below 0; with (0.9, 0.6), (0.6, 0.8) once each where 0.3 (0.8 - 0.2 w) = 0.2 (0.6 + 0.3 w): w = 1. Of two times the
+    first and three times the second: 0.6 (0.8 - 0.2 w) = 0.6 (0.6 + 0.3 w): w = 0.2 / 0.5 = 0.4."""
+    for once, twice, best in ((1, 2, 0.0), (1, 1, 1.0), (2, 3, 0.4)):
+        a = [[0.9, 0.1]] * once + [[0.6, 0.4]] * twice
+        b = [[0.6, 0.4]] * once + [[0.8, 0.2]] * twice
+        weights = searched_weights([answers(a), answers(b)])
+        assert weights[0] == pytest.approx(best, abs=1 / 64), (once, twice)
+        assert sum(weights) == pytest.approx(1)
+
+
+def test_fewer_top_5_errors_go_before_fewer_top_1_errors() -> None:
+    """Image 0 is right by the first member alone, image 1 among the first five by the second member alone."""
+    low, top = 0.01, 0.94
+    first = [[top, *[low] * 6], [0.0, *[1 / 6] * 6]]
+    second = [[0.0, 0.7, 0.1, 0.1, 0.05, 0.03, 0.02], [0.2, 0.3, 0.2, 0.2, 0.05, 0.03, 0.02]]
+    members = [answers(np.array(p_NK) + 1e-9) for p_NK in (first, second)]
+    alone = [count(member) for member in members]
+    assert [(e.top5_errors, e.top1_errors) for e in alone] == [(1, 1), (1, 2)]
+    found = count(combine(members, searched_weights(members)))
+    grid = [count(combine(members, [w, 1 - w])) for w in np.linspace(0, 1, 101)]
+    assert (found.top5_errors, found.top1_errors) == min((e.top5_errors, e.top1_errors) for e in grid)
+
+
+def test_a_search_is_never_worse_than_equal_weights_and_matches_classes_by_name() -> None:
+    members = [random_answers(seed) for seed in (1, 2, 3)]
+    weights = searched_weights(members)
+    equal, found = count(combine(members)), count(combine(members, weights))
+    assert (found.top5_errors, found.top1_errors) <= (equal.top5_errors, equal.top1_errors)
+    order = [3, 1, 0, 2, *range(4, 8)]
+    turned = replace(
+        members[1],
+        log_probability_NK=members[1].log_probability_NK[:, order],
+        label_N=np.argsort(order)[members[1].label_N],
+        classes=tuple(members[1].classes[k] for k in order),
+    )
+    assert searched_weights([members[0], turned, members[2]]) == weights
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError
 from alexnet.data.packed import AllSplits, open_packed, seal
 from alexnet.data.prepare import prepare
+from alexnet.evaluation.ensemble import combine, searched_weights
+from alexnet.evaluation.error_rate import count
 from alexnet.evaluation.subject import evaluate
 from alexnet.recipes.run import train
 from shared import tiny_training
@@ -163,6 +165,65 @@ def test_an_ensemble_answers_for_what_one_of_it_held_out(place, tmp_path):
     both = evaluate([tmp_path / "model", "run"], "photos", QUIET)
     assert both.n == 6
     assert both.top1_errors == evaluate(["run"], machine=QUIET).top1_errors
+
+
+def test_weights_are_searched_on_one_split_and_judged_on_another(place, tmp_path, capsys):
+    photographs(tmp_path / "data", {f"{s}/{c}": n for s, n in (("val", 4), ("test", 5)) for c in COLORS}, seed=9)
+    data, out = str(tmp_path / "data"), str(tmp_path / "result.json")
+    train(tiny_training("photos", epochs=1, batch_size=8, seed=1, views=("1",)), tmp_path / "b", QUIET, report=False)
+    models = ["run", str(tmp_path / "b")]
+    words = ["--data", data, "--split", "test", "--search-weights", "val", "--views", "10"]
+    assert code_of("evaluate", *models, *words, "--out", out) == 0
+    assert "the weights were searched on 12 images of the split val, with" in capsys.readouterr().out
+    result = json.loads(Path(out).read_text())
+
+    val = [evaluate([model], data, QUIET, split="val", views="10").probabilities for model in models]
+    weights = searched_weights(val)
+    assert [member["weight"] for member in result["members"]] == list(weights)
+    assert [member["weight"] for member in result["protocol"]["ensemble"]] == list(weights)
+    judged = evaluate(models, data, QUIET, split="test", views="10", weights=weights)
+    for name in ("n", "top1_errors", "loss_nats", "confusion"):
+        assert result[name] == judged.to_json()[name], name
+    assert result["n"] == 15
+    equal, found = count(combine(val)), count(combine(val, weights))
+    assert result["weights_searched"] == {
+        "split": "val",
+        "n": 12,
+        "equal_top1_errors": equal.top1_errors,
+        "equal_top5_errors": 0,
+        "top1_errors": found.top1_errors,
+        "top5_errors": 0,
+        "judged_too": 0,
+    }
+
+    shutil.copy(tmp_path / "data/val/red/0.png", tmp_path / "data/test/red/again.png")
+    again = evaluate(models, data, QUIET, split="test", search_weights="val")
+    assert again.search.judged_too == 1
+    assert "of the images of val, on which the weights are searched, 1 is also among" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "run run --search-weights val",
+            "searched on images that they are judged on (val); this needs data with the splits",
+        ),
+        (
+            "run run --search-weights val --split all",
+            "searched on images that they are judged on (all); this needs data",
+        ),
+        ("run run --search-weights test", "photos: no split 'test' to search weights on; there is train, val"),
+        ("run run --search-weights all", "photos: no split 'all' to search weights on"),
+        ("run run --search-weights train --split train", "judged on (train); add --split val"),
+        ("run --search-weights val", "--search-weights needs several models"),
+        ("run run --search-weights val --weights 1 2", "leave out --weights or --search-weights"),
+        ("run saved.npz --search-weights val", "saved.npz holds answers that were saved; name the model itself"),
+    ],
+)
+def test_weights_are_never_judged_on_the_images_of_their_search(words, message, capsys):
+    assert code_of("evaluate", *words.split()) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_data_of_a_run_is_found_again_when_the_cache_was_emptied(place, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Table 2: several networks that answer as one.
 
-Shape suffixes: M members of an ensemble, N images, K classes, C candidates.
+Shape suffixes: N images, K classes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, lower
 from alexnet.claims.laboratory import Laboratory, counts_of, evaluate_center, plain_result, train_in
 from alexnet.claims.results import Result
 from alexnet.claims.subsets import Numbers, halves_of, only_images_of
-from alexnet.core import rng
 from alexnet.data.packed import PackedSet
-from alexnet.evaluation.ensemble import combine
-from alexnet.evaluation.error_rate import count, label_ranks
+from alexnet.evaluation.ensemble import combine, searched_weights
+from alexnet.evaluation.error_rate import count
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.training.config import TrainConfig
 
@@ -29,8 +27,6 @@ SIZES = (2, 5, 7)
 """Networks of an ensemble: Table 2 has five and seven."""
 MEMBER_SEEDS = 10_000
 """Step between the seeds of an ensemble's members; the first has the seed of the result, as the plain network does."""
-CANDIDATES = 500
-"""Coefficients that a search tries, the equal ones among them."""
 
 
 def member_config(config: TrainConfig, member: int) -> TrainConfig:
@@ -104,9 +100,7 @@ def ensemble_result(members: Sequence[Probabilities], search_seed: int | None = 
         evaluation = count(combine(members))
     else:
         halves = halves_of(len(members[0].label_N), search_seed, "claims/search")
-        coefficients = [
-            search_coefficients([_some(member, half) for member in members], search_seed) for half in halves
-        ]
+        coefficients = [searched_weights([_some(member, half) for member in members]) for half in halves]
         answers = [
             combine([_some(member, half) for member in members], weights)
             for half, weights in zip(halves, reversed(coefficients), strict=True)
@@ -121,26 +115,6 @@ def ensemble_result(members: Sequence[Probabilities], search_seed: int | None = 
         )
         result["coefficients"] = coefficients
     return {"n": evaluation.n, "views": {"1": counts_of(evaluation)}, "protocol": evaluation.protocol, **result}
-
-
-def search_coefficients(members: Sequence[Probabilities], seed: int) -> list[float]:
-    """The coefficients with the fewest top-5 errors on these images, which is what the 2012 program's script minimized, then
-    top-1 errors, then the least loss: of :data:`CANDIDATES` drawn uniformly from all that sum to 1, the equal ones first."""
-    p_MNK = torch.from_numpy(np.exp([member.log_probability_NK.astype(np.float64) for member in members]))
-    label_N = torch.from_numpy(members[0].label_N)
-    drawn_CM = -np.log1p(-rng.uniform(seed, "claims/coefficients", 0, np.arange(CANDIDATES - 1), len(members)))
-    weight_CM = np.concatenate([np.ones((1, len(members))), drawn_CM])
-    weight_CM /= weight_CM.sum(axis=1, keepdims=True)
-    best: tuple[tuple[int, int, float], list[float]] | None = None
-    for weight_M in weight_CM:
-        p_NK = torch.einsum("m,mnk->nk", torch.from_numpy(weight_M), p_MNK)
-        rank_N = label_ranks(p_NK, label_N)
-        loss = round(-float(p_NK.gather(1, label_N[:, None]).clamp(min=1e-300).log().mean()), 9)
-        score = (int((rank_N >= 5).sum()), int((rank_N >= 1).sum()), loss)
-        if best is None or score < best[0]:
-            best = score, weight_M.tolist()
-    assert best is not None
-    return best[1]
 
 
 def _some(answers: Probabilities, image_N: Numbers) -> Probabilities:

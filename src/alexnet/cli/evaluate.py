@@ -49,6 +49,8 @@ class EvaluateOptions(ModelOptions):
     """Images at a time; by default as in the run, or 128."""
     weights: tuple[float, ...] | None = None
     """Weights of the models in an ensemble, one for each; by default equal."""
+    search_weights: str | None = None
+    """Search the weights on this split, val for example, by its top-5 errors, and judge them on the images of --split."""
     save: str | None = None
     """Write the probabilities to this .npz file, to be combined later."""
     out: str | None = None
@@ -74,6 +76,7 @@ def evaluate(arguments: list[str]) -> int:
         split=options.split,
         views=options.views,
         weights=options.weights,
+        search_weights=options.search_weights,
         views_seed=options.views_seed,
         precision=options.precision,
         batch_size=options.batch_size,

@@ -1,9 +1,9 @@
 """Several networks as one: a weighted mean of their probabilities (§6, Table 2).
 
-The 2012 program could also search the weights on the validation set (avg-valid.py); a search that looks at the labels
-it is then scored on is not offered.
+The 2012 program could also search the weights on the validation images by their top-5 error (avg-valid.py), to answer for
+the test images with them (avg-test.py).
 
-Shape suffixes: N images of a split, K classes.
+Shape suffixes: M members, N images of a split, K classes.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from alexnet.core.errors import UsageError, printable
 from alexnet.evaluation.classes import places
+from alexnet.evaluation.error_rate import label_ranks
 from alexnet.evaluation.probabilities import Probabilities
+
+STEPS = (0.25, 0.125, 0.0625, 0.03125, 0.015625)
+"""Changes of one weight that a search tries, the large ones first; all weights together are 1."""
 
 
 def combine(members: Sequence[Probabilities], weights: Sequence[float] | None = None) -> Probabilities:
     """The mean of the members' probabilities, with ``weights`` (normalized to sum 1) or equally, of classes in the order of the
     first member. Members that did not answer for the same images, in the same order, with the same labels, or that know
     other classes, raise :class:`UsageError` naming the first difference."""
-    if not members:
-        raise UsageError("an ensemble needs at least one member")
+    members = _aligned(members)
     weights = [1.0] * len(members) if weights is None else list(weights)
     if len(weights) != len(members) or not all(0 <= w < math.inf for w in weights) or not 0 < sum(weights) < math.inf:
         raise UsageError(f"weights are {weights}; {len(members)} members need one each, none negative, not all zero")
     first = members[0]
-    members = [first, *(_in_order(member, first.classes, number) for number, member in enumerate(members[1:], start=2))]
-    for number, member in enumerate(members[1:], start=2):
-        _require_same("image", first.paths, member.paths, number)
-        _require_same("label", _names(first), _names(member), number)
-
     total_NK = np.full(first.log_probability_NK.shape, -np.inf)
     for weight, member in zip(weights, members, strict=True):
         if share := weight / sum(weights):
@@ -42,6 +42,58 @@ def combine(members: Sequence[Probabilities], weights: Sequence[float] | None = 
     return Probabilities(
         total_NK.astype(np.float32), first.label_N, first.paths, first.classes, _protocol(members, weights)
     )
+
+
+def searched_weights(members: Sequence[Probabilities]) -> tuple[float, ...]:
+    """The weights, of sum 1, with which these images are answered with the fewest top-5 errors, then the fewest top-1 errors,
+    then the least loss, as far as coordinate steps find them: from equal weights on, each member's in turn is raised and
+    lowered by a step, the others keeping their proportions, until no step helps; then by smaller ones (:data:`STEPS`).
+    The members are those of :func:`combine`. A search looks at labels: judge its weights on other images."""
+    members = _aligned(members)
+    p_MNK = torch.from_numpy(np.exp([member.log_probability_NK.astype(np.float64) for member in members]))
+    label_N = torch.from_numpy(members[0].label_N)
+
+    def score(weight_M: NDArray[np.float64]) -> tuple[int, int, float]:
+        p_NK = torch.tensordot(torch.from_numpy(weight_M), p_MNK, dims=1)
+        rank_N = label_ranks(p_NK, label_N)
+        loss = -float(p_NK.gather(1, label_N[:, None]).clamp(min=1e-300).log().mean())
+        return int((rank_N >= 5).sum()), int((rank_N >= 1).sum()), round(loss, 9)
+
+    best_M = np.full(len(members), 1 / len(members))
+    best = score(best_M)
+    for step in STEPS:
+        improved = True
+        while improved:
+            improved = False
+            for m in range(len(members)):
+                for change in (step, -step):
+                    weight_M = _with_one_changed(best_M, m, change)
+                    if weight_M is not None and (found := score(weight_M)) < best:
+                        best, best_M, improved = found, weight_M, True
+    return tuple(best_M.tolist())
+
+
+def _with_one_changed(weight_M: NDArray[np.float64], m: int, change: float) -> NDArray[np.float64] | None:
+    """The weights with that of ``m`` changed, from 0 to 1, and the others in proportion; None where they are all 0."""
+    others = weight_M.sum() - weight_M[m]
+    if others <= 0:
+        return None
+    own = float(np.clip(weight_M[m] + change, 0, 1))
+    changed_M: NDArray[np.float64] = weight_M * ((1 - own) / others)
+    changed_M[m] = own
+    return changed_M
+
+
+def _aligned(members: Sequence[Probabilities]) -> list[Probabilities]:
+    """The members with the classes in the order of the first one, once it is sure that all answered for the same images."""
+    if not members:
+        raise UsageError("an ensemble needs at least one member")
+    first = members[0]
+    members = [first, *(_in_order(member, first.classes, number) for number, member in enumerate(members[1:], start=2))]
+    for number, member in enumerate(members[1:], start=2):
+        _require_same("image", first.paths, member.paths, number)
+        _require_same("label", _names(first), _names(member), number)
+    return members
 
 
 def _in_order(member: Probabilities, classes: Sequence[str], number: int) -> Probabilities:

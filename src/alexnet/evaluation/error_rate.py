@@ -111,6 +111,21 @@ class MemberErrors:
     precision: str | None
 
 
+@dataclass(frozen=True)
+class WeightSearch:
+    """What a search for the weights of an ensemble found: errors on the images that it looked at."""
+
+    split: str
+    n: int
+    equal_top1_errors: int
+    equal_top5_errors: int
+    top1_errors: int
+    """With the weights that were found."""
+    top5_errors: int
+    judged_too: int
+    """Of these images, known by their pixels, those that are also among the images judged."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """Counts over a whole split, and the protocol that made them."""
@@ -131,6 +146,8 @@ class Evaluation:
     """The answers to all images, if they were asked for."""
     members: tuple[MemberErrors, ...] = ()
     """The errors of each member of an ensemble; empty for a single network."""
+    search: WeightSearch | None = None
+    """How the weights of the members were found, if they were searched."""
     subject: Mapping[str, Any] = field(default_factory=dict)
     """What was evaluated: ``network``, ``model`` and ``data``, as far as they are known."""
 
@@ -184,6 +201,7 @@ class Evaluation:
             "confusion": to_json(self.confusion),
             "mistakes": to_json(self.mistakes),
             **({"members": to_json(self.members)} if self.members else {}),
+            **({"weights_searched": to_json(self.search)} if self.search else {}),
         }
 
 

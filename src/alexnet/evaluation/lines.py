@@ -9,7 +9,7 @@ from alexnet.core.errors import printable
 from alexnet.core.intervals import TOP5_FROM, in_words
 
 if TYPE_CHECKING:
-    from alexnet.evaluation.error_rate import ClassCounts, Evaluation
+    from alexnet.evaluation.error_rate import ClassCounts, Evaluation, WeightSearch
 
 SHOWN_CLASSES = 30
 UNEVEN = 2
@@ -47,6 +47,8 @@ def evaluation_lines(evaluation: Evaluation, called: str | None = None) -> list[
         counts = {"n": evaluation.n, "top1_errors": member.top1_errors, "top5_errors": member.top5_errors}
         what = f"  member {number}, {printable(member.name)}, weight {member.weight:.3g}"
         lines += error_lines(what, counts, 0, None if "precision" in protocol else member.precision)
+    if (search := evaluation.search) is not None:
+        lines.append(_search_line(search, len(classes)))
     sizes = [c.n for c in classes if c.n]
     if max(sizes) >= UNEVEN * min(sizes):
         lines.append(
@@ -54,6 +56,14 @@ def evaluation_lines(evaluation: Evaluation, called: str | None = None) -> list[
             f"{evaluation.balanced_top1_error:.2%}"
         )
     return [*lines, f"loss {evaluation.loss_nats:.4f} nats", *class_lines(classes)]
+
+
+def _search_line(search: WeightSearch, classes: int) -> str:
+    equal, found = f"{search.equal_top1_errors:,} top-1", f"{search.top1_errors:,}"
+    if classes >= TOP5_FROM:
+        equal, found = f"{search.equal_top5_errors:,} top-5 and {equal}", f"{search.top5_errors:,} and {found}"
+    where = f"{search.n:,} images of the split {printable(search.split)}"
+    return f"the weights were searched on {where}, with {found} errors there; equal weights make {equal} errors"
 
 
 def class_lines(classes: Sequence[ClassCounts]) -> list[str]:

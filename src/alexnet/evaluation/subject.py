@@ -18,8 +18,8 @@ from alexnet.core.errors import UsageError, printable
 from alexnet.data.packed import ALL, AllSplits, PackedSet, PackedSplit, is_packed, open_packed, training_subset
 from alexnet.data.prepare import resolve
 from alexnet.evaluation.classes import by_name
-from alexnet.evaluation.ensemble import combine
-from alexnet.evaluation.error_rate import Evaluation, MemberErrors, count, evaluate_split
+from alexnet.evaluation.ensemble import combine, searched_weights
+from alexnet.evaluation.error_rate import Evaluation, MemberErrors, WeightSearch, count, evaluate_split
 from alexnet.evaluation.predict import Predictor, load, model_fingerprint
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.evaluation.views import Views, parse_views
@@ -108,6 +108,12 @@ class Subject:
                 f"{', '.join(self.packed.splits)}. `--split all` takes every image"
             )
         return self.packed.images(chosen)
+
+    def asked_about(self, split: str) -> Subject:
+        """The same model, asked about another split of the same data; neither is opened again."""
+        other = replace(self, split=split)
+        vars(other).update(predictor=self.predictor, packed=self.packed)
+        return other
 
     @property
     def is_own_data(self) -> bool:
@@ -226,6 +232,7 @@ def evaluate(
     views: str = "1",
     views_seed: int = 0,
     weights: Sequence[float] | None = None,
+    search_weights: str | None = None,
     precision: Precision | None = None,
     batch_size: int | None = None,
     best: bool = False,
@@ -240,7 +247,13 @@ def evaluate(
     the run, so that the errors are those that it ended with where the device has instructions for its precision, or float32
     and 128. Classes are matched by name: one without
     images has n = 0. Raises :class:`UsageError` for images of a class that a model does not know.
+
+    ``search_weights``: a split of the data, on which the weights with the fewest errors are searched first
+    (:func:`ensemble.searched_weights`). What they were found on is in the result; the images that are judged are those of
+    another split, or :class:`UsageError`.
     """
+    if search_weights is not None:
+        _require_searchable(models, weights)
     machine = machine or Machine(device=choose_device())
 
     def subject(model: str | Path, split: str | None) -> Subject:
@@ -257,12 +270,17 @@ def evaluate(
     if split is None and len(models) > 1:  # all members answer for what one that was trained with this data held out
         own = (s.packed.held_out for s in (subject(model, None) for model in models) if s.settings and s.is_own_data)
         split = next(own, None)
+    asked = [None if str(model).endswith(".npz") else subject(model, split) for model in models]
+    search = None
+    if search_weights is not None:
+        weights, search = _search(
+            [of for of in asked if of is not None], search_weights, parse_views(views, views_seed), batch_size
+        )
     members, looked_at = [], []
-    for model in models:
-        if str(model).endswith(".npz"):
+    for model, of in zip(models, asked, strict=True):
+        if of is None:
             members.append(load_probabilities(Path(model)))
             continue
-        of = subject(model, split)
         members.append(answers(of, parse_views(views, views_seed), batch_size))
         looked_at.append(of.record(of.images.name))
     if len(members) == 1:
@@ -276,7 +294,52 @@ def evaluate(
         MemberErrors(str(model), share / sum(shares), own.top1_errors, own.top5_errors, own.protocol.get("precision"))
         for model, share, own in zip(models, shares, map(count, members), strict=True)
     ]
-    return replace(evaluation, members=tuple(alone))
+    return replace(evaluation, members=tuple(alone), search=search)
+
+
+def _require_searchable(models: Sequence[str | Path], weights: Sequence[float] | None) -> None:
+    if weights is not None:
+        raise UsageError("weights are given or searched, not both: leave out --weights or --search-weights")
+    if len(models) < 2:
+        raise UsageError(
+            "--search-weights needs several models, whose weights in an ensemble it finds; name two or more"
+        )
+    if saved := [model for model in models if str(model).endswith(".npz")]:
+        raise UsageError(
+            f"--search-weights asks every model about other images, and {printable(saved[0])} holds answers that were saved; "
+            "name the model itself"
+        )
+
+
+def _search(
+    subjects: Sequence[Subject], split: str, views: Views, batch_size: int | None
+) -> tuple[Sequence[float], WeightSearch]:
+    """The weights that are best for a split, which must not be the one that the subjects are asked about."""
+    searched = []
+    for subject in subjects:
+        packed, judged = subject.packed, subject.images
+        if split not in packed.splits:
+            raise UsageError(
+                f"{printable(packed.source)}: no split {printable(split)!r} to search weights on; there is "
+                f"{', '.join(packed.splits)}"
+            )
+        if judged.name in (split, ALL):
+            others = [name for name in packed.splits if name not in (split, "train")]
+            remedy = f"add --split {others[0]}" if others else "this needs data with the splits val and test"
+            raise UsageError(
+                f"the weights would be searched on images that they are judged on ({judged.name}); {remedy}"
+            )
+        searched.append(subject.asked_about(split))
+    if same := _in_both(searched[0].images, subjects[0].images.crc32_N):
+        say(
+            f"note: of the images of {split}, on which the weights are searched, {same:,} {'is' if same == 1 else 'are'} also "
+            "among those that are judged"
+        )
+    found = [answers(subject, views, batch_size) for subject in searched]
+    weights = searched_weights(found)
+    equal, best = count(combine(found)), count(combine(found, weights))
+    errors = (equal.top1_errors, equal.top5_errors, best.top1_errors, best.top5_errors)
+    return weights, WeightSearch(split, equal.n, *errors, judged_too=same)
 
 
 def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Probabilities:
