@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from alexnet.claims.laboratory import Laboratory
+from alexnet.claims.scales import find_scale
 from alexnet.core.device import Machine, choose_device
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
@@ -30,4 +31,5 @@ def few_images(tmp_path_factory) -> PackedSet:
 def lab(few_images, tmp_path_factory) -> Laboratory:
     """Shared by the tests of a file, so that arms of several experiments are trained once."""
     machine = Machine(device=choose_device("cpu"), quiet=True)
-    return Laboratory("smoke", tmp_path_factory.mktemp("claims"), machine, lambda _config: few_images)
+    data = find_scale("smoke").images_of(few_images)
+    return Laboratory("smoke", tmp_path_factory.mktemp("claims"), machine, lambda _config: data)

@@ -80,7 +80,7 @@ def test_list_of_one_says_what_decides_it_and_where_it_can_be_tried(capsys, tmp_
     assert code == 0
     assert "decides:" in text
     assert "experiment overlap: Pooling windows" in text
-    assert "scales smoke, cifar10, imagenette, fashion-mnist, imagenet, DIR" in text
+    assert "scales smoke, cifar10-small, cifar10, imagenette, fashion-mnist, imagenet, DIR" in text
     code, out, _ = alexnet(capsys, "claims", "list", "C1", "C2", "--json", "--out", tmp_path)
     assert [entry["claim"]["id"] for entry in json.loads(out)] == ["C1", "C2"]
 
@@ -128,7 +128,7 @@ def test_what_is_wrong_is_one_line(capsys, tmp_path, words, code, message):
 def test_a_claim_that_means_nothing_at_a_scale_says_so(capsys, tmp_path):
     code, out, err = alexnet(capsys, "claims", "run", "C7", "--scale", "imagenet", "--out", tmp_path, "--device", "cpu")
     assert (code, out) == (0, "")
-    assert "C7 not at this scale: `relu-tanh` is for smoke, cifar10, fashion-mnist" in err
+    assert "C7 not at this scale: `relu-tanh` is for smoke, cifar10-small, cifar10, fashion-mnist" in err
 
 
 def row(verdict: str, scale: str) -> dict:

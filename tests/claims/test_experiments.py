@@ -16,8 +16,9 @@ from alexnet.claims.laboratory import config_key, open_laboratory
 from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.measures import MEASURES
 from alexnet.claims.results import write_lines
-from alexnet.claims.runner import TUNING_SEED, run_experiment
+from alexnet.claims.runner import run_experiment
 from alexnet.claims.scales import SCALES, fan_ins, find_scale, scaled_network
+from alexnet.claims.tuning import FIRST_SEED
 from alexnet.core.config import differences, from_json, to_json
 from alexnet.core.device import Machine, choose_device
 from alexnet.core.errors import AlexNetError, UsageError
@@ -85,7 +86,9 @@ def test_every_experiment_runs_at_the_smoke_scale(experiment, lab, monkeypatch):
         return [replace(arm, tuned=arm.tuned and (arm.tuned[0], arm.tuned[1][:2])) for arm in arms]
 
     document = run_experiment(replace(experiment, arms=two_candidates), find_scale("smoke"), [0], lab)
-    assert [c["claim"] for c in document["comparisons"]] == [c.claim for c in experiment.comparisons]
+    assert [c["claim"] for c in document["comparisons"]] == [
+        c.claim for c in experiment.compared_at(find_scale("smoke"))
+    ]
     assert all(c["verdict"] == "the code ran" and c["n"] + sum(c["diverged"].values()) for c in document["comparisons"])
     assert not any("lower_values" in c or c["effect"] is not None for c in document["comparisons"])
     assert json.loads((lab.folder / f"{experiment.id}.json").read_text()) == document
@@ -145,7 +148,7 @@ def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(lab, monkeyp
     (row,) = (compare(comparison, arms, results) for comparison in experiment.comparisons)
     assert (row["lower_values"], row["effect"]) == ([0], pytest.approx(1.0))  # percentage points
     assert document["chosen"] == {"fake": {"optimizer.lr": 0.02}}
-    assert seen[:3] == [(0.01, TUNING_SEED), (0.02, TUNING_SEED), (0.04, TUNING_SEED)]
+    assert seen[:3] == [(0.01, FIRST_SEED), (0.02, FIRST_SEED), (0.04, FIRST_SEED)]
 
 
 def test_a_training_that_diverges_is_a_result_and_no_number():
@@ -234,7 +237,7 @@ def test_claims_and_experiments_are_found_by_name():
 
 
 def test_a_scale_that_means_nothing_is_refused(lab):
-    with pytest.raises(UsageError, match="relu-tanh cannot be run at the scale imagenet, only at smoke, cifar10"):
+    with pytest.raises(UsageError, match="relu-tanh cannot be run at the scale imagenet, only at smoke, cifar10-small"):
         run_experiment(EXPERIMENTS["relu-tanh"], find_scale("imagenet"), [0], lab)
 
 

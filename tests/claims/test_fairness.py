@@ -171,10 +171,12 @@ def test_classes_are_known_from_the_result_or_from_its_data() -> None:
 
 
 def test_rates_that_were_chosen_by_held_out_images_are_named() -> None:
-    experiment = EXPERIMENTS["sgd-noise"]
-    arms = {name: arm for name, (arm, _) in arms_of(experiment, find_scale("cifar10")).items()}
-    (note,) = choices_on_held_out(experiment, ("base", "batch-x4"), arms)
-    assert note.startswith("the rate of batch-x4 was chosen by the error on the same held-out images")
+    experiment = EXPERIMENTS["history"]
+    arms = {name: arm for name, (arm, _) in arms_of(experiment, find_scale("fashion-mnist")).items()}
+    (note,) = choices_on_held_out(experiment, ("alexnet-2012", "lenet"), arms)
+    assert note.startswith("the rate of lenet was chosen by the error on the same held-out images")
+    apart = {name: arm for name, (arm, _) in arms_of(experiment, find_scale("cifar10-small")).items()}
+    assert choices_on_held_out(experiment, ("alexnet-2012", "lenet"), apart) == []  # chosen on training images
     race = EXPERIMENTS["relu-tanh"]  # by the training error
     assert (
         choices_on_held_out(

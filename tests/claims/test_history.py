@@ -61,7 +61,7 @@ def test_the_older_methods_get_as_many_images_as_the_network(lab):
     assert np.bincount(some.label_N).tolist() == [15] * 24
     assert len(trial_for(data, replace(SMOKE, train_images=360), most=240, quiet=True).image_N) == 240
     assert len(trial_for(data, SMOKE, most=10_000, quiet=True).image_N) == 240  # ten of each class at least
-    assert len(trial_for(data, replace(SMOKE, train_images=None), most=10_000, quiet=True).image_N) == 24 * 20
+    assert len(trial_for(data, replace(SMOKE, train_images=None), most=10_000, quiet=True).image_N) == 480 - 48
 
 
 def test_a_row_has_errors_seconds_and_bytes(lab, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alexnet.claims.laboratory import curve
-from alexnet.claims.measures import MEASURES, UNITS
+from alexnet.claims.measures import MEASURES, UNITS, cut_off, time_to_loss
 
 RESULT = {
     "views": {"1": {"top1_error": 0.4, "top5_error": 0.1}, "10": {"top1_error": 0.35, "top5_error": 0.08}},
@@ -42,6 +42,38 @@ def test_each_measure(measure, value):
 
 def test_a_run_that_never_got_there_counts_all_its_epochs():
     assert MEASURES["epochs_to_goal"](RESULT | {"curve": RESULT["curve"][:5]}) == 3
+
+
+def losses(*loss: float, epoch: float = 0.1, classes: int = 10) -> dict:
+    points = [{"epoch": epoch * (i + 1), "loss": value} for i, value in enumerate(loss)]
+    return {"curve": points, "num_classes": classes}
+
+
+def test_runs_are_timed_to_shares_of_the_loss_of_guessing():
+    run = losses(*[2.3] * 5, *[1.0] * 5, *[0.5] * 10)  # ln 10 = 2.303
+    # Means over five points: 2.3, 2.04, 1.78, 1.52, 1.26, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5.
+    for percent, epochs in ((90, 0.6), (75, 0.8), (50, 1.0), (25, 1.5)):
+        measure = f"epochs_to_loss_{percent}"
+        assert MEASURES[measure](run) == pytest.approx(epochs)
+        assert not cut_off(measure, run)
+        assert UNITS[measure] == "times"
+
+
+def test_one_step_at_a_low_loss_is_not_there_yet():
+    assert time_to_loss(losses(2.3, 0.1, *[2.3] * 8), 0.75) is None
+    assert time_to_loss(losses(0.1, 2.0, 2.0, 2.0, 2.0), 0.75) == pytest.approx(0.5)
+
+
+def test_half_an_epoch_is_as_long_in_a_coarse_curve_as_in_a_fine_one():
+    assert time_to_loss(losses(2.0, 1.0, 1.0, 1.0, epoch=0.25), 0.5) == pytest.approx(0.75)
+    assert time_to_loss(losses(2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, epoch=0.125), 0.5) == pytest.approx(0.75)
+
+
+def test_a_run_that_never_gets_to_a_loss_is_cut_off_after_all_its_epochs():
+    run = losses(*[2.0] * 30)
+    assert cut_off("epochs_to_loss_75", run)
+    assert MEASURES["epochs_to_loss_75"](run) == pytest.approx(3.0)
+    assert not cut_off("epochs_to_loss_90", run)
 
 
 def test_every_unit_is_of_a_measure_and_every_measure_has_a_sentence():

@@ -236,7 +236,7 @@ def test_what_is_not_tested_says_why(page: Table) -> None:
         assert page.rows[f"why-{id}"][1] == find_claim(id).untested.replace("`", "")
     assert page.rows["why-N3"][1] == "Not run yet: the experiment max-average."
     assert page.rows["N3"][5] == "Not run yet: the experiment max-average."  # in the row itself, too
-    assert page.rows["N3"][7] == "to try it: alexnet claims run N3 --scale cifar10 --seeds 3"
+    assert page.rows["N3"][7] == "to try it: alexnet claims run N3 --scale cifar10-small --seeds 3"
     assert "why-C13" not in page.rows
 
 

@@ -36,7 +36,7 @@ def test_chosen_classes_are_numbered_anew_and_their_images_are_theirs(data):
     label_K = np.array([3, 11, 7])
     some = only_classes(data, label_K)
     assert some.classes == [data.classes[i] for i in (3, 11, 7)]
-    for name in ("train", "val"):
+    for name in data.splits:
         whole, part = data.split(name), some.split(name)
         assert len(part) == np.isin(whole.labels, label_K).sum() == len(part.labels)
         assert [label_K[label] for label in part.labels] == [whole.labels[whole.paths.index(p)] for p in part.paths]
@@ -55,7 +55,7 @@ def test_halves_of_the_classes_share_none_and_are_drawn_by_seed(data):
         before, after = class_halves(data, seed)
         assert len(before.classes) == len(after.classes) == 12
         assert sorted(before.classes + after.classes) == sorted(data.classes)
-        assert not set(before.split("val").paths) & set(after.split("val").paths)
+        assert not set(before.split("test").paths) & set(after.split("test").paths)
         drawn.add(tuple(after.classes))
     assert len(drawn) == 4
     with pytest.raises(UsageError, match="has 3 classes, but this experiment learns half"):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from alexnet.claims.experiment import Arm, Experiment, beside_base, learning_rates, lower
 from alexnet.training.config import TrainConfig
 
-SMALL_SCALES = ("smoke", "cifar10", "fashion-mnist")
+SMALL_SCALES = ("smoke", "cifar10-small", "cifar10", "fashion-mnist")
 """Figure 1 is of CIFAR-10; its network is made for images of that size."""
 
 RATES = (4.0, 8.0, 16.0, 32.0)

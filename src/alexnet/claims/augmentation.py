@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, beside_base, learning_rates, lower
+from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, beside_base, lower
 from alexnet.training.config import TrainConfig
 
 CENTERED: Mapping[str, Any] = {"augmentation.crop": "center", "augmentation.mirror": False}
-COLOR_SCALES = ("smoke", "cifar10", "imagenette", "imagenet")
+COLOR_SCALES = ("smoke", "cifar10-small", "cifar10", "imagenette", "imagenet")
 
 
 def _mistuned_arms(base: TrainConfig) -> Sequence[Arm]:
     slow = {"optimizer.lr": base.optimizer.lr / 10}
     return (
-        Arm(name="slow", changes=slow),
-        Arm(name="slow-no-crops", changes={**slow, **CENTERED}),
-        Arm(name="base", tuned=learning_rates(base)),
-        Arm(name="no-crops", changes=CENTERED, tuned=learning_rates(base)),
+        Arm(name="slow", changes=slow, has_rate=False),
+        Arm(name="slow-no-crops", changes={**slow, **CENTERED}, has_rate=False),
+        Arm(name="base"),
+        Arm(name="no-crops", changes=CENTERED),
     )
 
 
@@ -73,7 +73,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         id="augmentation-mistuned",
-        title="Augmentation at a tenth of the learning rate, and at the best of four for each arm",
+        title="Augmentation at a tenth of the learning rate, and at the best rate for each arm",
         arms=_mistuned_arms,
         comparisons=(
             lower(

@@ -22,7 +22,7 @@ def compare_all(experiment: Experiment, scale: Scale, results: Mapping[str, Sequ
     """What an experiment's document says of each comparison."""
     arms = {name: arm for name, (arm, _) in arms_of(experiment, scale).items()}
     found = []
-    for comparison in experiment.comparisons:
+    for comparison in experiment.compared_at(scale):
         names = (comparison.lower.arm, comparison.higher.arm)
         row = compare(comparison, arms, results, smoke=scale.name == "smoke")
         found.append(row | {"notes": choices_on_held_out(experiment, names, arms)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alexnet.claims.experiment import Arm, Experiment, learning_rates, lower
+from alexnet.claims.experiment import Arm, Experiment, lower
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.training.config import TrainConfig
 
@@ -32,10 +32,9 @@ def _arms(base: TrainConfig) -> Sequence[Arm]:
 
 
 def _compensated_arms(base: TrainConfig) -> Sequence[Arm]:
-    rates = learning_rates(base)
     return (
-        Arm(name="base", tuned=rates),
-        *(Arm(name=f"wider-without-conv{i}", changes=_without(base, i, 1.25), tuned=rates) for i in REMOVED),
+        Arm(name="base"),
+        *(Arm(name=f"wider-without-conv{i}", changes=_without(base, i, 1.25)) for i in REMOVED),
     )
 
 

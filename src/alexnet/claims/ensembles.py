@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, lower
-from alexnet.claims.laboratory import Laboratory, counts_of, evaluate_center, plain_result, train_in
+from alexnet.claims.laboratory import Laboratory, counts_of, evaluate, plain_result, train_in
 from alexnet.claims.results import Result
 from alexnet.claims.subsets import Numbers, halves_of, only_images_of
 from alexnet.data.packed import PackedSet
@@ -86,7 +86,7 @@ def answers_of(
     result = train()
     if "diverged" in result:
         return result
-    evaluation = evaluate_center(lab, config, data, out, data.split(data.held_out), keep_probabilities=True)
+    evaluation = evaluate(lab, config, data, out, data.split(data.held_out), keep_probabilities=True)
     assert evaluation.probabilities is not None
     evaluation.probabilities.save(saved)
     return evaluation.probabilities

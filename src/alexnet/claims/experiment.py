@@ -23,13 +23,20 @@ class Arm:
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Dotted field of the recipe's :class:`TrainConfig` to its value here: ``{"model.normalization": "none"}``."""
     tuned: tuple[str, tuple[Any, ...]] | None = None
-    """A dotted field and its candidates: the best for one seed, of none that are compared, is taken."""
+    """Where arms are not tuned alike (:attr:`Scale.tuning_seeds` is 0): a dotted field and its candidates, of which the best for
+    one seed is taken."""
+    search: tuple[str, ...] = ()
+    """Dotted fields whose values are searched for this arm (``alexnet.claims.tuning``): :func:`arms_of` decides."""
     result: Callable[[Laboratory, TrainConfig], Result] | None = None
     """How a result is made of a configuration (its seed included), where that is not one training from scratch."""
+    starts_at: Mapping[str, Any] = field(default_factory=dict)
+    """Values of searched fields at which its search begins, where those of the recipe are meant for something else."""
     same_training: bool = False
     """Whether its networks are trained as those of the unchanged recipe, so that arms differ in what is done with them."""
     chooses_itself: bool = False
     """Whether its method chooses its own settings, on training images."""
+    has_rate: bool = True
+    """Whether there is a learning rate to choose: not where nothing is trained, or where the claim is about this rate."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +60,48 @@ class Comparison:
     """The effect in the paper, in the unit of the measures."""
     each: bool = False
     """Whether every run is a test of its own, and the claim is that all of them show it."""
+    blind: bool = False
+    """Whether its measure turned out to show next to nothing: it is compared where results are history, and nowhere else."""
+    since: bool = False
+    """Whether it was added since: it is compared everywhere but where results are history."""
 
 
 def lower(
-    measure: str, claim: str, says: str, *, arm: str = "base", than: str, printed: float | None = None
+    measure: str,
+    claim: str,
+    says: str,
+    *,
+    arm: str = "base",
+    than: str,
+    printed: float | None = None,
+    blind: bool = False,
+    since: bool = False,
 ) -> Comparison:
     """That a measure is lower for one arm than for another."""
-    return Comparison(claim=claim, says=says, lower=Side(arm, measure), higher=Side(than, measure), printed=printed)
+    return Comparison(
+        claim=claim,
+        says=says,
+        lower=Side(arm, measure),
+        higher=Side(than, measure),
+        printed=printed,
+        blind=blind,
+        since=since,
+    )
+
+
+def sooner(claim: str, says: str, losses: Sequence[int], *, arm: str = "base", than: str) -> tuple[Comparison, ...]:
+    """That the training loss of one arm is sooner down to each of these percentages of that of guessing."""
+    return tuple(
+        lower(
+            f"epochs_to_loss_{percent}",
+            claim,
+            f"{says}: to {percent} % of that of guessing",
+            arm=arm,
+            than=than,
+            since=True,
+        )
+        for percent in losses
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +117,9 @@ class Experiment:
     """Which recipe of a scale is varied."""
     setting: Mapping[str, Any] = field(default_factory=dict)
     """Changes that all arms share, the base too."""
+    also_tuned: tuple[str, ...] = ()
+    """Fields that are searched for every arm beside the learning rate, since the claim is about something that goes with
+    them: the deviations of the initial weights, the weight decay."""
     tuned_by: str = "center_error"
     """The measure that chooses among an arm's candidates: the lowest wins."""
     scales: tuple[str, ...] = ()
@@ -82,6 +127,15 @@ class Experiment:
 
     def fits(self, scale: str) -> bool:
         return not self.scales or scale in self.scales
+
+    def compared_at(self, scale: Scale) -> tuple[Comparison, ...]:
+        """The comparisons that are made at a scale. Of few classes the best five are not counted."""
+        return tuple(
+            comparison
+            for comparison in self.comparisons
+            if not (comparison.since if scale.is_history else comparison.blind)
+            and (scale.counts_top5 or not comparison.lower.measure.endswith("_top5"))
+        )
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -118,6 +172,19 @@ def recipe_of(experiment: Experiment, scale: Scale) -> TrainConfig:
 
 
 def arms_of(experiment: Experiment, scale: Scale) -> dict[str, tuple[Arm, TrainConfig]]:
-    """The arms by name, with their configurations; rates are not chosen yet."""
+    """The arms by name, with their configurations; rates are not chosen yet. Where arms are tuned alike, each has the same
+    search: over the learning rate and what the experiment adds, less what the arm itself decides."""
     base = recipe_of(experiment, scale)
-    return {arm.name: (arm, vary(base, arm.changes)) for arm in experiment.arms(base)}
+    found = {}
+    for arm in experiment.arms(base):
+        config = vary(base, arm.changes)
+        if scale.tuning_seeds:
+            arm = dataclasses.replace(arm, tuned=None, search=_search(arm, experiment.also_tuned))
+        found[arm.name] = (arm, config)
+    return found
+
+
+def _search(arm: Arm, also: Sequence[str]) -> tuple[str, ...]:
+    if arm.chooses_itself or not arm.has_rate:
+        return ()
+    return ("optimizer.lr", *(name for name in also if name not in arm.changes))

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import getitem
 from pathlib import Path
@@ -20,7 +20,8 @@ import numpy as np
 
 from alexnet.claims.experiment import Arm
 from alexnet.claims.results import Result, Results, means_of_neighbors
-from alexnet.claims.scales import DATA_FILE, SCALES, results_folder
+from alexnet.claims.scales import DATA_FILE, SCALES, find_scale, results_folder
+from alexnet.claims.subsets import to_learn_from
 from alexnet.core import rng
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.device import Machine
@@ -29,10 +30,10 @@ from alexnet.core.runs import environment, read_json, write_json
 from alexnet.data.packed import PackedSet, Subset
 from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
 from alexnet.evaluation.predict import load
-from alexnet.evaluation.views import CENTER
+from alexnet.evaluation.views import parse_views
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.probes.towers import PERMUTATIONS, measures_of
-from alexnet.recipes.run import open_data, result_name, show_classes, train
+from alexnet.recipes.run import open_data, show_classes, train
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
@@ -55,6 +56,8 @@ class Laboratory:
     out: Path
     machine: Machine
     open_data: Callable[[TrainConfig], PackedSet]
+    tunes: bool = False
+    """Whether its results choose settings: of these neither the run nor the course of the training is kept, but for a race."""
 
     @property
     def folder(self) -> Path:
@@ -79,8 +82,17 @@ class Laboratory:
             "config": to_json(config),
             "environment": environment(),
         }
+        if self.tunes:
+            made.pop("epochs", None)
+            if config.until_train_error is None:
+                made.pop("curve", None)
+            shutil.rmtree(self.run_folder(config), ignore_errors=True)
         self.results.add(made)
         return made
+
+    def for_tuning(self) -> Laboratory:
+        """The same laboratory without the images that are counted: what it counts are those held out for choices."""
+        return replace(self, open_data=lambda config: to_learn_from(self.open_data(config)), tunes=True)
 
     def require_same_data(self, config: TrainConfig) -> None:
         """Own photographs can change under their name, and results of others are no pairs: :class:`UsageError` if they are
@@ -98,20 +110,23 @@ class Laboratory:
             )
 
     def run_folder(self, config: TrainConfig, what: str = "") -> Path:
-        """The folder of the plain run of a configuration, or, with a word, of another run with it."""
-        return self.folder / "runs" / (config_key(config) + (f"-{what}" if what else ""))
+        """The folder of the plain run of a configuration, or, with a word, of another run with it. How images are looked at
+        afterwards is no part of a run."""
+        return self.folder / "runs" / (config_key(replace(config, views=("1",))) + (f"-{what}" if what else ""))
 
 
 def open_laboratory(scale: str, out: Path, machine: Machine, data_root: str | None = None) -> Laboratory:
-    """A laboratory that opens each data set when it is first asked for, once."""
+    """A laboratory that opens each data set when it is first asked for, once, and takes of it what the scale does."""
     opened: dict[tuple[str, int | None], PackedSet] = {}
+    images_of = find_scale(scale).images_of
 
     def data_of(config: TrainConfig) -> PackedSet:
         key = (config.data, config.size)
         if key not in opened:
-            opened[key] = open_data(config, data_root, quiet=machine.quiet)
+            data = open_data(config, data_root, quiet=machine.quiet)
             if not machine.quiet:
-                show_classes(opened[key])
+                show_classes(data)
+            opened[key] = images_of(data)
         return opened[key]
 
     return Laboratory(scale, out, machine, data_of)
@@ -147,11 +162,12 @@ def train_in(
     checkpoint yet."""
     begun = (out / "checkpoint" / "last").is_file() or (out / "model" / "config.json").is_file()
     initial = make_initial() if make_initial and not begun else None
+    seen, plain = to_learn_from(data), replace(config, views=("1",))
     try:
-        summary = train(config, out, lab.machine, data=data, initial=initial, resume=True, report=False)
+        train(plain, out, lab.machine, data=seen, initial=initial, resume=True, report=False)
     except NotFiniteError as error:
         return {"diverged": str(error)}
-    return measured(lab, config, data, out, summary)
+    return measured(lab, config, data, out)
 
 
 def plain_result(lab: Laboratory, config: TrainConfig) -> Result:
@@ -163,17 +179,18 @@ def plain_result(lab: Laboratory, config: TrainConfig) -> Result:
     return result
 
 
-def measured(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path, summary: dict[str, Any]) -> Result:
-    """The result of a finished run; its checkpoints are deleted."""
+def measured(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path) -> Result:
+    """The result of a finished run, counted on the held-out images of ``data``; its checkpoints are deleted."""
     rows = _log(out)
     steps = [row for row in rows if row["event"] == "step"]
     epochs = [row for row in rows if row["event"] == "epoch"]
     num = len(training_images(len(data.split("train")), config))
+    counted = {name: evaluate(lab, config, data, out, data.split(data.held_out), name) for name in config.views}
     result = {
-        "n": summary["views"]["1"]["n"],
+        "n": counted["1"].n,
         "n_train": num,
-        "views": summary["views"],
-        "protocol": read_json(out / "results" / result_name("1"))["protocol"],
+        "views": {name: counts_of(evaluation) for name, evaluation in counted.items()},
+        "protocol": counted["1"].protocol,
         "training": training_counts(lab, config, data, out),
         "epochs": [{k: v for k, v in row.items() if k not in ("event", "dead_filters")} for row in epochs],
         "curve": curve(steps, math.ceil(num / config.batch_size)),
@@ -205,17 +222,24 @@ def training_counts(lab: Laboratory, config: TrainConfig, data: PackedSet, out: 
     split = data.split("train")
     image_N = training_images(len(split), config)
     some_N = np.sort(image_N[rng.permutation(config.seed, "claims/training", 0, len(image_N))[:TRAINING_IMAGES]])
-    return counts_of(evaluate_center(lab, config, data, out, Subset(split, some_N, split.labels[some_N])))
+    return counts_of(evaluate(lab, config, data, out, Subset(split, some_N, split.labels[some_N])))
 
 
 def counts_of(evaluation: Evaluation) -> dict[str, Any]:
     return {name: getattr(evaluation, name) for name in COUNTS}
 
 
-def evaluate_center(
-    lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path, split: Split, *, keep_probabilities: bool = False
+def evaluate(
+    lab: Laboratory,
+    config: TrainConfig,
+    data: PackedSet,
+    out: Path,
+    split: Split,
+    views: str = "1",
+    *,
+    keep_probabilities: bool = False,
 ) -> Evaluation:
-    """What the network of the finished run ``out`` answers to the center views of a split."""
+    """What the network of the finished run ``out`` answers for the images of a split, by default at the center."""
     predictor = load(out, lab.machine.device, config.precision)
     return evaluate_split(
         predictor.model,
@@ -223,7 +247,7 @@ def evaluate_center(
         config.preprocessing,
         data.mean,
         classes=data.classes,
-        views=CENTER,
+        views=parse_views(views, config.seed),
         batch_size=config.batch_size,
         device=lab.machine.device,
         precision=config.precision,

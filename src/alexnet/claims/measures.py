@@ -68,6 +68,35 @@ def epochs_to_goal(result: Result) -> float:
     return float(result["epochs"][-1]["epoch"])
 
 
+def _epochs_to_loss(share: float) -> Callable[[Result], float]:
+    """Epochs until the training loss, as the network saw the images, is this share of that of guessing."""
+
+    def epochs_to_loss(result: Result) -> float:
+        reached = time_to_loss(result, share)
+        return float(result["curve"][-1]["epoch"]) if reached is None else reached
+
+    epochs_to_loss.__name__ = f"epochs_to_loss_{round(100 * share)}"
+    epochs_to_loss.__doc__ = (
+        f"Epochs until the mean training loss of half an epoch, as the network saw the images, is {round(100 * share)} % of that "
+        "of guessing. A run that never got there has all its epochs, which is too few."
+    )
+    return epochs_to_loss
+
+
+def time_to_loss(result: Result, share: float) -> float | None:
+    """Epochs until the mean over half an epoch of the training loss is this share of that of guessing, ln(classes); None if it
+    never was."""
+    classes = num_classes(result)
+    assert classes is not None, "a result that says its number of classes"
+    goal = share * math.log(classes)
+    points = [(float(point["epoch"]), float(point["loss"])) for point in result["curve"]]
+    for now, _ in points:
+        began = now - WINDOW + 1e-6  # a point belongs to the steps before it
+        if began > 0 and _mean([loss for epoch, loss in points if began <= epoch <= now]) <= goal:
+            return now
+    return None
+
+
 def epochs_to_converge(result: Result) -> float:
     """Epochs until the held-out loss is within 5 % of the lowest that this run reaches."""
     losses = [row["val_loss"] for row in result["epochs"]]
@@ -110,6 +139,8 @@ def seconds(result: Result) -> float:
 
 def cut_off(measure: str, result: Result) -> bool:
     """Whether the run ended before it got to what is measured, so that its number is only a lower bound."""
+    if measure in LOSS_SHARES:
+        return time_to_loss(result, LOSS_SHARES[measure]) is None
     return measure == "epochs_to_goal" and all(point["error"] > GOAL for point in result["curve"])
 
 
@@ -157,6 +188,10 @@ def _mean(values: list[float]) -> float:
 
 
 GOAL = 0.25
+WINDOW = 0.5
+"""Epochs over whose steps a training loss is averaged, to be timed."""
+LOSS_SHARES = {f"epochs_to_loss_{round(100 * share)}": share for share in (0.9, 0.75, 0.5, 0.25)}
+"""Losses that runs are timed to, as shares of that of guessing: from the first sign of learning to a good fit."""
 LEAST_CLASSES = 20
 """Fewest classes for a top-5 error: with fewer, more than a quarter of all classes are among the best five."""
 CHANCE = 0.9
@@ -176,6 +211,7 @@ UNITS = {
     "epochs_to_converge": "times",
     "gradient_drop": "times",
     "seconds": "times",
+    **dict.fromkeys(LOSS_SHARES, "times"),
 }
 """Units of measures that are not shares, which are compared in percentage points; ``times``: compared by their quotient."""
 
@@ -194,6 +230,7 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         early_loss,
         epochs_to_goal,
         epochs_to_converge,
+        *map(_epochs_to_loss, LOSS_SHARES.values()),
         tower_difference,
         tower_difference_by_chance,
         gradient_drop,

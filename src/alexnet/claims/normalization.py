@@ -41,6 +41,7 @@ EXPERIMENTS = (
     Experiment(
         id="lrn",
         title="With and without response normalization",
+        also_tuned=("model.weight_std",),
         arms=WITHOUT,
         comparisons=(
             lower("center_error", "C10", "the error is lower with response normalization", than="no-norm", printed=1.4),
@@ -50,6 +51,7 @@ EXPERIMENTS = (
     Experiment(
         id="lrn-constants",
         title="The constants of response normalization",
+        also_tuned=("model.weight_std",),
         arms=beside_base({"alpha-over-n": {"model.lrn_alpha_times": "mean"}, "k-1": {"model.lrn_k": 1.0}}),
         comparisons=(
             lower(
@@ -61,6 +63,7 @@ EXPERIMENTS = (
     Experiment(
         id="lrn-places",
         title="Where response normalization stands",
+        also_tuned=("model.weight_std",),
         arms=_places,
         comparisons=(
             lower("center_error", "N4", "the error is lower with both than with the first alone", than="norm-1-only"),
@@ -73,6 +76,7 @@ EXPERIMENTS = (
     Experiment(
         id="lrn-successors",
         title="Batch and layer normalization in the place of response normalization",
+        also_tuned=("model.weight_std",),
         arms=beside_base({f"{kind}-norm": {"model.normalization": kind} for kind in ("batch", "layer")}),
         comparisons=(
             lower("center_error", "N6", "the error is lower with batch normalization", arm="batch-norm", than="base"),
@@ -87,6 +91,6 @@ EXPERIMENTS = (
         comparisons=(
             lower("center_error", "C12", "the error on CIFAR-10 is lower with it", than="no-norm", printed=2.0),
         ),
-        scales=("cifar10",),
+        scales=("cifar10-small", "cifar10"),
     ),
 )

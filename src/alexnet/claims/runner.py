@@ -1,4 +1,4 @@
-"""Run an experiment: choose rates, train every arm with every seed, and judge its comparisons."""
+"""Run an experiment: tune every arm, train every arm with every seed, and judge its comparisons."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from alexnet.claims.experiment import Arm, Experiment, Side, arms_of, recipe_of,
 from alexnet.claims.laboratory import Laboratory
 from alexnet.claims.results import Result, name_of
 from alexnet.claims.scales import Scale
+from alexnet.claims.tuning import FIRST_SEED, tune
 from alexnet.core.config import to_json
 from alexnet.core.console import say
 from alexnet.core.errors import UsageError
 from alexnet.core.runs import environment, write_json
 from alexnet.training.config import TrainConfig
-
-TUNING_SEED = 1000
-"""Seed of the runs that choose a learning rate; none of the compared runs has it."""
 
 
 def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], lab: Laboratory) -> dict[str, Any]:
@@ -32,11 +30,16 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], l
     lab.require_same_data(recipe_of(experiment, scale))
     results: dict[str, list[Result]] = {}
     chosen: dict[str, dict[str, Any]] = {}
+    tuning: dict[str, dict[str, Any]] = {}
     arms = arms_of(experiment, scale)
     for name, (arm, config) in arms.items():
-        if arm.tuned:
-            chosen[name] = _tuned(experiment, arm, config, lab)
-            arms[name] = (arm, vary(config, chosen[name]))
+        if arm.search:
+            say(f"experiment {experiment.id}: {name}, tuning")
+            found = tune(lab, arm, config, measure=experiment.tuned_by, seeds=scale.tuning_seeds)
+            chosen[name], tuning[name] = found.chosen, found.document
+        elif arm.tuned:
+            chosen[name] = _best_of_one_seed(experiment, arm, config, lab)
+        arms[name] = (arm, vary(config, chosen.get(name, {})))
     for seed in seeds:  # seed by seed, so that what is stopped has whole pairs
         for name, (arm, config) in arms.items():
             say(f"experiment {experiment.id}: {name}, seed {seed}")
@@ -48,6 +51,7 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], l
         "says": scale.says,
         "seeds": list(seeds),
         "chosen": {name: to_json(changes) for name, changes in chosen.items()},
+        "tuning": tuning,
         "arms": {
             name: {
                 "changes": {k: to_json(v) for k, v in arm.changes.items()},
@@ -64,7 +68,7 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], l
     return document
 
 
-def _tuned(experiment: Experiment, arm: Arm, config: TrainConfig, lab: Laboratory) -> dict[str, Any]:
+def _best_of_one_seed(experiment: Experiment, arm: Arm, config: TrainConfig, lab: Laboratory) -> dict[str, Any]:
     """The arm's candidate with the lowest measure in one run. In a race to a training error a candidate is given up when the
     best before it would have been there."""
     assert arm.tuned is not None
@@ -72,7 +76,7 @@ def _tuned(experiment: Experiment, arm: Arm, config: TrainConfig, lab: Laborator
     best, values = math.inf, []  # of equal ones, none of which got there, the one with the lower training error
     for candidate in candidates:
         say(f"experiment {experiment.id}: {arm.name}, trying {field} {candidate}")
-        tried = replace(vary(config, {field: candidate}), seed=TUNING_SEED)
+        tried = replace(vary(config, {field: candidate}), seed=FIRST_SEED)
         if experiment.tuned_by == "epochs_to_goal" and math.isfinite(best):
             tried = replace(tried, epochs=min(tried.epochs, math.ceil(best)))
         result = lab.result(arm, tried)

@@ -1,4 +1,5 @@
-"""Parts of a packed set as sets of their own: some classes, half of the classes, the images that one run learns from.
+"""Parts of a packed set as sets of their own: some classes, half of the classes, the images that one run learns from, those on
+which settings are chosen.
 
 Shape suffixes: N images, K classes.
 """
@@ -21,6 +22,9 @@ from alexnet.training.trainer import training_images
 
 Numbers = NDArray[np.int64]
 
+TUNING = "tuning"
+"""The split of the training images that are held out for choices."""
+
 
 def only_classes(data: PackedSet, label_K: Numbers) -> PackedSet:
     """The images of these classes, numbered anew in this order. The mean image and the colors stay those of all classes."""
@@ -31,6 +35,28 @@ def only_classes(data: PackedSet, label_K: Numbers) -> PackedSet:
         labels = np.array([number[int(label)] for label in split.labels[image_N]], dtype=np.int64)
         parts[name] = Subset(split, image_N, labels)
     return _with_parts(data, parts, [data.classes[label] for label in label_K])
+
+
+def with_held_out(data: PackedSet, most: int) -> PackedSet:
+    """The set in three splits: ``train``, ``tuning``, which are up to ``most`` of its training images, one in ten at the most,
+    and ``test``, the images that are counted. Plateaus and settings are judged on ``tuning`` alone. Which images these are
+    does not depend on the seed of a run."""
+    split = data.split("train")
+    order_N = rng.permutation(0, "claims/held-out", 0, len(split))
+    num = min(most, len(split) // 10)
+    parts: dict[str, Any] = {
+        name: Subset(split, image_N, split.labels[image_N])
+        for name, image_N in (("train", np.sort(order_N[num:])), (TUNING, np.sort(order_N[:num])))
+    }
+    return _with_parts(data, parts | {"test": data.split(data.held_out)}, data.classes)
+
+
+def to_learn_from(data: PackedSet) -> PackedSet:
+    """Of a set that :func:`with_held_out` made, what a training may see: it validates on the split ``tuning``, and the images
+    that are counted are not in it. Any other set as it is."""
+    if TUNING not in data.splits:
+        return data
+    return replace(data, splits={"train": data.splits["train"], "val": data.splits[TUNING]})
 
 
 def only_images_of(data: PackedSet, config: TrainConfig) -> PackedSet:

@@ -59,6 +59,6 @@ EXPERIMENTS = (
                 each=True,
             ),
         ),
-        scales=("smoke", "cifar10", "imagenette", "imagenet"),
+        scales=("smoke", "cifar10-small", "cifar10", "imagenette", "imagenet"),
     ),
 )

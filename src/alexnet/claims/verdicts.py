@@ -71,7 +71,7 @@ def _why(claim: Claim, rows: Sequence[Mapping[str, Any]], has_facts: bool) -> tu
     if not experiments:
         return ("", "") if has_facts else ("No experiment of alexnet claims run compares this.", "")
     scales = [name for name in SCALES if any(experiment.fits(name) for experiment in experiments)]
-    command = f"alexnet claims run {claim.id} --scale {'cifar10' if 'cifar10' in scales else scales[-1]} --seeds 3"
+    command = f"alexnet claims run {claim.id} --scale {'cifar10-small' if 'cifar10-small' in scales else scales[-1]} --seeds 3"
     if rows:
         return "Tried at the scale smoke only, which shows that the code runs and decides nothing.", command
     names = ", ".join(experiment.id for experiment in experiments)
@@ -171,6 +171,6 @@ def short_number(value: float) -> str:
 
 
 def _size(scale: str) -> int:
-    order = ["smoke", "fashion-mnist", "cifar10", "imagenette", "imagenet"]
+    order = ["smoke", "fashion-mnist", "cifar10", "cifar10-small", "imagenette", "imagenet"]
     assert set(order) == set(SCALES)
     return order.index(scale) if scale in order else order.index("imagenette")
