@@ -55,13 +55,22 @@ def test_cpu_script_names_its_parts():
     assert "there is step-float32" in done.stderr
 
 
-def test_gpu_claims_stop_when_the_time_is_up_and_go_on(tmp_path):
+def test_the_queue_of_claims_stops_when_the_time_is_up_and_goes_on(tmp_path):
     packed = prepare(make_photographs(tmp_path / "photographs", train=32), tmp_path / "packed", size=28, workers=1).path
-    command = [sys.executable, str(SCRIPTS / "gpu_claims.py"), str(packed), "--scale", "smoke", "--seeds", "2"]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "claims_queue.py"),
+        "--data",
+        str(packed),
+        "--scale",
+        "smoke",
+        "--seeds",
+        "2",
+    ]
     command += ["--device", "cpu", "--only", "overlap", "--out", str(tmp_path), "--minutes"]
     stopped = subprocess.run([*command, "0.001"], capture_output=True, text=True, check=False)
     assert stopped.returncode == 75, stopped.stderr
-    assert stopped.stderr.splitlines()[-1].startswith(("stopped at step", "time is up"))
+    assert stopped.stderr.splitlines()[-1].startswith(("stopped at step", "stopped between"))
     done = subprocess.run([*command, "5"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("C13 ") == 3
