@@ -6,16 +6,18 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.cli.probe import probe
 from alexnet.core.errors import UsageError
 from alexnet.probes.kernels import read_conv1
-from alexnet.probes.towers import compare, measures_of, tower_meter
+from alexnet.probes.towers import MEASURES, compare, measures_of, runs_together, tower_meter
 from alexnet.report.pictures.towers import draw_towers
 
 Array = NDArray[np.float64]
@@ -236,6 +238,71 @@ def test_caffenets_first_half_is_color_agnostic_and_its_second_is_not(data_root:
     np.testing.assert_allclose(
         meter.measures.color_selectivity_K, color_K / np.square(kernels_KCRS).sum((1, 2, 3)), atol=1e-6
     )
+
+
+# Several runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_line_of_a_run_is_what_nineteen_of_twenty_permutations_stay_below() -> None:
+    first_N, second_M = np.array([1.0, 2, 4]), np.array([8.0, 16, 32])
+    deals = [sum(deal) / 3 for deal in itertools.combinations([1.0, 2, 4, 8, 16, 32], 3)]
+    differences = sorted(
+        abs(21 - 2 * mean) for mean in deals
+    )  # all means are 63 / 6, the other half's is 21 less this one's
+    found = compare(first_N, second_M, permutations=20_000)
+    # 2 of the 20 deals are as far apart as can be: the 95th percentile is that, which is what was found, with p = 0.1.
+    assert found.line == pytest.approx(differences[-1]) == pytest.approx(found.difference)
+    assert found.p == pytest.approx(0.1, abs=0.01)
+
+
+def run_of(name: str, p: float) -> dict[str, Any]:
+    tests = {measure: {"p": p, "beyond": p <= 0.05} for measure in MEASURES}
+    return {"run": name, "kernels_sha256": name, "tests": tests}
+
+
+def test_runs_beyond_their_own_line_are_counted_against_chance() -> None:
+    together = runs_together([run_of(str(i), 0.05 if i < 8 else 0.3) for i in range(39)])["color_selectivity"]
+    assert (together["runs"], together["beyond_own_line"]) == (39, 8)
+    assert together["expected_by_chance"] == pytest.approx(1.95)
+    assert together["p"] == pytest.approx(scipy.stats.binom.sf(7, 39, 0.05), rel=1e-12)
+    none = runs_together([run_of(str(i), 0.06) for i in range(3)])["frequency"]
+    assert (none["beyond_own_line"], none["p"]) == (0, pytest.approx(1))
+    both = runs_together([run_of("a", 0.01), run_of("b", 0.01)])["color_selectivity"]
+    assert both["p"] == pytest.approx(0.05**2)
+
+
+def test_several_runs_are_each_tested_and_counted_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alike = np.stack([grating(0.2, angle, color) for angle in np.linspace(0, 170, 12) for color in (GREY, RED_GREEN)])
+    for i, kernels in enumerate((two_towers(), alike, two_towers()[::-1])):
+        np.save(tmp_path / f"塔-{i}.npy", kernels.astype(np.float32))
+    runs = [str(tmp_path / f"塔-{i}.npy") for i in range(3)]
+    assert run([*runs, "--towers", "2", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "color selectivity: towers differ (p <= 0.05) in 2 of 3 runs, by chance in 0.15; binomial p" in printed
+    document = json.loads((tmp_path / "out" / "towers.json").read_text())
+    assert (document["n"], document["settings"]["more"]) == ({"kernels": 24, "runs": 3}, runs[1:])
+    assert [found["run"] for found in document["runs"]] == runs
+    differences = [found["tests"]["color_selectivity"]["difference"] for found in document["runs"]]
+    assert differences == pytest.approx(
+        [10 / 12, 0, -10 / 12], abs=1e-6
+    )  # which tower it is differs; that it is one counts
+    # 3 p^2 (1 - p) + p^3 with p = 0.05
+    assert document["together"]["color_selectivity"]["p"] == pytest.approx(3 * 0.05**2 * 0.95 + 0.05**3)
+    assert document["summary"]["runs whose towers differ in color selectivity"].startswith("2 of 3, p = ")
+    alone = tower_meter(np.load(runs[2]).astype(np.float64), 2).tests["color_selectivity"]
+    assert document["runs"][2]["tests"]["color_selectivity"]["p"] == alone.p
+    assert document["files"] == ["towers.png", "towers-runs.png"]
+
+
+def test_a_run_counts_once_and_has_two_towers(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", two_towers().astype(np.float32))
+    np.save(tmp_path / "copy.npy", two_towers().astype(np.float32))
+    files = [str(tmp_path / "w.npy"), str(tmp_path / "copy.npy"), "--out", str(tmp_path / "out")]
+    with pytest.raises(UsageError, match=r"copy\.npy has the kernels of .*w\.npy: each run counts once"):
+        run([*files, "--towers", "2"])
+    with pytest.raises(UsageError, match=r"w\.npy: conv1 has no two towers to compare"):
+        run(files)
+    assert not (tmp_path / "out").exists()
 
 
 # Picture and command --------------------------------------------------------------------------------------------------

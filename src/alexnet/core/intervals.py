@@ -1,4 +1,4 @@
-"""How far an error rate is known from so many images."""
+"""How far an error rate is known from so many images, and how often chance alone counts so many."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def wilson(errors: int, n: int, level: float = 0.95) -> tuple[float, float]:
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, min(middle - half, rate)), min(1.0, max(middle + half, rate))
+
+
+def by_chance(num: int, n: int, share: float) -> float:
+    """The probability that ``num`` or more of ``n`` are counted where each is with probability ``share``: the upper tail of the
+    binomial distribution, exactly."""
+    return math.fsum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(num, n + 1))
 
 
 def rate_of(count: int, n: int) -> dict[str, Any]:

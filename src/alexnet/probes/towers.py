@@ -7,7 +7,9 @@ Shape suffixes: K kernels, C channels, R rows, S columns, F frequencies, P permu
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,17 @@ from numpy.typing import NDArray
 
 from alexnet.core import rng
 from alexnet.core.errors import UsageError, printable
+from alexnet.core.intervals import by_chance
 from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.subject import Subject
-from alexnet.probes.kernels import KernelSettings, named_kernels
-from alexnet.report.pictures.towers import draw_towers
+from alexnet.probes.kernels import Kernels, KernelSettings, named_kernels
+from alexnet.report.pictures.towers import draw_runs, draw_towers
 
 Array = NDArray[np.float64]
 
 PERMUTATIONS = 10_000
+LINE = 0.05
+"""A run is beyond its own line if so few of the permutations of its kernels, or fewer, part the towers as far as it did."""
 QUANTILES = (0.1, 0.25, 0.75, 0.9)
 COLORFUL = 0.5
 """Kernels above this color selectivity are counted: color holds more of their energy than grey."""
@@ -51,30 +56,52 @@ SENTENCE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(KernelSettings):
-    """The tower meter: do the kernels of one tower look for color, and those of the other not (§6.1)?
+    """The tower meter: do the kernels of one tower look for color, and those of the other not (§6.1)? Of several runs it says
+    for each, and whether more of them are divided than chance divides.
 
     alexnet probe towers runs/mine
+
+    alexnet probe towers runs/seed-0 runs/seed-1 runs/seed-2
 
     alexnet probe towers caffenet.npz --towers 2 --channel-order bgr --out towers/
     """
 
+    more: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """Further runs, checkpoints, model folders or files of weights, each to be tested and all to be counted together."""
     seed: int = 0
     """Seed for the permutations of the test."""
 
 
 def measure(subject: Subject, settings: Settings) -> Finding:
     """The tower meter of the kernels of a layer."""
-    kernels, of = named_kernels(subject, settings)
-    meter = tower_meter(kernels.kernels_KCRS, kernels.num_towers, settings.seed)
+    of, kernels, meter = _metered(subject, settings)
     test = f"two-sided permutation test of the difference of means, {PERMUTATIONS:,} permutations of the kernels of this network"
     body = {"layer": kernels.layer, "chance": CHANCE, **meter.to_json()}
     n = len(kernels.kernels_KCRS)
+    lines = [f"{kernels.layer} of {printable(of['network'])}: {kernels.how}", *_lines(meter)]
+    pictures = {"towers.png": draw_towers({**body, "network": of["network"], "n": n})}
+    summary, protocol = _summary(meter), {}
+    if settings.more:
+        runs = [
+            _run(str(subject.model), of, kernels, meter),
+            *(_run(model, *_metered(replace(subject, model=model), settings)) for model in settings.more),
+        ]
+        together = runs_together(runs)
+        body |= {"runs": runs, "together": together}
+        summary |= _together_summary(together)
+        lines += _together_lines(runs, together)
+        pictures["towers-runs.png"] = draw_runs(body)
+        protocol["together"] = (
+            f"of each measure the runs with p <= {LINE}, and the probability that so many or more of all have it where no run's "
+            "towers differ (binomial); the p of a permutation test is valid for any kernels"
+        )
     return Finding(
         subject=of,
-        n=n,
-        summary=_summary(meter),
+        n={"kernels": n, "runs": 1 + len(settings.more)} if settings.more else n,
+        summary=summary,
         body=body,
         protocol={
+            **protocol,
             "kernels": kernels.how,
             "definitions": DEFINITIONS,
             "colorful_share": f"share of kernels with a color selectivity above {COLORFUL}",
@@ -82,9 +109,72 @@ def measure(subject: Subject, settings: Settings) -> Finding:
             if meter.tests
             else "none: there is one tower",
         },
-        lines=[f"{kernels.layer} of {printable(of['network'])}: {kernels.how}", *_lines(meter)],
-        pictures={"towers.png": draw_towers({**body, "network": of["network"], "n": n})},
+        lines=lines,
+        pictures=pictures,
     )
+
+
+def _metered(subject: Subject, settings: Settings) -> tuple[dict[str, Any], Kernels, TowerMeter]:
+    """Whose the kernels of a subject are, the kernels, and what the meter says of them."""
+    kernels, of = named_kernels(subject, settings)
+    return of, kernels, tower_meter(kernels.kernels_KCRS, kernels.num_towers, settings.seed)
+
+
+def _run(name: str, of: dict[str, Any], kernels: Kernels, meter: TowerMeter) -> dict[str, Any]:
+    """One of several runs in a document. One without two towers: :class:`UsageError`."""
+    if not meter.tests:
+        raise UsageError(
+            f"{printable(name)}: {kernels.layer} has no two towers to compare; several runs are counted together if each has"
+        )
+    return {
+        "run": name,
+        "network": of["network"],
+        "model": of["model"],
+        "kernels_sha256": sha256(kernels.kernels_KCRS.tobytes()).hexdigest(),
+        "tests": {measure: asdict(test) | {"beyond": test.p <= LINE} for measure, test in meter.tests.items()},
+    }
+
+
+def runs_together(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For each measure: how many ``runs`` have it, how many are beyond their own line, and with which probability chance
+    alone puts so many there. The same kernels twice: :class:`UsageError`."""
+    seen: dict[str, str] = {}
+    for run in runs:
+        if (same := seen.setdefault(run["kernels_sha256"], run["run"])) is not run["run"]:
+            raise UsageError(f"{printable(run['run'])} has the kernels of {printable(same)}: each run counts once")
+    together = {}
+    for measure in MEASURES:
+        tests = [run["tests"][measure] for run in runs if measure in run["tests"]]
+        beyond = sum(test["beyond"] for test in tests)
+        together[measure] = {
+            "runs": len(tests),
+            "beyond_own_line": beyond,
+            "expected_by_chance": LINE * len(tests),
+            "p": by_chance(beyond, len(tests), LINE),
+        }
+    return together
+
+
+def _together_summary(together: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {
+        f"runs whose towers differ in {measure.replace('_', ' ')}": f"{found['beyond_own_line']} of {found['runs']}, p = "
+        f"{found['p']:.2g}"
+        for measure, found in together.items()
+    }
+
+
+def _together_lines(runs: Sequence[dict[str, Any]], together: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["", "color selectivity of each run: difference of means, what 95 % of permutations stay below, p"]
+    for run in runs:
+        test = run["tests"].get("color_selectivity")
+        figures = f"{test['difference']:+.3f} {test['line']:>6.3f} {test['p']:>8.2g}" if test else "not measured"
+        lines.append(f"  {figures}  {printable(run['run'])}")
+    for measure, found in together.items():
+        lines.append(
+            f"{measure.replace('_', ' ')}: towers differ (p <= {LINE}) in {found['beyond_own_line']} of {found['runs']} runs, by "
+            f"chance in {found['expected_by_chance']:.2g}; binomial p = {found['p']:.2g}"
+        )
+    return lines
 
 
 def _summary(meter: TowerMeter) -> dict[str, float | str]:
@@ -150,6 +240,8 @@ class Comparison:
     cliffs_delta: float
     """2 auc - 1: from -1 (every kernel of the first tower has more) to 1."""
     permutations: int
+    line: float
+    """What the size of the difference stays below in 95 % of the permutations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +354,8 @@ def compare(first_N: Array, second_M: Array, seed: int = 0, permutations: int = 
     as_large = int((np.abs(drawn_P) >= abs(difference) * (1 - 1e-9)).sum())
     above_NM = np.sign(second_M[None, :] - first_N[:, None])
     auc = float((above_NM.mean() + 1) / 2)
-    return Comparison(difference, (1 + as_large) / (1 + permutations), auc, 2 * auc - 1, permutations)
+    line = float(np.quantile(np.abs(drawn_P), 1 - LINE))
+    return Comparison(difference, (1 + as_large) / (1 + permutations), auc, 2 * auc - 1, permutations, line)
 
 
 def _distribution(values_K: Array) -> dict[str, Any]:

@@ -44,6 +44,36 @@ def draw_towers(document: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def draw_runs(document: Mapping[str, Any]) -> Figure:
+    """Of several runs, for each measure: how far apart the means of the two towers are, and what chance alone stays below."""
+    runs = document["runs"]
+    figure = Figure(figsize=(10, 1.6 + 0.24 * len(runs)), layout="constrained")
+    row_R = np.arange(len(runs))
+    for axes, (measure, (title, _)) in zip(figure.subplots(1, 3, sharey=True), LABELS.items(), strict=True):
+        tests = [run["tests"].get(measure) for run in runs]
+        size_R, line_R = (
+            np.array([np.nan if test is None else abs(test[key]) for test in tests]) for key in ("difference", "line")
+        )
+        axes.barh(row_R, line_R, height=0.9, color="0.87", label="95 % of permutations")
+        beyond_R = np.array([test is not None and test["beyond"] for test in tests])
+        for is_beyond, color, label in ((False, "0.35", "within"), (True, COLORS[1], "beyond, p at most 0.05")):
+            here_R = beyond_R == is_beyond
+            axes.scatter(size_R[here_R], row_R[here_R], s=28, color=color, zorder=3, clip_on=False, label=label)
+        found = document["together"][measure]
+        axes.set_title(
+            f"{title}\n{found['beyond_own_line']} of {found['runs']} runs beyond, p = {found['p']:.2g}",
+            fontsize=10,
+            loc="left",
+        )
+        axes.set_xlim(left=0)
+        axes.set_xlabel("difference of the towers' means")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_yticks(row_R, [str(run["run"])[-28:] for run in runs], fontsize=8)
+    figure.axes[0].invert_yaxis()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+    return figure
+
+
 def _histogram(axes: Axes, document: Mapping[str, Any], measure: str) -> None:
     highest = 1.0 if measure != "frequency" else max(0.5, *_values(document["kernels"], measure))
     for tower in document["towers"]:
