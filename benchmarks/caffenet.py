@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from alexnet.core.runs import environment, sha256_file, write_json
+from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, load, model_fingerprint
 from alexnet.models import create_model, default_preprocessing
 from alexnet.models.folder import save_model_folder
 from alexnet.probes.features import embed
 from alexnet.probes.kernels import kernels_of
-from alexnet.probes.layers import find_layers
 from alexnet.probes.maps import maps_of
 from alexnet.probes.towers import CHANCE, DEFINITIONS, PERMUTATIONS, tower_meter
 from alexnet.report.pictures import save_figure

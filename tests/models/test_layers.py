@@ -15,9 +15,9 @@ from torch import nn
 
 import alexnet
 from alexnet.core.rng import DropoutDraw, dropout_keep
+from alexnet.evaluation.layers import network_layers
 from alexnet.models import create_model
 from alexnet.models.layers import ACTIVATIONS, Dropout, LocalConv2d, StridedConv2d, TowerLinear, initialize
-from alexnet.probes.layers import network_layers
 
 DRAW = DropoutDraw(seed=3, epoch=1, image_B=np.array([5, 70]))
 
@@ -163,7 +163,7 @@ def test_strided_convolution_over_cells_is_a_strided_convolution(kernel, stride,
 ONE_MORE = """
 from alexnet.cli import main
 from alexnet.models import create_model
-from alexnet.probes.layers import network_layers
+from alexnet.evaluation.layers import network_layers
 
 model = create_model("lenet", activation="silu")
 print(type(model.act1).__name__, network_layers(model)[1].name, network_layers(model)[1].path)

@@ -31,12 +31,12 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import Record, Source
+from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import features
 from alexnet.probes.features import cached_features, embed, extract, extract_part, open_features
-from alexnet.probes.layers import find_layers
 from shared import content, in_child
 
 SIZE, CROP = 72, 64

@@ -24,12 +24,12 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
 from alexnet.evaluation.error_rate import evaluate_split
+from alexnet.evaluation.layers import activations
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.views import CENTER
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import linear, probe
-from alexnet.probes.layers import activations
 from alexnet.probes.linear import (
     Errors,
     balanced_sample,

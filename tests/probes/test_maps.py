@@ -21,12 +21,12 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import activations, find_layers, network_layers
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.subject import subject_of
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import maps as maps_probe
-from alexnet.probes.layers import activations, find_layers, network_layers
 from alexnet.probes.maps import ImageMaps, Settings, field_size, maps_of, measure, patch_pixels, top_patches
 from alexnet.report.pictures.maps import OUTSIDE, TILE, Tile, draw_maps, draw_patches
 

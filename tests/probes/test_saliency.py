@@ -22,12 +22,12 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import ReceptiveField, network_layers, recorded
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import saliency as probe
-from alexnet.probes.layers import ReceptiveField, network_layers, recorded
 from alexnet.probes.saliency import (
     METHODS,
     Curves,

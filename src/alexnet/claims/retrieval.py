@@ -20,9 +20,9 @@ from alexnet.claims.results import Result
 from alexnet.core import rng
 from alexnet.core.intervals import Errors
 from alexnet.data.packed import PackedSet, Subset
+from alexnet.evaluation.layers import PIXELS
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.probes import codes
-from alexnet.probes.layers import PIXELS
 from alexnet.probes.linear import linear_probe, pooled_features, require_scikit_learn
 from alexnet.probes.neighbors import PixelRows, Rows, knn_error
 from alexnet.probes.tsne import tsne_map

@@ -30,11 +30,11 @@ from alexnet.core.runs import read_arrays, write_atomic
 from alexnet.data.packed import PackedSplit
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import usual_layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.probes.autoencoder import SETTINGS, Affine, train_encoder
 from alexnet.probes.features import POSITIONS, kept_features
-from alexnet.probes.layers import usual_layer
 from alexnet.report.pictures.codes import draw_codes
 
 FORMAT = "alexnet coder 1"

@@ -50,11 +50,11 @@ from alexnet.core.sealed import Seal
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
+from alexnet.evaluation.layers import Layer, find_layers, recorded
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.evaluation.subject import Subject
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.layers import Layer, find_layers, recorded
 
 FORMAT = "alexnet features 1"
 Dtype = Literal["float32", "float16"]

@@ -21,9 +21,9 @@ from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import read_array, read_arrays, read_file, sha256_file, write_atomic, write_json
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import network_layers
 from alexnet.evaluation.subject import Subject
 from alexnet.models.folder import read_safetensors
-from alexnet.probes.layers import network_layers
 from alexnet.report.pictures.kernels import SCALES, Scale, draw_kernels
 
 ChannelOrder = Literal["rgb", "bgr"]

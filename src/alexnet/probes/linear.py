@@ -28,12 +28,12 @@ from alexnet.data.loader import batches
 from alexnet.evaluation.classes import places
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import PIXELS, find_layers, network_layers
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.models.layers import WEIGHT_LAYERS
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import BATCH, embed
-from alexnet.probes.layers import PIXELS, find_layers, network_layers
 from alexnet.report.pictures.linear import error_curves
 
 MAX_UNITS = 4096

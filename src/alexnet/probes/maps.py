@@ -23,11 +23,11 @@ from alexnet.data.loader import batches
 from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import Layer, find_layers, usual_layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import POSITIONS, embed
-from alexnet.probes.layers import Layer, find_layers, usual_layer
 from alexnet.report.pictures.maps import Tile, draw_maps, draw_patches
 
 BATCH = 128
@@ -255,7 +255,7 @@ class ChannelPatches:
 
 def maps_of(predictor: Predictor, image: str | Path, layer: str) -> ImageMaps:
     """The activations of a layer for the center view of an image file. Errors are those of ``predict`` and of
-    :func:`~alexnet.probes.layers.find_layers`."""
+    :func:`~alexnet.evaluation.layers.find_layers`."""
     (found,) = find_layers(predictor.model, [layer])
     pixels_1SSC = torch.from_numpy(predictor.pixels(str(image))[None])
     activation_1D = embed(predictor, pixels_1SSC, [found])[layer]

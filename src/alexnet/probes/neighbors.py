@@ -26,10 +26,10 @@ from alexnet.data.packed import PackedSet, PackedSplit
 from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import PIXELS, usual_layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.probes.features import POSITIONS, kept_features
-from alexnet.probes.layers import PIXELS, usual_layer
 from alexnet.report.pictures.neighbors import Tile, draw_errors, draw_neighbors
 
 BLOCK_BYTES = 128 << 20

@@ -31,13 +31,13 @@ from alexnet.data.transforms import fit
 from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import Layer, ReceptiveField, network_layers
 from alexnet.evaluation.predict import Predictor, image_files
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models import build_model
 from alexnet.models.layers import WEIGHT_LAYERS, LocalConv2d
 from alexnet.models.lrn import LocalResponseNorm, kernels_in_use
-from alexnet.probes.layers import Layer, ReceptiveField, network_layers
 from alexnet.report.pictures.saliency import TITLES, caption, draw_maps, draw_sanity, draw_scores
 
 Method = Literal["gradient", "integrated_gradients", "guided_backprop", "grad_cam", "occlusion"]

@@ -36,10 +36,10 @@ from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError,
 from alexnet.core.parts import alone
 from alexnet.core.runs import ArrayFile, write_atomic
 from alexnet.core.sealed import Seal
+from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import STDIN, Predictor, image_files, model_fingerprint
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import embed
-from alexnet.probes.layers import find_layers
 from alexnet.probes.neighbors import Nearest, nearest, squared_distances
 
 FORMAT = "alexnet index 1"

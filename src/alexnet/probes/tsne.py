@@ -20,11 +20,11 @@ from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.data.loader import batches
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import PIXELS, Layer, usual_layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.probes.features import BATCH, cached_features
-from alexnet.probes.layers import PIXELS, Layer, usual_layer
 from alexnet.probes.linear import AVERAGING, balanced_sample, pooled, pooled_shape, require_scikit_learn
 from alexnet.report.pictures import contact_sheet
 from alexnet.report.pictures.tsne import BORDER, point_maps, thumbnail_figure, thumbnail_map

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError
+from alexnet.evaluation.layers import PIXELS, ReceptiveField, activations, find_layers, network_layers, recorded
 from alexnet.models import create_model
-from alexnet.probes.layers import PIXELS, ReceptiveField, activations, find_layers, network_layers, recorded
 
 NARROW: dict[str, Any] = {"conv_channels": (8, 8, 8, 8, 8), "fc_units": (16, 16), "num_classes": 4}
 
