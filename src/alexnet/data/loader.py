@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ RESIDENT_RESERVE = 12 << 30
 """Bytes of a device that are left to training when a set is made resident."""
 RESIDENT_PIECE = 1024
 """Images copied to the device at a time."""
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 READ_TIMEOUT = 120.0
 """Seconds after which a batch that has not arrived is given up."""
@@ -126,19 +129,34 @@ def batches(
         return Batch(order_N[first : first + num], image_B, position_B, pixels_BSSC, label_B)
 
     firsts = range(start, len(order_N), batch_size)
+    return ahead(load, firsts, workers=workers, what="the batch at position", timeout=timeout)
+
+
+def ahead(
+    work: Callable[[Job], Done],
+    jobs: Iterable[Job],
+    *,
+    workers: int | None = None,
+    window: int | None = None,
+    what: str = "job",
+    timeout: float = READ_TIMEOUT,
+) -> Iterator[Done]:
+    """``work`` done on each of ``jobs``, in their order, ahead of who asks. ``workers``: as of :func:`batches`. ``window``: how
+    many are done ahead, by default as few as keep the threads busy. Jobs are taken by who asks, in its thread. Raises what
+    ``work`` raises, and :class:`ReadTimeoutError`, which names the job after ``what``, if one takes longer than ``timeout``."""
     if workers == 0:
-        yield from map(load, firsts)
+        yield from map(work, jobs)
         return
     most = workers or usable_cores()
-    ahead = 2 * workers if workers else 2
-    readers = _Readers(load, most)
+    num = window or (2 * workers if workers else 2)
+    readers = _Readers(work, most)
+    pending: deque[tuple[str, Future[Done]]] = deque()
     try:
-        pending: deque[tuple[int, Future[Batch]]] = deque()
-        for first in firsts:
-            pending.append((first, readers.submit(first)))
-            if len(pending) > ahead:
-                if workers is None and not pending[0][1].done():
-                    ahead = min(ahead + 1, 2 * most)
+        for job in jobs:
+            pending.append((f"{what} {job}", readers.submit(job)))
+            if len(pending) > num:
+                if workers is None and window is None and not pending[0][1].done():
+                    num = min(num + 1, 2 * most)
                 yield _wait(pending, timeout)
         while pending:
             yield _wait(pending, timeout)
@@ -148,18 +166,18 @@ def batches(
         readers.dismiss()
 
 
-class _Readers:
-    """Threads that load batches, started as they are needed. Not those of :mod:`concurrent.futures`, which the interpreter
+class _Readers(Generic[Job, Done]):
+    """Threads that do jobs, started as they are needed. Not those of :mod:`concurrent.futures`, which the interpreter
     waits for before it ends: one of these may hang for ever."""
 
-    def __init__(self, load: Callable[[int], Batch], most: int) -> None:
-        self.load, self.most = load, most
-        self.jobs: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
+    def __init__(self, work: Callable[[Job], Done], most: int) -> None:
+        self.work, self.most = work, most
+        self.jobs: SimpleQueue[tuple[Job, Future[Done]] | None] = SimpleQueue()
         self.threads: list[threading.Thread] = []
 
-    def submit(self, first: int) -> Future[Batch]:
-        future: Future[Batch] = Future()
-        self.jobs.put((first, future))
+    def submit(self, job: Job) -> Future[Done]:
+        future: Future[Done] = Future()
+        self.jobs.put((job, future))
         if len(self.threads) < self.most:
             name = f"alexnet-reader-{len(self.threads)}"
             thread = threading.Thread(target=self._read, name=name, daemon=True)
@@ -176,20 +194,20 @@ class _Readers:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            first, future = job
+        while (given := self.jobs.get()) is not None:
+            job, future = given
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(self.load(first))
+                    future.set_result(self.work(job))
                 except BaseException as error:
                     future.set_exception(error)
 
 
-def _wait(pending: deque[tuple[int, Future[Batch]]], timeout: float) -> Batch:
-    first, future = pending.popleft()
+def _wait(pending: deque[tuple[str, Future[Done]]], timeout: float) -> Done:
+    job, future = pending.popleft()
     try:
         return future.result(timeout)
     except TimeoutError:
         raise ReadTimeoutError(
-            f"reading the batch at position {first} took longer than {timeout:g} s; is the disk of the data reachable?"
+            f"reading {job} took longer than {timeout:g} s; is the disk of the data reachable?"
         ) from None
