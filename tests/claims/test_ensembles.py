@@ -79,7 +79,7 @@ def test_the_first_member_is_the_plain_network_and_all_learn_from_its_images(lab
     assert len(own) == 96
     assert [whole.split("train").paths[i] for i in own] == part.split("train").paths
     assert len(training_images(len(part.split("train")), second)) == 96
-    assert len(part.split("val")) == len(data.split("val"))
+    assert len(part.split("val")) == len(data.split("tuning"))
 
     other = ensemble_result(
         [ensembles.answers_of(lab, SMOKE, data, lab.run_folder(SMOKE), lambda: pytest.fail("trained again"))] * 2

@@ -254,6 +254,10 @@ def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path
     parted = laboratory.tower_colors(tmp_path)
     assert mixed["difference"] < 2 * mixed["by_chance"]
     assert parted["difference"] > parted["by_chance"]
+    assert parted["p"] == pytest.approx(1 / (1 + laboratory.PERMUTATIONS), rel=0.5)  # no other deal parts them as far
+    assert mixed["p"] > 10 * parted["p"]
+    for result in (mixed, parted):
+        assert (result["p"] < 0.05) == (result["difference"] > result["by_chance"])
     assert parted["difference"] == pytest.approx(2 / 3, abs=0.1)  # color has two of three axes
 
 

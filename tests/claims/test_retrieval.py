@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ def test_what_is_searched_are_the_images_the_network_was_trained_on(lab, monkeyp
 
 def test_the_nearest_by_pixels_are_those_of_all_distances(lab):
     data = lab.open_data(SMOKE)
-    train, test, image_N = data.split("train"), data.split("val"), database(data, SMOKE)
+    train, test, image_N = data.split("train"), data.split("test"), database(data, SMOKE)
     a_ND = train.read(image_N)[:, 2:25, 2:25].reshape(len(image_N), -1).astype(np.int64)
     b_QD = test.read(np.arange(len(test)))[:, 2:25, 2:25].reshape(len(test), -1).astype(np.int64)
     squared_QN = (b_QD**2).sum(1)[:, None] - 2 * (b_QD @ a_ND.T) + (a_ND**2).sum(1)
@@ -69,10 +71,11 @@ def test_vectors_that_hold_the_class_are_found_and_noise_is_not(lab, planted, mo
     monkeypatch.setattr(retrieval, "MAP_POINTS", 120)
     data = lab.open_data(SMOKE)
     # Without an image of its class nothing can be found: 23 or fewer classes are among 96 random images.
-    known = np.isin(data.split("val").labels, data.split("train").labels[database(data, SMOKE)]).sum()
+    known = np.isin(data.split("test").labels, data.split("train").labels[database(data, SMOKE)]).sum()
     planted(50.0)
     assert nearest_class(lab, SMOKE, None, data, "fc7")["views"]["1"]["top1_errors"] == 600 - known
-    assert linear_classifier(lab, SMOKE, None, data, "fc7")["views"]["1"]["top1_errors"] <= 600 - known + 60
+    many = replace(SMOKE, train_images=240)  # of a class with one image none is left to choose the strength by
+    assert linear_classifier(lab, many, None, data, "fc7")["views"]["1"]["top1_errors"] <= 60
     codes = short_codes(lab, SMOKE, None, data, "fc7")
     assert codes["n"] == known
     assert MEASURES["code_miss"](codes) < 0.7
@@ -88,7 +91,7 @@ def test_vectors_that_hold_the_class_are_found_and_noise_is_not(lab, planted, mo
 def test_the_features_are_those_of_the_trained_network(lab):
     plain_result(lab, SMOKE)
     predictor = load(lab.run_folder(SMOKE), torch.device("cpu"))
-    split = lab.open_data(SMOKE).split("val")
+    split = lab.open_data(SMOKE).split("test")
     seen = []
     predictor.model.get_submodule("act7").register_forward_hook(lambda _m, _i, out: seen.append(out.numpy()))
     found_ND = retrieval._features(lab, predictor, split, np.arange(5))

@@ -204,16 +204,19 @@ def measured(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path) -
 
 
 def tower_colors(out: Path) -> dict[str, float]:
-    """How far apart the towers of conv1 are in mean color selectivity, and the 95th percentile of that under permutation:
-    what is above it is a permutation test with p below 5 %."""
+    """How far apart the towers of conv1 are in mean color selectivity, the 95th percentile of that under permutation, and the p
+    of the permutation test: the share of ways to deal the kernels, the one that was found included, that part them as far."""
     kernels_KCRS = np.load(out / "results" / "conv1.npy", allow_pickle=False)
     color_K = measures_of(kernels_KCRS).color_selectivity_K
     half = len(color_K) // 2
     order_PK = rng.uniform(0, "claims/towers", 0, np.arange(PERMUTATIONS), len(color_K)).argsort(1)
     drawn_P = np.abs(color_K[order_PK[:, :half]].mean(1) - color_K[order_PK[:, half:]].mean(1))
+    found = float(abs(color_K[:half].mean() - color_K[half:].mean()))
+    as_far = int((drawn_P >= found - 1e-9).sum())
     return {
-        "difference": float(abs(color_K[:half].mean() - color_K[half:].mean())),
+        "difference": found,
         "by_chance": float(np.quantile(drawn_P, 0.95)),
+        "p": (1 + as_far) / (1 + PERMUTATIONS),
     }
 
 
