@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from alexnet.data.transforms import Augmentation as Augmentation
     from alexnet.evaluation.predict import load as load
     from alexnet.evaluation.subject import evaluate as evaluate
+    from alexnet.interop.importing import import_weights as import_weights
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
     from alexnet.models.alexnet import AlexNetConfig as AlexNetConfig
@@ -53,6 +54,7 @@ _HOMES = {
     "create_model": "alexnet.models",
     "evaluate": "alexnet.evaluation.subject",
     "extract": "alexnet.probes.features",
+    "import_weights": "alexnet.interop.importing",
     "list_models": "alexnet.models",
     "load": "alexnet.evaluation.predict",
     "open_features": "alexnet.probes.features",

@@ -118,7 +118,7 @@ def test_what_is_no_model_is_told_what_it_is(finished, stopped, tmp_path):
     for name in ("a.pth", "b.onnx", "c.safetensors", "d.npz", "e.txt"):
         (tmp_path / name).touch()
     for name, said in {
-        "a.pth": "is a PyTorch file, which may hold code and is never opened",
+        "a.pth": "holds weights without classes and preprocessing; make a model of it: alexnet import FILE --out MODEL",
         "b.onnx": "is an ONNX file",
         "c.safetensors": "holds weights without classes",
         "d.npz": "holds arrays",

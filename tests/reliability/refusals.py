@@ -53,7 +53,7 @@ OPTIONS = {
     "data of grey images": "--data {folder}/grey",
     "data that is damaged": "--data {folder}/damaged",
     "initial weights that are not there": "--init-from {folder}/nowhere",
-    "initial weights of another network": "--init-from {folder}/wide/model",
+    "initial weights of another network": "--init-from {folder}/narrow/model",
     "numbers that are not finite before the first step": "--preprocessing.scale 1e30",
     "numbers that are not finite in the second step": "--optimizer.lr 1e30 --schedule.warmup 0",
 }
@@ -175,7 +175,8 @@ def _scene(data: Path, folder: Path) -> None:
     if grey.channels != 1:
         shutil.rmtree(folder / "grey")
         (folder / "grey").mkdir()
-    for name, words in (("run", ()), ("wide", ("--model.fc-units", "8", "8"))):
+    narrow = "--model.conv-channels 4 4 4 4 4 --model.fc-units 8 8".split()
+    for name, words in (("run", ()), ("narrow", narrow)):
         code, said = _call(data, folder / name, "--epochs", "1", *words)
         assert code == 0, said
 

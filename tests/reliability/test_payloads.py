@@ -30,7 +30,7 @@ from PIL import Image
 
 from alexnet.cli import main
 from alexnet.evaluation.probabilities import Probabilities
-from alexnet.probes.search import _check as index_check
+from alexnet.probes.search import SEAL as INDEX_SEAL
 from targets import CLASSES, model_folder, packed_set, pixels, sealed_config, sealed_meta
 
 MAX_SECONDS, MAX_GROWTH_BYTES = 5.0, 500_000_000
@@ -246,7 +246,7 @@ def seal_index(file: Path, _kit: Path) -> None:
     del value["check"]
     value["files"][file.name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     meta.unlink()
-    meta.write_text(json.dumps(value | {"check": index_check(value)}))
+    meta.write_text(json.dumps(INDEX_SEAL.sealed(value)))
 
 
 PREDICT = "predict KIT/model KIT/photo.png --device cpu"
@@ -262,6 +262,8 @@ LOADED = (
         "alexnet.cli.search",
         "alexnet.cli.data",
         "alexnet.cli.claims",
+        "alexnet.cli.weights",
+        "alexnet.interop.importing",
     ),
     *(
         "alexnet.cli.baseline",
@@ -274,6 +276,7 @@ LOADED = (
     *("alexnet.baselines.pixels", "alexnet.evaluation.describe", "torch._dynamo", "safetensors.torch"),
 )
 QUICK = (
+    Slot("payload.pth", "import KIT/payload.pth --out KIT/new-model"),
     Slot("model/model.safetensors", "info KIT/model", seal_model),
     Slot("answers.npz", "evaluate KIT/answers.npz --data KIT/packed --device cpu"),
 )

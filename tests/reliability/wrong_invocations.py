@@ -430,6 +430,27 @@ INSIDE = [
     _wrong("search index photos/val/warm/0.png --picture nowhere/x.png --device cpu", "nowhere"),
     _wrong("search index photos/val/warm/0.png --depth 3", "--depth"),
 ]
+WEIGHTS = [
+    _wrong("import", "FILE"),
+    _wrong("import weights.safetensors", "--out"),
+    _wrong("import nowhere.pth --out new", "nowhere.pth"),
+    _wrong("import text.txt --out new", "text.txt"),
+    _wrong("import photos --out new", "photos"),
+    _wrong("import run --out new", "run"),
+    _wrong("import weights.npz --out new", "weights.npz"),
+    _wrong("import weights.npy --out new", "weights.npy"),
+    _wrong("import photos/val/warm/0.png --out new", "0.png"),
+    _wrong("import empty.jpg --out new", "empty.jpg"),
+    _wrong("import weights.safetensors --out photos", "photos"),
+    _wrong("import weights.safetensors --out text.txt", "text.txt"),
+    _wrong("import weights.safetensors --out new --classes nowhere", "nowhere"),
+    _wrong("import weights.safetensors --out new --classes empty.jpg", "empty.jpg"),
+    _wrong("import weights.safetensors --out new --classes text.txt", "1 names"),
+    _wrong("import weights.safetensors --out new --network alexnet", "alexnet"),
+    _wrong("import weights.safetensors --out new --network alexnet_2012", "alexnet_2012"),
+    _wrong("import weights.safetensors --out new --seed x", "--seed"),
+    Wrong(tuple("import locked.jpg --out new".split()), "locked.jpg", as_nobody=True),
+]
 TRYING = [
     _wrong("baseline forest --data packed", "forest"),
     _wrong("baseline pixels", "--data"),
@@ -475,7 +496,7 @@ TRYING = [
     _wrong("selftest --out empty", "empty"),
     _wrong("selftest --quick", "--quick"),
 ]
-WRONG = [*VERBS, *TRAINING, *READING, *USING, *INSIDE, *TRYING]
+WRONG = [*VERBS, *TRAINING, *READING, *USING, *INSIDE, *WEIGHTS, *TRYING]
 
 
 def build_world(root: Path) -> None:
@@ -483,12 +504,14 @@ def build_world(root: Path) -> None:
     from dataclasses import replace
 
     import numpy as np
+    import safetensors.torch
     import torch
     from PIL import Image
 
     from alexnet.core.device import Machine
     from alexnet.data.prepare import prepare
     from alexnet.evaluation.predict import load
+    from alexnet.models import create_model
     from alexnet.probes.search import build_index
     from alexnet.recipes import recipe
     from alexnet.recipes.run import train
@@ -555,6 +578,7 @@ def build_world(root: Path) -> None:
     (root / "locked").mkdir()
     np.save(root / "weights.npy", np.zeros((3, 3), dtype=np.float32))
     np.savez(root / "weights.npz", a=np.zeros(3))
+    safetensors.torch.save_file(create_model("lenet").state_dict(), root / "weights.safetensors")
     np.save(root / "kernels.npy", np.random.default_rng(0).normal(size=(8, 3, 5, 5)).astype(np.float32))
     for name in ("locked", "locked.csv", "locked.jpg"):
         (root / name).chmod(0)

@@ -157,29 +157,53 @@ def test_a_layer_that_only_one_of_the_two_has_is_new_or_left(tiny_config, tiny_s
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "new"),
     [
-        ({"conv_channels": (8, 8, 16, 8, 8)}, r"conv3\.weight is \(8, 8, 3, 3\) there and \(16, 8, 3, 3\) here"),
-        ({"fc_units": (16, 32)}, r"fc7\.weight is \(16, 16\) there and \(32, 16\) here"),
-        ({"normalization": "batch"}, r"stage1\.norm1\.weight is missing there and \(8,\) here"),
-        ({"activation": "prelu"}, r"act1\.weight is missing there and \(1,\) here"),
+        (
+            {"conv_channels": (8, 8, 16, 8, 8)},
+            {
+                "conv3": "conv3.weight is (8, 8, 3, 3) there and (16, 8, 3, 3) here",
+                "conv4": "conv4.weight is (8, 4, 3, 3) there and (8, 8, 3, 3) here",
+            },
+        ),
+        (
+            {"fc_units": (32, 16)},
+            {
+                "fc6": "fc6.weight is (16, 8) there and (32, 8) here",
+                "fc7": "fc7.weight is (16, 16) there and (16, 32) here",
+            },
+        ),
+        (
+            {"normalization": "batch"},
+            {f"conv{i}": f"stage{i}.norm{i}.weight is missing there and (8,) here" for i in (1, 2)},
+        ),
+        (
+            {"activation": "prelu"},
+            {f"conv{i}": f"stage{i}.act{i}.weight is missing there and (1,) here" for i in range(1, 6)}
+            | {f"fc{i}": f"act{i}.weight is missing there and (1,) here" for i in (6, 7)},
+        ),
     ],
 )
-def test_another_network_is_refused_by_its_first_layer_and_leaves_no_run(
-    fields, says, source, tiny_config, tiny_set, tmp_path
-):
+def test_every_layer_that_fits_is_taken_and_the_others_are_new(fields, new, source, tiny_config, tiny_set):
     config = replace(tiny_config, model=replace(tiny_config.model, **fields))
+    found = transfer(load_initial(source), config, tiny_set.classes)
+    assert found.new == new
+    assert found.taken == [layer for layer in LAYERS if layer not in new]
+
+
+def test_nothing_that_fits_is_an_error_and_leaves_no_run(source, tiny_config, tiny_set, tmp_path):
+    lenet = replace(tiny_config, network="lenet", model=model_config("lenet"))
+    with pytest.raises(
+        UsageError, match=r"\(alexnet_2012\) has no layer that fits lenet; take a recipe whose network is"
+    ):
+        transfer(load_initial(source), lenet, ["a", "b"])
+    wide = {"conv_channels": (12,) * 5, "fc_units": (20, 20)}
+    config = replace(tiny_config, model=replace(tiny_config.model, **wide))
+    says = r"no layer that fits alexnet_2012: conv1, conv1\.weight is \(8, 3, 5, 5\) there and \(12, 3, 5, 5\) here"
     with pytest.raises(UsageError, match=says) as error:
         fit(config, tiny_set, tmp_path / "run", QUIET, initial=load_initial(source))
-    assert "source (alexnet_2012) is another network than this alexnet_2012" in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
-
-
-def test_nothing_that_fits_is_an_error(source, tiny_config):
-    lenet = replace(tiny_config, network="lenet", model=model_config("lenet"))
-    with pytest.raises(UsageError, match=r"\(alexnet_2012\) has no layer of lenet \(c1, c3, c5, f6, output\)"):
-        transfer(load_initial(source), lenet, ["a", "b"])
 
 
 def test_a_damaged_folder_and_none_at_all_are_one_line(source, tmp_path):

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from alexnet.cli.shared import complain, describe, open_outputs, silence_stdout
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
@@ -31,6 +32,7 @@ train and use a network:
   predict MODEL IMAGE...    the most probable classes of pictures
   report RUN...             write a run's report again, or compare several runs
   info [NAME]               layers, shapes and costs of a network, or of two
+  import FILE --out MODEL   make a model of trained weights, such as torchvision's
 
 look inside, and search your pictures:
   probe KIND MODEL          what a network has learned, in pictures and numbers
@@ -73,8 +75,9 @@ VERBS = {
     **dict.fromkeys(("evaluate", "predict"), "evaluate"),
     **dict.fromkeys(("info", "report"), "info"),
     "bench": "bench",
+    "import": "weights",
 }
-"""Each verb, and the module with the function of its name."""
+"""Each verb, and the module with the function of its name; of a word of Python, with _ behind it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -137,5 +140,5 @@ def _dispatch(arguments: list[str]) -> int:
         raise UsageError(f"unknown verb {printable(verb)!r}; the verbs are {', '.join(VERBS)}")
     if verb != "train" and _place()[1] != "1":
         raise UsageError(f"{verb} runs in one process: start it without torchrun")
-    run: Callable[[list[str]], int] = getattr(import_module(f"alexnet.cli.{VERBS[verb]}"), verb)
+    run: Callable[[list[str]], int] = getattr(import_module(f"alexnet.cli.{VERBS[verb]}"), verb + "_" * iskeyword(verb))
     return run(arguments[1:])

@@ -59,8 +59,8 @@ class TrainOptions(DeviceOptions):
     out: Annotated[str, tyro.conf.arg(metavar="RUN")]
     """Folder to write the run into: checkpoints, log, model and report."""
     init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best) or of a model folder, layer
-    by layer. If the classes differ, the last layer starts anew."""
+    """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best), of a model folder or of a
+    file of weights. Every layer that fits is taken over; the others start anew, and the last one if the classes differ."""
     resume: bool = False
     """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
     change: bool = False
@@ -99,7 +99,7 @@ def train(arguments: list[str]) -> int:
         mute()
     else:  # what the first rank writes is not to surprise the others
         _check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
-    initial = None if options.init_from is None else load_initial(options.init_from)
+    initial = None if options.init_from is None else load_initial(options.init_from, config.network)
     if not in_job and not decided:
         config = for_device(config, machine.device)
     if options.dry_run:

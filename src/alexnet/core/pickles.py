@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from alexnet.core.errors import printable
 
-MAX_OPCODES = 1_000_000
+MAX_OPCODES = 500_000
 """Most opcodes of a pickle; each may make an object. A CIFAR-10 batch has some 50,000."""
 NUMPY_NAMES = frozenset(
     {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}
@@ -72,24 +72,24 @@ class Call:
         return isinstance(self.function, Name) and self.function.path in paths
 
 
-def read_pickle(stream: BinaryIO, known: Container[str] | None = None) -> Any:
+def read_pickle(stream: BinaryIO, known: Container[str] | None = None, stored: list[Stored] | None = None) -> Any:
     """The value of the pickle that begins where ``stream`` stands, which is then behind it. An OrderedDict is a dict; keys
-    other than text, bytes and numbers are kept as objects of no use. ``stream`` must hold its bytes in memory, for a damaged
-    pickle asks for any number of them.
+    other than text, bytes and numbers are kept as objects of no use. What is kept elsewhere is added to ``stored``. ``stream``
+    must hold its bytes in memory, for a damaged pickle asks for any number of them.
 
     Raises :class:`PickleFault` for a damaged pickle, and :class:`ForeignName` for a name that is not among ``known``, if that is
     given."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # about an escape in a string that Python does not write
-            return _interpreted(stream, known)
+            return _interpreted(stream, known, [] if stored is None else stored)
     except PickleFault:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, OverflowError, Warning) as error:
         raise PickleFault(printable(error)[:150] or type(error).__name__) from error
 
 
-def _interpreted(stream: BinaryIO, known: Container[str] | None) -> Any:
+def _interpreted(stream: BinaryIO, known: Container[str] | None, stored: list[Stored]) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
@@ -179,7 +179,8 @@ def _interpreted(stream: BinaryIO, known: Container[str] | None) -> Any:
             elif not isinstance(stack[-1], dict):  # an OrderedDict of PyTorch has attributes, which nobody reads
                 raise PickleFault(f"a state for a {type(stack[-1]).__name__}")
         elif name in ("PERSID", "BINPERSID"):
-            stack.append(Stored(argument if name == "PERSID" else stack.pop()))
+            stored.append(Stored(argument if name == "PERSID" else stack.pop()))
+            stack.append(stored[-1])
         else:
             raise PickleFault(f"pickle opcode {name}, which is not read here")
     raise PickleFault("the pickle does not end")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.core.config import fingerprint, to_json
+from alexnet.core.console import say
 from alexnet.core.device import Precision, warn_of_emulation
 from alexnet.core.errors import DataError, ImageError, printable
 from alexnet.core.preprocessing import Preprocessing
@@ -131,6 +132,8 @@ def load(
     device = torch.device(device)
     warn_of_emulation(device, precision)
     folder, state = open_model(model, best=best)
+    if folder.origin is not None and folder.origin.new:
+        say(f"note: {printable(model)}: {folder.origin}")
     network = folder.model.to(device).eval()
     if precision == "float64":
         network = network.double()

@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from alexnet.core.errors import AlexNetError, printable
+from alexnet.interop.state_dict import read_weights
 from alexnet.models.alexnet import AlexNet, alexnet_owt
-from alexnet.models.folder import load_tensors, read_safetensors
+from alexnet.models.folder import load_tensors
 
 LAYERS = {
     "features.0": "conv1",
@@ -32,16 +33,11 @@ NAMES = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items()
 def from_torchvision(source: Path | Mapping[str, Tensor]) -> AlexNet:
     """``alexnet_owt`` with the weights of a torchvision ``alexnet``, in evaluation mode; as many outputs as they have.
 
-    ``source`` is a state dict or a safetensors file of one. The network's input is that of
-    ``default_preprocessing("alexnet_owt")``. Raises :class:`AlexNetError` for other files, and for keys, shapes and
-    values that do not fit."""
+    ``source`` is a state dict or a file of one, written by ``torch.save`` or safetensors; nothing is unpickled. The network's
+    input is that of ``default_preprocessing("alexnet_owt")``. Raises :class:`AlexNetError` for other files, and for keys,
+    shapes and values that do not fit."""
     if isinstance(source, Path):
-        if source.suffix != ".safetensors":
-            raise AlexNetError(
-                f"{printable(source)}: only safetensors files are read, never pickles; convert it where you trust it: "
-                "safetensors.torch.save_file(torch.load(file, weights_only=True), 'alexnet.safetensors')"
-            )
-        tensors, where = read_safetensors(source), printable(source)
+        tensors, where = dict(read_weights(source).tensors), printable(source)
     else:
         tensors, where = {key: tensor.detach().clone() for key, tensor in source.items()}, "state dict"
     head = tensors.get("classifier.6.bias")

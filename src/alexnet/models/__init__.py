@@ -143,6 +143,20 @@ def layer_parameters(model: nn.Module) -> dict[str, LayerParameters]:
     return layers
 
 
+def layer_shapes(model: nn.Module) -> tuple[dict[str, dict[str, tuple[int, ...]]], dict[str, str]]:
+    """The shapes of the tensors of each layer and of what follows it, and the layer that each submodule belongs to, as in
+    :func:`layer_parameters`."""
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+    owner: dict[str, str] = {}
+    for child, module in model.named_children():
+        if isinstance(module, WEIGHT_LAYERS):
+            layers[child] = {}
+        owner[child] = list(layers)[-1]
+        shapes = {f"{child}.{key}": tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+        layers[owner[child]] |= shapes
+    return layers, owner
+
+
 def _named(name: str) -> ModelConfig:
     if name not in _NETWORKS:
         raise UsageError(

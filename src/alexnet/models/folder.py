@@ -1,7 +1,8 @@
 """A model folder: a network, its weights, and what must not be separated from them.
 
 ```
-config.json         format, version, name and configuration of the network with a fingerprint, SHA-256 of the other files
+config.json         format, version, name and configuration of the network with a fingerprint, SHA-256 of the other files; of
+                    weights that were imported, where they come from
 preprocessor.json   how pixels become the network's input
 classes.json        names of the outputs, in order
 mean.npy            (S, S, C) float32 on 0..255: the mean image; only where the preprocessing subtracts one
@@ -59,6 +60,27 @@ MAX_MEAN_BYTES = 1 << 28
 """Limit of mean.npy; a mean image of 4096 pixels a side fits."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the weights of a model come from that was not trained here."""
+
+    file: str
+    """Name of the file that they were in."""
+    sha256: str
+    taken: tuple[str, ...]
+    """Layers that the file holds."""
+    new: tuple[str, ...]
+    """Layers that it does not hold, which have random weights."""
+    seed: int
+    """Seed of these random weights."""
+
+    def __str__(self) -> str:
+        return (
+            f"{', '.join(self.new)} {'has' if len(self.new) == 1 else 'have'} random weights, for {printable(self.file)} holds "
+            f"only {', '.join(self.taken)}"
+        )
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """What a model folder holds."""
@@ -69,6 +91,8 @@ class ModelFolder:
     preprocessing: Preprocessing
     classes: list[str]
     mean: NDArray[np.float32] | None
+    origin: Origin | None = None
+    """Where the weights come from, if they were imported."""
 
 
 def save_model_folder(
@@ -80,6 +104,7 @@ def save_model_folder(
     mean: NDArray[np.floating[Any]] | None = None,
     *,
     weights: bool = True,
+    origin: Origin | None = None,
 ) -> None:
     """Write a model folder; or, without ``weights``, what it holds besides, for weights that are kept elsewhere: those of
     checkpoints.
@@ -111,6 +136,8 @@ def save_model_folder(
             mean_image = np.asarray(mean, dtype=np.float32)
             write_atomic(new / "mean.npy", lambda file: np.save(file, mean_image, allow_pickle=False))
         config["fingerprint"] = fingerprint([name, model.config])
+        if origin is not None:
+            config["origin"] = to_json(origin)
         config["sha256"] = SEAL.list_files(new, sorted(file.name for file in new.iterdir()))
         SEAL.write(new, config)
         if path.exists():
@@ -164,11 +191,12 @@ def _described(path: Path, seal: Seal) -> tuple[ModelFolder, dict[str, Any]]:
         preprocessing = from_json(Preprocessing, _read_json(path, head, "preprocessor.json"), "preprocessor")
         model = build_model(config, name=name, seed=None)
         classes = cast(list[str], list(from_json(_Names, {"names": _read_json(path, head, "classes.json")}).names))
+        origin = from_json(Origin, head["origin"], "origin") if "origin" in head else None
     except UsageError as error:
         raise AlexNetError(f"{where}: {error}") from error
     mean = _read_mean(path, head) if "mean.npy" in head[SEAL.files] else None
     _check_fit(where, model, preprocessing, classes, mean)
-    return ModelFolder(model, name, preprocessing, classes, mean), head
+    return ModelFolder(model, name, preprocessing, classes, mean, origin), head
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

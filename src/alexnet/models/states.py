@@ -203,14 +203,9 @@ def _has_checkpoints(folder: Path) -> bool:
         return False
 
 
-_PICKLE = (
-    "is a PyTorch file, which may hold code and is never opened; convert it to safetensors where you trust it, read that with "
-    "alexnet.interop.torchvision.from_torchvision, and save it as a model folder"
-)
+_WEIGHTS = "holds weights without classes and preprocessing; make a model of it: alexnet import FILE --out MODEL"
 _FILES = {
-    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pkl"), _PICKLE),
-    ".safetensors": "holds weights without classes and preprocessing; name the folder in which they lie together, a model folder "
-    "or a run (torchvision's alexnet: alexnet.interop.torchvision.from_torchvision reads it)",
+    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pkl", ".safetensors"), _WEIGHTS),
     ".onnx": "is an ONNX file, which is not read here; name the run or the model folder that it was made from",
     ".npz": "holds arrays, which only `alexnet evaluate` takes, as saved probabilities; name a run or a model folder",
 }

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet.core.config import differences, to_json
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.evaluation.classes import places
-from alexnet.models import build_model
-from alexnet.models.layers import WEIGHT_LAYERS
-from alexnet.models.states import open_model
+from alexnet.interop.importing import preprocessing_of_weights, read_named
+from alexnet.models import build_model, layer_shapes
+from alexnet.models.states import open_model, run_of
 from alexnet.training.config import TrainConfig
 
 
@@ -82,24 +82,37 @@ class Transfer:
         return f"initial weights of {printable(self.initial.source)}: {'; '.join(parts)}"
 
 
-def load_initial(model: str | Path) -> Initial:
-    """The weights in a run directory, a checkpoint of one (``RUN/checkpoint/best``) or a model folder. Raises what
-    :func:`~alexnet.models.states.open_model` raises."""
+def load_initial(model: str | Path, network: str | None = None) -> Initial:
+    """The weights in a run directory, a checkpoint of one (``RUN/checkpoint/best``), a model folder or a file of weights; of an
+    imported model those that came with its file. ``network`` is the one that they are for, where a file is that of several.
+
+    Raises what :func:`~alexnet.models.states.open_model` and :func:`~alexnet.interop.importing.read_named` raise."""
+    if Path(model).is_file() and run_of(model) is None:
+        named = read_named(Path(model))
+        name = network if network in named.networks or not named.networks else named.networks[0]
+        assert name is not None
+        made = {"sha256": named.file.sha256, **({"entry": named.file.entry} if named.file.entry else {})}
+        return Initial(str(model), name, named.tensors, preprocessing_of_weights(name), made=made)
     folder, state = open_model(model)
     made = {} if state is None else state.record()
-    return Initial(
-        str(model), folder.name, folder.model.state_dict(), folder.preprocessing, tuple(folder.classes), made
-    )
+    tensors: Mapping[str, Tensor] = folder.model.state_dict()
+    if folder.origin is not None:
+        made = {"file": folder.origin.file, "sha256": folder.origin.sha256}
+        _, owner = layer_shapes(folder.model)
+        tensors = {
+            key: value for key, value in tensors.items() if owner[key.partition(".")[0]] not in folder.origin.new
+        }
+    return Initial(str(model), folder.name, tensors, folder.preprocessing, tuple(folder.classes), made)
 
 
 def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> Transfer:
     """Which layers the network of ``config`` takes over for data of these ``classes``: those whose name and shapes, with
     what follows them (normalization, slopes), are the same. The last layer is new unless the classes are the same, and is
-    brought to their order; a layer that the source does not have is new. :class:`UsageError` if any other differs, or if
-    none fits."""
+    brought to their order; a layer that the source does not have, or has in other shapes, is new. :class:`UsageError` if none
+    fits."""
     place_K = places(classes, initial.classes)
     model = build_model(replace(config.model, num_classes=len(classes)), name=config.network, seed=None)
-    layers, owner = _shapes(model)
+    layers, owner = layer_shapes(model)
     head, source = list(layers)[-1], printable(initial.source)
     theirs: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, tensor in initial.tensors.items():
@@ -112,22 +125,19 @@ def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> T
             new[layer] = "the source has none"
         elif layer == head and (len(classes) != len(initial.classes) or (place_K < 0).any()):
             num, before = len(classes), len(initial.classes)
-            new[layer] = "other classes" if num == before else f"{num} classes here, {before} there"
+            new[layer] = f"{num} classes here, {before} there" if before else "the classes there are not known"
+            new[layer] = "other classes" if num == before else new[layer]
         elif other := [key for key in shapes | theirs[layer] if shapes.get(key) != theirs[layer].get(key)]:
             key = other[0]
             here, there = shapes.get(key, "missing"), theirs[layer].get(key, "missing")
-            if layer != head:
-                raise UsageError(
-                    f"{source} ({printable(initial.network)}) is another network than this {config.network}: {key} is "
-                    f"{there} there and {here} here; only the last layer may differ"
-                )
             new[layer] = f"{key} is {there} there and {here} here"
         else:
             taken.append(layer)
     if not taken:
+        why = next((f": {layer}, {reason}" for layer, reason in new.items() if layer in theirs and layer != head), "")
         raise UsageError(
-            f"{source} ({printable(initial.network)}) has no layer of {config.network} ({', '.join(layers)}) that could "
-            "be taken over; name a model with such layers"
+            f"{source} ({printable(initial.network)}) has no layer that fits {config.network}{why}; take a recipe "
+            f"whose network is {printable(initial.network)} (`alexnet train --help` lists them), or weights of {config.network}"
         )
     tensors = {key: initial.tensors[key] for layer in taken for key in layers[layer]}
     if head in taken:
@@ -138,17 +148,3 @@ def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> T
 def other_input(initial: Initial, config: TrainConfig) -> list[str]:
     """The settings of the preprocessing in which the source differs: its layers know another input."""
     return differences(to_json(initial.preprocessing), to_json(config.preprocessing), "preprocessing")
-
-
-def _shapes(model: nn.Module) -> tuple[dict[str, dict[str, tuple[int, ...]]], dict[str, str]]:
-    """The shapes of the tensors of each layer and of what follows it, and the layer that each submodule belongs to, as in
-    :func:`~alexnet.models.layer_parameters`."""
-    layers: dict[str, dict[str, tuple[int, ...]]] = {}
-    owner: dict[str, str] = {}
-    for child, module in model.named_children():
-        if isinstance(module, WEIGHT_LAYERS):
-            layers[child] = {}
-        owner[child] = list(layers)[-1]
-        shapes = {f"{child}.{key}": tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-        layers[owner[child]] |= shapes
-    return layers, owner
