@@ -23,7 +23,6 @@ from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, load, model_fingerprint
 from alexnet.models import create_model, default_preprocessing
 from alexnet.models.folder import save_model_folder
-from alexnet.probes.features import embed
 from alexnet.probes.kernels import kernels_of
 from alexnet.probes.maps import maps_of
 from alexnet.probes.towers import CHANCE, DEFINITIONS, PERMUTATIONS, tower_meter
@@ -58,7 +57,7 @@ def grey_change(predictor: Predictor, files: list[Path]) -> dict[str, list[float
         pixels_NSSC = np.stack([predictor.pixels(str(file)) for file in files[start : start + BATCH]])
         grey_NSS1 = np.rint(pixels_NSSC.mean(3, keepdims=True)).astype(np.uint8)
         color, grey = (
-            embed(predictor, torch.from_numpy(np.broadcast_to(x_NSSC, pixels_NSSC.shape).copy()), layers)
+            predictor.activations(torch.from_numpy(np.broadcast_to(x_NSSC, pixels_NSSC.shape).copy()), layers)
             for x_NSSC in (pixels_NSSC, grey_NSS1)
         )
         for name in names:

@@ -47,7 +47,7 @@ def test_prepare_train_load_predict_and_evaluate_from_python(photos, tmp_path):
         alexnet.train(alexnet.recipe("lenet"), tmp_path / "run", data=packed, resume=True)
     evaluation = alexnet.evaluate([tmp_path / "run"], views="10")
     assert evaluation.n == 4
-    (prediction,) = alexnet.load(tmp_path / "run").predict([photos / "warm" / "0.png"])
+    prediction = alexnet.load(tmp_path / "run").predict(photos / "warm" / "0.png")
     assert {answer.name for answer in prediction.answers} == {"cold", "warm"}
     assert alexnet.write_report(tmp_path / "run").is_file()
     assert alexnet.check(packed.path)["faults"] == []

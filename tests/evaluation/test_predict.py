@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from alexnet.core.errors import AlexNetError, DataError, UsageError
+from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.decode import decode_image
 from alexnet.data.pixels import resize_and_crop
@@ -179,22 +180,121 @@ def test_standard_input_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert numbers(piped) == numbers(stored)
 
 
-def test_files_are_read_batch_by_batch(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("workers", "most"), [(0, 2), (2, 7), (None, 7)])  # a batch, two ahead, and the one that waits
+def test_an_iterator_is_answered_batch_by_batch(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, most: int
+) -> None:
     opened: list[str] = []
 
     def spy(source: Path | bytes, name: str | None = None, *settings: Any) -> Image.Image:
         opened.append(str(name))
         return decode_image(source, name, *settings)
 
-    monkeypatch.setattr("alexnet.evaluation.predict.decode_image", spy)
-    predictions = make_predictor().predict([photographs], batch_size=2)
+    monkeypatch.setattr("alexnet.data.pictures.decode_image", spy)
+    predictions = make_predictor().predict(iter([photographs]), batch_size=2, workers=workers)
     next(predictions)
-    assert len(opened) == 2
+    assert 2 <= len(opened) <= most
+
+
+@pytest.mark.parametrize("workers", [0, 1, 5])
+def test_answers_come_in_order_however_many_threads_decode(photographs: Path, workers: int) -> None:
+    (photographs / "3b.png").write_bytes(b"")
+    files = [p.path for p in make_predictor().predict([photographs])] * 9
+    predictions = make_predictor().predict(files, batch_size=7, workers=workers)
+    assert [p.path for p in predictions] == files
+    assert [numbers(p) for p in predictions] == [numbers(p) for p in predictions[:10]] * 9
+
+
+def test_an_interrupt_ends_the_decoding(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding, interrupted = [], threading.Event()
+
+    def spy(source: Path | bytes, name: str | None = None, *settings: Any) -> Image.Image:
+        decoding.append(name)
+        interrupted.wait(0.1)
+        return decode_image(source, name, *settings)
+
+    def interrupt(*_: Any) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alexnet.data.pictures.decode_image", spy)
+    monkeypatch.setattr("alexnet.evaluation.predict.mean_log_probability", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_predictor().predict([photographs] * 30, batch_size=2, workers=2)
+    assert not any(thread.name.startswith("alexnet-reader") for thread in threading.enumerate())
+    assert len(decoding) <= 10  # of 270
 
 
 @pytest.mark.parametrize(("asked", "given"), [(1, 1), (5, 5), (7, 7), (100, 7)])
 def test_as_many_answers_as_asked_for_or_as_there_are_classes(photographs: Path, asked: int, given: int) -> None:
     assert {len(p.answers) for p in make_predictor().predict([photographs], top_k=asked)} == {given}
+
+
+def test_one_picture_gives_one_answer_and_several_give_a_list(photographs: Path, tmp_path: Path) -> None:
+    predictor, file = make_predictor(), photographs / "1.png"
+    (answer,) = predictor.predict([file])
+    assert isinstance(answer, Prediction)
+    assert [predictor.predict(one) for one in (file, str(file))] == [answer] * 2
+    pixels = np.asarray(Image.open(file))
+    batch = torch.from_numpy(np.stack([pixels, pixels[::-1]])).permute(0, 3, 1, 2)
+    one, other = predictor.predict(batch)
+    assert numbers(one) == pytest.approx(numbers(predictor.predict(pixels)), abs=1e-6)
+    assert (one.path, other.path) == ("input 0[0]", "input 0[1]")
+    folder = predictor.predict(photographs)
+    assert folder == predictor.predict([photographs]) == list(predictor.predict(iter([photographs])))
+    assert len(folder) == 9
+    assert predictor.predict([]) == []
+    broken = predictor.predict(tmp_path / "absent.png")
+    assert (broken.answers, broken.error.reason) == ((), "missing")
+
+
+def test_the_same_picture_has_the_same_probabilities_in_every_form(tmp_path: Path) -> None:
+    file = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was turned
+    picture(40, 30).save(file, exif=exif, quality=100)
+    image = decode_image(file)
+    pixels_HWC = np.asarray(image)
+    pixels_CHW = torch.from_numpy(pixels_HWC.copy()).permute(2, 0, 1)
+    forms: list[Any] = [
+        file,
+        str(file),
+        file.read_bytes(),
+        bytearray(file.read_bytes()),
+        memoryview(file.read_bytes()),
+        Image.open(file),
+        image,
+        image.convert("RGBA"),
+        pixels_HWC,
+        pixels_HWC.astype(np.float32) / 255,
+        pixels_CHW,
+        pixels_CHW.float() / 255,
+        (pixels_CHW.double() / 255).requires_grad_(),
+    ]
+    predictor = make_predictor()
+    for views in ("1", "10", "random:3"):
+        first, *others = (numbers(predictor.predict(form, views, top_k=7)) for form in forms)
+        assert others == [first] * (len(forms) - 1)
+        first, *others = (numbers(answer) for answer in predictor.predict(forms, views, top_k=7))
+        assert others == [first] * (len(forms) - 1)
+
+
+def test_embed_gives_what_a_layer_computes(tmp_path: Path) -> None:
+    input_ = Preprocessing(resize=28, crop=28, channels=1, mean="none", scale=1 / 255)
+    model = create_model("lenet").eval()
+    predictor = Predictor("lenet", model, input_, tuple("0123456789"), None, torch.device("cpu"))
+    pixels_NSS = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    x_BCHW = torch.from_numpy(pixels_NSS)[:, None].float() / 255
+    with torch.no_grad():
+        expected_ND = torch.sigmoid(model.get_submodule("c1")(x_BCHW)).flatten(1).numpy()
+    found_ND = predictor.embed(list(pixels_NSS), layer="c1", batch_size=2)
+    np.testing.assert_allclose(found_ND, expected_ND, atol=1e-6)
+    np.testing.assert_allclose(predictor.embed(pixels_NSS[1], "c1"), expected_ND[1], atol=1e-6)
+    assert predictor.embed([], "c1").shape == (0, expected_ND.shape[1])
+    with pytest.raises(UsageError, match="no layer is called 'pool5'; the layers are pixels, c1"):
+        predictor.embed(pixels_NSS[0])
+    with pytest.raises(ImageError, match="input 1: not an image"):
+        predictor.embed([pixels_NSS[0], b"no image at all"], "c1")
 
 
 def test_wrong_views_are_refused(photographs: Path) -> None:

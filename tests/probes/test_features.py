@@ -36,7 +36,7 @@ from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import features
-from alexnet.probes.features import cached_features, embed, extract, extract_part, open_features
+from alexnet.probes.features import cached_features, extract, extract_part, open_features
 from shared import content, in_child
 
 SIZE, CROP = 72, 64
@@ -259,7 +259,7 @@ def test_a_list_of_names_that_cannot_be_read_is_found_before_the_work(
         @paths.setter
         def paths(self, _: list[str]) -> None: ...
 
-    monkeypatch.delattr(features, "embed")
+    monkeypatch.delattr(Predictor, "activations")
     with pytest.raises(DataError, match=r"paths\.jsonl: damaged"):
         extract(predictor, Damaged(squares(3).pixels), ["fc7"], tmp_path / "f", classes=CLASSES)
     assert not any(tmp_path.iterdir())
@@ -554,7 +554,7 @@ def test_the_fingerprint_is_of_all_that_decides_a_feature_and_of_nothing_else(pr
 def test_embed_is_a_row_of_extract(predictor: Predictor, tmp_path: Path) -> None:
     split = squares(3)
     found = extract(predictor, split, ["fc7"], tmp_path / "f", classes=CLASSES)
-    rows_BD = embed(predictor, torch.from_numpy(split.pixels[1:2]), find_layers(predictor.model, ["fc7"]))["fc7"]
+    rows_BD = predictor.activations(torch.from_numpy(split.pixels[1:2]), find_layers(predictor.model, ["fc7"]))["fc7"]
     np.testing.assert_allclose(rows_BD[0], found.matrix("fc7")[1], rtol=1e-5)
 
 
@@ -604,14 +604,14 @@ def test_a_piece_is_several_passes_where_there_are_many(
 def test_parts_at_the_same_time_and_each_twice_compute_every_image_once(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, original = whole(predictor, tmp_path / "whole"), features.embed
+    expected, original = whole(predictor, tmp_path / "whole"), Predictor.activations
 
     def logged(*arguments: Any) -> Any:
         with open(tmp_path / "log", "a") as log:
             log.write("pass\n")
         return original(*arguments)
 
-    monkeypatch.setattr(features, "embed", logged)
+    monkeypatch.setattr(Predictor, "activations", logged)
     children = [in_child(lambda n=n: part(predictor, tmp_path / "parts", n, 3)) for n in (1, 2, 3, 1, 2, 3)]  # type: ignore[misc]
     assert {os.waitpid(child, 0)[1] for child in children} == {0}
     assert content(tmp_path / "parts") == expected
@@ -703,7 +703,7 @@ def test_where_the_same_features_are_a_part_computes_nothing(
 ) -> None:
     before = whole(predictor, tmp_path / "f")
     with monkeypatch.context() as patch:
-        patch.delattr(features, "embed")
+        patch.delattr(Predictor, "activations")
         assert part(predictor, tmp_path / "f", 2, 3) == []
     assert content(tmp_path / "f") == before
     assert part(predictor, tmp_path / "f", 1, 2, n=5) == [Part(2, 2)]  # others are computed anew

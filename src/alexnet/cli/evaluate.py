@@ -128,7 +128,7 @@ def predict(arguments: list[str]) -> int:
 
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["path", "rank", "class", "probability"])
-    for prediction in predictor.predict(options.images, options.views, options.top):
+    for prediction in predictor.predict(iter(options.images), options.views, options.top, workers=machine.workers):
         if prediction.error is not None:
             faults += 1
             complain(describe(prediction.error))

@@ -21,7 +21,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from alexnet.core.errors import ImageError, Reason, printable
 from alexnet.data.samples import (
@@ -138,6 +138,7 @@ _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 """Markers that a length follows, and the end marker, which none does. The others stand inside coded data or stand alone."""
 _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps, of the passes of an interlaced file."""
+_LOADING = threading.Lock()
 _PROCESS_LOCK = threading.Lock()  # `warnings.catch_warnings` and `_quiet` change the whole process
 _READ_FLAGS = os.O_RDONLY
 for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # not blocked by a pipe put in the place of a file
@@ -184,6 +185,21 @@ def decode_image(source: Path | bytes, name: str | None = None, sample_max: int 
         rgb = _upright_rgb(image, low, turn, white, label)
     rgb.info |= {"warnings": [str(warning.message) for warning in caught]}
     return rgb
+
+
+def upright_rgb(image: Image.Image, name: str = "image", sample_max: int | None = None) -> Image.Image:
+    """An image that Pillow has opened, or that was made with it, as :func:`decode_image` gives a file: upright, as mode RGB.
+    It is loaded, and else left as it is. Of colors of more than 8 bits Pillow gives the high 8. Raises :class:`ImageError`
+    where it cannot be loaded or converted."""
+    with _LOADING, _faults_of(name):  # two threads may be given one image, whose file they would share
+        wide = image.mode.startswith("I;16") or (isinstance(image, ImageFile.ImageFile) and is_wide(image))
+        with _quiet(image):
+            image.load()
+        own = image.copy()
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    own.format = image.format
+    with _faults_of(name):
+        return _upright_rgb(own, None, turn, (sample_max or white_of(image)) if wide else None, name)
 
 
 def image_size(data: bytes, name: str = "image") -> tuple[int, int]:

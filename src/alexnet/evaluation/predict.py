@@ -1,4 +1,4 @@
-"""Answers for photographs: any file or folder, any size and aspect.
+"""Answers for pictures in any form, of any size and aspect.
 
 Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a square, K classes.
 """
@@ -6,31 +6,34 @@ Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a 
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from alexnet.core.config import fingerprint, to_json
 from alexnet.core.console import say
-from alexnet.core.device import Precision, warn_of_emulation
-from alexnet.core.errors import DataError, ImageError, printable
+from alexnet.core.device import Precision, autocast, warn_of_emulation
+from alexnet.core.errors import ImageError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
-from alexnet.data.decode import MAX_FILE_BYTES, decode_image
-from alexnet.data.folder import is_image, walk, without_unread_twins
+from alexnet.data.loader import ahead
+from alexnet.data.pictures import Picture, PictureLike, is_one, pictures
 from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
-from alexnet.evaluation.views import Views, parse_views, random_views_of, views_of
+from alexnet.evaluation.layers import Layer, find_layers, recorded
+from alexnet.evaluation.views import CENTER, Views, parse_views, random_views_of, views_of
 from alexnet.models.lrn import kernels_in_use
 from alexnet.models.states import State, open_model
 
-STDIN = "-"
+Decoded = tuple[str, NDArray[np.uint8] | ImageError]
+"""The name of a picture, and its pixels or what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Prediction:
     """The answers for one image, most probable first; none, and the reason, if it could not be read."""
 
     path: str
+    """Its path, or which of the inputs it is (``input 0``), for what is no file."""
     answers: tuple[Answer, ...]
     error: ImageError | None = None
 
@@ -63,37 +67,103 @@ class Predictor:
     state: State | None = None
     """Which checkpoint of a run it is, if it is one."""
 
+    @overload
     def predict(
         self,
-        sources: Iterable[str | Path],
+        given: bytes | bytearray | memoryview | Image.Image,
+        views: str | Views = ...,
+        top_k: int = ...,
+        batch_size: int = ...,
+        workers: int | None = ...,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        given: Iterator[PictureLike],
+        views: str | Views = ...,
+        top_k: int = ...,
+        batch_size: int = ...,
+        workers: int | None = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        given: list[Any] | tuple[Any, ...],
+        views: str | Views = ...,
+        top_k: int = ...,
+        batch_size: int = ...,
+        workers: int | None = ...,
+    ) -> list[Prediction]: ...
+
+    @overload  # a path may be a folder and an array a batch
+    def predict(
+        self,
+        given: PictureLike | Iterable[PictureLike],
+        views: str | Views = ...,
+        top_k: int = ...,
+        batch_size: int = ...,
+        workers: int | None = ...,
+    ) -> Any: ...
+
+    def predict(
+        self,
+        given: PictureLike | Iterable[PictureLike],
         views: str | Views = "1",
         top_k: int = 5,
         batch_size: int = 32,
-    ) -> Iterator[Prediction]:
-        """One :class:`Prediction` for each image, in order, as the batches are done. ``sources`` are files, folders
-        (their images, recursively, in the order of their names) or ``-`` for the bytes of one image on standard input.
-        An image that cannot be read gets a prediction that says why; the others are answered. A folder without
-        images: :class:`DataError`.
+        workers: int | None = None,
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """The ``top_k`` most probable classes of pictures, in any of the forms that
+        :func:`~alexnet.data.pictures.pictures` reads: paths, bytes, PIL images, arrays, tensors.
+
+        One picture gives one :class:`Prediction`. A list, a folder or a batch gives a list of them, in order. An iterator
+        gives an iterator, whose answers come as the batches are done: for pictures without end. A picture that cannot be
+        read gets a prediction without answers that says why; the others are answered.
 
         The short side is resized to ``preprocessing.resize``; the center view and the ten views come from the center
-        square, ``random:K`` crops from the whole image."""
+        square, ``random:K`` crops from the whole image. ``workers`` threads decode while the network computes, 0 decodes
+        in between; by default up to one a core. No more than two batches of pictures are in memory.
+
+        Raises what :func:`~alexnet.data.pictures.pictures` raises, and :class:`UsageError` for other views."""
         views = parse_views(views) if isinstance(views, str) else views
-        files = image_files(sources)
-        while group := list(islice(files, batch_size)):
+        for name, number in (("top_k", top_k), ("batch_size", batch_size)):
+            if number < 1:
+                raise UsageError(f"{name} is {number}; it must be at least 1")
+        answers = self._answers(pictures(given), views, top_k, batch_size, workers)
+        if is_one(given):
+            return next(answers)
+        return answers if isinstance(given, Iterator) else list(answers)
+
+    def _answers(
+        self, given: Iterator[Picture], views: Views, top_k: int, batch_size: int, workers: int | None
+    ) -> Iterator[Prediction]:
+        for group in self.decoded(given, batch_size, whole=views.kind == "random", workers=workers):
             if len(group) == batch_size:  # for fewer a compiler is not worth its second
                 kernels_in_use(self.device, build=True)
             yield from self._predict_group(group, views, top_k)
 
-    @torch.inference_mode()
-    def _predict_group(self, group: Sequence[str], views: Views, top_k: int) -> list[Prediction]:
-        images: dict[int, NDArray[np.uint8]] = {}
-        predictions: list[Prediction] = []
-        for i, path in enumerate(group):
+    def decoded(
+        self, given: Iterator[Picture], batch_size: int, *, whole: bool = False, workers: int | None = None
+    ) -> Iterator[list[Decoded]]:
+        """Batches of pictures with their :meth:`pixels`, or with what is wrong with them, decoded by threads ahead of who
+        asks."""
+
+        def decode(picture: Picture) -> Decoded:
             try:
-                images[i] = self.pixels(path, whole=views.kind == "random")
-                predictions.append(Prediction(path, ()))
+                return picture.name, self.pixels(picture, whole=whole)
             except ImageError as error:
-                predictions.append(Prediction(path, (), error))
+                return picture.name, error
+
+        decoded = ahead(decode, given, workers=workers, window=2 * batch_size, what="the picture")
+        while group := list(islice(decoded, batch_size)):
+            yield group
+
+    @torch.inference_mode()
+    def _predict_group(self, group: Sequence[Decoded], views: Views, top_k: int) -> list[Prediction]:
+        predictions = [Prediction(name, (), it if isinstance(it, ImageError) else None) for name, it in group]
+        images = {i: it for i, (_, it) in enumerate(group) if not isinstance(it, ImageError)}
         if not images:
             return predictions
 
@@ -107,15 +177,50 @@ class Predictor:
         order_BK = probability_BK.argsort(dim=1, descending=True, stable=True)[:, :top_k]
         for i, order_K, probability_K in zip(images, order_BK.tolist(), probability_BK.tolist(), strict=True):
             answers = tuple(Answer(label, self.classes[label], probability_K[label]) for label in order_K)
-            predictions[i] = Prediction(group[i], answers)
+            predictions[i] = Prediction(predictions[i].path, answers)
         return predictions
 
-    def pixels(self, path: str, *, whole: bool = False) -> NDArray[np.uint8]:
-        """The center square (S, S, C) of an image file or of standard input, or with ``whole`` all of it (H, W, C) with its
-        short side at S. A file that cannot be read: :class:`ImageError`."""
-        stdin = path == STDIN
-        source = sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path)
-        image = decode_image(source, path, self.preprocessing.sample_max)
+    def embed(
+        self,
+        given: PictureLike | Iterable[PictureLike],
+        layer: str = "pool5",
+        batch_size: int = 32,
+        workers: int | None = None,
+    ) -> NDArray[np.float32]:
+        """What a layer computes for the center view of pictures, in any of the forms that :meth:`predict` takes: (D,) for
+        one, (N, D) for several, maps flattened in the order channel, row, column. A wrong name lists all layers.
+
+        Raises what :func:`~alexnet.data.pictures.pictures` raises, :class:`UsageError` for an unknown layer, and
+        :class:`ImageError` for a picture that cannot be read."""
+        layers = find_layers(self.model, [layer])
+        rows = [np.empty((0, layers[0].num_units), np.float32)]
+        for group in self.decoded(pictures(given), batch_size, workers=workers):
+            pixels = []
+            for _, it in group:
+                if isinstance(it, ImageError):
+                    raise it
+                pixels.append(it)
+            rows.append(self.activations(torch.from_numpy(np.stack(pixels)), layers)[layer])
+        row_ND = np.concatenate(rows)
+        return row_ND[0] if is_one(given) else row_ND
+
+    @torch.no_grad()
+    def activations(self, pixels_BSSC: torch.Tensor, layers: Sequence[Layer]) -> dict[str, NDArray[np.float32]]:
+        """The activations of these layers for the center view of a batch of stored images, (B, S, S, C) uint8: (B, D) each,
+        maps flattened in the order channel, row, column."""
+        model = self.model.eval()
+        mean_SSC = None if self.mean is None else torch.as_tensor(self.mean).to(self.device)
+        image_B = np.arange(len(pixels_BSSC))
+        (x_BCHW,) = views_of(pixels_BSSC.to(self.device), image_B, CENTER, self.preprocessing, mean_SSC)
+        with recorded(model, layers) as outputs, autocast(self.device, self.precision):
+            model(x_BCHW.double() if self.precision == "float64" else x_BCHW)
+        return {layer.name: outputs[layer.name].flatten(1).float().cpu().numpy() for layer in layers}
+
+    def pixels(self, given: Picture | PictureLike, *, whole: bool = False) -> NDArray[np.uint8]:
+        """The center square (S, S, C) of one picture, or with ``whole`` all of it (H, W, C) with its short side at S. A picture
+        that cannot be read: :class:`ImageError`."""
+        picture = given if isinstance(given, Picture) else next(pictures(given))
+        image = picture.decode(self.preprocessing.sample_max)
         if self.preprocessing.channels == 1:
             image = image.convert("L")
         size = self.preprocessing.resize
@@ -141,13 +246,6 @@ def load(
     return Predictor(folder.name, network, folder.preprocessing, classes, folder.mean, device, precision, state)
 
 
-def _is_folder(source: str) -> bool:
-    try:
-        return Path(source).is_dir()
-    except OSError:  # a name that is too long: decoding it says so, and the others are answered
-        return False
-
-
 def model_fingerprint(predictor: Predictor) -> str:
     """A hash of the network's configuration, preprocessing, mean image and weights, bit for bit: two models with the same hash
     give the same features. It does not depend on the device, the number of threads or the precision that is computed with."""
@@ -161,18 +259,3 @@ def model_fingerprint(predictor: Predictor) -> str:
     return fingerprint(
         [predictor.name, to_json(predictor.model.config), to_json(predictor.preprocessing), digest.hexdigest()]
     )
-
-
-def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
-    """Files and ``-`` as they are, folders as their images, recursively, in the order of their names. A folder without
-    images: :class:`DataError`."""
-    for source in map(str, sources):
-        if source == STDIN or not _is_folder(source):
-            yield source
-            continue
-        found = False
-        for file in without_unread_twins([*filter(is_image, walk(Path(source)).files)])[0]:
-            found = True
-            yield file.file
-        if not found:
-            raise DataError(f"{printable(source)}: no image files in this folder; name another folder or the files")

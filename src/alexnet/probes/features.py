@@ -28,11 +28,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alexnet.core.config import fingerprint, to_json
-from alexnet.core.device import autocast
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.parts import Part, Work, alone, locked, parts_begun
 from alexnet.core.runs import (
@@ -50,10 +48,9 @@ from alexnet.core.sealed import Seal
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
-from alexnet.evaluation.layers import Layer, find_layers, recorded
+from alexnet.evaluation.layers import Layer, find_layers
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.evaluation.subject import Subject
-from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models.lrn import kernels_in_use
 
 FORMAT = "alexnet features 1"
@@ -107,19 +104,6 @@ class Features:
     def paths(self) -> list[str]:
         with open(self.folder / "paths.jsonl", encoding="ascii") as file:
             return [json.loads(line) for line in file]
-
-
-@torch.no_grad()
-def embed(predictor: Predictor, pixels_BSSC: torch.Tensor, layers: Sequence[Layer]) -> dict[str, NDArray[np.float32]]:
-    """The activations of these layers for the center view of a batch of stored images, (B, S, S, C) uint8: (B, D) each, maps
-    flattened in the order channel, row, column."""
-    model, device = predictor.model.eval(), predictor.device
-    mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean).to(device)
-    image_B = np.arange(len(pixels_BSSC))
-    (x_BCHW,) = views_of(pixels_BSSC.to(device), image_B, CENTER, predictor.preprocessing, mean_SSC)
-    with recorded(model, layers) as outputs, autocast(device, predictor.precision):
-        model(x_BCHW.double() if predictor.precision == "float64" else x_BCHW)
-    return {layer.name: outputs[layer.name].flatten(1).float().cpu().numpy() for layer in layers}
 
 
 def extract(
@@ -343,7 +327,7 @@ def _computed(
     kernels_in_use(job.predictor.device, build=True)
     order_N = np.minimum(position_N, job.n - 1)  # every pass has the same shape
     for batch in batches(job.split, order_N, job.batch_size, workers=workers):
-        outputs = embed(job.predictor, batch.pixels_BSSC, job.layers)
+        outputs = job.predictor.activations(batch.pixels_BSSC, job.layers)
         keep_B = position_N[batch.position_B] < job.n
         yield batch.image_B[keep_B], {name: _as(rows_BD[keep_B], name, job.dtype) for name, rows_BD in outputs.items()}
 

@@ -33,7 +33,7 @@ from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.models.layers import WEIGHT_LAYERS
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.features import BATCH, embed
+from alexnet.probes.features import BATCH
 from alexnet.report.pictures.linear import error_curves
 
 MAX_UNITS = 4096
@@ -271,7 +271,7 @@ def pooled_features(
     features = {layer.name: np.empty((n, math.prod(pooled_shape(layer.shape))), np.float32) for layer in found}
     kernels_in_use(predictor.device, build=True)
     for batch in batches(split, image_N, BATCH, workers=workers):
-        rows = embed(predictor, batch.pixels_BSSC, found)
+        rows = predictor.activations(batch.pixels_BSSC, found)
         for layer in found:
             features[layer.name][batch.position_B] = pooled(rows[layer.name], layer.shape)
         if progress:

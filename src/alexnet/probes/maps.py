@@ -27,7 +27,7 @@ from alexnet.evaluation.layers import Layer, find_layers, usual_layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.features import POSITIONS, embed
+from alexnet.probes.features import POSITIONS
 from alexnet.report.pictures.maps import Tile, draw_maps, draw_patches
 
 BATCH = 128
@@ -258,7 +258,7 @@ def maps_of(predictor: Predictor, image: str | Path, layer: str) -> ImageMaps:
     :func:`~alexnet.evaluation.layers.find_layers`."""
     (found,) = find_layers(predictor.model, [layer])
     pixels_1SSC = torch.from_numpy(predictor.pixels(str(image))[None])
-    activation_1D = embed(predictor, pixels_1SSC, [found])[layer]
+    activation_1D = predictor.activations(pixels_1SSC, [found])[layer]
     if not np.isfinite(activation_1D).all():
         raise AlexNetError(f"{layer}: activations are not finite; take an earlier checkpoint of the network")
     return ImageMaps(found, view_of(pixels_1SSC, predictor.preprocessing)[0], _maps(activation_1D, found)[0])
@@ -294,7 +294,7 @@ def top_patches(
     kernels_in_use(predictor.device, build=True)
     for batch in batches(split, order_N, batch_size, workers=workers):
         keep_B = batch.position_B < n
-        maps_BCHW = _maps(embed(predictor, batch.pixels_BSSC, [found])[layer], found)[keep_B][:, list(channels)]
+        maps_BCHW = _maps(predictor.activations(batch.pixels_BSSC, [found])[layer], found)[keep_B][:, list(channels)]
         if not np.isfinite(maps_BCHW).all():
             raise AlexNetError(f"{layer}: activations are not finite; take an earlier checkpoint of the network")
         units_BCU = maps_BCHW.reshape(*maps_BCHW.shape[:2], -1)

@@ -27,12 +27,13 @@ from alexnet.core.config import to_json
 from alexnet.core.device import Precision, autocast
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.pictures import image_files
 from alexnet.data.transforms import fit
 from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.layers import Layer, ReceptiveField, network_layers
-from alexnet.evaluation.predict import Predictor, image_files
+from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models import build_model

@@ -36,10 +36,10 @@ from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError,
 from alexnet.core.parts import alone
 from alexnet.core.runs import ArrayFile, write_atomic
 from alexnet.core.sealed import Seal
+from alexnet.data.pictures import STDIN, image_files
 from alexnet.evaluation.layers import find_layers
-from alexnet.evaluation.predict import STDIN, Predictor, image_files, model_fingerprint
+from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.features import embed
 from alexnet.probes.neighbors import Nearest, nearest, squared_distances
 
 FORMAT = "alexnet index 1"
@@ -345,7 +345,7 @@ def _features(
         return []
     layers = find_layers(predictor.model, [index.meta["layer"]])
     pixels += pixels[-1:] * (BATCH - len(pixels))  # every pass has the same shape, so equal files have equal features
-    row_BD = embed(predictor, torch.from_numpy(np.stack(pixels)), layers)[index.meta["layer"]]
+    row_BD = predictor.activations(torch.from_numpy(np.stack(pixels)), layers)[index.meta["layer"]]
     return list(zip(good, _as_stored(row_BD), strict=False))
 
 

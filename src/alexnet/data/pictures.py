@@ -1,0 +1,174 @@
+"""Pictures in every form that people have them in: files, folders, bytes, Pillow's images, arrays and tensors.
+
+Shape suffixes: B images, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from alexnet.core.errors import DataError, printable
+from alexnet.data.decode import MAX_FILE_BYTES, decode_image, upright_rgb
+from alexnet.data.folder import is_image, walk, without_unread_twins
+
+STDIN = "-"
+PictureLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor
+"""What :func:`pictures` reads: see there."""
+
+TAKEN = (
+    "a picture is a path, the bytes of an image file, a PIL image, a NumPy array (H, W, 3), (H, W, 1) or (H, W), or a tensor "
+    "(3, H, W), (1, H, W) or (H, W), of uint8 from 0 to 255 or floating point from 0 to 1; several are a list or an iterator "
+    "of these, an array (B, H, W, C), a tensor (B, C, H, W), or a folder"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture that is not decoded yet."""
+
+    name: str
+    """Its path, ``-`` for standard input, or, for what has no name, which of the inputs it is: ``input 0``, or ``input 0[2]``
+    for the third image of a batch."""
+    source: Path | bytes | Image.Image
+
+    def decode(self, sample_max: int | None = None) -> Image.Image:
+        """Its upright RGB pixels, whatever the form. Raises :class:`~alexnet.core.errors.ImageError`."""
+        if isinstance(self.source, Image.Image):
+            return upright_rgb(self.source, self.name, sample_max)
+        return decode_image(self.source, self.name, sample_max)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def is_one(given: PictureLike | Iterable[PictureLike]) -> bool:
+    """Whether this is one picture, and not several: a list, an iterator, a folder or a batch."""
+    if isinstance(given, np.ndarray | Tensor):
+        return given.ndim != 4
+    if isinstance(given, str | os.PathLike):
+        return not _is_folder(os.fspath(given))
+    return isinstance(given, bytes | bytearray | memoryview | Image.Image)
+
+
+def pictures(given: PictureLike | Iterable[PictureLike]) -> Iterator[Picture]:
+    """The pictures in what is given, in order.
+
+    - A path is a file, a folder (its images, recursively, in the order of their names), or ``-`` for the bytes of one
+      image on standard input. bytes are those of an image file.
+    - An image of Pillow is turned as its EXIF orientation says and laid over white where it is transparent, as files are.
+    - Arrays have their channels last, tensors have them first: red, green and blue, or one of grey. Samples are uint8, 0 to
+      255, or floating point, 0 to 1 as of torchvision's ``ToTensor``, rounded to steps of 1/255. With one more axis in
+      front they are as many pictures.
+    - A list, a tuple or an iterator holds any of these, mixed.
+
+    All but an iterator is looked at when this is called, before any picture is decoded. Raises :class:`TypeError` for
+    another type, inside a list as well, :class:`ValueError` for a shape or samples that could be meant in several ways, and
+    :class:`DataError` for a folder without images, when it is its turn."""
+    if isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor):
+        several: Iterable[Any] = [given]
+    elif isinstance(given, Mapping | io.IOBase) or not isinstance(given, Iterable):
+        raise TypeError(f"{_kind(given)} is no picture; {TAKEN}")
+    else:
+        several = given if isinstance(given, Iterator) else list(given)
+    if isinstance(several, list):
+        for i, one in enumerate(several):
+            _require_picture(one, i)
+    return _in_order(several)
+
+
+def _in_order(several: Iterable[Any]) -> Iterator[Picture]:
+    for i, one in enumerate(several):
+        _require_picture(one, i)
+        if isinstance(one, str | os.PathLike):
+            for path in image_files([os.fspath(one)]):
+                # standard input is read by who asks: a thread that waits for it would outlive the process's end
+                stdin = path == STDIN
+                yield Picture(path, sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path))
+        elif isinstance(one, Image.Image):
+            yield Picture(str(getattr(one, "filename", "") or f"input {i}"), one)
+        elif isinstance(one, np.ndarray | Tensor):
+            for j, pixels in enumerate(one if one.ndim == 4 else [one]):
+                name = f"input {i}[{j}]" if one.ndim == 4 else f"input {i}"
+                yield Picture(name, Image.fromarray(_as_uint8(pixels, name)))
+        else:
+            yield Picture(f"input {i}", bytes(one))
+
+
+def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
+    """Files and ``-`` as they are, folders as their images, recursively, in the order of their names. A folder without
+    images: :class:`DataError`."""
+    for source in map(str, sources):
+        if source == STDIN or not _is_folder(source):
+            yield source
+            continue
+        found = False
+        for file in without_unread_twins([*filter(is_image, walk(Path(source)).files)])[0]:
+            found = True
+            yield file.file
+        if not found:
+            raise DataError(f"{printable(source)}: no image files in this folder; name another folder or the files")
+
+
+def _is_folder(source: str | bytes) -> bool:
+    try:
+        return os.path.isdir(source)  # noqa: PTH112
+    except OSError:  # a name that is too long: decoding it says so, and the others are answered
+        return False
+
+
+def _require_picture(one: Any, i: int) -> None:
+    """Types, shapes and kinds of samples; whether floating samples are from 0 to 1 is seen when it is their turn."""
+    if isinstance(one, os.PathLike) and not isinstance(os.fspath(one), str):
+        raise TypeError(f"input {i} is a path of bytes; take os.fsdecode(path); {TAKEN}")
+    if isinstance(one, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
+        return
+    if not isinstance(one, np.ndarray | Tensor):
+        raise TypeError(f"input {i} is {_kind(one)}; {TAKEN}")
+    floating = one.is_floating_point() if isinstance(one, Tensor) else np.issubdtype(one.dtype, np.floating)
+    if not floating and one.dtype not in (np.uint8, torch.uint8):
+        raise TypeError(f"input {i} is {_kind(one)} of {one.dtype}; {TAKEN}")
+    shape, tensor = tuple(one.shape), isinstance(one, Tensor)
+    image, grey = shape[-3:], len(shape) == 2
+    first, last = (len(shape) in (3, 4) and image[place] in (1, 3) for place in (0, 2))
+    if 0 in image or not (grey or (first if tensor else last)):
+        advice = ""
+        if first or last:
+            axes = [0, 3, 1, 2] if tensor else [0, 2, 3, 1]
+            order = ", ".join(map(str, axes if len(shape) == 4 else [axis - 1 for axis in axes[1:]]))
+            turn = f"permute({order})" if tensor else f"transpose({order})"
+            advice = f"if its channels are {'last' if tensor else 'first'}, take x.{turn}; "
+        raise ValueError(f"input {i} is {_kind(one)} of shape {shape}; {advice}{TAKEN}")
+
+
+def _as_uint8(pixels: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
+    """(H, W, 3) or (H, W)."""
+    if isinstance(pixels, Tensor):
+        pixels = pixels.detach()
+        pixels = (pixels.float() if pixels.dtype in (torch.bfloat16, torch.float16) else pixels).cpu().numpy()
+        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    if pixels.dtype != np.uint8:
+        low, high = pixels.min(), pixels.max()
+        if not (low >= 0 and high <= 1):  # also NaN
+            raise ValueError(
+                f"{name} has floating-point samples from {low:g} to {high:g}; they must be from 0 to 1, or uint8 from 0 to "
+                "255 (not yet normalized: the model subtracts its own mean)"
+            )
+        pixels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+
+def _kind(value: Any) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}.{kind.__name__}"
