@@ -26,6 +26,7 @@ from collect_probes import shortened
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "claims"
 BEGIN, END = "<!-- table: benchmarks/collect_claims.py -->", "<!-- end of table -->"
+PILOT, END_PILOT = "<!-- pilot: benchmarks/collect_claims.py -->", "<!-- end of pilot -->"
 
 
 def publish(out: Path) -> None:
@@ -101,14 +102,45 @@ def counts() -> dict[str, int]:
     return dict(Counter(f"{how} {entry[how].partition(':')[0]}" for entry in known for how in ("computed", "trained")))
 
 
-def write_table(docs: Path) -> None:
-    before, _, rest = docs.read_text(encoding="utf-8").partition(BEGIN)
-    text: Any = f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
-    write_atomic(docs, lambda file: file.write(text.encode()))
+def pilot_table() -> str:
+    """What the scales are like before anything is compared: mean and standard deviation over the seeds of the pilot."""
+    lines = [
+        "| scale | seeds | test error | training error | gap | CPU seconds a run |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for file in sorted(RESULTS.glob("pilot-*.json")):
+        pilot = read_json(file)
+        shares = [_mean_and_std(pilot["summary"][name], 100) for name in ("error", "training_error", "gap")]
+        seconds = _mean_and_std(pilot["summary"]["cpu_seconds"], 1)
+        cells = (
+            f"`{pilot['scale']}`",
+            str(len(pilot["runs"])),
+            f"{shares[0]} %",
+            f"{shares[1]} %",
+            f"{shares[2]} points",
+            seconds,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _mean_and_std(value: dict[str, float | None], factor: float) -> str:
+    mean, std = value["mean"], value["std"]
+    assert mean is not None
+    return f"{factor * mean:.1f}" + ("" if std is None else f" ± {factor * std:.1f}")
+
+
+def write_tables(docs: Path) -> None:
+    text = docs.read_text(encoding="utf-8")
+    for begin, made, end in ((BEGIN, table(), END), (PILOT, pilot_table(), END_PILOT)):
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
+    whole: Any = text
+    write_atomic(docs, lambda file: file.write(whole.encode()))
 
 
 if __name__ == "__main__":
     publish(Path(sys.argv[1]))
     judge_published()
-    write_table(ROOT / "docs" / "claims.md")
+    write_tables(ROOT / "docs" / "claims.md")
     print(counts())

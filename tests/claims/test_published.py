@@ -189,6 +189,19 @@ def test_the_table_of_the_docs_is_that_of_the_verdicts(collect_claims):
     assert collect_claims.table() in (REPOSITORY / "docs" / "claims.md").read_text(encoding="utf-8")
 
 
+def test_a_scale_on_which_regularization_matters_was_found_before_anything_was_compared(collect_claims):
+    docs = (REPOSITORY / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert collect_claims.pilot_table() in docs
+    pilot = read_json(RESULTS / "pilot-cifar10-small.json")
+    scale = find_scale(pilot["scale"])
+    assert (pilot["says"], pilot["train_images"]) == (scale.says, scale.network.train_images)
+    for run in pilot["runs"]:
+        assert run["error"] < 0.3
+        assert run["gap"] == pytest.approx(run["error"] - run["training_error"])
+        assert run["gap"] > 0.1
+        assert run["cpu_seconds"] < 120
+
+
 def test_publishing_adds_to_what_is_published(collect_claims, tmp_path, monkeypatch):
     monkeypatch.setattr(collect_claims, "RESULTS", tmp_path / "published")
     for seed in (1, 0):

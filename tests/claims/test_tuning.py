@@ -13,6 +13,7 @@ from alexnet.claims.experiment import Arm, Experiment, arms_of, lower, vary
 from alexnet.claims.fairness import objections
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.laboratory import Laboratory
+from alexnet.claims.results import write_lines
 from alexnet.claims.runner import run_experiment
 from alexnet.claims.scales import HISTORY, SCALES, find_scale
 from alexnet.claims.subsets import to_learn_from, with_held_out
@@ -145,7 +146,7 @@ def test_no_choice_sees_an_image_that_is_counted(few_images):
     assert to_learn_from(few_images) is few_images
 
 
-def test_an_experiment_with_tuned_arms(lab, monkeypatch):
+def test_an_experiment_with_tuned_arms(lab, tmp_path, monkeypatch):
     """What is trained, on what it validates, and what the document says of it."""
     held_out = []
     train = laboratory.train
@@ -183,6 +184,20 @@ def test_an_experiment_with_tuned_arms(lab, monkeypatch):
             assert candidate["values"] == [kept["views"]["1"]["top1_error"]]
             assert "curve" not in kept
     assert not list((lab.folder / "runs").glob(f"*-seed{FIRST_SEED}"))
+    write_lines(tmp_path / "smoke", lab.results.all().values())  # published
+    elsewhere = replace(lab, out=tmp_path, open_data=lambda _config: pytest.fail("trains"))
+    assert run_experiment(experiment, replace(SMOKE, tuning_seeds=1), [0], elsewhere) == document
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "name", ["history", "ensembles", "fine-tuning", "autoencoder-first", "linear-classifier", "relu-tanh"]
+)
+def test_arms_that_are_more_than_a_training_are_tuned_too(name, lab):
+    pytest.importorskip("sklearn")
+    document = run_experiment(EXPERIMENTS[name], replace(SMOKE, tuning_seeds=1), [0], lab)
+    arms = {arm.name: arm for arm in EXPERIMENTS[name].arms(SMOKE.network)}
+    assert document["tuning"].keys() == {arm.name for arm in arms.values() if not arm.chooses_itself}
 
 
 def test_history_is_not_tuned_and_keeps_its_comparisons():
