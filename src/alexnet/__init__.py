@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from alexnet.probes.search import build_index as build_index
     from alexnet.probes.search import open_index as open_index
     from alexnet.recipes import recipe as recipe
+    from alexnet.recipes.run import pretrain as pretrain
     from alexnet.recipes.run import train as train
     from alexnet.report.page import write_report as write_report
     from alexnet.training.config import TrainConfig as TrainConfig
@@ -61,6 +62,7 @@ _HOMES = {
     "open_index": "alexnet.probes.search",
     "open_packed": "alexnet.data.packed",
     "prepare": "alexnet.data.prepare",
+    "pretrain": "alexnet.recipes.run",
     "probe": "alexnet.probes",
     "recipe": "alexnet.recipes",
     "train": "alexnet.recipes.run",

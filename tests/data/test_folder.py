@@ -23,9 +23,10 @@ from PIL import Image
 from alexnet.core.errors import DataError, ImageError, as_text
 from alexnet.data.check import check
 from alexnet.data.folder import image_folder, image_tar, list_tar, tar_members, walk
+from alexnet.data.named import find_pictures
+from alexnet.data.pictures import image_files
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import Source, class_notes
-from alexnet.evaluation.predict import image_files
 
 
 def png(color: tuple[int, int, int] = (0, 0, 0)) -> bytes:
@@ -577,3 +578,21 @@ def test_camera_raw_alone_is_a_fault_with_the_way_out(tmp_path: Path):
     assert sorted(record.name for record in image_folder(root).records) == ["a/0.png", "a/1.png", "b/0.png", "b/1.NEF"]
     reason = "unsupported format (camera raw; export it from its program as JPEG or TIFF)"
     assert {"path": "b/1.NEF", "reason": reason} in check(root, workers=1)["faults"]
+
+
+@pytest.mark.parametrize(
+    ("names", "train"),
+    [
+        ("a.jpg b.jpg 2024/c.jpg 2024/deep/d.jpg", 4),  # no class folders: all
+        ("2024/a.jpg 2024/b.jpg 2024/c.jpg 2024/d.jpg 2024/e.jpg stray.jpg", 6),  # some beside them: all
+        ("train/x/a.jpg train/y/b.jpg test/x/c.jpg stray.jpg", 2),  # splits that are named stay what they are
+    ],
+)
+def test_pictures_that_need_no_label_need_no_class_folder(tmp_path: Path, names: str, train: int) -> None:
+    build(tmp_path, *names.split())
+    source = find_pictures(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert sum(record.split == "train" for record in source.records) == train
+    assert source.name == str(tmp_path)
+    with pytest.raises(DataError, match="no images among 0 files"):
+        find_pictures(tmp_path / "empty")

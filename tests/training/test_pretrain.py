@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import alexnet
+from alexnet.cli import main
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.data.packed import PackedSet
 from alexnet.models import build_model, model_config
 from alexnet.models.alexnet import AlexNetConfig
+from alexnet.training.initial import Initial, load_initial, other_input, save_initial, transfer
 from alexnet.training.pretrain import Autoencoder, pretrain
 from alexnet.training.trainer import fit, network
 
@@ -134,3 +139,83 @@ def test_a_network_without_such_layers_and_a_loss_that_is_not_finite_are_refused
     wild = replace(tiny_config.preprocessing, scale=1e38)
     with pytest.raises(AlexNetError, match="pre-training: the loss of epoch 1 is"):
         pretrain(replace(tiny_config, preprocessing=wild), tiny_set, epochs=1, device=CPU, quiet=True)
+
+
+# The verb -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe_is_tiny(tiny_config, monkeypatch, tmp_path):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("alexnet.recipes.recipe", lambda name: tiny_config)
+
+
+def code_of(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as exit:
+        main(list(arguments))
+    return exit.value.code
+
+
+def test_the_verb_writes_what_the_function_learns_and_training_starts_from_it(
+    recipe_is_tiny, tiny_config, tiny_set, tiny_folder, tmp_path, capsys
+):
+    words = ["pretrain", str(tiny_folder), "--out", "开始.safetensors", "--device", "cpu", "--seed", "3"]
+    assert code_of(*words) == 0
+    out = capsys.readouterr().out
+    assert "alexnet_2012: conv1 to conv5, learned from 54 images in 1 pass\n" in out  # a third of the recipe's three
+    assert "alexnet train modern_photos --init-from '开始.safetensors'" in out
+    expected = pretrain(replace(tiny_config, seed=3), tiny_set, epochs=1, device=CPU, quiet=True)
+    saved = load_initial("开始.safetensors")
+    assert saved.fingerprint == expected.fingerprint
+    assert saved.made["reconstruction_error"] == expected.made["reconstruction_error"]
+    assert (saved.made["data"], saved.made["seed"]) == (str(tiny_folder), 3)
+    assert other_input(saved, tiny_config) == []
+    found = transfer(saved, tiny_config, tiny_set.classes)
+    assert found.taken == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    assert found.new == dict.fromkeys(("fc6", "fc7", "fc8"), "the source has none")
+
+    assert code_of(*words, "--json", "--epochs", "2", "--train-images", "16") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["images"], len(summary["reconstruction_error"])) == (16, 2)
+    assert summary["weights"] == load_initial("开始.safetensors").fingerprint != expected.fingerprint
+
+
+def test_pictures_without_class_folders_are_enough(recipe_is_tiny, tiny_config, tmp_path):
+    for i in range(9):
+        Image.effect_noise((40, 36), 30 + i).convert("RGB").save(tmp_path / f"{i}.png")
+    summary = alexnet.pretrain(replace(tiny_config, data=str(tmp_path)), "start.safetensors", QUIET, epochs=1)
+    assert (summary["images"], summary["file"]) == (9, "start.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--out start.npz", "start.npz: the weights are written as a file NAME.safetensors"),
+        ("--out a.safetensors --epochs 0", "--epochs is 0; it must be at least 1"),
+        ("--out a.safetensors --batch-size 0", "--batch-size is 0; it must be at least 1"),
+        ("--out gone/a.safetensors", "its folder is not there"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_picture_is_read(words, message, recipe_is_tiny, capsys):
+    assert code_of("pretrain", "nothing-here", *words.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_of_initial_weights_is_whole_or_refused(tiny_config, tmp_path):
+    file = tmp_path / "a.safetensors"
+    initial = Initial("here", "alexnet_2012", {"conv1.weight": torch.arange(4.0)}, tiny_config.preprocessing, ("猫",))
+    save_initial(initial, file)
+    back = load_initial(file)
+    assert (back.fingerprint, back.preprocessing, back.classes) == (initial.fingerprint, initial.preprocessing, ("猫",))
+    sound = file.read_bytes()
+    file.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    with pytest.raises(AlexNetError, match="damaged, its weights are not those of its fingerprint"):
+        load_initial(file)
+    file.write_bytes(sound.replace(b"mean", b"meen", 1))
+    with pytest.raises(AlexNetError, match="its metadata are not as this program writes them"):
+        load_initial(file)
+    file.write_bytes(sound[: len(sound) // 2])
+    with pytest.raises(AlexNetError, match="not a sound safetensors file"):
+        load_initial(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]

@@ -28,6 +28,7 @@ usage: alexnet VERB ... [options]
 train and use a network:
   check SOURCE              read all images, write nothing, list every fault
   train RECIPE --out RUN    train, validate, evaluate and write a report
+  pretrain DATA --out FILE  first layers from pictures without their labels
   evaluate MODEL...         exact top-1 and top-5 errors, also of ensembles
   predict MODEL IMAGE...    the most probable classes of pictures
   report RUN...             write a run's report again, or compare several runs
@@ -72,6 +73,7 @@ VERBS = {
     "claims": "claims",
     "selftest": "selftest",
     "train": "train",
+    "pretrain": "pretrain",
     **dict.fromkeys(("evaluate", "predict"), "evaluate"),
     **dict.fromkeys(("info", "report"), "info"),
     "bench": "bench",

@@ -78,6 +78,24 @@ def image_folder(root: Path, seed: int = 0) -> Source:
     return arrange(walk(root), printable(root), seed)
 
 
+def pictures(root: Path) -> Source:
+    """Every image below ``root``, in whatever folders, to learn from without labels. Raises :class:`DataError` for none."""
+    listing = walk(root)
+    images, _ = without_unread_twins([found for found in listing.files if is_image(found)])
+    if not images:
+        raise DataError(
+            f"{printable(root)}: no images among {len(listing.files):,} files; name a folder that holds some"
+        )
+    return Source(
+        classes=["picture"],
+        records=[Record("train", 0, as_text(found.name), found.file, stamp=found.stamp) for found in images],
+        fingerprint=fingerprint_of("pictures", *(f"{found.name} {found.stamp}" for found in images)),
+        not_images=len(listing.files) - len(images),
+        notes=notes_on_skipped(listing, len(listing.twins)),
+        held_out="source",
+    )
+
+
 def image_tar(path: Path, seed: int = 0) -> Source:
     """The same layouts inside an uncompressed tar file, which is read in place."""
     return arrange(list_tar(path), printable(path), seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from alexnet.core.errors import DataError, printable, refused
 from alexnet.data.builtin import digits, shapes_folder
 from alexnet.data.cifar import cifar10, is_cifar10
-from alexnet.data.folder import Found, image_folder, image_tar, is_image
+from alexnet.data.folder import Found, image_folder, image_tar, is_image, pictures
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
 from alexnet.data.lists import LIST_SUFFIXES, csv_list
@@ -55,6 +55,21 @@ def find_source(
     """The records of a named set or of a path."""
     source = named_source(str(data), data_root=data_root, cache=cache, seed=seed) or read_source(data, seed=seed)
     return replace(source, name=str(data))
+
+
+def find_pictures(data: str | Path, *, data_root: str | Path | None = None, cache: str | Path | None = None) -> Source:
+    """The records of data whose labels do not matter: those of :func:`find_source`; but of a folder with pictures outside of
+    class folders, all of them, unless it names its splits."""
+    try:
+        source = find_source(data, data_root=data_root, cache=cache)
+    except DataError:
+        if not Path(data).is_dir():
+            raise
+        return replace(pictures(Path(data)), name=str(data))
+    if source.held_out == "source" or not Path(data).is_dir():
+        return source
+    everything = pictures(Path(data))
+    return source if len(source.records) == len(everything.records) else replace(everything, name=str(data))
 
 
 def named_source(

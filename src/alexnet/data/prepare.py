@@ -49,7 +49,7 @@ from alexnet.data import pixels
 from alexnet.data.cache import USED, contents_of, find_set, note_use, same_contents, shape_of
 from alexnet.data.contents import remember
 from alexnet.data.decode import decode_image, is_wide_file
-from alexnet.data.named import find_source
+from alexnet.data.named import find_pictures, find_source
 from alexnet.data.packed import (
     AGAIN,
     FORMAT,
@@ -194,10 +194,11 @@ def resolve(
     max_bad: float | None = None,
     sample_max: SampleMax = None,
     training: bool = True,
+    labels: bool = True,
     progress: Progress | None = None,
 ) -> PackedSet:
     """Open ``data``: a packed folder, or a named set or anything else that :func:`prepare` takes, prepared once into a
-    cache.
+    cache. Without ``labels``, pictures in a folder need not lie in class folders.
 
     Named sets are looked for in ``data_root``, ``$ALEXNET_DATA`` or ``./data``. The cache is ``cache``,
     ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``. A set in it is found by the names, sizes and times of the source's files or,
@@ -217,7 +218,11 @@ def resolve(
             note_use(path)
         return opened
     began = time.time_ns()
-    listing = find_source(data, data_root=data_root, cache=cache, seed=seed)
+    listing = (
+        find_source(data, data_root=data_root, cache=cache, seed=seed)
+        if labels
+        else find_pictures(data, data_root=data_root, cache=cache)
+    )
     white = white_of_set(listing, sample_max, workers)
     job = _job(listing, size, "pixels", white=white, training=training)
     try:  # a cache that may not be written can be read

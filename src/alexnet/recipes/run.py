@@ -18,10 +18,10 @@ from torch import nn
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, Precision, autocast, choose_device, emulates, warn_of_emulation
-from alexnet.core.errors import AlexNetError, DataError, StoppedError, printable
+from alexnet.core.errors import AlexNetError, DataError, StoppedError, UsageError, printable
 from alexnet.core.memory import peak_memory
 from alexnet.core.rng import DropoutDraw
-from alexnet.core.runs import write_json
+from alexnet.core.runs import environment, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import resolve
@@ -48,8 +48,10 @@ from alexnet.training.files import (
     require_run,
     sole_trainer,
 )
-from alexnet.training.initial import Initial, transfer
+from alexnet.training.initial import Initial, save_initial, transfer
 from alexnet.training.optimizer import build_optimizer
+from alexnet.training.pretrain import pretrain as learn_encoder
+from alexnet.training.pretrain import require_convolutions
 from alexnet.training.trainer import checkpoint_bytes, fit, network, require_possible
 
 TOLD = 5
@@ -57,18 +59,27 @@ TOLD = 5
 VIEW_NAMES = {"1": "center", "10": "ten"}
 
 
-def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False) -> PackedSet:
-    """The training data of a run, prepared into the cache first if need be."""
+def open_data(
+    config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False, labels: bool = True
+) -> PackedSet:
+    """The training data of a run, prepared into the cache first if need be; without ``labels``, no classes and no held-out
+    images are asked for."""
     with preparation(config.data, quiet) as progress:
         packed = resolve(
-            config.data, data_root=data_root, size=config.size, sample_max=config.sample_max, progress=progress
+            config.data,
+            data_root=data_root,
+            size=config.size,
+            sample_max=config.sample_max,
+            training=labels,
+            labels=labels,
+            progress=progress,
         )
     if "train" not in packed.splits:
         raise DataError(
             f"{printable(config.data)}: only {' and '.join(packed.splits)} images, none to train on; put class folders with "
             "training images into a folder train beside them"
         )
-    if packed.held_out not in packed.splits:
+    if labels and packed.held_out not in packed.splits:
         raise DataError(
             f"{printable(config.data)}: one image in each class leaves none to hold out for validation; add images, or a folder "
             "val with class folders (evaluate --split all needs none)"
@@ -79,9 +90,51 @@ def open_data(config: TrainConfig, data_root: str | Path | None = None, *, quiet
         say(f"left out: {more} more files; {packed.path / 'meta.json'} names them")
     for note in packed.meta["notes"][:TOLD]:
         say(f"note: {note}")
-    if warning := warning_of(packed, config.data):
+    if labels and (warning := warning_of(packed, config.data)):
         say(f"warning: {warning}")
     return packed
+
+
+def pretrain(
+    config: TrainConfig,
+    out: str | Path,
+    machine: Machine | None = None,
+    *,
+    epochs: int,
+    data_root: str | Path | None = None,
+) -> dict[str, Any]:
+    """Learn the convolutional layers of a network from the training images of ``config.data`` without their labels
+    (:func:`alexnet.training.pretrain.pretrain`), and write them as the ``.safetensors`` file ``out``, which a run starts from
+    (``--init-from``; :func:`~alexnet.training.initial.load_initial`). Pictures in a folder need not lie in class folders.
+
+    Nothing is kept of an interrupted call: it does not resume. Returns a summary."""
+    machine, out = machine or Machine(device=choose_device()), Path(out)
+    require_convolutions(config)
+    if epochs < 1:
+        raise UsageError(f"epochs is {epochs}; it must be at least 1")
+    if out.suffix != ".safetensors":
+        raise UsageError(
+            f"{printable(out)}: the weights are written as a file NAME.safetensors; give --out such a name"
+        )
+    data = open_data(config, data_root, quiet=machine.quiet, labels=False)
+    made = replace(config.preprocessing, sample_max=data.sample_max)
+    config = replace(config, sample_max=data.sample_max, preprocessing=made)
+    warn_of_emulation(machine.device, config.precision)
+    initial = learn_encoder(
+        config, data, epochs=epochs, device=machine.device, workers=machine.workers, quiet=machine.quiet
+    )
+    from_images = {"data": data.source, "fingerprint": data.fingerprint, "recipe": config.recipe, "seed": config.seed}
+    initial = replace(initial, source=str(out), made={**initial.made, **from_images})
+    save_initial(initial, out)
+    layers = list(dict.fromkeys(name.partition(".")[0] for name in initial.tensors if name.startswith("conv")))
+    return {
+        "file": str(out),
+        "network": initial.network,
+        "layers": layers,
+        **initial.made,
+        "weights": initial.fingerprint,
+        "environment": environment(),
+    }
 
 
 def show_classes(data: PackedSet) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from alexnet.core.config import differences, to_json
-from alexnet.core.errors import UsageError, printable
+from alexnet.core.config import differences, from_json, to_json
+from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.core.runs import write_atomic
 from alexnet.evaluation.classes import places
 from alexnet.interop.importing import preprocessing_of_weights, read_named
 from alexnet.models import build_model, layer_shapes
+from alexnet.models.folder import read_safetensors
 from alexnet.models.states import open_model, run_of
 from alexnet.training.config import TrainConfig
 
@@ -82,11 +88,60 @@ class Transfer:
         return f"initial weights of {printable(self.initial.source)}: {'; '.join(parts)}"
 
 
+FORMAT = "alexnet initial weights 1"
+
+
+def save_initial(initial: Initial, file: Path) -> None:
+    """Write weights as a ``.safetensors`` file, atomically, with all that is known of them as its metadata."""
+    known = {
+        "format": FORMAT,
+        "network": initial.network,
+        "preprocessing": to_json(initial.preprocessing),
+        "classes": initial.classes,
+        "made": dict(initial.made),
+        "fingerprint": initial.fingerprint,
+    }
+    content = safetensors.torch.save(dict(initial.tensors), {"alexnet": json.dumps(known)})
+    write_atomic(file, lambda opened: opened.write(content))
+
+
+def _saved(file: Path) -> Initial | None:
+    """What :func:`save_initial` wrote; None for anything else. :class:`AlexNetError` for a damaged file."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    tensors = read_safetensors(file)
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            known = json.loads((opened.metadata() or {}).get("alexnet", "null"))
+        if not isinstance(known, dict) or known.get("format") != FORMAT:
+            return None
+        preprocessing = from_json(Preprocessing, known["preprocessing"], "preprocessing")
+        initial = Initial(
+            str(file),
+            str(known["network"]),
+            tensors,
+            preprocessing,
+            tuple(map(str, known["classes"])),
+            dict(known["made"]),
+        )
+        sound = initial.fingerprint == known["fingerprint"]
+    except (ValueError, TypeError, LookupError, RecursionError, UsageError, SafetensorError) as error:
+        raise AlexNetError(
+            f"{printable(file)}: its metadata are not as this program writes them; make it again"
+        ) from error
+    if not sound:
+        raise AlexNetError(f"{printable(file)}: damaged, its weights are not those of its fingerprint; make it again")
+    return initial
+
+
 def load_initial(model: str | Path, network: str | None = None) -> Initial:
-    """The weights in a run directory, a checkpoint of one (``RUN/checkpoint/best``), a model folder or a file of weights; of an
-    imported model those that came with its file. ``network`` is the one that they are for, where a file is that of several.
+    """The weights in a run directory, a checkpoint of one (``RUN/checkpoint/best``), a model folder or a file of weights, that
+    of :func:`save_initial` or of another program; of an imported model those that came with its file. ``network`` is the one
+    that they are for, where a file is that of several.
 
     Raises what :func:`~alexnet.models.states.open_model` and :func:`~alexnet.interop.importing.read_named` raise."""
+    if (saved := _saved(Path(model))) is not None:
+        return saved
     if Path(model).is_file() and run_of(model) is None:
         named = read_named(Path(model))
         name = network if network in named.networks or not named.networks else named.networks[0]

@@ -47,8 +47,8 @@ def pretrain(
     input: 1 is that of a constant answer. The same configuration and data give the same weights on a machine.
     Raises :class:`UsageError` for a network that is no AlexNet, :class:`AlexNetError` on a loss that is not finite.
     """
-    if not isinstance(config.model, AlexNetConfig):
-        raise UsageError(f"{config.network}: pre-training is for networks of conv1 .. conv5, such as alexnet_2012")
+    require_convolutions(config)
+    assert isinstance(config.model, AlexNetConfig)
     dtype = torch.float64 if config.precision == "float64" else torch.float32
     model = build_model(config.model, name=config.network, seed=config.seed)
     autoencoder = Autoencoder(model, config.model, config.seed).train()
@@ -102,6 +102,12 @@ def pretrain(
         preprocessing=config.preprocessing,
         made={"epochs": epochs, "images": len(image_N), "rate": RATE, "reconstruction_error": errors},
     )
+
+
+def require_convolutions(config: TrainConfig) -> None:
+    """Raises :class:`UsageError` for a network that cannot be pre-trained."""
+    if not isinstance(config.model, AlexNetConfig):
+        raise UsageError(f"{config.network}: pre-training is for networks of conv1 .. conv5, such as alexnet_2012")
 
 
 class Autoencoder(nn.Module):
