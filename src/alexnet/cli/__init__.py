@@ -33,7 +33,7 @@ train and use a network:
   predict MODEL IMAGE...    the most probable classes of pictures
   report RUN...             write a run's report again, or compare several runs
   info [NAME]               layers, shapes and costs of a network, or of two
-  import FILE --out MODEL   make a model of trained weights, such as torchvision's
+  import FILE --out MODEL   a model of trained weights, such as torchvision's
 
 look inside, and search your pictures:
   probe KIND MODEL          what a network has learned, in pictures and numbers
