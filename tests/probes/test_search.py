@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from alexnet.evaluation.predict import Predictor, load
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes import search as module
-from alexnet.probes.search import Index, Kind, Vectors, add_to_index, build_index, open_index, query_vectors
+from alexnet.probes.neighbors import nearest
+from alexnet.probes.search import Directions, Index, Kind, Vectors, add_to_index, build_index, open_index, query_vectors
 
 INPUT = Preprocessing(resize=28, crop=28, mean="none", scale=1 / 255)
 LAYER = "c1"
@@ -65,7 +67,9 @@ def vectors_of(predictor: Predictor, numbers: list[int]) -> NDArray[np.float16]:
 
 
 def build(predictor: Predictor, model: Path, sources: Path, folder: Path, **options: Any) -> Index:
-    return build_index(predictor, [sources], folder, model=model, layer=LAYER, **options)
+    return build_index(
+        predictor, [sources], folder, **{"model": model, "layer": LAYER, "metric": "euclidean", **options}
+    )
 
 
 def brute_force(query_QD: NDArray[Any], base_ND: NDArray[Any], k: int) -> NDArray[np.float64]:
@@ -103,6 +107,51 @@ def test_what_is_found_is_what_is_nearest(predictor: Predictor, model: Path, tmp
         recall = index.meta["faiss"]["recall"]
         assert (recall["at"], recall["of"], recall["queries"]) == (10, 600, 60)
         assert recall["recall"] == recall["found"] / recall["of"] == 1.0  # so few that all are compared
+
+
+def cosine_distances(query_QD: NDArray[Any], base_ND: NDArray[Any]) -> NDArray[np.float64]:
+    query_QD, base_ND = query_QD.astype(np.float64), base_ND.astype(np.float64)
+    lengths_QN = np.linalg.norm(query_QD, axis=1)[:, None] * np.linalg.norm(base_ND, axis=1)
+    return 1 - query_QD @ base_ND.T / lengths_QN
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_by_cosine_what_is_found_is_what_has_the_same_direction(
+    predictor: Predictor, model: Path, tmp_path: Path, kind: Kind
+) -> None:
+    if kind != "exact":
+        pytest.importorskip("faiss")
+    draw(tmp_path / "a", 0, 60)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind=kind, metric="cosine")
+    query_QD = np.vstack([vectors_of(predictor, [61, 62]), index.vectors[7:8] / 2]).astype(np.float16)
+    found, distance_QN = open_index(index.folder).search(query_QD, 9), cosine_distances(query_QD, index.vectors[:])
+    assert np.array_equal(found.index_Qk, np.argsort(distance_QN, axis=1, kind="stable")[:, :9])
+    np.testing.assert_allclose(found.distance_Qk, np.sort(distance_QN, axis=1)[:, :9], rtol=1e-9, atol=1e-15)
+    assert found.index_Qk[2, 0] == 7
+    assert found.distance_Qk[2, 0] < 1e-6  # halved, which float16 holds but for the smallest
+    if kind != "exact":
+        assert index.meta["faiss"]["recall"]["recall"] == 1.0
+
+
+def test_zeros_have_a_direction_of_their_own() -> None:
+    base_ND = np.array([[0, 0], [3, 4], [-3, -4], [6, 8], [4, -3]], np.float16)
+    found = nearest(Directions(base_ND)[:2], Directions(base_ND), 5)
+    np.testing.assert_allclose(found.distance_Qk**2 / 2, [[0, 1, 1, 1, 1], [0, 0, 1, 1, 2]], atol=1e-15)
+    assert [found.index_Qk[0, 0], *found.index_Qk[1, :2]] == [0, 1, 3]
+
+
+def test_an_index_of_the_first_format_is_searched_by_euclidean_distance(
+    predictor: Predictor, model: Path, tmp_path: Path
+) -> None:
+    draw(tmp_path / "a", 0, 9)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index")
+    old = {key: value for key, value in index.meta.items() if key not in ("metric", "chosen")}
+    module.SEAL.write(index.folder, {**old, "format": "alexnet index 1"})
+    old_index, query_QD = open_index(index.folder), vectors_of(predictor, [20])
+    assert old_index.metric == "euclidean"
+    assert np.array_equal(old_index.search(query_QD, 4).distance_Qk, index.search(query_QD, 4).distance_Qk)
+    draw(tmp_path / "a", 9, 1)
+    assert len(add_to_index(old_index, predictor, [tmp_path / "a"])) == 10
 
 
 def test_recall_is_counted_against_exact(predictor: Predictor, model: Path, tmp_path: Path) -> None:
@@ -570,6 +619,26 @@ def test_what_is_gone_from_a_folder_is_taken_out_and_the_rest_stays(
     assert {path.name for path in (tmp_path / "index").iterdir() if path.name[0] != "."} == named
     again = add_to_index(index, predictor, [tmp_path / "a"], on_gone=gone.append)
     assert (len(again), len(gone)) == (len(index), 2)
+
+
+def test_everywhere_what_is_gone_or_changed_is_found_in_all_files_of_the_index(
+    predictor: Predictor, model: Path, tmp_path: Path
+) -> None:
+    for name, first in (("a", 0), ("b", 3), ("c", 6)):
+        draw(tmp_path / name, first, 3)
+    sources = [tmp_path / name for name in "abc"]
+    index = build_index(predictor, sources, tmp_path / "index", model=model, layer=LAYER)
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "b" / "0004.png").unlink()
+    draw(tmp_path / "other", 50, 1)
+    (tmp_path / "other" / "0050.png").replace(tmp_path / "c" / "0007.png")
+    gone: list[str] = []
+    index = add_to_index(index, predictor, [], everywhere=True, on_gone=gone.append)
+    assert [Path(path).name for path in gone] == ["0000.png", "0001.png", "0002.png", "0004.png"]
+    found = index.search(vectors_of(predictor, [50]), 9)
+    names = [Path(index.paths[row]).name for row in found.index_Qk[0].tolist() if row >= 0]
+    assert (names[0], sorted(names)) == ("0007.png", ["0003.png", "0005.png", "0006.png", "0007.png", "0008.png"])
+    assert found.distance_Qk[0, 0] < 1e-6
 
 
 def test_a_folder_without_images_and_a_missing_one_take_nothing_out(

@@ -306,7 +306,7 @@ class Nearest:
 
     index_Qk: NDArray[np.int64]
     distance_Qk: NDArray[np.float64]
-    """Euclidean."""
+    """Euclidean, but in an index of another metric."""
 
 
 def nearest(

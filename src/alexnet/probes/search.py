@@ -1,7 +1,7 @@
 """An index of the images in one's own folders by the features of a layer: build, add, search.
 
 ```
-meta.json          model, layer, precision, kind; rows, bytes and SHA-256 of the other files; replaced last
+meta.json          model, layer, precision, kind, metric; rows, bytes and SHA-256 of the other files; replaced last
 vectors-I.npy      (rows, D) float16: part I of the vectors
 images-I.jsonl     path, bytes and time (ns) of the image of each of these rows, a JSON list a line
 faiss-N.index      of the kinds ivf and hnsw: the first N vectors
@@ -18,7 +18,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,15 +36,19 @@ from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError,
 from alexnet.core.parts import alone
 from alexnet.core.runs import ArrayFile, write_atomic
 from alexnet.core.sealed import Seal
-from alexnet.data.pictures import STDIN, image_files
+from alexnet.data.pictures import STDIN, Picture, PictureLike, image_files, pictures
 from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.neighbors import Nearest, nearest, squared_distances
+from alexnet.probes.neighbors import Nearest, Rows, nearest, squared_distances
 
-FORMAT = "alexnet index 1"
-SEAL = Seal(what="an index", formats=(FORMAT,), check="check", separators=(", ", ": "), again="build the index again")
+FORMAT, FORMAT_1 = "alexnet index 2", "alexnet index 1"
+"""Indexes of format 1 have no metric: theirs is the Euclidean distance."""
+SEAL = Seal(
+    what="an index", formats=(FORMAT, FORMAT_1), check="check", separators=(", ", ": "), again="build the index again"
+)
 Kind = Literal["exact", "ivf", "hnsw"]
+Metric = Literal["cosine", "euclidean"]
 PART = 8192
 """Most vectors in a part, which is what a killed command loses and what is held in memory."""
 BATCH = 32
@@ -75,6 +79,18 @@ class Index:
                 f"{printable(self.folder)}: {vectors.shape[0]:,} vectors for {len(self):,} rows; build the index again"
             )
         return vectors
+
+    @property
+    def metric(self) -> Metric:
+        """What near means: ``cosine``, 1 less the cosine of the angle between two vectors (one of zeros is at distance 0 from
+        its like and 1 from all others), or ``euclidean``."""
+        metric: Metric = self.meta.get("metric", "euclidean")
+        return metric
+
+    @property
+    def _rows(self) -> Rows:
+        """The vectors, so placed that the Euclidean distance puts them in the order of the metric."""
+        return Directions(self.vectors) if self.metric == "cosine" else self.vectors
 
     @cached_property
     def images(self) -> list[Image]:
@@ -116,8 +132,9 @@ class Index:
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1")
         query_QD = _as_stored(query_QD).astype(np.float32)
+        query_QD = Directions(query_QD)[:] if self.metric == "cosine" else query_QD
         k, num = min(k, len(self)), min(k + len(self._replaced), len(self))
-        candidates = [nearest(query_QD, self.vectors, num)] if self._faiss is None else self._candidates(query_QD, num)
+        candidates = [nearest(query_QD, self._rows, num)] if self._faiss is None else self._candidates(query_QD, num)
         index_Qk, distance_Qk = np.full((len(query_QD), k), -1), np.full((len(query_QD), k), math.inf)
         replaced = np.fromiter(self._replaced, np.int64, len(self._replaced))
         for i in range(len(query_QD)):
@@ -127,7 +144,7 @@ class Index:
             index_m, distance_m = index_m[live_m], distance_m[live_m]
             order_k = np.lexsort([index_m, distance_m])[:k]
             index_Qk[i, : len(order_k)], distance_Qk[i, : len(order_k)] = index_m[order_k], distance_m[order_k]
-        return Nearest(index_Qk, distance_Qk)
+        return Nearest(index_Qk, distance_Qk**2 / 2 if self.metric == "cosine" else distance_Qk)
 
     @cached_property
     def _faiss(self) -> Any:
@@ -137,17 +154,17 @@ class Index:
         flags = faiss.IO_FLAG_MMAP if self.meta["kind"] == "ivf" else 0
         return faiss.read_index(str(self.folder / self.meta["faiss"]["file"]), flags)
 
-    def _candidates(self, query_QD: NDArray[np.float32], k: int) -> list[Nearest]:
+    def _candidates(self, query_QD: NDArray[Any], k: int) -> list[Nearest]:
         """What faiss finds among its vectors, and the nearest of those that were added and are not yet in it."""
         rows, n = int(self.meta["faiss"]["rows"]), len(self)
-        _, index_Qk = self._faiss.search(query_QD, min(k, rows))
+        _, index_Qk = self._faiss.search(query_QD.astype(np.float32), min(k, rows))
         distance_Qk = np.full(index_Qk.shape, math.inf)
         for i, index_k in enumerate(index_Qk):
             found_k = index_k >= 0
-            distance_Qk[i, found_k] = np.sqrt(squared_distances(query_QD[i], self.vectors[index_k[found_k]]))
+            distance_Qk[i, found_k] = np.sqrt(squared_distances(query_QD[i], self._rows[index_k[found_k]]))
         found = [Nearest(index_Qk, distance_Qk)]
         if rows < n:
-            rest = nearest(query_QD, self.vectors[rows:n], k)
+            rest = nearest(query_QD, self._rows[rows:n], k)
             found.append(Nearest(rest.index_Qk + rows, rest.distance_Qk))
         return found
 
@@ -177,6 +194,28 @@ class Vectors:
         return vector_BD
 
 
+@dataclass(frozen=True)
+class Directions:
+    """Rows at length 1, in float64, whose Euclidean distance is the square root of twice their cosine distance. Zeros, which have
+    no direction, point along one more dimension."""
+
+    vectors: Rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, dim = self.vectors.shape
+        return n, dim + 1
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.float64]:
+        vector_BD = self.vectors[rows]
+        unit_BD = np.zeros((len(vector_BD), self.shape[1]))
+        unit_BD[:, :-1] = vector_BD
+        length_B1 = np.linalg.norm(unit_BD, axis=1, keepdims=True)
+        unit_BD[:, -1:] = length_B1 == 0
+        unit_BD /= np.where(length_B1 > 0, length_B1, 1)
+        return unit_BD
+
+
 def build_index(
     predictor: Predictor,
     sources: Iterable[str | Path],
@@ -185,12 +224,14 @@ def build_index(
     model: str | Path,
     layer: str = "fc7",
     kind: Kind = "exact",
+    metric: Metric = "cosine",
+    chosen: Mapping[str, Any] | None = None,
     on_fault: Callable[[ImageError], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Index:
     """An index of the images of files and folders in the new folder ``folder``. ``model`` is where the predictor was loaded
-    from, for the searches to come. A file that cannot be read is given to ``on_fault`` and left out. Raises
-    :class:`UsageError` for a folder that is not empty, and :class:`DataError` if no image could be read."""
+    from, for the searches to come; ``chosen`` says why this metric. A file that cannot be read is given to ``on_fault`` and
+    left out. Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` if no image could be read."""
     (found,) = find_layers(predictor.model, [layer])
     if kind != "exact":
         _import_faiss()
@@ -211,6 +252,8 @@ def build_index(
         "precision": predictor.precision,
         "preprocessing": to_json(predictor.preprocessing),
         "kind": kind,
+        "metric": metric,
+        "chosen": chosen,
         "parts": [],
         "faiss": None,
         "files": {},
@@ -231,19 +274,23 @@ def add_to_index(
     predictor: Predictor,
     sources: Iterable[str | Path],
     *,
+    everywhere: bool = False,
     on_fault: Callable[[ImageError], object] | None = None,
     on_gone: Callable[[str], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Index:
     """The index as these files and folders are now: with their images that are not yet in it, by path, size and time, where a
     file that has changed takes the place of what it was, and without those that are no longer there, whose paths are given
-    to ``on_gone``. What is not of ``sources`` stays: it may be on a disk that is not mounted. Raises :class:`UsageError`
-    for another model than the index was built with."""
+    to ``on_gone``. What is not of ``sources`` stays: it may be on a disk that is not mounted. With ``everywhere`` all files of
+    the index are looked at as well, wherever they are. Raises :class:`UsageError` for another model than the index was
+    built with."""
     require_model(index, predictor)
     named = [str(source) for source in sources]
     with alone(index.folder):
         index = open_index(index.folder)
         _sweep(index)
+        if everywhere:
+            named += index.paths
         known, gone = set(index.images), _gone(index, named)
         lost = dict.fromkeys(index.paths[row] for row in gone)
         images = [image for image in dict.fromkeys(map(_image, image_files(named))) if image not in known]
@@ -254,16 +301,22 @@ def add_to_index(
         if gone:
             index = _without(index, gone)
         kernels_in_use(predictor.device, build=bool(images))
+        done = 0
         rows: list[NDArray[np.float16]] = []
         kept: list[Image] = []
-        for start in range(0, len(images), BATCH):
-            for image, row_D in _features(index, predictor, images[start : start + BATCH], on_fault):
+        files = (Picture(path, Path(path)) for path, _, _ in images)
+        for image, (_, row) in zip(images, _features(index, predictor, files), strict=True):
+            if isinstance(row, ImageError):
+                if on_fault:
+                    on_fault(row)
+            else:
                 kept.append(image)
-                rows.append(row_D)
+                rows.append(row)
             if len(rows) >= PART:
                 index, rows, kept = _with_part(index, rows, kept), [], []
             if progress:
-                progress(min(start + BATCH, len(images)), len(images))
+                done += 1
+                progress(done, len(images))
         if rows:
             index = _with_part(index, rows, kept)
         if len(index) == 0 and not gone:
@@ -274,7 +327,7 @@ def add_to_index(
 def _gone(index: Index, sources: Iterable[str]) -> list[int]:
     """The rows of files that these sources held and that are no longer there. (A folder that is not there itself may be on a
     disk that is not mounted.)"""
-    places = [os.path.abspath(source) for source in sources if source != STDIN]  # noqa: PTH100, which keeps links
+    places = {os.path.abspath(source) for source in sources if source != STDIN}  # noqa: PTH100, which keeps links
     folders = tuple(f"{place.rstrip(os.sep)}{os.sep}" for place in places if Path(place).is_dir())
     return [
         row
@@ -316,37 +369,35 @@ def require_model(index: Index, predictor: Predictor) -> None:
 def query_vectors(
     index: Index,
     predictor: Predictor,
-    sources: Iterable[str | Path],
+    given: PictureLike | Iterable[PictureLike],
     *,
     on_fault: Callable[[ImageError], object] | None = None,
 ) -> tuple[list[str], NDArray[np.float16]]:
-    """The paths and the features (Q, D) of query images. A file that cannot be read is given to ``on_fault`` and left out."""
+    """The names and the features (Q, D) of query pictures. One that cannot be read is given to ``on_fault`` and left out."""
     require_model(index, predictor)
-    images: list[Image] = [(path, 0, 0) for path in image_files(sources)]
-    found: list[tuple[Image, NDArray[np.float16]]] = []
-    for start in range(0, len(images), BATCH):
-        found += _features(index, predictor, images[start : start + BATCH], on_fault)
-    vector_QD = np.array([row_D for _, row_D in found], np.float16).reshape(len(found), int(index.meta["dimension"]))
-    return [path for (path, _, _), _ in found], vector_QD
+    names, rows = [], []
+    for name, row in _features(index, predictor, pictures(given)):
+        if isinstance(row, ImageError):
+            if on_fault:
+                on_fault(row)
+        else:
+            names.append(name)
+            rows.append(row)
+    return names, np.array(rows, np.float16).reshape(len(rows), int(index.meta["dimension"]))
 
 
 def _features(
-    index: Index, predictor: Predictor, images: Sequence[Image], on_fault: Callable[[ImageError], object] | None
-) -> list[tuple[Image, NDArray[np.float16]]]:
-    good, pixels = [], []
-    for image in images:
-        try:
-            pixels.append(predictor.pixels(image[0]))
-            good.append(image)
-        except ImageError as error:
-            if on_fault:
-                on_fault(error)
-    if not good:
-        return []
+    index: Index, predictor: Predictor, given: Iterator[Picture]
+) -> Iterator[tuple[str, NDArray[np.float16] | ImageError]]:
+    """The name of each picture, and its features or what is wrong with it, in order."""
     layers = find_layers(predictor.model, [index.meta["layer"]])
-    pixels += pixels[-1:] * (BATCH - len(pixels))  # every pass has the same shape, so equal files have equal features
-    row_BD = predictor.activations(torch.from_numpy(np.stack(pixels)), layers)[index.meta["layer"]]
-    return list(zip(good, _as_stored(row_BD), strict=False))
+    for group in predictor.decoded(given, BATCH):
+        good = [it for _, it in group if not isinstance(it, ImageError)]
+        rows: Iterator[NDArray[np.float16]] = iter(())
+        if good:
+            good += good[-1:] * (BATCH - len(good))  # every pass has the same shape, so equal files have equal features
+            rows = iter(_as_stored(predictor.activations(torch.from_numpy(np.stack(good)), layers)[layers[0].name]))
+        yield from ((name, it if isinstance(it, ImageError) else next(rows)) for name, it in group)
 
 
 def _image(path: str) -> Image:
@@ -450,6 +501,7 @@ def _is_whole(meta: Mapping[str, Any]) -> bool:
             and len(set(opened)) == len(opened)
             and set(opened) <= files.keys()
             and meta["kind"] in get_args(Kind)
+            and (meta["format"] == FORMAT_1 or meta["metric"] in get_args(Metric))
             and meta["precision"] in get_args(Precision)
             and (faiss is None or (meta["kind"] != "exact" and faiss["rows"] <= sum(counts[1 : len(parts) + 1])))
         )
@@ -488,7 +540,7 @@ def _with_faiss(index: Index) -> Index:
     else:
         searched, rows, learned = _empty_faiss(faiss, index), 0, n
     for start in range(rows, n, PART):
-        searched.add(index.vectors[start : min(start + PART, n)].astype(np.float32))
+        searched.add(index._rows[start : min(start + PART, n)].astype(np.float32))
     name = f"faiss-{n}.index"
     faiss.write_index(searched, str(index.folder / name))
     with open(index.folder / name, "rb") as file:
@@ -505,26 +557,26 @@ def _with_faiss(index: Index) -> Index:
 
 def _empty_faiss(faiss: Any, index: Index) -> Any:
     """Vectors as float16, which they are: only the choice of which to compare is approximate."""
-    n, dim = index.vectors.shape
+    n, dim = index._rows.shape
     half = faiss.ScalarQuantizer.QT_fp16
     if index.meta["kind"] == "hnsw":
         searched = faiss.IndexHNSWSQ(dim, half, 32)
         searched.hnsw.efConstruction, searched.hnsw.efSearch = 80, 64
-        searched.train(index.vectors[:1].astype(np.float32))
+        searched.train(index._rows[:1].astype(np.float32))
         return searched
     num_lists = max(1, min(math.isqrt(n), n // TRAIN_PER_LIST))
     searched = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(dim), dim, num_lists, half, faiss.METRIC_L2, False)
     searched.nprobe = max(1, num_lists // 8)
     sample = np.sort(rng.permutation(0, "search/lists", 0, n)[: TRAIN_PER_LIST * num_lists])
-    searched.train(index.vectors[sample].astype(np.float32))
+    searched.train(index._rows[sample].astype(np.float32))
     return searched
 
 
 def recall(index: Index, k: int = RECALL_AT) -> dict[str, Any]:
     """How many of the ``k`` true neighbors of some of its own images, themselves left out, an index finds."""
     own_Q = np.sort(rng.permutation(0, "search/recall", 0, len(index))[:RECALL_QUERIES])
-    query_QD = index.vectors[own_Q].astype(np.float32)
-    exact_Qk = nearest(query_QD, index.vectors, k + 1).index_Qk
+    query_QD = index._rows[own_Q]
+    exact_Qk = nearest(query_QD, index._rows, k + 1).index_Qk
     found = index._candidates(query_QD, min(k + 1, len(index)))[0]
     hits = total = 0
     for own, exact_k, found_k in zip(own_Q.tolist(), exact_Qk.tolist(), found.index_Qk.tolist(), strict=True):
