@@ -67,6 +67,7 @@ def verbs(world: Path, out: Path) -> dict[str, list[str]]:
         "claims": ["claims", "list", "C7"],
         "info": ["info", run],
         "cache": ["cache"],
+        "weights": ["weights"],
         "import": ["import", str(world / "weights.safetensors"), "--out", str(out / "imported")],
         "report": ["report", run],
     }

@@ -49,6 +49,6 @@ def test_every_verb_ends_as_it_should(name: str, world: Path, tmp_path: Path) ->
     if name == "read-only working folder":
         require_read_only(tmp_path)
     answers = run_in(name, world, tmp_path / "place", list(verbs(world, tmp_path)))
-    assert len(answers) == 15
+    assert len(answers) == 16
     faults = {verb: (found, err) for verb, (code, err) in answers.items() if (found := faults_in(name, code, err))}
     assert faults == {}

@@ -431,6 +431,15 @@ INSIDE = [
     _wrong("search index photos/val/warm/0.png --depth 3", "--depth"),
 ]
 WEIGHTS = [
+    _wrong("weights alexnet-owt", "alexnet-owt"),
+    _wrong("weights get", "get"),
+    _wrong("weights get alexnet", "alexnet"),
+    _wrong("weights get alexnet-owt alexnet-owt-trunk", "alexnet-owt-trunk"),
+    _wrong("weights get ''", "get"),
+    _wrong("weights --all", "--all"),
+    _wrong("weights get nowhere.pth", "nowhere.pth"),
+    _wrong("import alexnet-owt --out new", "alexnet-owt"),
+    _wrong(TRAIN + "--init-from alexnet-owt-trunk", "alexnet-owt-trunk"),
     _wrong("import", "FILE"),
     _wrong("import weights.safetensors", "--out"),
     _wrong("import nowhere.pth --out new", "nowhere.pth"),

@@ -33,7 +33,8 @@ train and use a network:
   predict MODEL IMAGE...    the most probable classes of pictures
   report RUN...             write a run's report again, or compare several runs
   info [NAME]               layers, shapes and costs of a network, or of two
-  import FILE --out MODEL   a model of trained weights, such as torchvision's
+  weights [get NAME]        trained weights by name, and how to fetch them
+  import FILE --out MODEL   make a model of a file of trained weights
 
 look inside, and search your pictures:
   probe KIND MODEL          what a network has learned, in pictures and numbers
@@ -77,7 +78,7 @@ VERBS = {
     **dict.fromkeys(("evaluate", "predict"), "evaluate"),
     **dict.fromkeys(("info", "report"), "info"),
     "bench": "bench",
-    "import": "weights",
+    **dict.fromkeys(("weights", "import"), "weights"),
 }
 """Each verb, and the module with the function of its name; of a word of Python, with _ behind it."""
 

@@ -32,7 +32,7 @@ UNUSED_DAYS = 90
 LEFT_SECONDS = 86400
 """Age in seconds from which a temporary folder is taken for one left by a killed process."""
 
-Kind = Literal["set", "unfinished set", "drawn set", "features", "kernels", "remains"]
+Kind = Literal["set", "unfinished set", "drawn set", "features", "kernels", "weights", "remains"]
 Progress = Callable[[int, int], None]
 
 
@@ -186,8 +186,8 @@ def _entry(path: Path, decoder: dict[str, Any]) -> Entry:
         kind = "features"
         if age > UNUSED_DAYS * 86400:
             needless = f"not used for {UNUSED_DAYS} days"
-    elif path.name == "kernels":
-        kind = "kernels"
+    elif path.name in ("kernels", "weights"):
+        kind = "kernels" if path.name == "kernels" else "weights"
     elif path.name.startswith("shapes-v") and not (path / "meta.json").is_file() and not (path / UNFINISHED).is_dir():
         kind = "drawn set"
     elif (path / UNFINISHED).is_dir() and not (path / "meta.json").is_file():

@@ -18,6 +18,7 @@ from alexnet.core.errors import AlexNetError, UsageError, perhaps, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.interop.state_dict import WeightsFile, read_weights
 from alexnet.interop.torchvision import NAMES
+from alexnet.interop.weights import file_of
 from alexnet.models import (
     ModelConfig,
     build_model,
@@ -152,8 +153,9 @@ def import_weights(
     classes: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Imported:
-    """Make a model folder ``out`` of a file of weights: of torchvision's ``alexnet`` or of one of our own networks, whole or some
-    of their layers, as ``torch.save`` or safetensors wrote them, alone or in a checkpoint. Nothing in the file is run.
+    """Make a model folder ``out`` of a file of weights, or of weights in the cache by their name: of torchvision's ``alexnet`` or
+    of one of our own networks, whole or some of their layers, as ``torch.save`` or safetensors wrote them, alone or in a
+    checkpoint. Nothing in the file is run.
 
     The layers that it does not hold get the initial weights of ``seed``, and the folder records which they are. ``network`` is
     needed only where several networks have these shapes. ``classes`` are the names of the outputs, in order. Input scale, crop
@@ -161,7 +163,7 @@ def import_weights(
 
     Raises :class:`UsageError` if ``out`` exists, or the network or its classes are not clear; :class:`AlexNetError` for a file
     that cannot be read, and for tensors whose shapes or values do not fit. Then nothing is written."""
-    path, out = Path(source), Path(out)
+    path, out = file_of(source), Path(out)
     if out.exists():
         raise UsageError(f"{printable(out)} exists; take another --out, or remove it")
     if path.is_dir():

@@ -22,6 +22,7 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import write_atomic
 from alexnet.evaluation.classes import places
 from alexnet.interop.importing import preprocessing_of_weights, read_named
+from alexnet.interop.weights import file_of
 from alexnet.models import build_model, layer_shapes
 from alexnet.models.folder import read_safetensors
 from alexnet.models.states import open_model, run_of
@@ -136,14 +137,14 @@ def _saved(file: Path) -> Initial | None:
 
 def load_initial(model: str | Path, network: str | None = None) -> Initial:
     """The weights in a run directory, a checkpoint of one (``RUN/checkpoint/best``), a model folder or a file of weights, that
-    of :func:`save_initial` or of another program; of an imported model those that came with its file. ``network`` is the one
-    that they are for, where a file is that of several.
+    of :func:`save_initial` or of another program, or weights in the cache by their name; of an imported model those that came
+    with its file. ``network`` is the one that they are for, where a file is that of several.
 
     Raises what :func:`~alexnet.models.states.open_model` and :func:`~alexnet.interop.importing.read_named` raise."""
     if (saved := _saved(Path(model))) is not None:
         return saved
-    if Path(model).is_file() and run_of(model) is None:
-        named = read_named(Path(model))
+    if (path := file_of(model)).is_file() and run_of(model) is None:
+        named = read_named(path)
         name = network if network in named.networks or not named.networks else named.networks[0]
         assert name is not None
         made = {"sha256": named.file.sha256, **({"entry": named.file.entry} if named.file.entry else {})}
