@@ -54,7 +54,7 @@ WITH_A_VERDICT = (
     "biases",
 )
 """Those that had results before every arm was tuned; those whose arms have one search before those that have two."""
-FIGURE_1 = ("relu-tanh", "relu-sigmoid")
+FIGURE_1 = ("gradients-suited", "relu-tanh", "relu-sigmoid")
 NEVER_RUN = (
     *("ensembles", "update-rule", "schedules", "lrn-successors", "lrn-places", "relu-successors", "max-average"),
     *("tower-meetings", "dropout-others", "dropout-kinds", "color-noise-size", "augmentation-mistuned"),

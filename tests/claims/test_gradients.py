@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from alexnet.claims.experiment import vary
 from alexnet.claims.gradients import gradients
+from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.measures import MEASURES
 from alexnet.claims.scales import find_scale
 from alexnet.core.rng import DropoutDraw
@@ -59,6 +60,17 @@ def test_sigmoids_let_less_of_the_gradient_through_and_every_layer_is_shown(lab)
     assert MEASURES["gradient_drop"](sigmoid) > 100 * MEASURES["gradient_drop"](relu) > 0
     assert gradients(lab, SMOKE) == relu
     assert gradients(lab, replace(SMOKE, seed=1)) != relu
+
+
+def test_initial_weights_that_suit_a_sigmoid_let_more_through(lab):
+    arms = {arm.name: vary(SMOKE, arm.changes) for arm in EXPERIMENTS["gradients-suited"].arms(SMOKE)}
+    assert {config.model.biases for config in arms.values()} == {(0.0,) * 8}
+    stds = {name: config.model.weight_std for name, config in arms.items()}
+    assert stds["gradients-relu-suited"][0] == pytest.approx((2 / 75) ** 0.5)  # He: 5 x 5 x 3 inputs
+    assert stds["gradients-tanh-suited"][-1] == pytest.approx((1 / 32) ** 0.5)
+    drop = {name: MEASURES["gradient_drop"](gradients(lab, config)) for name, config in arms.items()}
+    paper = MEASURES["gradient_drop"](gradients(lab, vary(SMOKE, {"model.activation": "sigmoid"})))
+    assert drop["gradients-sigmoid-suited"] < paper / 10
 
 
 def test_the_drop_is_that_of_the_last_layer_over_the_first():

@@ -34,7 +34,7 @@ class Arm:
     same_training: bool = False
     """Whether its networks are trained as those of the unchanged recipe, so that arms differ in what is done with them."""
     chooses_itself: bool = False
-    """Whether its method chooses its own settings, on training images."""
+    """Whether its method chooses its own settings, on training images or by a formula."""
     has_rate: bool = True
     """Whether there is a learning rate to choose: not where nothing is trained, or where the claim is about this rate."""
 

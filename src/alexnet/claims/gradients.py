@@ -5,6 +5,7 @@ Shape suffixes: B images, C channels, H rows, W columns, S rows or columns of a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,16 +15,21 @@ import torch.nn.functional as F
 from alexnet.claims.experiment import Arm, Experiment, lower
 from alexnet.claims.laboratory import Laboratory
 from alexnet.claims.results import Result
+from alexnet.claims.scales import HISTORY, fan_ins
 from alexnet.core.rng import DropoutDraw
 from alexnet.data import transforms
 from alexnet.data.loader import batches
 from alexnet.models import layer_parameters
+from alexnet.models.alexnet import AlexNetConfig
 from alexnet.training.config import TrainConfig
 from alexnet.training.trainer import network, training_images
 
 IMAGES = 512
 """Number of images over which the gradient is averaged."""
 BATCH = 64
+GAINS = {"relu": math.sqrt(2), "sigmoid": 4.0, "tanh": 1.0}
+"""By how much initial weights must be larger than 1 / sqrt(fan-in) for the signal to keep its size: ReLU halves its square, a
+sigmoid is at its steepest a quarter as steep as tanh."""
 
 
 def gradients(lab: Laboratory, config: TrainConfig) -> Result:
@@ -70,7 +76,42 @@ def _arms(_base: TrainConfig) -> Sequence[Arm]:
     )
 
 
+def _suited_arms(base: TrainConfig) -> Sequence[Arm]:
+    """Each nonlinearity with initial weights by its gain, and biases of 0, where it is steepest."""
+    assert isinstance(base.model, AlexNetConfig)
+    zeros, fans = tuple(0.0 for _ in base.model.biases), fan_ins(base.model)
+    return tuple(
+        Arm(
+            name=f"gradients-{name}-suited",
+            changes=({} if name == base.model.activation else {"model.activation": name})
+            | {
+                "model.weight_std": tuple(gain / math.sqrt(fan) for fan in fans),
+                "model.biases": zeros,
+            },
+            result=gradients,
+            chooses_itself=True,
+        )
+        for name, gain in GAINS.items()
+    )
+
+
 EXPERIMENTS = (
+    Experiment(
+        id="gradients-suited",
+        title="The gradient in each layer before the first step, from initial weights that suit ReLU, sigmoid and tanh",
+        arms=_suited_arms,
+        comparisons=tuple(
+            lower(
+                "gradient_drop",
+                "N1",
+                f"from the last layer to the first the gradient falls less through ReLU than through {name}, each with "
+                "initial weights that suit it",
+                arm="gradients-relu-suited",
+                than=f"gradients-{name}-suited",
+            )
+            for name in ("sigmoid", "tanh")
+        ),
+    ),
     Experiment(
         id="gradients",
         title="The gradient in each layer before the first step: ReLU, sigmoid and tanh",
@@ -85,5 +126,6 @@ EXPERIMENTS = (
             )
             for name in ("sigmoid", "tanh")
         ),
+        scales=("smoke", *HISTORY),
     ),
 )
