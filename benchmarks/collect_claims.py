@@ -17,6 +17,7 @@ from alexnet.claims.comparison import compare_all
 from alexnet.claims.documents import CURVES, PUBLISHED, read_documents
 from alexnet.claims.drawing import columns_of
 from alexnet.claims.groups import EXPERIMENTS
+from alexnet.claims.judging import judge
 from alexnet.claims.results import Results, is_result, write_lines
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import entries, words
@@ -54,13 +55,15 @@ def judge_published() -> None:
             experiment = EXPERIMENTS[document["experiment"]]
             made = {arm: [results[name] for name in about["results"]] for arm, about in document["arms"].items()}
             rows = compare_all(experiment, find_scale(document["scale"]), made)
-            document = shortened(document | {"title": experiment.title, "comparisons": rows})
-            write_json(file, document)
-            found.append({k: v for k, v in document.items() if k != "environment"})
+            found.append(document | {"title": experiment.title, "comparisons": rows})
             for arm, about in document["arms"].items():
                 names = (f"{folder.name}/{name}" for name in about["results"])
                 curves |= columns_of(dict(zip(names, made[arm], strict=True)))
-    write_json(ROOT / "src" / "alexnet" / "claims" / PUBLISHED, found)
+    found = [shortened(document) for document in judge(found)]
+    for document in found:
+        write_json(RESULTS / document["scale"] / f"{document['experiment']}.json", document)
+    shown = [{key: value for key, value in document.items() if key != "environment"} for document in found]
+    write_json(ROOT / "src" / "alexnet" / "claims" / PUBLISHED, shown)
     package = ROOT / "src" / "alexnet" / "claims" / CURVES
     write_atomic(package, lambda file: file.write((json.dumps(curves, separators=(",", ":")) + "\n").encode()))
     print(f"{len(found)} experiments, {len(curves)} curves")

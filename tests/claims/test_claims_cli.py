@@ -30,7 +30,7 @@ def test_list_is_one_line_a_claim_and_a_summary(capsys, tmp_path, monkeypatch):
     assert code == 0
     assert [line.split()[0] for line in lines[: len(CLAIMS)]] == [claim.id for claim in CLAIMS]
     assert max(map(len, lines)) <= 80
-    assert lines[6].startswith("C7  at least 6.14 times A four-layer network")
+    assert lines[6].startswith("C7  inconclusive        A four-layer network")
     assert lines[9].startswith("C10 not a fair test yet Local response normalization")
     assert "\x1b" not in out
     number = counts(entries(read_documents(None)))
@@ -152,8 +152,13 @@ def test_one_word_for_a_claim(facts, rows, word):
 
 def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
     def document(effect: float) -> dict:
-        comparison = {"claim": "C13", "says": "s", "unit": "points", "printed": 0.4, "diverged": {}, "n": 2}
-        comparison |= {"verdict": "confirmed", "effect": effect, "low": 0.1, "high": 2.0, "reasons": []}
+        comparison = {"claim": "C13", "says": "s", "unit": "points", "printed": 0.4, "diverged": {}, "n": 5}
+        comparison |= {"verdict": "", "reasons": [], "cut": [], "untrained": [], "pool": "", "each": False}
+        for side, mean in (("lower", 20.0), ("higher", 20.0 + effect)):
+            values = {"values": [mean - 0.1, mean, mean, mean, mean + 0.1], "cut": [False] * 5}
+            comparison |= {f"{side}_{key}": value for key, value in values.items()}
+            comparison[side] = {"arm": side, "measure": "center_error"}
+        comparison |= {"seeds": [0, 1, 2, 3, 4], "higher_values": [20 + effect] * 5}
         named = {"experiment": "overlap", "scale": "cifar10", "command": "c", "arms": {}}
         return named | {"comparisons": [comparison]}
 
@@ -163,7 +168,10 @@ def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "files", lambda _package: tmp_path / "published")
     found = next(e for e in entries(read_documents(None)) if e["claim"]["id"] == "C13")
     assert found["verdict"] == "confirmed"
-    assert found["comparisons"][0]["text"].startswith("s: 1 points, 95 % interval 0.1 to 2, 2 seeds, printed 0.4")
+    assert found["comparisons"][0]["text"].startswith(
+        # Differences 1.1, 1, 1, 1, 0.9: standard deviation 0.0707, and 3.495 for 97.5 % with four degrees of freedom.
+        "s: 1 points, 97.5 % interval 0.889 to 1.11, 5 seeds, printed 0.4 (cifar10). Looked for 0.4 points, which 5 seeds find"
+    )
     (tmp_path / "own" / "cifar10").mkdir(parents=True)
     (tmp_path / "own" / "cifar10" / "overlap.json").write_text(json.dumps(document(3.0)))
     (own,) = next(e for e in entries(read_documents(tmp_path / "own")) if e["claim"]["id"] == "C13")["comparisons"]

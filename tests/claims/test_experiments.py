@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from alexnet.claims import documents, laboratory
-from alexnet.claims.comparison import compare
+from alexnet.claims.comparison import evidence_of
 from alexnet.claims.experiment import Arm, Experiment, Side, arms_of, lower, recipe_of, vary
 from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
 from alexnet.claims.laboratory import config_key, open_laboratory
@@ -145,8 +145,8 @@ def test_the_best_candidate_is_taken_by_a_seed_that_is_not_compared(lab, monkeyp
     arms = {name: arm for name, (arm, _) in arms_of(experiment, find_scale("smoke")).items()}
     results = {name: [fake(None, vary(find_scale("smoke").network, {"optimizer.lr": 0.02}))] for name in arms}
     results["fixed"] = [{"views": {"1": {"top1_error": 0.01}}}]
-    (row,) = (compare(comparison, arms, results) for comparison in experiment.comparisons)
-    assert (row["lower_values"], row["effect"]) == ([0], pytest.approx(1.0))  # percentage points
+    (row,) = (evidence_of(comparison, arms, results) for comparison in experiment.comparisons)
+    assert (row["lower_values"], row["higher_values"]) == ([0], [pytest.approx(1.0)])  # percentage points
     assert document["chosen"] == {"fake": {"optimizer.lr": 0.02}}
     assert seen[:3] == [(0.01, FIRST_SEED), (0.02, FIRST_SEED), (0.04, FIRST_SEED)]
 
@@ -155,13 +155,13 @@ def test_a_training_that_diverges_is_a_result_and_no_number():
     diverged, fine = {"diverged": "step 3: the loss is nan"}, {"views": {"1": {"top1_error": 0.5}}}
     comparison = lower("center_error", "C10", "", arm="a", than="b")
     arms = {name: Arm(name=name) for name in "ab"}
-    some = compare(comparison, arms, {"a": [fine, diverged, fine], "b": [fine, fine, fine]})
+    some = evidence_of(comparison, arms, {"a": [fine, diverged, fine], "b": [fine, fine, fine]})
     assert (some["n"], some["diverged"]) == (2, {"a": 1})
     # Seeds that failed are not left out at random.
-    assert some["verdict"] == "not a fair test yet"
+    assert some["seeds"] == [0, 2]
     assert "1 of 3 runs of a diverged, so no pair includes them" in some["reasons"]
-    none = compare(comparison, arms, {"a": [diverged], "b": [fine]})
-    assert (none["n"], none["verdict"]) == (0, "not a fair test yet")
+    none = evidence_of(comparison, arms, {"a": [diverged], "b": [fine]})
+    assert (none["n"], none["seeds"], len(none["reasons"])) == (0, [], 1)
 
 
 def test_a_training_with_an_absurd_rate_is_recorded_as_diverged(lab):

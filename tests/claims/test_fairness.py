@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from alexnet.claims.comparison import compare
-from alexnet.claims.experiment import Arm, arms_of, lower
+from alexnet.claims.comparison import evidence_of
+from alexnet.claims.experiment import Arm, Comparison, arms_of, lower
 from alexnet.claims.fairness import choices_on_held_out, objections
 from alexnet.claims.groups import EXPERIMENTS
+from alexnet.claims.judging import judge
 from alexnet.claims.measures import at_chance, blindness, cut_off, num_classes, share_at_chance
 from alexnet.claims.scales import find_scale
 
@@ -76,6 +77,13 @@ def test_arms_that_were_not_tuned_alike_are_no_fair_test(first: Arm, second: Arm
     assert reason in found
 
 
+def judged(comparison: Comparison, arms: Any, results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    row = evidence_of(comparison, {arm.name: arm for arm in arms}, results)
+    document = {"experiment": "x", "scale": "imagenet", "arms": {}, "comparisons": [row]}
+    found: dict[str, Any] = judge([document])[0]["comparisons"][0]
+    return found
+
+
 ALIKE = (Arm(name="a", tuned=RATES), Arm(name="b", changes={"epochs": 2}, tuned=RATES))
 
 
@@ -90,7 +98,7 @@ def test_a_control_that_did_not_train_makes_no_fair_test() -> None:
 def test_both_sides_at_chance_level_have_no_verdict_however_clear_the_interval() -> None:
     comparison = lower("center_error", "C10", "", arm="a", than="b")
     results = {"a": [result(0.910)] * 3, "b": [result(0.999)] * 3}
-    row = compare(comparison, {arm.name: arm for arm in ALIKE}, results)
+    row = judged(comparison, ALIKE, results)
     assert row["verdict"] == "not a fair test yet"
     assert row["low"] is None
 
@@ -112,32 +120,30 @@ def race(*reached: bool) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "word", "bound"),
+    ("first", "second", "effect", "bound"),
     [
-        ((True, True), (True, True), "inconclusive", None),
-        ((True, True), (True, False), "bound only", "at least"),
-        ((False, True), (True, True), "bound only", "at most"),
-        ((False, True), (True, False), "not a fair test yet", None),
+        ((True, True), (True, True), 1, None),
+        ((True, True), (True, False), 1, None),  # the lower one of two is the median, and it is known
+        ((True, True), (False, False), 2, "at least"),
+        ((False, False), (True, True), 0.5, "at most"),
+        ((False, False), (False, False), None, None),
     ],
 )
-def test_runs_that_were_cut_off_give_a_bound(first: Any, second: Any, word: str, bound: str | None) -> None:
+def test_runs_that_were_cut_off_give_a_bound(first: Any, second: Any, effect: float | None, bound: str | None) -> None:
     comparison = lower("epochs_to_goal", "C7", "", arm="a", than="b")
-    row = compare(comparison, {arm.name: arm for arm in ALIKE}, {"a": race(*first), "b": race(*second)})
-    assert (row["verdict"], row["bound"]) == (word, bound)
-    if bound:
-        assert (row["low"], row["high"], row["effect"]) == (
-            None,
-            None,
-            pytest.approx(2 ** (0.5 if bound == "at least" else -0.5)),
-        )
-        assert row["reasons"][0].startswith("1 of 2 runs of")
+    row = judged(comparison, ALIKE, {"a": race(*first), "b": race(*second)})
+    assert (row["bound"], row["effect"], row["reasons"]) == (bound, effect, [])
+    assert row["verdict"] == ("inconclusive" if row["cut"] else "no effect as large")
+    cut = [num for num in (2 - sum(first), 2 - sum(second)) if num]
+    assert [text[:14] for text in row["cut"]] == [f"{num} of 2 runs of" for num in cut]
+    assert (row["planned"], row["low"]) == ((7, None) if cut else (5, pytest.approx(1)))
 
 
 def test_a_bound_between_arms_that_were_not_tuned_alike_is_no_fair_test() -> None:
     comparison = lower("epochs_to_goal", "C7", "", arm="base", than="b")
-    arms = {"base": Arm(name="base"), "b": Arm(name="b", changes={"epochs": 2})}
-    row = compare(comparison, arms, {"base": race(True, True), "b": race(True, False)})
-    assert (row["verdict"], row["bound"], len(row["reasons"])) == ("not a fair test yet", "at least", 2)
+    arms = (Arm(name="base"), Arm(name="b", changes={"epochs": 2}))
+    row = judged(comparison, arms, {"base": race(True, True), "b": race(False, False)})
+    assert (row["verdict"], row["bound"], len(row["reasons"])) == ("not a fair test yet", "at least", 1)
 
 
 def test_only_a_race_is_cut_off() -> None:

@@ -98,12 +98,37 @@ def comparison(says: str, lower: list[float], higher: list[float], measure: str 
         "higher": {"arm": "no-overlap", "measure": measure},
         "unit": "points",
         "printed": 0.4,
+        "each": False,
+        "pool": "",
         "diverged": {},
+        "untrained": [],
+        "seeds": list(range(len(lower))),
         "lower_values": lower,
         "higher_values": higher,
+        "lower_cut": [False] * len(lower),
+        "higher_cut": [False] * len(higher),
         "n": len(lower),
+        "verdict": "",
         "reasons": [],
+        "cut": [],
     } | fields
+
+
+def searched(best: float, name: Any = str) -> dict[str, Any]:
+    """The search of an arm among four rates, of which the last diverged once, and two weight decays."""
+    field = name("optimizer.lr")
+    rates = [(lr, 0.0005, [0.3 + abs(lr - best), 0.31 + abs(lr - best)]) for lr in (0.005, 0.01, 0.02)]
+    tried = [*rates, (0.04, 0.0005, [0.5, None]), (best, 0.001, [0.4, 0.41])]
+    return {
+        "measure": "center_error",
+        "seeds": [1000, 1001],
+        "fields": [field, "optimizer.weight_decay"],
+        "chosen": {field: best, "optimizer.weight_decay": 0.0005},
+        "candidates": [
+            {"changes": {field: lr, "optimizer.weight_decay": decay}, "values": values, "results": []}
+            for lr, decay, values in tried
+        ],
+    }
 
 
 def write_experiment(out: Path, scale: str = "cifar10", name: Any = str, **fields: Any) -> dict[str, Any]:
@@ -125,29 +150,18 @@ def write_experiment(out: Path, scale: str = "cifar10", name: Any = str, **field
         "says": name("10,000 images"),
         "seeds": [0, 1, 2],
         "chosen": {"no-overlap": {"optimizer.lr": 0.005}},
+        "tuning": {arm: searched(best, name) for arm, best in (("base", 0.02), ("no-overlap", 0.005))},
         "arms": arms,
         "comparisons": [
-            # Differences 0.5, 1.0 and 1.5: mean 1.0, standard deviation 0.5, half width 4.303 * 0.5 / sqrt(3) = 1.242.
-            comparison(
-                name("the error is lower"),
-                *([30.0, 30.0, 30.0], [30.5, 31.0, 31.5]),
-                verdict="inconclusive",
-                effect=1.0,
-                low=-0.242,
-                high=2.242,
-                smallest_effect=1.242,
-            ),
+            # Differences 0.9, 1.0 and 1.1: mean 1.0, standard deviation 0.1. Two comparisons share the 0.02 % of a look at three
+            # seeds, and the second excludes no effect: 70.70 of Student's t, by 0.1 / sqrt(3), is 4.082.
+            comparison(name("the error is lower"), [30.0, 30.0, 30.0], [30.9, 31.0, 31.1]),
             comparison(
                 name("sooner there"),
                 *([5.0, 5.0, 5.0], [10.0, 10.0, 10.0]),
                 measure="epochs_to_goal",
                 unit="times",
                 printed=6.0,
-                verdict="confirmed",
-                effect=2.0,
-                low=2.0,
-                high=2.0,
-                smallest_effect=1.0,
             ),
         ],
         "command": name(f"alexnet claims run overlap --scale {scale} --seeds 3"),
@@ -181,9 +195,9 @@ def test_every_claim_of_the_ledger_has_its_row(page: Table) -> None:
 
 def test_a_row_says_effect_interval_seeds_scale_verdict_and_command(page: Table) -> None:
     here, verdict, again = page.rows["C13"][5:]
-    assert "inconclusive the error is lower: +1.00 points (−0.24 to +2.24; 3 seeds) cifar10" in here
-    assert "confirmed sooner there: 2.00 times (2.00 to 2.00; 3 seeds) cifar10" in here
-    assert verdict == "mixed inconclusive, confirmed"
+    assert "inconclusive the error is lower: +1.00 points (99.98 %: −3.08 to +5.08; 3 seeds) cifar10" in here
+    assert "confirmed sooner there: 2.00 times (99.99 %: 2.00 to 2.00; 3 seeds) cifar10" in here
+    assert verdict == "mixed inconclusive, confirmed history"
     assert again == "alexnet claims run overlap --scale cifar10 --seeds 3"
 
 
@@ -197,9 +211,9 @@ def test_the_headline_counts_the_claims_of_the_ledger(page: Table, out: Path) ->
         for word in (
             "confirmed",
             "contradicted",
+            "no effect as large",
             "inconclusive",
             "mixed",
-            "bound only",
             "not a fair test yet",
             "not tested",
         )
@@ -219,10 +233,31 @@ def test_an_experiment_says_arms_changes_rates_and_every_seed(page: Table) -> No
     assert "Pooling windows overlap at cifar10 10,000 images. 3 seeds. For C13 ." in page.text
     assert "A base nothing B no-overlap model.pool_size 2" in page.text
     assert "optimizer.lr 0.005" in page.text
-    assert "center error base 30 30 30 30 % center error no-overlap 30.5 31 31.5 31 %" in page.text
+    assert "center error base 30 30 30 30 % center error no-overlap 30.9 31 31.1 31 %" in page.text
     assert "epochs to goal no-overlap 10 10 10 10 epochs" in page.text
-    assert "printed 0.40 points; could have shown 1.24 points" in page.text
+    assert (
+        "2 more seeds would decide. Printed 0.40 points. Looked for 0.4 points, which 5 seeds find with 80 % power."
+        in page.text
+    )
+    assert (
+        "3 seeds find it with 46 %. A run varies by 0.0707 points (standard deviation, 2 degrees of freedom"
+        in page.text
+    )
+    assert "these two alone). The runs of base are also in 1 other comparison; the runs of no-overlap" in page.text
     assert "Top-1 error of the held-out images at the center." in page.text
+
+
+def test_the_tuning_of_every_arm_is_drawn_and_listed(page: Table) -> None:
+    assert (
+        "How each arm was tuned: center error, %, on training images held out for this, by optimizer.lr ," in page.text
+    )
+    curves = re.findall(r'aria-label="(What was searched[^"]*)"', page.source)
+    assert curves == [  # of every setting the candidates that differ from what was chosen in it alone
+        "What was searched, and the measure that chose; chosen: A 30.5 at 0.02; B 30.5 at 0.005",
+        "What was searched, and the measure that chose; chosen: A 30.5 at 0.0005; B 30.5 at 0.0005",
+    ]
+    assert "base optimizer.lr 0.02 optimizer.weight_decay 0.0005 30 31 chosen" in page.text
+    assert "base optimizer.lr 0.04 optimizer.weight_decay 0.0005 50 –" in page.text
 
 
 def test_every_fact_is_there_with_how_it_was_computed(page: Table) -> None:
@@ -297,7 +332,7 @@ def test_missing_and_damaged_result_files_are_named(tmp_path: Path) -> None:
     assert "overlap at cifar10: base-00ff-seed1.json missing from" in missing
     assert "no-overlap-00ff-seed0.json: not valid JSON" in missing
     assert "no-overlap-00ff-seed1.json is not a result of `alexnet claims run`" in missing
-    assert "+1.00 points (−0.24 to +2.24; 3 seeds)" in page.rows["C13"][5]
+    assert "+1.00 points (99.98 %: −3.08 to +5.08; 3 seeds)" in page.rows["C13"][5]
     assert page.source.count('aria-label="Training loss') == 1  # of the seeds that are left
 
 
@@ -353,7 +388,7 @@ def test_published_verdicts_are_shown_without_files_and_are_not_faults(
     monkeypatch.setattr(documents, "PUBLISHED", str(tmp_path / "published.json"))
     monkeypatch.setattr(documents, "CURVES", str(tmp_path / "curves.json"))
     page = Table(write_page(tmp_path / "nothing" / "here", None))
-    assert "+1.00 points (−0.24 to +2.24; 3 seeds) imagenette" in page.rows["C13"][5]
+    assert "+1.00 points (99.98 %: −3.08 to +5.08; 3 seeds) imagenette" in page.rows["C13"][5]
     assert "Published with the package." in page.text
     assert "No curves: its arms are measured on networks of other experiments" in page.text
     assert "Missing from this page" not in page.text
@@ -400,8 +435,7 @@ def test_without_any_result_the_ledger_is_shown_with_its_facts(tmp_path: Path, m
 
 
 def test_a_training_that_diverged_is_said(tmp_path: Path) -> None:
-    lost = comparison("lower", [], [], n=0, verdict="inconclusive", diverged={"no-overlap": 3})
-    del lost["lower_values"], lost["higher_values"]
+    lost = comparison("lower", [], [], diverged={"no-overlap": 3}, reasons=["3 of 3 runs of no-overlap diverged"])
     document = write_experiment(tmp_path, comparisons=[lost])
     for name in document["arms"]["no-overlap"]["results"]:
         (tmp_path / "cifar10" / name).write_text('{"diverged": "step 7: the loss is nan"}')
@@ -411,39 +445,42 @@ def test_a_training_that_diverged_is_said(tmp_path: Path) -> None:
 
 
 def test_what_is_no_fair_test_says_why_and_has_no_interval(tmp_path: Path) -> None:
-    none = {"low": None, "high": None, "smallest_effect": None}
-    unfair = {
-        "verdict": "not a fair test yet",
-        "effect": 1.0,
-        "reasons": ["no rate was chosen"],
-        "notes": ["seen twice"],
-    }
-    bound = {"verdict": "bound only", "bound": "at least", "effect": 6.0, "unit": "times", "measure": "epochs_to_goal"}
-    each = {"verdict": "inconclusive", "effect": None, "holds": 1}
+    cut = {"measure": "epochs_to_goal", "unit": "times", "printed": 6.0, "higher_cut": [True] * 3, "cut": ["3 of 3"]}
     rows = [
-        comparison("lower", [30.0] * 3, [31.0] * 3, **unfair, **none),
-        comparison("sooner", [5.0] * 3, [30.0] * 3, **bound, **none),
-        comparison("apart", [5.0, 5.0, 5.0], [4.0, 6.0, 4.0], **each, **none),
+        comparison("lower", [30.0] * 3, [31.0] * 3, reasons=["no rate was chosen"], notes=["seen twice"]),
+        comparison("sooner", [5.0] * 3, [30.0] * 3, **cut),
+        comparison("apart", [5.0, 5.0, 5.0], [4.0, 6.0, 4.0], each=True),
     ]
     write_experiment(tmp_path, comparisons=rows)
     page = Table(write_page(tmp_path))
     here = page.rows["C13"][5]
     assert "not a fair test yet lower: +1.00 points (no interval; 3 seeds) cifar10 Why: no rate was chosen." in here
     assert "Note: seen twice." in here
-    assert "bound only sooner: at least 6.00 times (no interval; 3 seeds)" in here
-    assert "inconclusive apart: this is so in 1 of 3 runs; chance alone makes it so in one of twenty" in here
+    assert "inconclusive sooner: at least 6.00 times (no interval; p = 0.25; 3 seeds) cifar10 Why: 3 of 3." in here
+    assert "apart: this is so in 1 of 3 runs; chance alone makes it so in one of twenty; p = 0.14" in here
     assert page.source.count('class="interval bound"') == 1
 
 
+def test_what_is_small_enough_is_said(tmp_path: Path) -> None:
+    alike = comparison("alike", [30.0] * 5, [30.0, 30.1, 29.9, 30.05, 29.95])
+    write_experiment(tmp_path, comparisons=[alike])
+    page = Table(write_page(tmp_path))
+    assert page.rows["C13"][6] == "no effect as large history"
+    assert (
+        "no effect as large +0.00 points (97.5 %: −0.12 to +0.12; 5 seeds). No effect as large as 0.4 points."
+        in page.text
+    )
+
+
 def test_a_reason_that_all_comparisons_share_is_said_once(tmp_path: Path) -> None:
-    unfair = {"verdict": "not a fair test yet", "effect": 1.0, "low": None, "high": None, "smallest_effect": None}
     rows = [
-        comparison("lower", [1.0], [2.0], **unfair, reasons=["not tuned"]),
-        comparison("also lower", [1.0], [2.0], **unfair, reasons=["not tuned", "few classes"]),
+        comparison("lower", [1.0], [2.0], reasons=["not tuned"]),
+        comparison("also lower", [1.0], [2.0], reasons=["not tuned", "few classes"]),
     ]
     write_experiment(tmp_path, comparisons=rows)
     here = Table(write_page(tmp_path)).rows["C13"][5]
-    assert here.endswith("Why: few classes. Why, for all of these: not tuned.")
+    assert "Why: few classes." in here
+    assert here.endswith("Why, for all of these: not tuned.")
     assert here.count("not tuned") == 1
 
 
@@ -455,7 +492,8 @@ def test_a_fact_stands_with_its_statement(page: Table) -> None:
 def test_what_an_earlier_version_judged_has_no_verdict(tmp_path: Path) -> None:
     document = write_experiment(tmp_path)
     for row in document["comparisons"]:
-        del row["reasons"]
+        del row["cut"]
+        row |= {"effect": 1.0, "low": 0.5, "high": 1.5}
     (tmp_path / "cifar10" / "overlap.json").write_text(json.dumps(document))
     page = Table(write_page(tmp_path))
     assert page.rows["C13"][6].startswith("not a fair test yet")
@@ -463,8 +501,7 @@ def test_what_an_earlier_version_judged_has_no_verdict(tmp_path: Path) -> None:
 
 
 def test_seeds_without_a_pair_are_not_given_the_names_of_others(tmp_path: Path) -> None:
-    fields = {"verdict": "inconclusive", "effect": 1.0, "low": None, "high": None, "smallest_effect": None}
-    write_experiment(tmp_path, comparisons=[comparison("lower", [30.0], [31.0], diverged={"base": 2}, **fields)])
+    write_experiment(tmp_path, comparisons=[comparison("lower", [30.0], [31.0], diverged={"base": 2})])
     page = Table(write_page(tmp_path))
     assert "center error base 30 (seeds with a pair) 30 %" in page.text
     assert "+1.00 points (no interval; 1 seed)" in page.rows["C13"][5]
@@ -599,7 +636,7 @@ def test_the_ledger_sorts_by_click(chromium: Any, shown: Path) -> None:
     assert chromium.run(column % 0) == ids[::-1]  # N10 before N9, which text would not give
     chromium.run(click % 6)
     words = [text.replace(" ", "") for text in chromium.run(column % 6)]
-    pattern = "confirmed|contradicted|inconclusive|mixed|boundonly|notafairtestyet|nottested"
+    pattern = "confirmed|contradicted|noeffectaslarge|inconclusive|mixed|notafairtestyet|nottested"
     first = [re.match(pattern, word)[0] for word in words]  # type: ignore
     assert first == sorted(first)
 
@@ -636,7 +673,7 @@ def test_pictures_have_words_and_links_lead_somewhere(chromium: Any, shown: Path
     named = [n for n in nodes if n["role"]["value"] in {"image", "button", "link", "heading"}]
     assert {"image", "button", "link", "heading"} == {n["role"]["value"] for n in named}
     assert all(n["name"]["value"].strip() for n in named)
-    effects = [n["name"]["value"] for n in named if n["role"]["value"] == "image" and "95 % interval" in str(n["name"])]
+    effects = [n["name"]["value"] for n in named if n["role"]["value"] == "image" and " % interval" in str(n["name"])]
     assert len(effects) == 4  # two at each scale but smoke
     lost = "return [...document.links].map((a) => a.hash.slice(1)).filter((id) => !document.getElementById(id))"
     assert chromium.run(lost) == []
@@ -649,7 +686,7 @@ def test_the_marks_of_an_effect_stand_where_its_numbers_are(chromium: Any, shown
         return f"const r = document.querySelector('{what}').getBoundingClientRect(); return r.left + r.width / 2"
 
     first = "#experiment-0 .forest .strip "
-    zero, effect, printed = (chromium.run(middle(first + mark)) for mark in (".null", "circle", "path"))
+    zero, effect, printed = (chromium.run(middle(first + mark)) for mark in (".null", "circle:not(.pair)", "path"))
     low, high = (
         chromium.run(f"const r = document.querySelector('{first}.interval').getBoundingClientRect(); return r.{side}")
         for side in ("left", "right")
@@ -657,8 +694,16 @@ def test_the_marks_of_an_effect_stand_where_its_numbers_are(chromium: Any, shown
     unit = effect - zero  # 1.0 points
     assert unit > 20
     assert printed - zero == pytest.approx(0.4 * unit, abs=1.5)
-    assert low - zero == pytest.approx(-0.242 * unit, abs=1.5)
-    assert high - zero == pytest.approx(2.242 * unit, abs=1.5)
+    assert low - zero == pytest.approx(-3.082 * unit, abs=1.5)
+    assert high - zero == pytest.approx(5.082 * unit, abs=1.5)
+    band, *pairs = (
+        chromium.run(
+            f"const r = document.querySelectorAll('{first}{mark}')[{i}].getBoundingClientRect(); return [r.left, r.right]"
+        )
+        for mark, i in (("rect", 0), (".pair", 0), (".pair", 1), (".pair", 2))
+    )
+    assert [x - zero for x in band] == pytest.approx([-0.4 * unit, 0.4 * unit], abs=1.5)
+    assert [sum(x) / 2 - zero for x in pairs] == pytest.approx([0.9 * unit, 1.0 * unit, 1.1 * unit], abs=1.5)
 
 
 ROW = {"claim": "C13", "says": "s", "n": 1, "unit": "points", "effect": 1.0, "low": None, "high": None, "printed": None}
@@ -675,6 +720,11 @@ ROW = {"claim": "C13", "says": "s", "n": 1, "unit": "points", "effect": 1.0, "lo
         {"comparisons": [{"claim": "C13"}]},
         {"comparisons": [ROW | {"verdict": "v", "diverged": {}, "effect": "z"}]},
         {"comparisons": [ROW | {"verdict": "v", "diverged": {}, "unit": "miles"}]},
+        {"comparisons": [comparison("s", [1.0], ["z"])]},
+        {"comparisons": [comparison("s", [1.0], [2.0], seeds=["0"])]},
+        {"comparisons": [comparison("s", [0.0], [2.0], unit="times")]},
+        {"comparisons": [comparison("s", [1.0, 2.0], [2.0, 3.0], n=1)]},
+        {"comparisons": [comparison("s", [1.0], [2.0], printed="6")]},
         {"comparisons": [ROW | {"verdict": "v", "diverged": {}, "n": 10**400, "effect": 10**400}]},
     ],
 )

@@ -1,16 +1,17 @@
-"""From the results of two arms to the row of a comparison: its numbers, and its verdict or the reasons why it has none."""
+"""From the results of two arms to the row of a comparison: its numbers, and the reasons why they decide nothing, if there are
+any."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, arms_of
-from alexnet.claims.fairness import choices_on_held_out, cut_offs, objections
-from alexnet.claims.measures import MEASURES, unit_of
-from alexnet.claims.results import Result
+from alexnet.claims.fairness import choices_on_held_out, cut_offs, objections, untrained
+from alexnet.claims.judging import judge, without_verdict
+from alexnet.claims.measures import MEASURES, cut_off, unit_of
+from alexnet.claims.results import Result, name_of
 from alexnet.claims.scales import Scale
-from alexnet.claims.verdict import BOUND, RAN, UNFAIR, Verdict, judge, judge_each, without_verdict
 
 
 def value_of(side: Side, result: Result) -> float | None:
@@ -19,56 +20,61 @@ def value_of(side: Side, result: Result) -> float | None:
 
 
 def compare_all(experiment: Experiment, scale: Scale, results: Mapping[str, Sequence[Result]]) -> list[dict[str, Any]]:
-    """What an experiment's document says of each comparison."""
+    """What an experiment's document says of each comparison, judged as if nothing else had been run at this scale."""
     arms = {name: arm for name, (arm, _) in arms_of(experiment, scale).items()}
-    found = []
+    rows = []
     for comparison in experiment.compared_at(scale):
         names = (comparison.lower.arm, comparison.higher.arm)
-        row = compare(comparison, arms, results, smoke=scale.name == "smoke")
-        found.append(row | {"notes": choices_on_held_out(experiment, names, arms)})
-    return found
+        plain = all(arms[name].result is None for name in names) and len(set(names)) == 2
+        row = evidence_of(comparison, arms, results, pool=experiment.recipe if plain else "")
+        rows.append(row | {"notes": choices_on_held_out(experiment, names, arms)})
+    if scale.name == "smoke":
+        return [without_verdict(row) for row in rows]
+    document = {
+        "experiment": experiment.id,
+        "scale": scale.name,
+        "arms": {name: {"results": [name_of(result) for result in of_arm]} for name, of_arm in results.items()},
+        "comparisons": rows,
+    }
+    judged: list[dict[str, Any]] = judge([document])[0]["comparisons"]
+    return judged
 
 
-def compare(
+def evidence_of(
     comparison: Comparison,
     arms: Mapping[str, Arm],
     results: Mapping[str, Sequence[Result]],
     *,
-    smoke: bool = False,
+    pool: str = "",
 ) -> dict[str, Any]:
-    """The verdict over the seeds for which both sides have a number, or the reasons why there is none."""
+    """The numbers of both sides for the seeds for which both have one, and what speaks against judging by them. ``pool`` names
+    the recipe whose arms have one spread; empty: these two are judged by their own differences."""
     sides = (comparison.lower, comparison.higher)
     unit = unit_of(comparison.lower.measure)
-    pairs = zip(*([value_of(side, r) for r in results[side.arm]] for side in sides), strict=True)
-    values = [(a, b) for a, b in pairs if a is not None and b is not None]
-    diverged = {side.arm: count for side in sides if (count := sum("diverged" in r for r in results[side.arm]))}
-    document = {
+    factor = 100.0 if unit == "points" else 1.0
+    pairs = enumerate(zip(*(results[side.arm] for side in sides), strict=True))
+    found = [
+        (int(pair[0].get("seed", i)), pair, (first, second))
+        for i, pair in pairs
+        if (first := value_of(sides[0], pair[0])) is not None and (second := value_of(sides[1], pair[1])) is not None
+    ]
+    row: dict[str, Any] = {
         "claim": comparison.claim,
         "says": comparison.says,
         "lower": vars(comparison.lower),
         "higher": vars(comparison.higher),
         "unit": unit,
         "printed": comparison.printed,
-        "diverged": diverged,
+        "each": comparison.each,
+        "pool": pool,
+        "diverged": {s.arm: num for s in sides if (num := sum("diverged" in r for r in results[s.arm]))},
+        "untrained": [side.arm for side in sides if untrained(side.arm, results[side.arm])],
+        "n": len(found),
+        "seeds": [seed for seed, _, _ in found],
+        "reasons": objections(comparison, arms, results),
+        "cut": [text for side in sides if (text := cut_offs(side.measure, side.arm, results[side.arm]))],
     }
-    if smoke:
-        return document | Verdict(verdict=RAN, n=len(values)).to_json() | {"reasons": []}
-    reasons = objections(comparison, arms, results)
-    if not values:
-        return document | Verdict(verdict=UNFAIR, n=0).to_json() | {"reasons": reasons}
-    factor = 100.0 if unit == "points" else 1.0
-    lower, higher = ([factor * pair[i] for pair in values] for i in (0, 1))
-    quotient = unit == "times"
-    cut = [cut_offs(side.measure, side.arm, results[side.arm]) for side in sides]
-    if comparison.each and not reasons:
-        verdict = judge_each(lower, higher)
-    elif any(cut):
-        word = UNFAIR if reasons or all(cut) else BOUND
-        bound: Literal["at least", "at most"] | None = None if all(cut) else "at most" if cut[0] else "at least"
-        verdict = without_verdict(lower, higher, word, quotient=quotient, bound=bound)
-    elif reasons:
-        verdict = without_verdict(lower, higher, UNFAIR, quotient=quotient)
-    else:
-        verdict = judge(lower, higher, quotient=quotient)
-    reasons += filter(None, cut)
-    return document | {"lower_values": lower, "higher_values": higher, **verdict.to_json(), "reasons": reasons}
+    for i, (name, side) in enumerate(zip(("lower", "higher"), sides, strict=True)):
+        row[f"{name}_values"] = [factor * values[i] for _, _, values in found]
+        row[f"{name}_cut"] = [cut_off(side.measure, pair[i]) for _, pair, _ in found]
+    return row

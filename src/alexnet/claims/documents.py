@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from alexnet.claims.judging import SIDES, judge, without_verdict
 from alexnet.claims.measures import UNITS
 from alexnet.claims.results import is_result
 from alexnet.claims.scales import DATA_FILE
-from alexnet.claims.verdict import RAN, UNFAIR, Verdict
+from alexnet.claims.verdict import RAN, UNFAIR
 from alexnet.core.errors import AlexNetError, printable
 from alexnet.core.runs import read_json
 from alexnet.report.tables import number
@@ -51,7 +52,19 @@ def read_documents(out: str | Path | None, faults: list[str] | None = None) -> l
     known = {(document["experiment"], document["scale"]) for document in own}
     published = json.loads(files("alexnet.claims").joinpath(PUBLISHED).read_text(encoding="utf-8"))
     found = own + [d for d in published if (d["experiment"], d["scale"]) not in known]
-    return [document | {"comparisons": _as_judged_now(document)} for document in found]
+    rows = iter(judge([document | {"comparisons": _to_judge(document)} for document in found]))
+    return [document | {"comparisons": _as_judged_now(document, next(rows)["comparisons"])} for document in found]
+
+
+def _to_judge(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons that have what a verdict needs: those of ``smoke`` have not, nor those of an earlier version."""
+    return [row for row in document["comparisons"] if document["scale"] != "smoke" and _has_evidence(row)]
+
+
+def judged_with_all(experiment: str, scale: str, out: str | Path) -> dict[str, Any]:
+    """The document of an experiment that was just run, with the verdicts that it has beside all others."""
+    known = read_documents(out, [])  # what is damaged is named by `claims list` and `claims report`
+    return next(document for document in known if (document["experiment"], document["scale"]) == (experiment, scale))
 
 
 def published_curves() -> dict[str, Any]:
@@ -79,34 +92,66 @@ def _is_row(row: object) -> bool:
         and type(n) is int
         and n >= 0
         and all(row.get(key) is None or math.isfinite(number(row[key])) for key in numbers)
-        and (row.get("effect") is not None or row.get("holds") is not None or n == 0 or row["verdict"] == RAN)
+        and (_has_evidence(row) or row.get("effect") is not None or n == 0 or row["verdict"] == RAN)
         and (row.get("holds") is None or type(row["holds"]) is int)
         and row.get("bound") in (None, "at least", "at most")
         and (row.get("low") is None) == (row.get("high") is None)
         and all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (reasons, notes))
         and isinstance(row.get("diverged"), dict)
-        and all(isinstance(row.get(side, {}), dict) for side in ("lower", "higher"))
+        and all(isinstance(row.get(side, {}), dict) for side in SIDES)
+        and (not _has_evidence(row) or _is_evidence(row, n))
     )
 
 
-def _as_judged_now(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons of a document. Those of the scale ``smoke`` have no verdict. Those that an earlier version judged, without
-    a look at whether the test was fair, keep their numbers and lose their verdict."""
+def _is_evidence(row: Mapping[str, Any], n: int) -> bool:
+    """Whether a comparison has the numbers that a verdict is worked out from, and they are numbers."""
+
+    def are(values: object, sound: Callable[[Any], bool]) -> bool:
+        return isinstance(values, list) and len(values) == n and all(map(sound, values))
+
+    def is_value(value: object) -> bool:
+        return math.isfinite(number(value)) and (number(value) > 0 or row["unit"] != "times")
+
+    def is_text(value: object) -> bool:
+        return isinstance(value, str)
+
+    return (
+        are(row.get("seeds"), lambda seed: type(seed) is int)
+        and all(are(row.get(f"{side}_values"), is_value) for side in SIDES)
+        and all(are(row.get(f"{side}_cut"), lambda cut: type(cut) is bool) for side in SIDES)
+        and all(is_text(row.get(side, {}).get(key)) for side in SIDES for key in ("arm", "measure"))
+        and all(
+            isinstance(row.get(key), list) and all(map(is_text, row[key])) for key in ("cut", "reasons", "untrained")
+        )
+        and is_text(row.get("pool"))
+        and "printed" in row
+        and type(row.get("each")) is bool
+    )
+
+
+def _has_evidence(row: Mapping[str, Any]) -> bool:
+    return "cut" in row
+
+
+def _as_judged_now(document: Mapping[str, Any], judged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons of a document with their verdicts of today. Those that an earlier version judged, by other rules, keep
+    their numbers and lose their verdict."""
     again = "an earlier version judged it; its command judges it again, and trains nothing twice"
+    words = iter(judged)
     found = []
-    for row in document["comparisons"]:
-        changes: dict[str, Any] = {}
+    for i, row in enumerate(document["comparisons"]):
         if document["scale"] == "smoke":
-            row = {key: value for key, value in row.items() if key not in ("lower_values", "higher_values")}
-            changes = Verdict(verdict=RAN, n=row["n"]).to_json() | {"reasons": []}
-        elif "reasons" not in row:
-            changes = {"verdict": UNFAIR, "low": None, "high": None, "smallest_effect": None, "reasons": [again]}
-        notes = [*row.get("notes", []), *_same_numbers(row, document)]
-        found.append({**row, **changes, "notes": notes})
+            row = without_verdict(row)
+        elif _has_evidence(row):
+            row = next(words)
+        else:
+            row = {**row, "verdict": UNFAIR, "low": None, "high": None, "reasons": [*row.get("reasons", []), again]}
+        others = [other for j, other in enumerate(document["comparisons"]) if j != i]
+        found.append({**row, "notes": [*row.get("notes", []), *_same_numbers(row, others)]})
     return found
 
 
-def _same_numbers(row: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+def _same_numbers(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
     """Comparisons of one experiment whose numbers are all the same are one result: their arms are the same network."""
 
     def numbers(row: Mapping[str, Any]) -> list[Any]:
@@ -115,6 +160,6 @@ def _same_numbers(row: Mapping[str, Any], document: Mapping[str, Any]) -> list[s
     return [
         f"these are the numbers of {other['claim']} ({other['says']}) too: in this small network both arms are the same, so "
         "that one experiment is shown twice"
-        for other in document["comparisons"]
-        if other is not row and row["n"] > 1 and row.get("lower_values") and numbers(other) == numbers(row)
+        for other in others
+        if row["n"] > 1 and row.get("lower_values") and numbers(other) == numbers(row)
     ]

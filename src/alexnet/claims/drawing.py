@@ -1,4 +1,4 @@
-"""Drawings of the claims' page: training curves of arms as SVG, and an axis on which effects stand.
+"""Drawings of the claims' page: training curves of arms and their tuning as SVG, and an axis on which effects stand.
 
 A drawing holds no foreign text: names stand in the page, where they are escaped.
 
@@ -11,11 +11,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from alexnet.claims.results import Result, means_of_neighbors
@@ -168,6 +169,69 @@ def _panel(title: str, arms: Sequence[Sequence[Result]], read: Callable[[Result]
         axes.set_xlabel("epoch")
         svg = figures.svg_of(figure, f"{title}, against epochs: {'; '.join(ends)}")
         return re.sub(r'( d="[^"]*")', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[1]), svg)  # half the size
+
+
+def tuning_curves(tuning: Sequence[Mapping[str, Any]], scale: float) -> dict[str, str]:
+    """For each setting that was searched an ``<svg>``: of every arm (a search each, ``Tuning.document``, by its place among the
+    arms) the mean of the measure, times ``scale``, against the candidates, the others of its settings being the chosen ones;
+    a dot for each tuning seed and a ring around what was chosen. What diverged, or never got there, has no mark."""
+    fields = dict.fromkeys(str(field) for of_arm in tuning for field in of_arm.get("fields", ()))
+    return {field: svg for field in fields if (svg := _tuning_panel(tuning, field, scale))}
+
+
+def _tuning_panel(tuning: Sequence[Mapping[str, Any]], field: str, scale: float) -> str:
+    with matplotlib.rc_context(figures.STYLE):
+        width, height = 3.7, 2.6
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((0.55 / width, 0.5 / height, 1 - 0.63 / width, 1 - 0.82 / height))
+        said, tried = [], set()
+        for i, of_arm in enumerate(tuning):
+            points = _candidates(of_arm, field, scale) if of_arm else []
+            if not points:
+                continue
+            color, dash = RUN_COLORS[i % len(RUN_COLORS)], RUN_DASHES[i % len(RUN_DASHES)]
+            tried |= {value for value, _, _ in points}
+            for value, of_seeds, _ in points:
+                axes.plot([value] * len(of_seeds), of_seeds, "o", color=color, markersize=2.6, alpha=0.5, zorder=3)
+            x_P, mean_P = (np.array(column) for column in zip(*((v, np.mean(y)) for v, y, _ in points), strict=True))
+            marker = RUN_MARKERS[i % len(RUN_MARKERS)]
+            figures.draw_line(axes, Line(x_P, mean_P, color, figures.letter(i), marker, dash, 1.4))
+            for (value, _, is_chosen), mean in zip(points, mean_P, strict=True):
+                if is_chosen:
+                    axes.plot([value], [mean], "o", color=color, markersize=11, fillstyle="none", zorder=5)
+                    said.append(f"{figures.letter(i)} {mean:.3g} at {value:.3g}")
+        if not tried:
+            return ""
+        figures.dress(axes, "Means and seeds; ring: chosen", floor=None, log=False, legend=False)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator(_thin(sorted(tried))))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2g}"))
+        axes.minorticks_off()
+        return figures.svg_of(
+            figure, f"What was searched, and the measure that chose; chosen: {'; '.join(said) or 'none'}"
+        )
+
+
+def _candidates(of_arm: Mapping[str, Any], field: str, scale: float) -> list[tuple[float, list[float], bool]]:
+    """Value of a setting, measure by seed, and whether it was chosen, for the candidates that differ from it in this setting
+    alone; of a setting with several numbers the first."""
+    chosen, found = of_arm["chosen"], []
+    for candidate in of_arm["candidates"]:
+        changes = candidate["changes"]
+        others = [name for name in of_arm["fields"] if name != field]
+        value = _first(changes.get(field))
+        values = [scale * number(y) for y in candidate["values"]]
+        if value > 0 and all(map(math.isfinite, values)) and all(changes.get(n) == chosen.get(n) for n in others):
+            found.append((value, values, changes.get(field) == chosen.get(field)))
+    return sorted(found)
+
+
+def _first(value: object) -> float:
+    return number(value[0] if isinstance(value, list | tuple) and value else value)
+
+
+def _thin(values: Sequence[float], most: int = 5) -> Sequence[float]:
+    return values[:: max(1, -(-len(values) // most))]
 
 
 def finite(values: Sequence[object]) -> list[float]:

@@ -23,7 +23,7 @@ def objections(comparison: Comparison, arms: Mapping[str, Arm], results: Mapping
     names = list(dict.fromkeys(side.arm for side in sides))
     found = _tuning(*(arms[name] for name in names)) if len(names) == 2 else []
     for name in names:
-        found += _diverged(name, results[name]) + _untrained(name, results[name])
+        found += _diverged(name, results[name]) + untrained(name, results[name])
     for side in sides:
         blind = {blindness(side.measure, result) for result in results[side.arm] if "diverged" not in result}
         if blind and "" not in blind:
@@ -98,7 +98,8 @@ def _diverged(name: str, results: Sequence[Result]) -> list[str]:
     return [f"{_runs(lost, results, name)} diverged, so no pair includes them"] if lost else []
 
 
-def _untrained(name: str, results: Sequence[Result]) -> list[str]:
+def untrained(name: str, results: Sequence[Result]) -> list[str]:
+    """How many runs of an arm learned nothing, or late, in words; empty if all did."""
     shares = [share_at_chance(result) for result in results if "diverged" not in result]
     late = [share for share in shares if share > MOST_AT_CHANCE]
     if not late:

@@ -15,22 +15,28 @@ from typing import Any
 from markupsafe import Markup
 
 from alexnet.claims.documents import published_curves, read_documents
-from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite, result_of
+from alexnet.claims.drawing import Axis, arm_curves, effect_axis, finite, result_of, tuning_curves
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.measures import MEASURES, UNITS
 from alexnet.claims.results import Result, Results
-from alexnet.claims.scales import results_folder
-from alexnet.claims.verdict import BOUND, RAN, UNFAIR
+from alexnet.claims.scales import HISTORY, results_folder
+from alexnet.claims.verdict import NO_EFFECT, RAN, UNFAIR
 from alexnet.claims.verdicts import (
     CHOSEN_ON_TEST_IMAGES,
     NOT_TESTED,
     amount,
     counts,
     entries,
+    in_runs,
     in_seeds,
+    is_history,
+    level_of,
+    outcome,
+    planned,
     sentence,
+    shared_with,
     short_number,
-    short_word,
+    spread_of,
 )
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.report import figures, render, tables
@@ -39,7 +45,7 @@ Document = Mapping[str, Any]
 
 HERE = Path(__file__).parent
 
-WORDS = ("confirmed", "contradicted", "inconclusive", "mixed", BOUND, UNFAIR, NOT_TESTED)
+WORDS = ("confirmed", "contradicted", NO_EFFECT, "inconclusive", "mixed", UNFAIR, NOT_TESTED)
 UNIT_NAMES = {"points": "percentage points", "times": "times (a quotient)", "nats": "nats"}
 VALUE_UNITS = {
     "epochs_to_goal": "epochs",
@@ -130,7 +136,7 @@ def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> di
             "verdict": row["verdict"],
             "numbers": _numbers(row),
             "where": anchors.get((row["experiment"], scale), ""),
-            "reasons": [why for why in row["reasons"] if why not in shared],
+            "reasons": [why for why in (*row["reasons"], *row.get("cut", ())) if why not in shared],
             "notes": row["notes"],
         }
         for row in decisive
@@ -142,11 +148,12 @@ def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> di
     return {
         "claim": claim,
         "word": word,
-        "parts": short_word(entry) if word == BOUND else parts,
+        "parts": parts,
         "facts": entry["facts"],
         "tried": tried,
         "shared": {"reasons": shared, "notes": []},
         "scale": scale,
+        "history": is_history(entry),
         "others": [(other[1], anchors[other]) for other in others if other in anchors],
         "commands": commands,
         "source": "both" if trained and entry["facts"] else "trained" if trained else "read" if read else "computed",
@@ -188,6 +195,7 @@ def _experiment(
         "anchor": anchors[name, scale],
         "about": document,
         "own": own,
+        "history": scale in HISTORY,
         "claims": list(dict.fromkeys(row["claim"] for row in comparisons)),
         "arms": arms,
         "effects": [
@@ -198,6 +206,7 @@ def _experiment(
         "shown": _shown(document),
         "used": list(dict.fromkeys(row[side]["measure"] for row in comparisons for side in ("lower", "higher"))),
         "curves": Markup(arm_curves([results[arm] for arm in document["arms"]])),
+        "tuning": _tuning(document),
         "without_files": not any(results.values()),
         "environment": tables.flatten(document.get("environment", {})),
     }
@@ -251,20 +260,69 @@ def _results(document: Document, folder: Path, own: bool, faults: list[str]) -> 
     return found
 
 
+def _tuning(document: Document) -> dict[str, Any] | None:
+    """The search of each arm for its settings: curves by setting, and every candidate with its numbers by tuning seed."""
+    tuning = document.get("tuning") or {}
+    if not tuning:
+        return None
+    measures = {str(tuning[arm]["measure"]) for arm in tuning}
+    measure = measures.pop() if len(measures) == 1 else ""
+    percent = VALUE_UNITS.get(measure, UNITS.get(measure)) is None
+    candidates = [
+        {
+            "arm": arm,
+            "changes": tables.flatten(candidate["changes"]),
+            "values": [_short(100 * tables.number(y) if percent else tables.number(y)) for y in candidate["values"]],
+            "chosen": candidate["changes"] == about["chosen"],
+        }
+        for arm, about in tuning.items()
+        for candidate in about["candidates"]
+    ]
+    curves = tuning_curves([tuning.get(arm, {}) for arm in document["arms"]], 100.0 if percent else 1.0)
+    return {
+        "measure": measure.replace("_", " "),
+        "unit": "%" if percent else VALUE_UNITS.get(measure, UNITS.get(measure, "")),
+        "curves": {field: Markup(svg) for field, svg in curves.items()},
+        "candidates": candidates,
+        "seeds": max((len(row["values"]) for row in candidates), default=0),
+    }
+
+
 def _effects(comparisons: Sequence[Mapping[str, Any]], unit: str) -> dict[str, Any]:
     """Comparisons of one unit on one axis."""
     quotient = unit == "times"
     numbers = finite([row.get(key) for row in comparisons for key in ("effect", "low", "high", "printed")])
+    numbers += [number for row in comparisons for number in (*_by_pair(row), *_band(row))]
     axis = effect_axis([number for number in numbers if number > 0 or not quotient], quotient=quotient)
     return {"unit": unit, "axis": axis, "rows": [_effect(row, axis) for row in comparisons]}
+
+
+def _by_pair(row: Mapping[str, Any]) -> list[float]:
+    """The effect in each seed; of runs that are tests of their own there is none."""
+    if row.get("each") or row["verdict"] == RAN:
+        return []
+    pairs = zip(row.get("lower_values", ()), row.get("higher_values", ()), strict=True)
+    if row["unit"] == "times":
+        return finite([tables.number(b) / tables.number(a) for a, b in pairs if a])
+    return finite([tables.number(b) - tables.number(a) for a, b in pairs])
+
+
+def _band(row: Mapping[str, Any]) -> list[float]:
+    """The smallest effect of interest on both sides of none."""
+    size = finite([row.get("of_interest")])
+    if not size:
+        return []
+    return [1 / size[0], size[0]] if row["unit"] == "times" else [-size[0], size[0]]
 
 
 def _effect(row: Mapping[str, Any], axis: Axis) -> dict[str, Any]:
     """A comparison: its numbers in words, and where they stand."""
 
+    def places(values: Iterable[object]) -> list[float]:
+        return [axis.at(value) for value in finite(list(values)) if value > 0 or not axis.logarithmic]
+
     def place(key: str) -> float | None:
-        found = [v for v in finite([row.get(key)]) if v > 0 or not axis.logarithmic]
-        return axis.at(found[0]) if found else None
+        return next(iter(places([row.get(key)])), None)
 
     return {
         "claim": row["claim"],
@@ -272,18 +330,31 @@ def _effect(row: Mapping[str, Any], axis: Axis) -> dict[str, Any]:
         "verdict": row["verdict"],
         "sentence": sentence(row),
         "numbers": _numbers(row),
-        "reasons": row["reasons"],
+        "outcome": outcome(row),
+        "plan": _plan(row),
+        "reasons": [*row["reasons"], *row.get("cut", ())],
         "notes": row["notes"],
         "bound": {"at least": 100, "at most": 0}.get(str(row.get("bound"))),
-        "printed": _printed(row),
-        "smallest": ""
-        if row.get("smallest_effect") is None
-        else _number(row["smallest_effect"], row["unit"], sign=False),
         "effect": place("effect"),
         "low": place("low"),
         "high": place("high"),
         "printed_at": place("printed"),
+        "pairs": places(_by_pair(row)),
+        "band": places(_band(row)),
     }
+
+
+def _plan(row: Mapping[str, Any]) -> list[str]:
+    """Sentences: what was looked for, what finds it, how much runs vary, and what shares them."""
+    said = (_printed(row), planned(row), _power(row), spread_of(row), shared_with(row))
+    return [text[0].upper() + text[1:] for text in said if text]
+
+
+def _power(row: Mapping[str, Any]) -> str:
+    """What the seeds that there are would find, where they are not those that were planned."""
+    if row.get("power") is None or row["n"] >= (row.get("planned") or 0):
+        return ""
+    return f"{in_seeds(row['n'])} find{'' if row['n'] > 1 else 's'} it with {100 * row['power']:.0f} %"
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
@@ -292,17 +363,22 @@ def _numbers(row: Mapping[str, Any]) -> str:
         return "the code ran; at this scale nothing is judged"
     if not row["n"]:
         return "there is no seed for which both sides have a number"
+    p = "" if row.get("p") is None else f"; p = {row['p']:.2g}"
     if row.get("holds") is not None:
-        return f"this is so in {row['holds']} of {row['n']} runs; chance alone makes it so in one of twenty"
-    unit, seeds = row["unit"], in_seeds(row["n"])
+        return f"{in_runs(row)}; chance alone makes it so in one of twenty{p}"
+    unit, seeds = row["unit"], in_seeds(row["n"], row.get("judged"))
+    if row.get("effect") is None:
+        return f"more than half of the runs of both sides were cut off ({seeds}{p})"
     ends = [row.get("low"), row.get("high")]
-    interval = "no interval" if None in ends else " to ".join(_number(end, unit, bare=True) for end in ends)
+    interval = f"no interval{p}"
+    if None not in ends:
+        interval = f"{level_of(row)} %: {' to '.join(_number(end, unit, bare=True) for end in ends)}"
     bound = f"{row['bound']} " if row.get("bound") else ""
     return f"{bound}{_number(row['effect'], unit)} ({interval}; {seeds})"
 
 
 def _printed(row: Mapping[str, Any]) -> str:
-    return "" if row.get("printed") is None else _number(row["printed"], row["unit"], sign=False)
+    return "" if row.get("printed") is None else f"printed {_number(row['printed'], row['unit'], sign=False)}"
 
 
 def _number(value: object, unit: str, *, sign: bool = True, bare: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""From the numbers of paired seeds to a verdict, or to the words for why there is none."""
+"""The words of a verdict, and how the comparisons of a claim come to theirs together."""
 
 from __future__ import annotations
 
@@ -7,27 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from alexnet.claims.plan import Look
 
-Word = Literal["confirmed", "contradicted", "inconclusive", "bound only", "not a fair test yet", "the code ran"]
-DECIDED = ("confirmed", "contradicted", "inconclusive")
+Word = Literal["confirmed", "contradicted", "no effect as large", "inconclusive", "not a fair test yet", "the code ran"]
+DECIDED = ("confirmed", "contradicted", "no effect as large", "inconclusive")
 """The verdicts. The other words say why there is none."""
-BOUND: Word = "bound only"
-"""Runs of one arm ended before they got to what is measured: the effect is at least, or at most, the one that is given."""
+NO_EFFECT: Word = "no effect as large"
+"""The interval lies within the smallest effect of interest, on both sides of no effect."""
 UNFAIR: Word = "not a fair test yet"
 RAN: Word = "the code ran"
 """All that the scale ``smoke`` can show."""
-LEAST_RUNS = 3
-"""Fewest runs that confirm a claim about every run."""
-
-# fmt: off
-T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)
-# fmt: on
-"""Student's t, 97.5 %, for 1 to 30 degrees of freedom; for more, the last is a little too wide."""
+Bound = Literal["at least", "at most"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +27,32 @@ class Verdict:
     verdict: Word
     n: int
     """Number of pairs."""
+    judged: int | None = None
+    """How many of them, the first, the interval is of: all, or those of an earlier look that decides more."""
     effect: float | None = None
-    """The mean difference, or the geometric mean of the quotients; None where there is no such number."""
+    """The mean difference, or the geometric mean of the quotients; of times of which some are cut off the ratio of medians. None
+    where there is no such number."""
     low: float | None = None
     high: float | None = None
-    """``low`` and ``high`` are the ends of the 95 % interval of the mean (Student's t); None for one pair, and for what is not a
-    fair test."""
-    smallest_effect: float | None = None
-    """Smallest mean effect that could have been told from none, with this spread and this many pairs."""
-    bound: Literal["at least", "at most"] | None = None
+    """Ends of the interval of the mean; None where there is none, and for what is not a fair test."""
+    level: float | None = None
+    """Probability that chance was given at this look for this comparison; the interval has 1 less that."""
+    p: float | None = None
+    """Of the test of no effect, two-sided, at this look; of runs that are tests of their own, one-sided."""
+    of_interest: float | None = None
+    """The smallest effect of interest."""
+    planned: int | None = None
+    """Seeds that find an effect of that size with 80 % power."""
+    power: float | None = None
+    """Power of the seeds that there are, as if these were planned."""
+    spread: float | None = None
+    """Standard deviation of a run, given its arm and seed; of quotients that of their logarithms."""
+    df: float | None = None
+    pooled: bool | None = None
+    """Whether the spread is that of all arms of the scale."""
+    more_seeds: int | None = None
+    """What an inconclusive comparison still takes."""
+    bound: Bound | None = None
     """What the effect is where runs of one side were cut off; None: a value."""
     holds: int | None = None
     """Runs in which the claim holds, where each run is a test of its own."""
@@ -54,42 +61,31 @@ class Verdict:
         return asdict(self)
 
 
-def judge(lower: Sequence[float], higher: Sequence[float], *, quotient: bool = False) -> Verdict:
-    """Whether the claim that ``lower`` is lower holds, over numbers paired by seed: *confirmed* if the 95 % interval of
-    ``higher - lower`` is wholly above zero, *contradicted* if wholly below, else *inconclusive*. ``quotient``: of
-    ``higher / lower`` and one, by their logarithms."""
-    d, shown = _differences(lower, higher, quotient), math.exp if quotient else float
-    mean, n = float(d.mean()), len(d)
-    if n < 2:
-        return Verdict(verdict="inconclusive", n=n, effect=shown(mean))
-    half = T_95[min(n - 1, len(T_95)) - 1] * float(d.std(ddof=1)) / math.sqrt(n)
-    low, high = mean - half, mean + half
-    word: Word = "confirmed" if low > 0 else "contradicted" if high < 0 else "inconclusive"
-    return Verdict(verdict=word, n=n, effect=shown(mean), low=shown(low), high=shown(high), smallest_effect=shown(half))
+@dataclass(frozen=True)
+class Test:
+    """What one look at a comparison says of no effect."""
+
+    look: Look
+    p: float
+    favors: int
+    """1 if the effect is on the claim's side, -1 if on the other."""
 
 
-def judge_each(lower: Sequence[float], higher: Sequence[float]) -> Verdict:
-    """Whether ``lower`` is lower in every run, where ``lower`` is what chance alone would stay below: *confirmed* if it is, in
-    :data:`LEAST_RUNS` or more; a run in which it does not show contradicts nothing."""
-    holds, n = sum(a < b for a, b in zip(lower, higher, strict=True)), len(lower)
-    return Verdict(verdict="confirmed" if holds == n >= LEAST_RUNS else "inconclusive", n=n, holds=holds)
+def divisors(tests: Sequence[Sequence[Test]]) -> list[tuple[int, bool]]:
+    """Holm's procedure over the comparisons of a claim, each with the tests of its looks: by how much the level of each look is
+    divided, and whether one of them then excludes that there is no effect. The divisor of those that are left is that at which
+    the procedure stops."""
 
+    def least(of: Sequence[Test]) -> float:
+        return min((test.p / test.look.level for test in of), default=math.inf)
 
-def without_verdict(
-    lower: Sequence[float],
-    higher: Sequence[float],
-    word: Word,
-    *,
-    quotient: bool = False,
-    bound: Literal["at least", "at most"] | None = None,
-) -> Verdict:
-    """The effect as it came out, which decides nothing: no interval."""
-    d = _differences(lower, higher, quotient)
-    mean = float(d.mean())
-    return Verdict(verdict=word, n=len(d), effect=math.exp(mean) if quotient else mean, bound=bound)
-
-
-def _differences(lower: Sequence[float], higher: Sequence[float], quotient: bool) -> NDArray[np.float64]:
-    first, second = (np.log(x) if quotient else np.asarray(x, np.float64) for x in (higher, lower))
-    difference: NDArray[np.float64] = first - second
-    return difference
+    order = sorted(range(len(tests)), key=lambda i: least(tests[i]))
+    found = [(1, False)] * len(tests)
+    for place, i in enumerate(order):
+        left = len(tests) - place
+        if least(tests[i]) > 1 / left:
+            for j in order[place:]:
+                found[j] = (left, False)
+            break
+        found[i] = (left, True)
+    return found

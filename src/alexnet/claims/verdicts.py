@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from alexnet.claims.facts import facts
 from alexnet.claims.groups import experiments_of
 from alexnet.claims.ledger import CLAIMS, Claim
-from alexnet.claims.scales import SCALES
-from alexnet.claims.verdict import BOUND, DECIDED, RAN
+from alexnet.claims.scales import HISTORY, SCALES
+from alexnet.claims.verdict import DECIDED, NO_EFFECT, RAN
 
 NOT_TESTED = "not tested"
 
@@ -97,23 +98,26 @@ def _is_decided(of_facts: Iterable[Mapping[str, Any]], comparisons: Iterable[Map
 
 
 def words(entry: Mapping[str, Any]) -> str:
-    """What was computed and what was trained, apart: ``computed contradicted, trained confirmed``."""
+    """What was computed and what was trained, apart: ``computed contradicted, trained confirmed``; with a mark where what was
+    trained is only kept as history."""
     computed = "read" if entry["facts"] and all(fact["source"] == "read" for fact in entry["facts"]) else "computed"
     known = [
         f"{how} {entry[key]}"
         for how, key in ((computed, "computed"), ("trained", "trained"))
         if entry[key] != NOT_TESTED
     ]
-    return ", ".join(known) or NOT_TESTED
+    return (", ".join(known) or NOT_TESTED) + (" (history)" if is_history(entry) else "")
 
 
 def short_word(entry: Mapping[str, Any]) -> str:
-    """The verdict in a few letters; of a bound, the bound."""
-    word = str(entry["verdict"]).partition(":")[0]
-    if word == BOUND:
-        (row, *others) = _at_largest(entry["comparisons"])
-        return word if others else f"{row['bound']} {amount(row['effect'], row['unit'])}"
-    return word
+    """The verdict in one or a few words."""
+    return str(entry["verdict"]).partition(":")[0]
+
+
+def is_history(entry: Mapping[str, Any]) -> bool:
+    """Whether what was trained for a claim is of a scale whose results are only kept."""
+    rows = _at_largest(entry["comparisons"])
+    return bool(rows) and rows[0]["scale"] in HISTORY
 
 
 def counts(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -129,10 +133,12 @@ def counts(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def sentence(row: Mapping[str, Any], scale: str = "") -> str:
-    """A comparison and its numbers in words, with the reasons why they decide nothing."""
+    """A comparison and its numbers in words, with what was looked for, and with the reasons why they decide nothing."""
     where = f" ({scale})" if scale else ""
-    why = f". Why: {'; '.join(row['reasons'])}" if row.get("reasons") else ""
-    return f"{row['says']}: {_numbers(row)}{where}{why}"
+    text = f"{row['says']}: {_numbers(row)}{where}"
+    parts = [text, *(part for part in (outcome(row), planned(row)) if part)]
+    why = [*row.get("reasons", []), *row.get("cut", [])]
+    return ". ".join(parts) + (f". Why: {'; '.join(why)}" if why else "")
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
@@ -140,21 +146,82 @@ def _numbers(row: Mapping[str, Any]) -> str:
         return "not judged, since the scale smoke only shows that the code runs"
     if not row["n"]:
         return "there is no seed for which both sides have a number"
+    runs = in_seeds(row["n"], row.get("judged"))
     if row.get("holds") is not None:
-        return f"this is so in {row['holds']} of {row['n']} runs (chance alone makes it so in one of twenty)"
-    runs = in_seeds(row["n"])
-    bound = f"{row['bound']} " if row.get("bound") else ""
-    interval = (
-        "no interval"
-        if row.get("low") is None
-        else f"95 % interval {short_number(row['low'])} to {short_number(row['high'])}"
-    )
+        return f"{in_runs(row)}, where chance alone makes it so in one of twenty{_p(row)}"
     printed = "" if row.get("printed") is None else f", printed {row['printed']:g}"
-    return f"{bound}{amount(row['effect'], row['unit'])}, {interval}, {runs}{printed}"
+    return f"{effect_of(row)}, {interval_of(row)}, {runs}{printed}"
 
 
-def in_seeds(n: int) -> str:
-    return f"{n} seed{'s' if n > 1 else ''}"
+def in_runs(row: Mapping[str, Any]) -> str:
+    return f"this is so in {row['holds']} of {row.get('judged') or row['n']} runs"
+
+
+def effect_of(row: Mapping[str, Any]) -> str:
+    """``5.84 points``, ``at least 6.37 times``."""
+    if row.get("effect") is None:
+        return "more than half of the runs of both sides were cut off"
+    bound = f"{row['bound']} " if row.get("bound") else ""
+    return f"{bound}{amount(row['effect'], row['unit'])}"
+
+
+def interval_of(row: Mapping[str, Any]) -> str:
+    """``97.5 % interval 0.9 to 1.5``; of times that were cut off the test."""
+    if row.get("low") is None:
+        return "no interval" + _p(row)
+    return f"{level_of(row)} % interval {short_number(row['low'])} to {short_number(row['high'])}"
+
+
+def level_of(row: Mapping[str, Any]) -> str:
+    """How sure the interval is, in percent: ``97.5``."""
+    return f"{100 * (1 - row['level']):.4g}"
+
+
+def _p(row: Mapping[str, Any]) -> str:
+    return "" if row.get("p") is None else f" (p = {row['p']:.2g})"
+
+
+def outcome(row: Mapping[str, Any]) -> str:
+    """What goes with the word: how small the effect is, or what it would take to decide; empty for other words."""
+    if row["verdict"] == NO_EFFECT:
+        return f"No effect as large as {amount(row['of_interest'], row['unit'])}"
+    if row["verdict"] == "inconclusive" and row.get("more_seeds"):
+        return f"{row['more_seeds']} more seed{'s' if row['more_seeds'] > 1 else ''} would decide"
+    return ""
+
+
+def planned(row: Mapping[str, Any]) -> str:
+    """What was looked for and what that takes: ``Looked for 0.5 points, which 24 seeds find with 80 % power``."""
+    if row.get("planned") is None:
+        return ""
+    what = (
+        f"{amount(row['of_interest'], row['unit'])}" if row.get("of_interest") is not None else "it in half of the runs"
+    )
+    return f"Looked for {what}, which {row['planned']} seeds find with 80 % power"
+
+
+def spread_of(row: Mapping[str, Any]) -> str:
+    """``A run varies by 0.633 points (28 degrees of freedom, all arms together)``; empty where no spread is known."""
+    if row.get("spread") is None:
+        return ""
+    much = (
+        f"a factor of {math.exp(row['spread']):.3g}" if row["unit"] == "times" else amount(row["spread"], row["unit"])
+    )
+    whose = "all arms together" if row["pooled"] else "these two alone"
+    return f"A run varies by {much} (standard deviation, {row['df']:g} degrees of freedom, {whose})"
+
+
+def shared_with(row: Mapping[str, Any]) -> str:
+    """``The runs of base are also in 29 other comparisons``; empty if no runs are shared."""
+    return "; ".join(
+        f"the runs of {each['arm']} are also in {each['comparisons']} other comparison{'s' if each['comparisons'] > 1 else ''}"
+        for each in row.get("shares", ())
+    )
+
+
+def in_seeds(n: int, judged: int | None = None) -> str:
+    """``3 seeds``, ``the first 21 of 24 seeds``."""
+    return f"{'' if judged in (None, n) else f'the first {judged} of '}{n} seed{'s' if n > 1 else ''}"
 
 
 def amount(effect: float, unit: str) -> str:

@@ -40,11 +40,10 @@ WORD_WIDTH = 19
 STYLES = {
     "confirmed": "green",
     "contradicted": "red",
+    "no effect as large": "blue",
     "inconclusive": "yellow",
     "mixed": "magenta",
     "not a fair test yet": "cyan",
-    "at least": "blue",
-    "bound only": "blue",
     "not tested": "dim",
 }
 """Colors of the verdicts on a terminal."""
@@ -69,9 +68,9 @@ class ListOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(DeviceOptions):
-    """Train every arm with every seed, one result file each, and judge: confirmed, contradicted or inconclusive by the 95 %
-    interval over paired seeds, or not a fair test yet, with the reason. What was computed before is read, never written again;
-    what was stopped goes on.
+    """Train every arm with every seed, one result file each, and judge: confirmed, contradicted, no effect as large as the one
+    that was looked for, or inconclusive, with the number of seeds that would decide; or not a fair test yet, with the reason.
+    What was computed before is read, never written again; what was stopped goes on.
 
     alexnet claims run C26 --scale cifar10-small --seeds 5
     """
@@ -208,6 +207,7 @@ def _run(arguments: list[str]) -> int:
     if not options.ids:
         raise UsageError("claims run needs a claim or an experiment, such as C13; `alexnet claims list` names them")
     check_folder(Path(options.out), "--out")
+    from alexnet.claims.documents import judged_with_all
     from alexnet.claims.groups import find_experiments
     from alexnet.claims.laboratory import open_laboratory
     from alexnet.claims.runner import run_experiment
@@ -229,7 +229,8 @@ def _run(arguments: list[str]) -> int:
             where = f"`{experiment.id}` is for {', '.join(experiment.scales)}"
             print(f"{', '.join(experiment.claims)} not at this scale: {where}", file=sys.stderr)
             continue
-        documents.append(run_experiment(experiment, scale, range(options.seeds), lab))
+        run_experiment(experiment, scale, range(options.seeds), lab)
+        documents.append(judged_with_all(experiment.id, scale.name, options.out))
         if not options.json:
             for row in documents[-1]["comparisons"]:
                 print(f"{row['claim']} {row['verdict']}: {sentence(row)}", flush=True)
