@@ -9,7 +9,7 @@ import pytest
 from alexnet.claims import documents, laboratory
 from alexnet.claims.documents import read_documents
 from alexnet.claims.ledger import CLAIMS
-from alexnet.claims.verdicts import counts, entries, overall, sentence, short_number
+from alexnet.claims.verdicts import counts, entries, level_of, overall, sentence, short_number
 from alexnet.cli import main
 
 
@@ -188,6 +188,13 @@ def test_a_comparison_without_a_number_says_why():
 @pytest.mark.parametrize(("value", "text"), [(71244.5, "7.1e4"), (9999.0, "1e+04"), (5.8367, "5.84"), (-0.05, "-0.05")])
 def test_figures_are_for_people(value, text):
     assert short_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("level", "text"), [(0.025, "97.5"), (0.0125, "98.8"), (0.0002, "99.98"), (0.00005, "99.995"), (0.01, "99")]
+)
+def test_an_interval_is_never_said_to_be_sure(level, text):
+    assert level_of({"level": level}) == text
 
 
 def test_the_same_numbers_under_two_claims_are_said_to_be_one_experiment():

@@ -243,14 +243,12 @@ def test_an_experiment_says_arms_changes_rates_and_every_seed(page: Table) -> No
         "3 seeds find it with 46 %. A run varies by 0.0707 points (standard deviation, 2 degrees of freedom"
         in page.text
     )
-    assert "these two alone). The runs of base are also in 1 other comparison; the runs of no-overlap" in page.text
+    assert "these two alone). The runs of base are in 1 other comparison too, those of no-overlap in 1." in page.text
     assert "Top-1 error of the held-out images at the center." in page.text
 
 
 def test_the_tuning_of_every_arm_is_drawn_and_listed(page: Table) -> None:
-    assert (
-        "How each arm was tuned: center error, %, on training images held out for this, by optimizer.lr ," in page.text
-    )
+    assert "How each arm was tuned: center error, %, on training images held out for this." in page.text
     curves = re.findall(r'aria-label="(What was searched[^"]*)"', page.source)
     assert curves == [  # of every setting the candidates that differ from what was chosen in it alone
         "What was searched, and the measure that chose; chosen: A 30.5 at 0.02; B 30.5 at 0.005",
@@ -466,10 +464,7 @@ def test_what_is_small_enough_is_said(tmp_path: Path) -> None:
     write_experiment(tmp_path, comparisons=[alike])
     page = Table(write_page(tmp_path))
     assert page.rows["C13"][6] == "no effect as large history"
-    assert (
-        "no effect as large +0.00 points (97.5 %: −0.12 to +0.12; 5 seeds). No effect as large as 0.4 points."
-        in page.text
-    )
+    assert "no effect as large as 0.4 points +0.00 points (97.5 %: −0.12 to +0.12; 5 seeds)" in page.text
 
 
 def test_a_reason_that_all_comparisons_share_is_said_once(tmp_path: Path) -> None:

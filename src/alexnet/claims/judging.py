@@ -128,7 +128,11 @@ def _evidence(row: Row, document: Document) -> _Evidence:
 def _runs_of(about: Any, otherwise: str) -> str:
     """The key that the results of an arm have in common, whatever it is called."""
     names = about.get("results") if isinstance(about, dict) else None
-    return str(names[0]).removesuffix(".json").rpartition("-seed")[0].rpartition("-")[2] if isinstance(names, list) and names else otherwise
+    return (
+        str(names[0]).removesuffix(".json").rpartition("-seed")[0].rpartition("-")[2]
+        if isinstance(names, list) and names
+        else otherwise
+    )
 
 
 def _pool(one: _Evidence) -> tuple[str, ...]:

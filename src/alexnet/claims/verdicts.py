@@ -173,8 +173,10 @@ def interval_of(row: Mapping[str, Any]) -> str:
 
 
 def level_of(row: Mapping[str, Any]) -> str:
-    """How sure the interval is, in percent: ``97.5``."""
-    return f"{100 * (1 - row['level']):.4g}"
+    """How sure the interval is, in percent: ``97.5``, ``99.98``, ``99.995``."""
+    left = 100 * row["level"]
+    digits = max(0, 1 - math.floor(math.log10(left)))  # two of what is left to chance
+    return f"{100 - left:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def _p(row: Mapping[str, Any]) -> str:
@@ -212,11 +214,14 @@ def spread_of(row: Mapping[str, Any]) -> str:
 
 
 def shared_with(row: Mapping[str, Any]) -> str:
-    """``The runs of base are also in 29 other comparisons``; empty if no runs are shared."""
-    return "; ".join(
-        f"the runs of {each['arm']} are also in {each['comparisons']} other comparison{'s' if each['comparisons'] > 1 else ''}"
-        for each in row.get("shares", ())
-    )
+    """``The runs of base are in 29 other comparisons too, those of no-norm in 1``; empty if no runs are shared."""
+    shares = row.get("shares") or []
+    if not shares:
+        return ""
+    first, *others = shares
+    many = "s" if first["comparisons"] > 1 else ""
+    text = f"The runs of {first['arm']} are in {first['comparisons']} other comparison{many} too"
+    return text + "".join(f", those of {each['arm']} in {each['comparisons']}" for each in others)
 
 
 def in_seeds(n: int, judged: int | None = None) -> str:
