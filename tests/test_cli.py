@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -283,6 +284,17 @@ def test_a_closed_or_full_stdout_is_no_traceback():
         done = subprocess.run(python, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_an_index_is_compared_by_the_metric_that_errs_less_on_validation(run, photos, tmp_path, capsys):
+    out = tmp_path / "index"
+    code, said, _ = alexnet(capsys, "index", run, photos, "--out", out, "--device", "cpu")
+    assert code == 0
+    assert re.search(r"compared in fc7 by (cosine|Euclidean) distance: the nearest neighbor errs in \d", said)
+    assert re.search(r"% by cosine distance and in [0-9.]+% by Euclidean distance \(\d+ images of val\)", said)
+    picture = next(photos.rglob("*.png"))
+    code, said, _ = alexnet(capsys, "search", out, picture, "--top", "1", "--device", "cpu")
+    assert (code, said.split()[-1]) == (0, str(picture))
 
 
 def test_features_are_files_that_numpy_reads(run, tmp_path, capsys):

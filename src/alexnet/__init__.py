@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from alexnet.models import list_models as list_models
     from alexnet.models.alexnet import AlexNetConfig as AlexNetConfig
     from alexnet.probes import probe as probe
-    from alexnet.probes.features import extract as extract
+    from alexnet.probes.features import features as features
     from alexnet.probes.features import open_features as open_features
-    from alexnet.probes.search import build_index as build_index
+    from alexnet.probes.library import index as index
+    from alexnet.probes.library import search as search
     from alexnet.probes.search import open_index as open_index
     from alexnet.recipes import recipe as recipe
     from alexnet.recipes.run import pretrain as pretrain
@@ -50,12 +51,12 @@ _HOMES = {
     "Staged": "alexnet.training.schedule",
     "Steps": "alexnet.training.schedule",
     "TrainConfig": "alexnet.training.config",
-    "build_index": "alexnet.probes.search",
     "check": "alexnet.data.check",
     "create_model": "alexnet.models",
     "evaluate": "alexnet.evaluation.subject",
-    "extract": "alexnet.probes.features",
+    "features": "alexnet.probes.features",
     "import_weights": "alexnet.interop.importing",
+    "index": "alexnet.probes.library",
     "list_models": "alexnet.models",
     "load": "alexnet.evaluation.predict",
     "open_features": "alexnet.probes.features",
@@ -65,6 +66,7 @@ _HOMES = {
     "pretrain": "alexnet.recipes.run",
     "probe": "alexnet.probes",
     "recipe": "alexnet.recipes",
+    "search": "alexnet.probes.library",
     "train": "alexnet.recipes.run",
     "write_report": "alexnet.report.page",
 }

@@ -550,7 +550,7 @@ def test_the_commands(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     with Image.open(picture) as image:
         assert image.width > 7 * 100
     assert cli.search([out, query, "--top", "2", "--model", str(model)]) == 0
-    assert f"0.00  {query}" in capsys.readouterr().out
+    assert f"0.0000  {query}" in capsys.readouterr().out
 
 
 def test_wrong_commands(model: Path, tmp_path: Path) -> None:
@@ -565,6 +565,7 @@ def test_wrong_commands(model: Path, tmp_path: Path) -> None:
         (cli.index, [str(model), str(tmp_path / "a"), "--out", out, "--layer", LAYER], "--add"),
         (cli.index, [*add, "--layer", "c3"], f"--layer is c3, and .*index was built with {LAYER}; leave it out"),
         (cli.index, [*add, "--layer", LAYER, "--kind", "ivf"], "--kind is ivf, and .*index was built with exact"),
+        (cli.index, [*add, "--metric", "euclidean"], "--metric is euclidean, and .*index was built with cosine"),
         (cli.index, [*add, "--precision", "bfloat16"], "--precision is bfloat16, and .*index was built with float32"),
         (cli.search, [out], "needs images"),
         (cli.search, [out, query, "--top", "0"], "--top is 0"),

@@ -2,11 +2,9 @@
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from alexnet.cli.shared import ModelOptions, Word, machine_of, parse, print_part, subject_of, tell
-from alexnet.core.errors import printable
+from alexnet.cli.shared import ModelOptions, Word, machine_of, parse, print_part, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,47 +41,24 @@ class FeaturesOptions(ModelOptions):
 def features(arguments: list[str]) -> int:
     options = parse(FeaturesOptions, "features", arguments)
     from alexnet.core.parts import parse_part
-    from alexnet.evaluation.finding import Finding
-    from alexnet.evaluation.lines import images_line
-    from alexnet.probes.features import extract, extract_part, open_features
+    from alexnet.probes.features import Features, features
 
-    part = None if options.part is None else parse_part(options.part)
-    machine = machine_of(options)
-    subject = subject_of(options, machine)
-    predictor = subject.predictor
-    packed, split = subject.packed, subject.images
-    out = Path(options.out)
-    with subject.progress("features", len(split)) as bar:
-        settings: dict[str, Any] = {
-            "classes": packed.classes,
-            "dtype": options.dtype,
-            "batch_size": options.batch_size,
-            "workers": machine.workers,
-            "data": subject.provenance(),
-            "progress": bar,
-        }
-        if part is None:
-            found, left = extract(predictor, split, options.layers, out, **settings), []
-        else:
-            left = extract_part(predictor, split, options.layers, out, part, **settings)
-    if part is not None and left:
-        print_part({"features": options.out}, part, left, json=options.json)
-        return 0
-    if part is not None:
-        found = open_features(out)
-    meta = {"features": options.out, **found.meta}
-    lines = [images_line(len(found), meta["protocol"], options.data)]
-    shapes = {layer: " x ".join(map(str, shape)) for layer, shape in meta["layers"].items()}
-    lines += [f"{layer}: {len(found):,} x {shape} {options.dtype}" for layer, shape in shapes.items()]
-    tell(
-        Finding(
-            subject=subject.record(split.name),
-            n=len(found),
-            summary=shapes,
-            body=meta,
-            protocol=meta["protocol"],
-            lines=[*lines, f"in {printable(options.out)}"],
-        ),
-        options,
+    found = features(
+        options.model,
+        options.layers,
+        options.out,
+        options.data,
+        machine_of(options),
+        split=options.split,
+        dtype=options.dtype,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        part=options.part,
+        best=options.best,
+        data_root=options.data_root,
     )
+    if isinstance(found, Features):
+        tell(found.finding(options.data), options)
+    else:
+        print_part({"features": options.out}, parse_part(options.part or ""), found, json=options.json)
     return 0

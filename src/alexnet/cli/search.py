@@ -1,6 +1,7 @@
 """The verbs index and search: find the images of one's own folders that a network finds alike."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,6 @@ from alexnet.cli.shared import (
     check_file,
     complain,
     describe,
-    load_model,
     machine_of,
     parse,
     print_json,
@@ -22,9 +22,12 @@ from alexnet.core.errors import ImageError, UsageError, printable
 
 if TYPE_CHECKING:
     from alexnet.evaluation.predict import Predictor
+    from alexnet.probes.library import Match, Matches
+    from alexnet.probes.search import Index
 
 SHOWN_RESULTS, SHOWN_QUERIES = 10, 20
 """At most, in the picture."""
+METRICS = {"cosine": "cosine distance", "euclidean": "Euclidean distance"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +47,15 @@ class IndexOptions(ModelOptions):
     add: bool = False
     """Bring an index up to date: add what is not yet in it, by path, size and time, and take out what is gone from these
     folders; also what goes on after an interruption."""
+    update: bool = False
+    """Bring an index up to date as --add does, and look at every file in it as well: take out what is gone from anywhere, and
+    read again what has changed. No folders need to be named."""
     kind: Literal["exact", "ivf", "hnsw"] | None = None
     """How to search: exact, by a scan (default), or for more than some 100,000 images by faiss, which misses a few (how many is
     measured and printed)."""
+    metric: Literal["cosine", "euclidean"] | None = None
+    """What near means; by default the one by which the nearest neighbor errs less on the model's own validation images, or
+    cosine where there are none."""
     layer: str | None = None
     """Layer whose features are compared, by default fc7; a wrong name lists all."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] | None = None
@@ -55,55 +64,56 @@ class IndexOptions(ModelOptions):
 
 def index(arguments: list[str]) -> int:
     options = parse(IndexOptions, "index", arguments)
-    if not options.folders:
+    if not options.folders and not options.update:
         raise UsageError("index needs folders or files with images after the model")
-    from alexnet.core.console import Bar
-    from alexnet.probes.search import add_to_index, build_index, open_index
+    from alexnet.probes.library import index
 
-    machine, faults, before = machine_of(options), _Faults(), 0
-    gone: list[str] = []
-    with Bar("index", 0, quiet=options.json) as bar:
-        if options.add:
-            old = open_index(options.out)
-            paths = old.paths  # before their files are written again
-            for name in ("kind", "layer", "precision"):
-                if getattr(options, name) not in (None, old.meta[name]):
-                    raise UsageError(
-                        f"--{name} is {printable(getattr(options, name))}, and {printable(options.out)} was built with "
-                        f"{printable(old.meta[name])}; leave it out, or build another index"
-                    )
-            predictor = load_model(options, machine, old.meta["precision"])
-            found = add_to_index(
-                old, predictor, options.folders, on_fault=faults.tell, on_gone=gone.append, progress=bar
-            )
-            before = len(paths) - sum(map(set(gone).__contains__, paths))
-        else:
-            predictor = load_model(options, machine, options.precision or "float32")
-            found = build_index(
-                predictor,
-                options.folders,
-                Path(options.out),
-                model=options.model if predictor.state is None else predictor.state.path,
-                layer=options.layer or "fc7",
-                kind=options.kind or "exact",
-                on_fault=faults.tell,
-                progress=bar,
-            )
-    recall = (found.meta["faiss"] or {}).get("recall")
+    done = index(
+        options.model,
+        options.folders,
+        options.out,
+        machine_of(options),
+        add=options.add,
+        update=options.update,
+        layer=options.layer,
+        metric=options.metric,
+        kind=options.kind,
+        precision=options.precision,
+        best=options.best,
+        data_root=options.data_root,
+        on_fault=lambda error: complain(describe(error)),
+    )
+    meta = done.index.meta
+    recall, chosen = (meta["faiss"] or {}).get("recall"), meta.get("chosen")
     if options.json:
-        document: dict[str, Any] = {"index": options.out, "images": len(found), "added": len(found) - before}
-        document["gone"] = gone
-        print_json({**document, "left_out": faults.paths, "kind": found.meta["kind"], "recall": recall})
+        document: dict[str, Any] = {"index": options.out, "images": len(done.index), "added": done.added}
+        document |= {"gone": list(done.gone), "left_out": [str(error.path) for error in done.left_out]}
+        print_json({**document, "kind": meta["kind"], "metric": done.index.metric, "chosen": chosen, "recall": recall})
     else:
-        taken_out = f" {len(gone):,} no longer there and taken out," if gone else ""
-        print(f"{len(found) - before:,} images added,{taken_out} {len(faults.paths):,} left out; {len(found):,} in all")
+        taken_out = f" {len(done.gone):,} no longer there and taken out," if done.gone else ""
+        print(f"{done.added:,} images added,{taken_out} {len(done.left_out):,} left out; {len(done.index):,} in all")
+        if not (options.add or options.update):
+            print(f"compared in {meta['layer']} by {_why(done.index.metric, chosen, options.metric)}")
         if recall is not None:
             print(
-                f"recall@{recall['at']} of {found.meta['kind']} against exact: {recall['recall']:.1%} "
+                f"recall@{recall['at']} of {meta['kind']} against exact: {recall['recall']:.1%} "
                 f"({recall['found']} of {recall['of']} neighbors of {recall['queries']} of its own images)"
             )
         print(f"in {printable(options.out)}")
-    return 4 if faults.paths else 0
+    return 4 if done.left_out else 0
+
+
+def _why(metric: str, chosen: Mapping[str, Any] | None, asked: str | None) -> str:
+    """The metric, and why it was taken."""
+    if asked is not None:
+        return METRICS[metric]
+    if chosen is None:
+        return (
+            f"{METRICS[metric]} (no validation images of the model are at hand to compare it with Euclidean distance)"
+        )
+    rates = {name: chosen["errors"][key] / chosen["n"] for key, name in METRICS.items()}
+    tried = " and ".join(f"in {rate:.1%} by {name}" for name, rate in rates.items())
+    return f"{METRICS[metric]}: the nearest neighbor errs {tried} ({chosen['n']:,} images of {chosen['split']})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,59 +145,43 @@ def search(arguments: list[str]) -> int:
     if options.picture and "-" in options.images:
         raise UsageError("--picture needs files; standard input can be read only once")
     check_file(options.picture, "--picture")
-    from alexnet.evaluation.predict import load
-    from alexnet.probes.search import open_index, query_vectors
+    from alexnet.probes.library import matches, model_of
+    from alexnet.probes.search import open_index
 
-    machine, faults = machine_of(options), _Faults()
     found = open_index(options.folder)
-    model = options.model or found.meta["model"]
-    if not Path(model).exists():
-        raise UsageError(f"{printable(model)}: the model of this index is not there; say with --model where it is")
-    predictor = load(model, machine.device, found.meta["precision"])
-    queries, vector_QD = query_vectors(found, predictor, options.images, on_fault=faults.tell)
-    nearest = found.search(vector_QD, options.top)
-    documents: list[dict[str, Any]] = []
-    for query, index_k, distance_k in zip(
-        queries, nearest.index_Qk.tolist(), nearest.distance_Qk.tolist(), strict=True
-    ):
-        results = [
-            {"path": (path := found.paths[number]), "distance": distance, "gone": not Path(path).exists()}
-            for number, distance in zip(index_k, distance_k, strict=True)
-            if number >= 0
-        ]
-        documents.append({"query": query, "results": results})
-    if options.picture and documents:
-        _draw(documents, predictor, found.meta["layer"], Path(options.picture))
+    predictor = model_of(found, machine_of(options), options.model)
+    answers = matches(found, predictor, list(options.images), options.top)
+    faults = [answer.error for answer in answers if answer.error is not None]
+    answers = [answer for answer in answers if answer.error is None]
+    for fault in faults:
+        complain(describe(fault))
+    if options.picture and answers:
+        _draw(answers, predictor, found, Path(options.picture))
     if options.json:
-        print_json({"index": options.folder, "n": len(found), "searches": documents, "left_out": faults.paths})
+        searches = [{"query": answer.query, "results": [vars(match) for match in answer.found]} for answer in answers]
+        about = {"index": options.folder, "n": len(found), "metric": found.metric}
+        print_json({**about, "searches": searches, "left_out": [str(fault.path) for fault in faults]})
     else:
-        for document in documents:
-            print(printable(document["query"]))
-            for result in document["results"]:
-                mark = "  (no longer there)" if result["gone"] else ""
-                print(f"  {result['distance']:10.2f}  {printable(result['path'])}{mark}")
-        if any(result["gone"] for document in documents for result in document["results"]):
+        for answer in answers:
+            print(printable(answer.query))
+            for match in answer.found:
+                mark = "  (no longer there)" if match.gone else ""
+                print(f"  {_distance(match, found.metric):>10}  {printable(match.path)}{mark}")
+        if any(match.gone for answer in answers for match in answer.found):
             complain(
-                f"some images are no longer there; `alexnet index MODEL FOLDER --out {printable(options.folder)} --add` "
-                "takes out what is gone from a folder"
+                f"some images are no longer there; `alexnet index MODEL --out {printable(options.folder)} --update` "
+                "takes out what is gone"
             )
-        if options.picture and documents:
+        if options.picture and answers:
             print(f"in {printable(options.picture)}")
-    return 4 if faults.paths else 0
+    return 4 if faults else 0
 
 
-class _Faults:
-    """Names each file that cannot be read, once, on stderr."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-
-    def tell(self, error: ImageError) -> None:
-        self.paths.append(str(error.path))
-        complain(describe(error))
+def _distance(match: "Match", metric: str) -> str:
+    return f"{match.distance:.4f}" if metric == "cosine" else f"{match.distance:.2f}"
 
 
-def _draw(documents: list[dict[str, Any]], predictor: "Predictor", layer: str, path: Path) -> None:
+def _draw(answers: "list[Matches]", predictor: "Predictor", index: "Index", path: Path) -> None:
     from alexnet.report.pictures import save_pictures
     from alexnet.report.pictures.neighbors import Tile, draw_neighbors
 
@@ -199,10 +193,10 @@ def _draw(documents: list[dict[str, Any]], predictor: "Predictor", layer: str, p
 
     rows = [
         (
-            tile(document["query"], Path(document["query"]).name),
-            [[tile(near["path"], f"{near['distance']:.2f}") for near in document["results"][:SHOWN_RESULTS]]],
+            tile(answer.query, Path(answer.query).name),
+            [[tile(near.path, _distance(near, index.metric)) for near in answer.found[:SHOWN_RESULTS]]],
         )
-        for document in documents[:SHOWN_QUERIES]
+        for answer in answers[:SHOWN_QUERIES]
     ]
-    figure = draw_neighbors(rows, [f"nearest by {layer}, with their distances"], legend=False)
-    save_pictures(path.parent, {path.name: figure})
+    title = f"nearest by {index.meta['layer']}, with their {METRICS[index.metric]}s"
+    save_pictures(path.parent, {path.name: draw_neighbors(rows, [title], legend=False)})

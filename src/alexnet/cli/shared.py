@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from alexnet.core.parts import Part
     from alexnet.evaluation.finding import Finding
     from alexnet.evaluation.predict import Predictor
-    from alexnet.evaluation.subject import Subject
 
 Options = TypeVar("Options")
 Words = Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -279,22 +278,6 @@ def load_model(options: ModelOptions, machine: "Machine", precision: "Precision 
 
     named: Any = options
     return load(named.model, machine.device, precision or named.precision, best=options.best)
-
-
-def subject_of(options: ModelOptions, machine: "Machine") -> "Subject":
-    """The model that the options name, and the data that it is asked about."""
-    from alexnet.evaluation.subject import Subject
-
-    named: Any = options
-    return Subject(
-        model=named.model,
-        machine=machine,
-        data=named.data,
-        split=getattr(named, "split", None),
-        precision=named.precision,
-        best=options.best,
-        data_root=options.data_root,
-    )
 
 
 def bring_back(model: Path) -> None:

@@ -29,6 +29,7 @@ from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, find_layers, recorded
 from alexnet.evaluation.views import CENTER, Views, parse_views, random_views_of, views_of
+from alexnet.models.folder import Origin
 from alexnet.models.lrn import kernels_in_use
 from alexnet.models.states import State, open_model
 
@@ -66,6 +67,8 @@ class Predictor:
     precision: Precision = "float32"
     state: State | None = None
     """Which checkpoint of a run it is, if it is one."""
+    origin: Origin | None = None
+    """Where its weights come from, if it was not trained here."""
 
     @overload
     def predict(
@@ -243,7 +246,9 @@ def load(
     if precision == "float64":
         network = network.double()
     classes = tuple(folder.classes)
-    return Predictor(folder.name, network, folder.preprocessing, classes, folder.mean, device, precision, state)
+    return Predictor(
+        folder.name, network, folder.preprocessing, classes, folder.mean, device, precision, state, folder.origin
+    )
 
 
 def model_fingerprint(predictor: Predictor) -> str:

@@ -31,8 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.config import fingerprint, to_json
+from alexnet.core.device import Machine, Precision, choose_device
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
-from alexnet.core.parts import Part, Work, alone, locked, parts_begun
+from alexnet.core.parts import Part, Work, alone, locked, parse_part, parts_begun
 from alexnet.core.runs import (
     ArrayFile,
     cache_folder,
@@ -48,7 +49,9 @@ from alexnet.core.sealed import Seal
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSet
 from alexnet.evaluation.error_rate import Split
+from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.layers import Layer, find_layers
+from alexnet.evaluation.lines import images_line
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.evaluation.subject import Subject
 from alexnet.models.lrn import kernels_in_use
@@ -64,6 +67,8 @@ META_BYTES = 1 << 20
 """Bytes of the disk that are kept free for meta.json."""
 AGAIN = "remove the folder and run the command that wrote it again"
 SEAL = Seal(what="features", formats=(FORMAT,), files="sha256", again=AGAIN)
+COMPUTED = ("view", "positions", "precision", "preprocessing")
+"""What a protocol says of the computing; the rest is of the data."""
 POSITIONS = "before the test-time halving of plain dropout; layers called dropoutN are after it"
 
 
@@ -104,6 +109,67 @@ class Features:
     def paths(self) -> list[str]:
         with open(self.folder / "paths.jsonl", encoding="ascii") as file:
             return [json.loads(line) for line in file]
+
+    def finding(self, called: str | None = None) -> Finding:
+        """What is here, in words and for a document; ``called``: how the user called the data."""
+        protocol = self.meta["protocol"]
+        shapes = {layer: " x ".join(map(str, shape)) for layer, shape in self.meta["layers"].items()}
+        lines = [f"{layer}: {len(self):,} x {shape} {self.meta['dtype']}" for layer, shape in shapes.items()]
+        data = {key: value for key, value in protocol.items() if key not in COMPUTED}
+        return Finding(
+            subject={"network": self.meta["network"], "model": self.meta["model"], "data": data},
+            n=len(self),
+            summary=shapes,
+            body={"features": str(self.folder), **self.meta},
+            protocol=protocol,
+            lines=[images_line(len(self), protocol, called), *lines, f"in {printable(self.folder)}"],
+        )
+
+
+def features(
+    model: str | Path,
+    layers: str | Sequence[str],
+    out: str | Path,
+    data: str | None = None,
+    machine: Machine | None = None,
+    *,
+    split: str | None = None,
+    dtype: Dtype = "float32",
+    precision: Precision = "float32",
+    batch_size: int = BATCH,
+    part: str | None = None,
+    best: bool = False,
+    data_root: str | Path | None = None,
+) -> Features | list[Part]:
+    """The activations of named layers for every image of a split, once each, as NumPy files in the folder ``out``: what
+    ``alexnet features`` writes. ``data`` and ``split``: those of a :class:`~alexnet.evaluation.subject.Subject`.
+
+    ``part``: ``I/N`` for the I-th of N parts of the work, which may run on any hosts that share the folder. Returns the
+    features, or, of parts, the list of those that are not done while there are some. Raises what :func:`extract` raises."""
+    share = None if part is None else parse_part(part)
+    subject = Subject(
+        model=model,
+        machine=machine or Machine(device=choose_device()),
+        data=data,
+        split=split,
+        precision=precision,
+        best=best,
+        data_root=data_root,
+    )
+    predictor, packed, images, out = subject.predictor, subject.packed, subject.images, Path(out)
+    layers = [layers] if isinstance(layers, str) else layers
+    with subject.progress("features", len(images)) as bar:
+        settings: dict[str, Any] = {
+            "classes": packed.classes,
+            "dtype": dtype,
+            "batch_size": batch_size,
+            "workers": subject.machine.workers,
+            "data": subject.provenance(),
+            "progress": bar,
+        }
+        if share is None:
+            return Features(out, extract(predictor, images, layers, out, **settings).meta)
+        return extract_part(predictor, images, layers, out, share, **settings) or open_features(out)
 
 
 def extract(

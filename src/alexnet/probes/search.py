@@ -233,12 +233,7 @@ def build_index(
     from, for the searches to come; ``chosen`` says why this metric. A file that cannot be read is given to ``on_fault`` and
     left out. Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` if no image could be read."""
     (found,) = find_layers(predictor.model, [layer])
-    if kind != "exact":
-        _import_faiss()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"{printable(folder)}: exists and is not empty; add to an index with --add, or take another --out"
-        )
+    require_possible(folder, kind)
     sources = list(sources)
     folder.mkdir(parents=True, exist_ok=True)
     meta = {
@@ -267,6 +262,16 @@ def build_index(
             with suppress(OSError):  # a link to a folder stays
                 folder.rmdir()
         raise
+
+
+def require_possible(folder: Path, kind: Kind) -> None:
+    """Raises :class:`UsageError` for a folder that is not empty, and :class:`AlexNetError` where a kind cannot be built."""
+    if kind != "exact":
+        _import_faiss()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"{printable(folder)}: exists and is not empty; add to an index with --add, or take another --out"
+        )
 
 
 def add_to_index(
@@ -305,7 +310,7 @@ def add_to_index(
         rows: list[NDArray[np.float16]] = []
         kept: list[Image] = []
         files = (Picture(path, Path(path)) for path, _, _ in images)
-        for image, (_, row) in zip(images, _features(index, predictor, files), strict=True):
+        for image, (_, row) in zip(images, features_of(index, predictor, files), strict=True):
             if isinstance(row, ImageError):
                 if on_fault:
                     on_fault(row)
@@ -376,7 +381,7 @@ def query_vectors(
     """The names and the features (Q, D) of query pictures. One that cannot be read is given to ``on_fault`` and left out."""
     require_model(index, predictor)
     names, rows = [], []
-    for name, row in _features(index, predictor, pictures(given)):
+    for name, row in features_of(index, predictor, pictures(given)):
         if isinstance(row, ImageError):
             if on_fault:
                 on_fault(row)
@@ -386,7 +391,7 @@ def query_vectors(
     return names, np.array(rows, np.float16).reshape(len(rows), int(index.meta["dimension"]))
 
 
-def _features(
+def features_of(
     index: Index, predictor: Predictor, given: Iterator[Picture]
 ) -> Iterator[tuple[str, NDArray[np.float16] | ImageError]]:
     """The name of each picture, and its features or what is wrong with it, in order."""
