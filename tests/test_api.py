@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import alexnet
@@ -62,6 +66,22 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'tranform'"):
         alexnet.tranform  # noqa: B018
     assert set(alexnet.__all__) == set(dir(alexnet))
+
+
+def test_the_documentation_lists_the_public_names_with_a_sentence_and_an_example():
+    text = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    heads = re.split(r"^### `(\w+)`$", text, flags=re.MULTILINE)
+    sections = dict(zip(heads[1::2], heads[2::2], strict=True))
+    assert sorted(sections) == sorted(alexnet.__all__)
+    known = {"alexnet": alexnet, "dataclasses": dataclasses, "pathlib": pathlib, "torch": torch}
+    known["config"] = alexnet.recipe("modern_photos")
+    for name, section in sections.items():
+        before, example, *_ = section.split("```python\n")[0], *section.split("```python\n")[1].split("```")
+        assert re.match(r"[A-Z].*[.:]$", before.strip().split("\n\n")[0], re.DOTALL), name
+        assert f"alexnet.{name}" in example, name
+        compile(example, name, "exec")
+        if name[0].isupper() or name in ("recipe", "list_models", "create_model"):  # those that need no files
+            exec(example, dict(known))
 
 
 def test_every_public_name_is_what_it_is_called():
