@@ -88,3 +88,5 @@ def test_a_curve_has_ten_means_an_epoch():
     assert [point["loss"] for point in points[:3]] == [0.5, 2.5, 4.5]
     assert {point["error"] for point in points} == {0.25}
     assert len(curve(steps[:3], 3)) == 3  # fewer steps than points
+    long = [{"step": i + 1, "loss": 1.0, "top1_error": 0.5} for i in range(1600)]  # 100 epochs of 16 steps
+    assert [point["epoch"] for point in curve(long, 16)] == [pytest.approx(0.25 * (i + 1)) for i in range(400)]

@@ -40,8 +40,10 @@ from alexnet.training.trainer import training_images
 
 TRAINING_IMAGES = 10_000
 """Most training images whose error is counted again after the training."""
-CURVE_POINTS = 10
-"""Points of a result's curve for each epoch."""
+CURVE_POINTS, MOST_POINTS = 10, 400
+"""Points of a result's curve for each epoch, and of a whole curve, at most."""
+OF_AN_EPOCH = ("epoch", "train_loss", "train_top1_error", "val_top1_error", "val_loss", "lr")
+"""What a result says of each epoch. Hundreds of results are published."""
 ADDED_FIELDS = {("sample_max",): None, ("preprocessing", "sample_max"): None}
 """Fields that settings did not have when results were first published, and the value that was meant: a result keeps its key."""
 COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
@@ -192,7 +194,7 @@ def measured(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path) -
         "views": {name: counts_of(evaluation) for name, evaluation in counted.items()},
         "protocol": counted["1"].protocol,
         "training": training_counts(lab, config, data, out),
-        "epochs": [{k: v for k, v in row.items() if k not in ("event", "dead_filters")} for row in epochs],
+        "epochs": [{name: row[name] for name in OF_AN_EPOCH} for row in epochs],
         "curve": curve(steps, math.ceil(num / config.batch_size)),
         "seconds": epochs[-1]["seconds"],
         "images_seen": num * len(epochs),
@@ -259,8 +261,8 @@ def evaluate(
 
 
 def curve(steps: Sequence[dict[str, Any]], steps_an_epoch: int) -> list[dict[str, float]]:
-    """Mean loss and error of the steps, ten points an epoch: what figure 1 draws."""
-    width = max(1, steps_an_epoch // CURVE_POINTS)
+    """Mean loss and error of the steps, ten points an epoch, or fewer of a long training: what figure 1 draws."""
+    width = max(1, steps_an_epoch // CURVE_POINTS, math.ceil(len(steps) / MOST_POINTS))
     last = [row["step"] / steps_an_epoch for row in steps[width - 1 :: width]]
     loss_P, error_P = (
         means_of_neighbors(np.array([row[name] for row in steps], np.float64), width) for name in ("loss", "top1_error")
