@@ -9,7 +9,7 @@ import pytest
 from alexnet.claims import documents, laboratory
 from alexnet.claims.documents import read_documents
 from alexnet.claims.ledger import CLAIMS
-from alexnet.claims.verdicts import counts, entries, level_of, overall, sentence, short_number
+from alexnet.claims.verdicts import counts, entries, level_of, overall, sentence, short_number, to_decide
 from alexnet.cli import main
 
 
@@ -188,6 +188,25 @@ def test_a_comparison_without_a_number_says_why():
 @pytest.mark.parametrize(("value", "text"), [(71244.5, "7.1e4"), (9999.0, "1e+04"), (5.8367, "5.84"), (-0.05, "-0.05")])
 def test_figures_are_for_people(value, text):
     assert short_number(value) == text
+
+
+def test_what_is_history_is_marked_and_says_how_it_is_tried_today(capsys, tmp_path):
+    _, out, _ = alexnet(capsys, "claims", "list", "C10", "--out", tmp_path)
+    text = " ".join(out.split())
+    assert text.startswith("C10 (3.3) [trained not a fair test yet (history)]")
+    assert "with all arms tuned: alexnet claims run C10 --scale cifar10-small --seeds 5" in text
+    assert "Looked for 1.4 points, which 5 seeds find with 80 % power" in text
+    _, out, _ = alexnet(capsys, "claims", "list", "C2", "--out", tmp_path)
+    assert "history" not in out  # computed
+
+
+def test_the_seeds_that_would_decide_are_a_command():
+    command = "alexnet claims run lrn --scale 'my photos' --seeds 3"
+    rows = [{"n": 3, "more_seeds": 18}, {"n": 3, "more_seeds": None}, {"n": 3, "more_seeds": 2}]
+    document = {"command": command, "scale": "my photos", "comparisons": rows}
+    assert to_decide(document) == "alexnet claims run lrn --scale 'my photos' --seeds 21"
+    assert to_decide(document | {"scale": "cifar10"}) == ""
+    assert to_decide(document | {"comparisons": rows[1:2]}) == ""
 
 
 @pytest.mark.parametrize(

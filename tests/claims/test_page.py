@@ -198,7 +198,9 @@ def test_a_row_says_effect_interval_seeds_scale_verdict_and_command(page: Table)
     assert "inconclusive the error is lower: +1.00 points (99.98 %: −3.08 to +5.08; 3 seeds) cifar10" in here
     assert "confirmed sooner there: 2.00 times (99.99 %: 2.00 to 2.00; 3 seeds) cifar10" in here
     assert verdict == "mixed inconclusive, confirmed history"
-    assert again == "alexnet claims run overlap --scale cifar10 --seeds 3"
+    assert again.startswith(
+        "alexnet claims run overlap --scale cifar10 --seeds 3 with all arms tuned: alexnet claims run C13 "
+    )
 
 
 def test_the_headline_counts_the_claims_of_the_ledger(page: Table, out: Path) -> None:
@@ -269,7 +271,7 @@ def test_what_is_not_tested_says_why(page: Table) -> None:
         assert page.rows[f"why-{id}"][1] == find_claim(id).untested.replace("`", "")
     assert page.rows["why-N3"][1] == "Not run yet: the experiment max-average."
     assert page.rows["N3"][5] == "Not run yet: the experiment max-average."  # in the row itself, too
-    assert page.rows["N3"][7] == "to try it: alexnet claims run N3 --scale cifar10-small --seeds 3"
+    assert page.rows["N3"][7] == "to try it: alexnet claims run N3 --scale cifar10-small --seeds 5"
     assert "why-C13" not in page.rows
 
 
@@ -455,8 +457,20 @@ def test_what_is_no_fair_test_says_why_and_has_no_interval(tmp_path: Path) -> No
     assert "not a fair test yet lower: +1.00 points (no interval; 3 seeds) cifar10 Why: no rate was chosen." in here
     assert "Note: seen twice." in here
     assert "inconclusive sooner: at least 6.00 times (no interval; p = 0.25; 3 seeds) cifar10 Why: 3 of 3." in here
-    assert "apart: this is so in 1 of 3 runs; chance alone makes it so in one of twenty; p = 0.14" in here
+    assert (
+        "apart: this is so in 1 of 3 runs; chance alone makes it so in one of twenty; all runs together: p = 0.14"
+        in here
+    )
     assert page.source.count('class="interval bound"') == 1
+
+
+def test_what_would_decide_it_is_a_command(tmp_path: Path) -> None:
+    write_experiment(tmp_path, "imagenette")
+    page = Table(write_page(tmp_path))
+    assert page.rows["C13"][7] == (
+        "alexnet claims run overlap --scale imagenette --seeds 3 "
+        "to decide it: alexnet claims run overlap --scale imagenette --seeds 5"
+    )
 
 
 def test_what_is_small_enough_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from alexnet.claims.permutation import (
     Time,
     beyond_line,
+    combined,
     exchange_test,
     fewest_beyond,
     gehan_scores,
@@ -92,3 +93,19 @@ def test_runs_beyond_their_lines_are_counted_exactly():
     assert beyond_line(8, 39) == pytest.approx(stats.binom.sf(7, 39, 0.05))
     assert beyond_line(8, 39) == pytest.approx(0.000595, abs=1e-6)
     assert (fewest_beyond(5, 0.025), fewest_beyond(1, 0.025)) == (2, 2)  # one run alone shows nothing at that level
+
+
+def test_the_p_of_runs_are_combined_as_fisher_did():
+    # Of one p it is that p; of two, p q (1 - ln(p q)).
+    assert combined([0.3]) == pytest.approx(0.3)
+    assert combined([0.1, 0.2]) == pytest.approx(0.02 * (1 - np.log(0.02)))
+    stats = pytest.importorskip("scipy.stats", reason="SciPy comes with the extra `probe`")
+    p_values = [0.04, 0.5, 0.2, 0.01, 0.9]
+    assert combined(p_values) == pytest.approx(stats.combine_pvalues(p_values).pvalue)
+
+
+def test_permutation_tests_are_combined_on_the_safe_side():
+    # p of nine draws and the found one are multiples of 0.1, and never below their share of chance.
+    random = np.random.default_rng(2)
+    found = [combined(random.integers(1, 11, 5) / 10) <= 0.05 for _ in range(2000)]
+    assert np.mean(found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 2000)

@@ -248,3 +248,12 @@ def test_runs_that_are_tests_of_their_own_are_counted(chance, measured, word, ho
     (found,) = judged(row(chance, measured, each=True))
     assert (found["verdict"], found["holds"], found["effect"], found["low"]) == (word, holds, None, None)
     assert found["more_seeds"] == more
+
+
+def test_the_p_of_runs_count_where_every_run_has_one():
+    runs = row([0.2] * 5, [0.19] * 5, each=True) | {"p_values": [0.06] * 5}
+    (found,) = judged(runs)
+    # None is beyond its line, and all are close to it: 0.06^5, by chi-square with ten degrees of freedom.
+    assert (found["verdict"], found["holds"], found["p"]) == ("confirmed", 0, pytest.approx(0.00172, abs=1e-5))
+    (found,) = judged(runs | {"p_values": [0.06] * 4 + [None]})
+    assert (found["verdict"], found["p"]) == ("inconclusive", pytest.approx(1))

@@ -9,7 +9,7 @@ from typing import Any
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, arms_of
 from alexnet.claims.fairness import choices_on_held_out, cut_offs, objections, untrained
 from alexnet.claims.judging import judge, without_verdict
-from alexnet.claims.measures import MEASURES, cut_off, unit_of
+from alexnet.claims.measures import MEASURES, cut_off, own_p, unit_of
 from alexnet.claims.results import Result, name_of
 from alexnet.claims.scales import Scale
 
@@ -74,6 +74,8 @@ def evidence_of(
         "reasons": objections(comparison, arms, results),
         "cut": [text for side in sides if (text := cut_offs(side.measure, side.arm, results[side.arm]))],
     }
+    if comparison.each:
+        row["p_values"] = [own_p(comparison.higher.measure, pair[1]) for _, pair, _ in found]
     for i, (name, side) in enumerate(zip(("lower", "higher"), sides, strict=True)):
         row[f"{name}_values"] = [factor * values[i] for _, _, values in found]
         row[f"{name}_cut"] = [cut_off(side.measure, pair[i]) for _, pair, _ in found]

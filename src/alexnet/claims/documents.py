@@ -126,6 +126,7 @@ def _is_evidence(row: Mapping[str, Any], n: int) -> bool:
         and is_text(row.get("pool"))
         and "printed" in row
         and type(row.get("each")) is bool
+        and are(row.get("p_values", [None] * n), lambda p: p is None or 0 < number(p) <= 1)
     )
 
 

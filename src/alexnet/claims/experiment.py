@@ -59,7 +59,7 @@ class Comparison:
     printed: float | None = None
     """The effect in the paper, in the unit of the measures."""
     each: bool = False
-    """Whether every run is a test of its own, and the claim is that all of them show it."""
+    """Whether every run is a test of its own, and the claim is that more of them show it than chance would make."""
     blind: bool = False
     """Whether its measure turned out to show next to nothing: it is compared where results are history, and nowhere else."""
     since: bool = False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet.claims import plan
-from alexnet.claims.permutation import Time, beyond_line, exchange_test, ratio_of_medians
+from alexnet.claims.permutation import Time, beyond_line, combined, exchange_test, ratio_of_medians
 from alexnet.claims.spread import Spread, first_seeds, pooled_spread, spread_for
 from alexnet.claims.student import critical, two_sided
 from alexnet.claims.verdict import NO_EFFECT, RAN, UNFAIR, Test, Verdict, Word, divisors
@@ -171,7 +171,7 @@ def _tests(one: _Evidence, known: _Plan) -> list[Test]:
     found = []
     for look in plan.looks(one.n, known.planned):
         if one.row.get("each"):
-            found.append(Test(look, beyond_line(_holds(one, look.n), look.n), 1))
+            found.append(Test(look, _p_of_runs(one, look.n), 1))
         elif one.is_cut:
             p, sign = exchange_test(one.times("lower", look.n), one.times("higher", look.n))
             found.append(Test(look, p, sign))
@@ -192,6 +192,13 @@ def _mean(one: _Evidence, known: _Plan, n: int) -> tuple[float, float, float]:
 def _holds(one: _Evidence, n: int) -> int:
     """Runs of the first ``n`` in which a number is beyond what chance alone would stay below."""
     return sum(d > 0 for d in one.differences[:n])
+
+
+def _p_of_runs(one: _Evidence, n: int) -> float:
+    """That none of the first ``n`` runs shows anything: from the p of each or, where these were not kept, from how many are
+    beyond their lines."""
+    p_values = one.row.get("p_values", ())[:n]
+    return combined(p_values) if p_values and None not in p_values else beyond_line(_holds(one, n), n)
 
 
 def _verdict(one: _Evidence, known: _Plan, tests: Sequence[Test], divisor: int, excluded: bool) -> Verdict:

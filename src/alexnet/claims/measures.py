@@ -113,6 +113,12 @@ def tower_difference_by_chance(result: Result) -> float:
     return float(result["towers"]["by_chance"])
 
 
+def own_p(measure: str, result: Result) -> float | None:
+    """The p of the test that a run makes of a measure by itself; None where there is none, or it was not kept."""
+    p = result.get("towers", {}).get("p") if measure == "tower_difference" else None
+    return None if p is None else float(p)
+
+
 def gradient_drop(result: Result) -> float:
     """How much smaller, compared with the weights, the gradient is in the first layer than in the last, before any step."""
     layers = list(result["gradients"].values())

@@ -159,7 +159,8 @@ def _row(entry: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> di
         "source": "both" if trained and entry["facts"] else "trained" if trained else "read" if read else "computed",
         "part": word != NOT_TESTED and bool(entry["why"]),
         "why": entry["why"],
-        "to_try": "" if decisive else entry["to_try"],
+        "to_try": "" if decisive and not is_history(entry) else entry["to_try"],
+        "to_decide": list(dict.fromkeys(row["to_decide"] for row in decisive if row["to_decide"])),
     }
 
 
@@ -366,7 +367,7 @@ def _numbers(row: Mapping[str, Any]) -> str:
         return "there is no seed for which both sides have a number"
     p = "" if row.get("p") is None else f"; p = {row['p']:.2g}"
     if row.get("holds") is not None:
-        return f"{in_runs(row)}; chance alone makes it so in one of twenty{p}"
+        return f"{in_runs(row)}; chance alone makes it so in one of twenty{p.replace('p =', 'all runs together: p =')}"
     unit, seeds = row["unit"], in_seeds(row["n"], row.get("judged"))
     if row.get("effect") is None:
         return f"more than half of the runs of both sides were cut off ({seeds}{p})"

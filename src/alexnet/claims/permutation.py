@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 LINE = 0.05
 """Share of runs that chance alone puts beyond their own 95 % line."""
@@ -69,6 +70,14 @@ def ratio_of_medians(
 def beyond_line(num: int, n: int, share: float = LINE) -> float:
     """The probability that ``num`` or more of ``n`` runs are beyond their own line, if each is with probability ``share``."""
     return sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(num, n + 1))
+
+
+def combined(p_values: Sequence[float]) -> float:
+    """Fisher's p of the hypothesis that no run shows anything: of the product of the p of all runs. Those of permutation tests
+    are never too small, so that it is on the safe side."""
+    half = -sum(math.log(p) for p in p_values)
+    tail = torch.special.gammaincc(*(torch.tensor(x, dtype=torch.float64) for x in (len(p_values), half)))
+    return float(tail)
 
 
 def fewest_beyond(n: int, level: float) -> int:

@@ -48,12 +48,12 @@ EXPERIMENTS = (
     ),
     Experiment(
         id="tower-colors",
-        title="Whether one tower is for color, in every run by a permutation test",
+        title="Whether one tower is for color, by a permutation test of each run",
         arms=beside_base({}),
         comparisons=(
             Comparison(
                 claim="C34",
-                says="the towers' color selectivities differ by more than 95 % of what chance makes, in every run",
+                says="the towers' color selectivities differ by more than 95 % of what chance makes",
                 lower=Side("base", "tower_difference_by_chance"),
                 higher=Side("base", "tower_difference"),
                 each=True,

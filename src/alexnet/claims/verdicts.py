@@ -32,6 +32,7 @@ def entries(known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "experiment": document["experiment"],
             "scale": document["scale"],
             "command": document["command"],
+            "to_decide": to_decide(document) if comparison.get("more_seeds") else "",
             "text": sentence(comparison, document["scale"]),
         }
         for document in known
@@ -44,6 +45,8 @@ def entries(known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         of_claim = [row for row in rows if row["claim"] == claim.id]
         of_facts = [fact for fact in computed if fact["claim"] == claim.id]
         why, command = ("", "") if _at_largest(of_claim) else _why(claim, of_claim, bool(of_facts))
+        if of_claim and not claim.untested and of_claim[0]["scale"] in HISTORY:
+            command = _command(claim)  # on which its arms are tuned alike
         found.append(
             {
                 "claim": asdict(claim),
@@ -71,12 +74,27 @@ def _why(claim: Claim, rows: Sequence[Mapping[str, Any]], has_facts: bool) -> tu
     experiments = experiments_of(claim.id)
     if not experiments:
         return ("", "") if has_facts else ("No experiment of alexnet claims run compares this.", "")
-    scales = [name for name in SCALES if any(experiment.fits(name) for experiment in experiments)]
-    command = f"alexnet claims run {claim.id} --scale {'cifar10-small' if 'cifar10-small' in scales else scales[-1]} --seeds 3"
+    command = _command(claim)
     if rows:
         return "Tried at the scale smoke only, which shows that the code runs and decides nothing.", command
     names = ", ".join(experiment.id for experiment in experiments)
     return f"Not run yet: the experiment{'s' if len(experiments) > 1 else ''} {names}.", command
+
+
+def _command(claim: Claim) -> str:
+    """What tries a claim where its arms are tuned alike and a computer without a GPU can train them, if it fits there."""
+    scales = [name for name in SCALES if any(experiment.fits(name) for experiment in experiments_of(claim.id))]
+    scale = "cifar10-small" if "cifar10-small" in scales else scales[-1]
+    return f"alexnet claims run {claim.id} --scale {scale} --seeds 5"
+
+
+def to_decide(document: Mapping[str, Any]) -> str:
+    """The command that takes the inconclusive comparisons of an experiment to their next look; empty if there are none, or if it
+    is history."""
+    wanted = [row["n"] + row["more_seeds"] for row in document["comparisons"] if row.get("more_seeds")]
+    if not wanted or document["scale"] in HISTORY:
+        return ""
+    return str(document["command"]).rpartition(" ")[0] + f" {max(wanted)}"
 
 
 def _at_largest(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -148,7 +166,8 @@ def _numbers(row: Mapping[str, Any]) -> str:
         return "there is no seed for which both sides have a number"
     runs = in_seeds(row["n"], row.get("judged"))
     if row.get("holds") is not None:
-        return f"{in_runs(row)}, where chance alone makes it so in one of twenty{_p(row)}"
+        together = "" if row.get("p") is None else f" (all runs together: p = {row['p']:.2g})"
+        return f"{in_runs(row)}, where chance alone makes it so in one of twenty{together}"
     printed = "" if row.get("printed") is None else f", printed {row['printed']:g}"
     return f"{effect_of(row)}, {interval_of(row)}, {runs}{printed}"
 

@@ -175,6 +175,8 @@ def _style(words: str) -> str:
 
 
 def _print_entry(console: Console, entry: dict[str, Any]) -> None:
+    from alexnet.claims.verdicts import is_history
+
     claim = entry["claim"]
     console.print(Text(fill(claim["sentence"], WIDTH, initial_indent="  ", subsequent_indent="  ")))
     lines = [("printed", claim["printed"]), ("logged in 2012", claim["logged"]), ("decides", claim["decides"])]
@@ -184,9 +186,10 @@ def _print_entry(console: Console, entry: dict[str, Any]) -> None:
     for row in entry["comparisons"]:
         lines += [(row["verdict"], row["text"]), *(("note", note) for note in row["notes"])]
     lines += [("again", command) for command in dict.fromkeys(row["command"] for row in entry["comparisons"])]
+    lines += [("to decide", command) for command in dict.fromkeys(row["to_decide"] for row in entry["comparisons"])]
     lines.append(("see also", claim["elsewhere"]))
     lines.append(("the rest is not tested" if entry["facts"] else "not tested", entry["why"]))
-    lines.append(("to try it", entry["to_try"]))
+    lines.append(("with all arms tuned" if is_history(entry) else "to try it", entry["to_try"]))
     for experiment in entry["experiments"]:
         lines.append(
             (f"experiment {experiment['id']}", f"{experiment['title']}; scales {', '.join(experiment['scales'])}")
@@ -212,7 +215,7 @@ def _run(arguments: list[str]) -> int:
     from alexnet.claims.laboratory import open_laboratory
     from alexnet.claims.runner import run_experiment
     from alexnet.claims.scales import SCALES, find_scale
-    from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, sentence
+    from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, sentence, to_decide
 
     experiments = {e.id: e for name in options.ids for e in find_experiments(name)}
     if options.scale not in SCALES and not Path(options.scale).exists():
@@ -236,6 +239,8 @@ def _run(arguments: list[str]) -> int:
                 print(f"{row['claim']} {row['verdict']}: {sentence(row)}", flush=True)
                 for note in row["notes"]:
                     print(f"    note: {note}", flush=True)
+            if command := to_decide(documents[-1]):
+                print(f"to decide what is inconclusive: {command}", file=sys.stderr)
     if options.json:
         print_json(documents)
     print(f"{printable(scale.name)}: {scale.says}", file=sys.stderr)
