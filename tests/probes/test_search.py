@@ -25,7 +25,9 @@ from alexnet.core.sealed import Seal
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
+from alexnet.probes import autoencoder
 from alexnet.probes import search as module
+from alexnet.probes.codes import load_coder
 from alexnet.probes.neighbors import nearest
 from alexnet.probes.search import Directions, Index, Kind, Vectors, add_to_index, build_index, open_index, query_vectors
 
@@ -48,6 +50,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def predictor(model: Path) -> Predictor:
     return load(model)
+
+
+@pytest.fixture
+def quick_coder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few steps that a coder is learned at once, and so few images compared that codes choose them."""
+    monkeypatch.setattr(autoencoder, "STEPS", 40)
+    monkeypatch.setattr(module, "COMPARED", 15)
 
 
 def draw(folder: Path, first: int, count: int) -> None:
@@ -152,6 +161,125 @@ def test_an_index_of_the_first_format_is_searched_by_euclidean_distance(
     assert np.array_equal(old_index.search(query_QD, 4).distance_Qk, index.search(query_QD, 4).distance_Qk)
     draw(tmp_path / "a", 9, 1)
     assert len(add_to_index(old_index, predictor, [tmp_path / "a"])) == 10
+
+
+@pytest.mark.usefixtures("quick_coder")
+def test_codes_name_candidates_whose_vectors_are_compared(
+    predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMPARED", 20)
+    monkeypatch.setattr(module, "CODE_BITS", 40)
+    draw(tmp_path / "a", 0, 60)
+    folder = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="codes").folder
+    monkeypatch.setitem(sys.modules, "faiss", None)  # a search does without
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    index = open_index(folder)
+    about, base_ND = index.meta["codes"], index.vectors[:]
+    assert (about["rows"], about["bits"], about["compared"], about["made_by"]) == (60, 40, 20, "autoencoder")
+    assert {about["file"], about["coder"]} == {"codes-60.npy", "coder-60.npz"} <= index.meta["files"].keys()
+    code_NK = np.unpackbits(load_coder(folder / about["coder"]).encode(base_ND), axis=1)
+    np.testing.assert_array_equal(np.packbits(code_NK, axis=1), np.load(folder / about["file"]))
+    query_QD = vectors_of(predictor, [3, 70, 71])
+    found = index.search(query_QD, 5)
+    code_QK = np.unpackbits(load_coder(folder / about["coder"]).encode(query_QD), axis=1)
+    for query_D, code_K, index_k, distance_k in zip(
+        query_QD, code_QK, found.index_Qk, found.distance_Qk, strict=True
+    ):  # by hand: the 20 rows whose codes differ in the fewest bits, the first of equal ones; then the 5 nearest vectors
+        near_m = np.argsort((code_NK != code_K).sum(axis=1), kind="stable")[:20]
+        distance_m = np.sqrt(((base_ND[near_m].astype(float) - query_D.astype(float)) ** 2).sum(axis=1))
+        order_k = np.lexsort([near_m, distance_m])[:5]
+        assert index_k.tolist() == near_m[order_k].tolist()
+        np.testing.assert_allclose(distance_k, distance_m[order_k], rtol=1e-12)
+    assert (found.index_Qk[0, 0], found.distance_Qk[0, 0]) == (3, 0)
+    true = [set(np.argsort(((base_ND - row_D).astype(float) ** 2).sum(1), kind="stable")[1:11]) for row_D in base_ND]
+    own_Nk = index.search(base_ND, 11).index_Qk
+    hits = sum(len(true[i] & set(own_Nk[i, 1:].tolist())) for i in range(60))
+    assert (about["recall"]["found"], about["recall"]["of"]) == (hits, 600)
+    assert 600 * 19 / 59 < hits < 600  # more than by chance, which has 19 of the other 59 compared
+
+
+@pytest.mark.usefixtures("quick_coder")
+def test_codes_are_of_directions_where_the_metric_is_the_cosine(
+    predictor: Predictor, model: Path, tmp_path: Path
+) -> None:
+    draw(tmp_path / "a", 0, 40)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="codes", metric="cosine")
+    query_QD = np.vstack([index.vectors[7:8], index.vectors[7:8] / 2]).astype(np.float16)
+    found = open_index(index.folder).search(query_QD, 3)
+    assert found.index_Qk[:, 0].tolist() == [7, 7]
+    assert found.index_Qk[0].tolist() == found.index_Qk[1].tolist()  # the length of a query says nothing
+    expected_Qk = np.take_along_axis(cosine_distances(query_QD, index.vectors[:]), found.index_Qk, axis=1)
+    np.testing.assert_allclose(found.distance_Qk, expected_Qk, rtol=1e-9, atol=1e-12)
+
+
+def test_few_images_need_no_codes_and_all_are_compared(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 6)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="codes")
+    assert (index.meta["codes"], index.shortcut) == (None, None)
+    query_QD = vectors_of(predictor, [3, 9])
+    found = open_index(index.folder).search(query_QD, 4)
+    np.testing.assert_allclose(found.distance_Qk, brute_force(query_QD, index.vectors[:], 4), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("quick_coder")
+def test_codes_grow_with_the_index_and_are_learned_anew_where_it_has_doubled(
+    predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "a", 0, 30)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="codes")
+    first = (index.folder / index.meta["codes"]["coder"]).read_bytes()
+    for more, num, learned in ((10, 40, 30), (20, 60, 60)):
+        draw(tmp_path / "a", num - more, more)
+        index = add_to_index(open_index(index.folder), predictor, [tmp_path / "a"])
+        about = index.meta["codes"]
+        assert (about["rows"], about["learned_from"]) == (num, learned)
+        assert ((index.folder / about["coder"]).read_bytes() == first) == (learned == 30)
+        on_disk = {path.name for path in index.folder.iterdir() if path.name[0] != "."}
+        assert on_disk == {"meta.json", *index.meta["files"]}
+        assert index.search(vectors_of(predictor, [num - 1]), 1).index_Qk.tolist() == [[num - 1]]
+    (tmp_path / "a" / "0003.png").unlink()
+    index = add_to_index(open_index(index.folder), predictor, [tmp_path / "a"])
+    assert index.meta["codes"]["rows"] == len(index) == 59
+    draw(tmp_path / "a", 90, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_with_codes", lambda index: index)  # killed just before
+        add_to_index(open_index(index.folder), predictor, [tmp_path / "a"])
+    index = open_index(index.folder)
+    assert (index.meta["codes"]["rows"], len(index)) == (59, 60)
+    found = index.search(vectors_of(predictor, [90]), 1)
+    assert Path(index.paths[found.index_Qk[0, 0]]).name == "0090.png"
+
+
+def test_bits_are_counted_with_either_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    code_NB = np.random.default_rng(0).integers(0, 256, (9, 11), dtype=np.uint8)  # 88 bits: two words of 64
+    expected = np.unpackbits(code_NB, axis=1).sum(axis=1).tolist()
+    assert module.bits_in(module._in_words(code_NB)).tolist() == expected
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert module.bits_in(module._in_words(code_NB)).tolist() == expected
+
+
+@pytest.mark.usefixtures("quick_coder")
+def test_codes_that_are_not_of_the_index_are_refused(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "a", 0, 20)
+    index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="codes")
+    about = index.meta["codes"]
+    for change in (
+        {"file": "images-0.jsonl"},
+        {"coder": "../x"},
+        {"rows": 21},
+        {"recall": None},
+        {"file": about["coder"]},
+    ):
+        module.SEAL.write(index.folder, {**index.meta, "codes": about | change})
+        with pytest.raises(DataError, match=r"meta\.json: not as this program writes it"):
+            open_index(index.folder)
+    module.SEAL.write(index.folder, {**index.meta, "kind": "exact"})
+    with pytest.raises(DataError, match=r"meta\.json: not as this program writes it"):
+        open_index(index.folder)
+    np.save(index.folder / about["file"], np.zeros((20, 3), np.uint8))
+    module.SEAL.write(index.folder, {**index.meta, "files": module._described(index, about["file"])})
+    with pytest.raises(DataError, match="which are not its codes"):
+        open_index(index.folder).search(index.vectors[:1], 1)
 
 
 def test_recall_is_counted_against_exact(predictor: Predictor, model: Path, tmp_path: Path) -> None:
@@ -566,6 +694,11 @@ def test_wrong_commands(model: Path, tmp_path: Path) -> None:
         (cli.index, [*add, "--layer", "c3"], f"--layer is c3, and .*index was built with {LAYER}; leave it out"),
         (cli.index, [*add, "--layer", LAYER, "--kind", "ivf"], "--kind is ivf, and .*index was built with exact"),
         (cli.index, [*add, "--metric", "euclidean"], "--metric is euclidean, and .*index was built with cosine"),
+        (
+            cli.index,
+            [str(model), out, "--out", f"{out}-2", "--layer", "output", "--kind", "codes"],
+            "output has 3 numbers",
+        ),
         (cli.index, [*add, "--precision", "bfloat16"], "--precision is bfloat16, and .*index was built with float32"),
         (cli.search, [out], "needs images"),
         (cli.search, [out, query, "--top", "0"], "--top is 0"),

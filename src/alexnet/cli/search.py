@@ -50,9 +50,9 @@ class IndexOptions(ModelOptions):
     update: bool = False
     """Bring an index up to date as --add does, and look at every file in it as well: take out what is gone from anywhere, and
     read again what has changed. No folders need to be named."""
-    kind: Literal["exact", "ivf", "hnsw"] | None = None
-    """How to search: exact, by a scan (default), or for more than some 100,000 images by faiss, which misses a few (how many is
-    measured and printed)."""
+    kind: Literal["exact", "ivf", "hnsw", "codes"] | None = None
+    """How to search: exact, by a scan (default), or for more than some 100,000 images by faiss (ivf, hnsw) or by the paper's
+    short codes (codes), which miss a few. How many they find is measured and printed."""
     metric: Literal["cosine", "euclidean"] | None = None
     """What near means; by default the one by which the nearest neighbor errs less on the model's own validation images, or
     cosine where there are none."""
@@ -84,7 +84,7 @@ def index(arguments: list[str]) -> int:
         on_fault=lambda error: complain(describe(error)),
     )
     meta = done.index.meta
-    recall, chosen = (meta["faiss"] or {}).get("recall"), meta.get("chosen")
+    recall, chosen = (done.index.shortcut or {}).get("recall"), meta.get("chosen")
     if options.json:
         document: dict[str, Any] = {"index": options.out, "images": len(done.index), "added": done.added}
         document |= {"gone": list(done.gone), "left_out": [str(error.path) for error in done.left_out]}

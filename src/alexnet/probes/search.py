@@ -5,11 +5,13 @@ meta.json          model, layer, precision, kind, metric; rows, bytes and SHA-25
 vectors-I.npy      (rows, D) float16: part I of the vectors
 images-I.jsonl     path, bytes and time (ns) of the image of each of these rows, a JSON list a line
 faiss-N.index      of the kinds ivf and hnsw: the first N vectors
+codes-N.npy        of the kind codes: (N, B) uint8, short codes of the first N vectors;  coder-N.npz  what makes them
 ```
 
 A file is written whole before meta.json names it: whatever happens while images are added, what was there before stays.
 
-Shape suffixes: Q queries, N vectors, B vectors of a part or block, D dimensions, k neighbors, m candidates.
+Shape suffixes: Q queries, N vectors, B vectors of a part or block, or bytes of a code, W words of 64 bits of a code, D
+dimensions, k neighbors, m candidates.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,6 +43,7 @@ from alexnet.data.pictures import STDIN, Picture, PictureLike, image_files, pict
 from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.models.lrn import kernels_in_use
+from alexnet.probes.codes import Coder, TrainingVectors, fit, load_coder
 from alexnet.probes.neighbors import Nearest, Rows, nearest, squared_distances
 
 FORMAT, FORMAT_1 = "alexnet index 2", "alexnet index 1"
@@ -47,15 +51,22 @@ FORMAT, FORMAT_1 = "alexnet index 2", "alexnet index 1"
 SEAL = Seal(
     what="an index", formats=(FORMAT, FORMAT_1), check="check", separators=(", ", ": "), again="build the index again"
 )
-Kind = Literal["exact", "ivf", "hnsw"]
+Kind = Literal["exact", "ivf", "hnsw", "codes"]
 Metric = Literal["cosine", "euclidean"]
 PART = 8192
 """Most vectors in a part, which is what a killed command loses and what is held in memory."""
 BATCH = 32
-OWN_FILES = ("vectors-*.npy", "images-*.jsonl", "faiss-*.index", ".*.tmp-*")
+OWN_FILES = ("vectors-*.npy", "images-*.jsonl", "faiss-*.index", "codes-*.npy", "coder-*.npz", ".*.tmp-*")
 TRAIN_PER_LIST = 50
 """Vectors for each list of ivf that k-means learns from; faiss wants 39."""
 RECALL_QUERIES, RECALL_AT = 100, 10
+CODE_BITS = 256
+"""Bits of a code; fewer where a vector has fewer numbers. Those of the paper's autoencoder keep most neighbors at each length
+(docs/inside.md)."""
+CODED_FROM = 20_000
+"""Most vectors that the coder learns from, drawn."""
+COMPARED = 300
+"""Images whose codes are nearest, of which the vectors themselves are then compared. So few images need no codes."""
 
 Image = tuple[str, int, int]
 """Absolute path, bytes, time of the last change in ns."""
@@ -122,8 +133,8 @@ class Index:
 
     def search(self, query_QD: NDArray[Any], k: int) -> Nearest:
         """The ``k`` images nearest to each query, or all if there are fewer, of features of the same model and layer. Exact
-        by the kind ``exact``, a scan; by the others what faiss found, with exact distances. -1 and infinity where fewer were
-        found."""
+        by the kind ``exact``, a scan; by the others of those that faiss or short codes found, with exact distances. -1 and
+        infinity where fewer were found."""
         if len(self) == 0:
             raise DataError(f"{printable(self.folder)}: holds no images yet; go on with `alexnet index --add`")
         dim = int(self.meta["dimension"])
@@ -134,7 +145,7 @@ class Index:
         query_QD = _as_stored(query_QD).astype(np.float32)
         query_QD = Directions(query_QD)[:] if self.metric == "cosine" else query_QD
         k, num = min(k, len(self)), min(k + len(self._replaced), len(self))
-        candidates = [nearest(query_QD, self._rows, num)] if self._faiss is None else self._candidates(query_QD, num)
+        candidates = [nearest(query_QD, self._rows, num)] if self.shortcut is None else self._candidates(query_QD, num)
         index_Qk, distance_Qk = np.full((len(query_QD), k), -1), np.full((len(query_QD), k), math.inf)
         replaced = np.fromiter(self._replaced, np.int64, len(self._replaced))
         for i in range(len(query_QD)):
@@ -146,18 +157,27 @@ class Index:
             index_Qk[i, : len(order_k)], distance_Qk[i, : len(order_k)] = index_m[order_k], distance_m[order_k]
         return Nearest(index_Qk, distance_Qk**2 / 2 if self.metric == "cosine" else distance_Qk)
 
+    @property
+    def shortcut(self) -> dict[str, Any] | None:
+        """What meta.json says of that which is searched in place of all vectors; None for a scan."""
+        found: dict[str, Any] | None = self.meta.get("codes" if self.meta["kind"] == "codes" else "faiss")
+        return found
+
     @cached_property
     def _faiss(self) -> Any:
-        if self.meta["faiss"] is None:
-            return None
         faiss = _import_faiss()
         flags = faiss.IO_FLAG_MMAP if self.meta["kind"] == "ivf" else 0
         return faiss.read_index(str(self.folder / self.meta["faiss"]["file"]), flags)
 
     def _candidates(self, query_QD: NDArray[Any], k: int) -> list[Nearest]:
-        """What faiss finds among its vectors, and the nearest of those that were added and are not yet in it."""
-        rows, n = int(self.meta["faiss"]["rows"]), len(self)
-        _, index_Qk = self._faiss.search(query_QD.astype(np.float32), min(k, rows))
+        """What faiss or the codes find among their vectors, and the nearest of those that were added and are not yet there."""
+        assert self.shortcut is not None
+        rows, n = int(self.shortcut["rows"]), len(self)
+        index_Qk = (
+            self._codes.nearest(query_QD, min(max(k, COMPARED), rows))
+            if self.meta["kind"] == "codes"
+            else self._faiss.search(query_QD.astype(np.float32), min(k, rows))[1]
+        )
         distance_Qk = np.full(index_Qk.shape, math.inf)
         for i, index_k in enumerate(index_Qk):
             found_k = index_k >= 0
@@ -167,6 +187,54 @@ class Index:
             rest = nearest(query_QD, self._rows[rows:n], k)
             found.append(Nearest(rest.index_Qk + rows, rest.distance_Qk))
         return found
+
+    @cached_property
+    def _codes(self) -> Codes:
+        about = self.meta["codes"]
+        coder = load_coder(self.folder / about["coder"])
+        code_NB = ArrayFile(self.folder / about["file"])[:]
+        if code_NB.dtype != np.uint8 or code_NB.shape != (about["rows"], coder.num_bits // 8):
+            raise SEAL.fault(self.folder / about["file"], f"{code_NB.dtype} {code_NB.shape}, which are not its codes")
+        if coder.num_units != self._rows.shape[1]:
+            raise SEAL.fault(self.folder / about["coder"], f"it codes vectors of {coder.num_units} numbers")
+        return Codes(coder, code_NB)
+
+
+class Codes:
+    """Short codes of vectors, compared by the number of bits that differ: with NumPy alone, since the codes of a million images
+    take a few milliseconds."""
+
+    def __init__(self, coder: Coder, code_NB: NDArray[np.uint8]) -> None:
+        self.coder, self._word_NW = coder, _in_words(code_NB)
+
+    def nearest(self, query_QD: NDArray[Any], m: int) -> NDArray[np.int64]:
+        """The ``m`` nearest codes of each query (Q, m), in the order of the rows; of equally near ones the first."""
+        n = len(self._word_NW)
+        index_Qm = np.empty((len(query_QD), m), np.int64)
+        for i, word_W in enumerate(_in_words(self.coder.encode(query_QD))):
+            order_N = bits_in(self._word_NW ^ word_W) * n + np.arange(n)
+            index_Qm[i] = np.sort(np.argpartition(order_N, m - 1)[:m])
+        return index_Qm
+
+
+def _in_words(code_NB: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Codes of any number of bytes as words of 64 bits (N, W), filled up with zeros."""
+    padded_NB = np.zeros((len(code_NB), -(-code_NB.shape[1] // 8) * 8), np.uint8)
+    padded_NB[:, : code_NB.shape[1]] = code_NB
+    return padded_NB.view(np.uint64)
+
+
+_BITS_IN_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
+
+
+def bits_in(word_NW: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """How many bits of each row are 1: (N,)."""
+    if hasattr(np, "bitwise_count"):  # NumPy 2
+        counts: NDArray[np.uint8] = np.bitwise_count(word_NW)
+    else:
+        counts = _BITS_IN_BYTE[word_NW.view(np.uint8)]
+    sum_N: NDArray[np.int64] = counts.sum(axis=1, dtype=np.int64)
+    return sum_N
 
 
 class Vectors:
@@ -234,6 +302,10 @@ def build_index(
     left out. Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` if no image could be read."""
     (found,) = find_layers(predictor.model, [layer])
     require_possible(folder, kind)
+    if kind == "codes" and found.num_units < 8:
+        raise UsageError(
+            f"{layer} has {found.num_units} numbers an image, and codes need 8 or more; take another --layer or --kind exact"
+        )
     sources = list(sources)
     folder.mkdir(parents=True, exist_ok=True)
     meta = {
@@ -251,6 +323,7 @@ def build_index(
         "chosen": chosen,
         "parts": [],
         "faiss": None,
+        "codes": None,
         "files": {},
     }
     SEAL.write(folder, meta)
@@ -266,7 +339,9 @@ def build_index(
 
 def require_possible(folder: Path, kind: Kind) -> None:
     """Raises :class:`UsageError` for a folder that is not empty, and :class:`AlexNetError` where a kind cannot be built."""
-    if kind != "exact":
+    if kind == "codes":
+        _require_sklearn()
+    elif kind != "exact":
         _import_faiss()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
@@ -326,7 +401,9 @@ def add_to_index(
             index = _with_part(index, rows, kept)
         if len(index) == 0 and not gone:
             raise DataError("none of the images could be read; an index needs at least one")
-        return index if index.meta["kind"] == "exact" or len(index) == 0 else _with_faiss(index)
+        if index.meta["kind"] == "exact" or len(index) == 0:
+            return index
+        return _with_codes(index) if index.meta["kind"] == "codes" else _with_faiss(index)
 
 
 def _gone(index: Index, sources: Iterable[str]) -> list[int]:
@@ -465,7 +542,7 @@ def _without(index: Index, rows: Collection[int]) -> Index:
             untouched.append(part)
     named = {name for part in untouched for name in (part["vectors"], part["images"])}
     files = {name: about for name, about in index.meta["files"].items() if name in named}
-    meta = {**index.meta, "parts": untouched, "files": files, "faiss": None}
+    meta = {**index.meta, "parts": untouched, "files": files, "faiss": None, "codes": None}
     thinned = Index(index.folder, meta)
     number = _next_part(index)
     for start in range(0, len(left), PART):
@@ -491,13 +568,14 @@ def _is_whole(meta: Mapping[str, Any]) -> bool:
     """Whether all that is read of a ``meta.json`` is there and of its kind; its checksum does not tell who wrote it. Files
     that are opened must be among those that are compared."""
     try:
-        parts, files, faiss = meta["parts"], meta["files"], meta["faiss"]
+        parts, files, faiss, codes = meta["parts"], meta["files"], meta["faiss"], meta.get("codes")
         opened = [part[key] for part in parts for key in ("vectors", "images")]
         counts, measured = [meta["dimension"], *(part["rows"] for part in parts)], []
-        if faiss is not None:
-            opened.append(faiss["file"])
-            counts += [faiss["rows"], faiss["learned_from"]]
-            measured = [faiss["recall"][key] for key in ("at", "found", "of", "queries", "recall")]
+        for shortcut, names in ((faiss, ("file",)), (codes, ("file", "coder"))):
+            if shortcut is not None:
+                opened += [shortcut[name] for name in names]
+                counts += [shortcut["rows"], shortcut["learned_from"]]
+                measured += [shortcut["recall"][key] for key in ("at", "found", "of", "queries", "recall")]
         texts = [meta[key] for key in ("model", "model_fingerprint", "network", "layer")]
         return (
             all(type(count) is int and count > 0 for count in counts)
@@ -508,7 +586,9 @@ def _is_whole(meta: Mapping[str, Any]) -> bool:
             and meta["kind"] in get_args(Kind)
             and (meta["format"] == FORMAT_1 or meta["metric"] in get_args(Metric))
             and meta["precision"] in get_args(Precision)
-            and (faiss is None or (meta["kind"] != "exact" and faiss["rows"] <= sum(counts[1 : len(parts) + 1])))
+            and (faiss is None or meta["kind"] in ("ivf", "hnsw"))
+            and (codes is None or meta["kind"] == "codes")
+            and all(s is None or s["rows"] <= sum(counts[1 : len(parts) + 1]) for s in (faiss, codes))
         )
     except (LookupError, TypeError, AttributeError):
         return False
@@ -520,6 +600,58 @@ def _sweep(index: Index) -> None:
         for file in index.folder.glob(pattern):
             if file.name not in index.meta["files"]:
                 file.unlink()
+
+
+# --- codes ----------------------------------------------------------------------------------------------------------
+
+
+def _require_sklearn() -> None:
+    if find_spec("sklearn") is None:
+        raise AlexNetError('the kind codes learns with scikit-learn: pip install "alexnet[probe]"')
+
+
+def _with_codes(index: Index) -> Index:
+    """All vectors coded, by a coder that is learned anew where they have become twice as many, and what part of the true
+    neighbors a search by codes finds. Few images get none: all are compared."""
+    old, n = index.meta.get("codes"), len(index)
+    if n <= COMPARED or (old and old["rows"] == n):
+        return index
+    if old and n < 2 * old["learned_from"]:
+        coder, rows, learned = load_coder(index.folder / old["coder"]), old["rows"], old["learned_from"]
+        code_NB = ArrayFile(index.folder / old["file"])[:]
+    else:
+        coder, rows, learned = _learned_coder(index), 0, n
+        code_NB = np.empty((0, coder.num_bits // 8), np.uint8)
+    coded = [coder.encode(index._rows[start : min(start + PART, n)]) for start in range(rows, n, PART)]
+    codes, coder_file = f"codes-{n}.npy", f"coder-{n}.npz"
+    all_NB = np.concatenate([code_NB, *coded])
+    write_atomic(index.folder / codes, lambda file: np.save(file, all_NB, allow_pickle=False))
+    coder.save(index.folder / coder_file)
+    about = {
+        "file": codes,
+        "coder": coder_file,
+        "rows": n,
+        "learned_from": learned,
+        "made_by": coder.kind,
+        "bits": coder.num_bits,
+        "compared": COMPARED,
+    }
+    files = _described(index, codes, coder_file)
+    if old:
+        del files[old["file"]], files[old["coder"]]
+    found = Index(index.folder, {**index.meta, "codes": about, "files": files})
+    index = _rewritten(found, codes={**about, "recall": recall(found)})
+    _sweep(index)
+    return index
+
+
+def _learned_coder(index: Index) -> Coder:
+    """The paper's autoencoder, learned from vectors of this index."""
+    n, dim = index._rows.shape
+    sample = np.sort(rng.permutation(0, "search/codes", 0, n)[:CODED_FROM])
+    parts = [index._rows[sample[i : i + PART]].astype(np.float32) for i in range(0, len(sample), PART)]
+    vectors = TrainingVectors(np.concatenate(parts))
+    return fit("autoencoder", vectors, min(CODE_BITS, n // 8 * 8, dim // 8 * 8), seed=0)
 
 
 # --- faiss ----------------------------------------------------------------------------------------------------------
@@ -584,7 +716,8 @@ def recall(index: Index, k: int = RECALL_AT) -> dict[str, Any]:
     exact_Qk = nearest(query_QD, index._rows, k + 1).index_Qk
     found = index._candidates(query_QD, min(k + 1, len(index)))[0]
     hits = total = 0
-    for own, exact_k, found_k in zip(own_Q.tolist(), exact_Qk.tolist(), found.index_Qk.tolist(), strict=True):
+    found_Qm = np.take_along_axis(found.index_Qk, found.distance_Qk.argsort(axis=1, kind="stable"), axis=1)
+    for own, exact_k, found_k in zip(own_Q.tolist(), exact_Qk.tolist(), found_Qm.tolist(), strict=True):
         true = [row for row in exact_k if row != own][:k]
         hits += len(set(true) & set([row for row in found_k if row != own][:k]))
         total += len(true)
