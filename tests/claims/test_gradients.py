@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from alexnet.claims import documents
+from alexnet.claims.comparison import compare_all
 from alexnet.claims.experiment import vary
 from alexnet.claims.gradients import gradients
 from alexnet.claims.groups import EXPERIMENTS
@@ -76,3 +78,18 @@ def test_initial_weights_that_suit_a_sigmoid_let_more_through(lab):
 def test_the_drop_is_that_of_the_last_layer_over_the_first():
     layers = {"conv1": {"relative": 0.5}, "conv2": {"relative": 9.0}, "fc8": {"relative": 4.0}}
     assert MEASURES["gradient_drop"]({"gradients": layers}) == 8
+
+
+def test_two_runs_far_apart_make_a_document_that_can_be_read():
+    """Their interval of a quotient has no end that can be drawn."""
+
+    def result(arm: str, seed: int, first: float) -> dict:
+        layers = {"conv1": {"relative": first}, "fc8": {"relative": 1.0}}
+        return {"arm": arm, "fingerprint": f"0-seed{seed}", "seed": seed, "gradients": layers}
+
+    experiment = EXPERIMENTS["gradients-suited"]
+    arms = ("gradients-relu-suited", "gradients-sigmoid-suited", "gradients-tanh-suited")
+    results = {arm: [result(arm, 0, 1.0), result(arm, 1, 100.0 ** (i + 1))] for i, arm in enumerate(arms)}
+    rows = compare_all(experiment, find_scale("cifar10-small"), results)
+    assert all(row["high"] > 1e6 for row in rows)
+    assert all(map(documents._is_row, rows))

@@ -77,7 +77,11 @@ class _Evidence:
         return [Time(value, is_cut) for value, is_cut in zip(values[:n], cut[:n], strict=True)]
 
     def shown(self, value: float) -> float:
-        return math.exp(min(value, 700.0)) if self.quotient else value
+        return math.exp(min(value, MOST_FOLD)) if self.quotient else value
+
+
+MOST_FOLD = 60.0
+"""Logarithm of the greatest quotient that is given, some 1e26: two runs far apart make an interval that has no end."""
 
 
 @dataclass(frozen=True)
