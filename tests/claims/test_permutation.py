@@ -7,14 +7,13 @@ import pytest
 
 from alexnet.claims.permutation import (
     Time,
-    beyond_line,
-    combined,
     exchange_test,
     fewest_beyond,
     gehan_scores,
     median,
     ratio_of_medians,
 )
+from alexnet.core.intervals import by_chance, combined
 
 
 def times(*values: float) -> list[Time]:
@@ -87,11 +86,11 @@ def test_a_ratio_of_medians_is_a_bound_where_one_is_not_known():
 
 def test_runs_beyond_their_lines_are_counted_exactly():
     # 39 runs of two towers, of which 8 are beyond their own 95 % line, where two would be by chance.
-    assert beyond_line(0, 39) == pytest.approx(1)
-    assert beyond_line(1, 3) == pytest.approx(1 - 0.95**3)
+    assert by_chance(0, 39, 0.05) == pytest.approx(1)
+    assert by_chance(1, 3, 0.05) == pytest.approx(1 - 0.95**3)
     stats = pytest.importorskip("scipy.stats", reason="SciPy comes with the extra `probe`")
-    assert beyond_line(8, 39) == pytest.approx(stats.binom.sf(7, 39, 0.05))
-    assert beyond_line(8, 39) == pytest.approx(0.000595, abs=1e-6)
+    assert by_chance(8, 39, 0.05) == pytest.approx(stats.binom.sf(7, 39, 0.05))
+    assert by_chance(8, 39, 0.05) == pytest.approx(0.000595, abs=1e-6)
     assert (fewest_beyond(5, 0.025), fewest_beyond(1, 0.025)) == (2, 2)  # one run alone shows nothing at that level
 
 

@@ -264,11 +264,13 @@ def test_runs_beyond_their_own_line_are_counted_against_chance() -> None:
     together = runs_together([run_of(str(i), 0.05 if i < 8 else 0.3) for i in range(39)])["color_selectivity"]
     assert (together["runs"], together["beyond_own_line"]) == (39, 8)
     assert together["expected_by_chance"] == pytest.approx(1.95)
-    assert together["p"] == pytest.approx(scipy.stats.binom.sf(7, 39, 0.05), rel=1e-12)
+    assert together["p_of_count"] == pytest.approx(scipy.stats.binom.sf(7, 39, 0.05), rel=1e-12)
+    assert together["p"] == pytest.approx(scipy.stats.combine_pvalues([0.05] * 8 + [0.3] * 31).pvalue, rel=1e-12)
     none = runs_together([run_of(str(i), 0.06) for i in range(3)])["frequency"]
-    assert (none["beyond_own_line"], none["p"]) == (0, pytest.approx(1))
+    assert (none["beyond_own_line"], none["p_of_count"]) == (0, pytest.approx(1))
     both = runs_together([run_of("a", 0.01), run_of("b", 0.01)])["color_selectivity"]
-    assert both["p"] == pytest.approx(0.05**2)
+    assert both["p_of_count"] == pytest.approx(0.05**2)
+    assert both["p"] == pytest.approx(1e-4 * (1 - math.log(1e-4)))
 
 
 def test_several_runs_are_each_tested_and_counted_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,7 +280,7 @@ def test_several_runs_are_each_tested_and_counted_together(tmp_path: Path, capsy
     runs = [str(tmp_path / f"塔-{i}.npy") for i in range(3)]
     assert run([*runs, "--towers", "2", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "color selectivity: towers differ (p <= 0.05) in 2 of 3 runs, by chance in 0.15; binomial p" in printed
+    assert "color selectivity: towers differ (p <= 0.05) in 2 of 3 runs, by chance in 0.15 (p = " in printed
     document = json.loads((tmp_path / "out" / "towers.json").read_text())
     assert (document["n"], document["settings"]["more"]) == ({"kernels": 24, "runs": 3}, runs[1:])
     assert [found["run"] for found in document["runs"]] == runs
@@ -287,7 +289,7 @@ def test_several_runs_are_each_tested_and_counted_together(tmp_path: Path, capsy
         [10 / 12, 0, -10 / 12], abs=1e-6
     )  # which tower it is differs; that it is one counts
     # 3 p^2 (1 - p) + p^3 with p = 0.05
-    assert document["together"]["color_selectivity"]["p"] == pytest.approx(3 * 0.05**2 * 0.95 + 0.05**3)
+    assert document["together"]["color_selectivity"]["p_of_count"] == pytest.approx(3 * 0.05**2 * 0.95 + 0.05**3)
     assert document["summary"]["runs whose towers differ in color selectivity"].startswith("2 of 3, p = ")
     alone = tower_meter(np.load(runs[2]).astype(np.float64), 2).tests["color_selectivity"]
     assert document["runs"][2]["tests"]["color_selectivity"]["p"] == alone.p

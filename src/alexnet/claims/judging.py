@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet.claims import plan
-from alexnet.claims.permutation import Time, beyond_line, combined, exchange_test, ratio_of_medians
+from alexnet.claims.permutation import LINE, Time, exchange_test, ratio_of_medians
 from alexnet.claims.spread import Spread, first_seeds, pooled_spread, spread_for
 from alexnet.claims.student import critical, two_sided
 from alexnet.claims.verdict import NO_EFFECT, RAN, UNFAIR, Test, Verdict, Word, divisors
+from alexnet.core.intervals import by_chance, combined
 
 Row = Mapping[str, Any]
 Document = Mapping[str, Any]
@@ -202,7 +203,7 @@ def _p_of_runs(one: _Evidence, n: int) -> float:
     """That none of the first ``n`` runs shows anything: from the p of each or, where these were not kept, from how many are
     beyond their lines."""
     p_values = one.row.get("p_values", ())[:n]
-    return combined(p_values) if p_values and None not in p_values else beyond_line(_holds(one, n), n)
+    return combined(p_values) if p_values and None not in p_values else by_chance(_holds(one, n), n, LINE)
 
 
 def _verdict(one: _Evidence, known: _Plan, tests: Sequence[Test], divisor: int, excluded: bool) -> Verdict:

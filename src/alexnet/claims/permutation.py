@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
+
+from alexnet.core.intervals import by_chance
 
 LINE = 0.05
 """Share of runs that chance alone puts beyond their own 95 % line."""
@@ -67,20 +67,7 @@ def ratio_of_medians(
     return second.value / first.value, "at least" if second.cut else "at most" if first.cut else None
 
 
-def beyond_line(num: int, n: int, share: float = LINE) -> float:
-    """The probability that ``num`` or more of ``n`` runs are beyond their own line, if each is with probability ``share``."""
-    return sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(num, n + 1))
-
-
-def combined(p_values: Sequence[float]) -> float:
-    """Fisher's p of the hypothesis that no run shows anything: of the product of the p of all runs. Those of permutation tests
-    are never too small, so that it is on the safe side."""
-    half = -sum(math.log(p) for p in p_values)
-    tail = torch.special.gammaincc(*(torch.tensor(x, dtype=torch.float64) for x in (len(p_values), half)))
-    return float(tail)
-
-
 def fewest_beyond(n: int, level: float) -> int:
     """The least number of ``n`` runs beyond their lines that chance reaches with a probability of ``level`` or less; n + 1 if
     there is none."""
-    return next((num for num in range(n + 1) if beyond_line(num, n) <= level), n + 1)
+    return next((num for num in range(n + 1) if by_chance(num, n, LINE) <= level), n + 1)

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from alexnet.claims.permutation import beyond_line, fewest_beyond
+from alexnet.claims.permutation import fewest_beyond
 from alexnet.claims.spread import Spread
 from alexnet.claims.student import critical, power
+from alexnet.core.intervals import by_chance
 
 POWER = 0.8
 PILOT = 5
@@ -75,7 +76,7 @@ def planned_runs(family: int) -> int:
 
 
 def power_of_runs(n: int, family: int) -> float:
-    return beyond_line(fewest_beyond(n, AT_PLAN / family), n, DIVIDED)
+    return by_chance(fewest_beyond(n, AT_PLAN / family), n, DIVIDED)
 
 
 def next_look(n: int, planned: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -26,6 +27,15 @@ def by_chance(num: int, n: int, share: float) -> float:
     """The probability that ``num`` or more of ``n`` are counted where each is with probability ``share``: the upper tail of the
     binomial distribution, exactly."""
     return math.fsum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(num, n + 1))
+
+
+def combined(p_values: Sequence[float]) -> float:
+    """Fisher's p of the hypothesis that no test shows anything: of the product of their p. Those of permutation tests are never
+    too small, so that it is on the safe side."""
+    half = -math.fsum(math.log(p) for p in p_values)
+    if half <= 0:
+        return 1.0
+    return math.fsum(math.exp(i * math.log(half) - half - math.lgamma(i + 1)) for i in range(len(p_values)))
 
 
 def rate_of(count: int, n: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet.core import rng
 from alexnet.core.errors import UsageError, printable
-from alexnet.core.intervals import by_chance
+from alexnet.core.intervals import by_chance, combined
 from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.subject import Subject
 from alexnet.probes.kernels import Kernels, KernelSettings, named_kernels
@@ -92,8 +92,8 @@ def measure(subject: Subject, settings: Settings) -> Finding:
         lines += _together_lines(runs, together)
         pictures["towers-runs.png"] = draw_runs(body)
         protocol["together"] = (
-            f"of each measure the runs with p <= {LINE}, and the probability that so many or more of all have it where no run's "
-            "towers differ (binomial); the p of a permutation test is valid for any kernels"
+            f"of each measure: the runs with p <= {LINE}, the probability that so many or more have it where no run's towers "
+            "differ (binomial), and Fisher's p of the product of all p, which for permutation tests is on the safe side"
         )
     return Finding(
         subject=of,
@@ -136,8 +136,8 @@ def _run(name: str, of: dict[str, Any], kernels: Kernels, meter: TowerMeter) -> 
 
 
 def runs_together(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each measure: how many ``runs`` have it, how many are beyond their own line, and with which probability chance
-    alone puts so many there. The same kernels twice: :class:`UsageError`."""
+    """For each measure: how many ``runs`` have it, how many are beyond their own line, with which probability chance alone
+    puts so many there, and the p of all tests together. The same kernels twice: :class:`UsageError`."""
     seen: dict[str, str] = {}
     for run in runs:
         if (same := seen.setdefault(run["kernels_sha256"], run["run"])) is not run["run"]:
@@ -150,7 +150,8 @@ def runs_together(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "runs": len(tests),
             "beyond_own_line": beyond,
             "expected_by_chance": LINE * len(tests),
-            "p": by_chance(beyond, len(tests), LINE),
+            "p_of_count": by_chance(beyond, len(tests), LINE),
+            "p": combined([test["p"] for test in tests]),
         }
     return together
 
@@ -172,7 +173,7 @@ def _together_lines(runs: Sequence[dict[str, Any]], together: dict[str, dict[str
     for measure, found in together.items():
         lines.append(
             f"{measure.replace('_', ' ')}: towers differ (p <= {LINE}) in {found['beyond_own_line']} of {found['runs']} runs, by "
-            f"chance in {found['expected_by_chance']:.2g}; binomial p = {found['p']:.2g}"
+            f"chance in {found['expected_by_chance']:.2g} (p = {found['p_of_count']:.2g}); all together: p = {found['p']:.2g}"
         )
     return lines
 

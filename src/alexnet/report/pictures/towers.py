@@ -61,7 +61,7 @@ def draw_runs(document: Mapping[str, Any]) -> Figure:
             axes.scatter(size_R[here_R], row_R[here_R], s=28, color=color, zorder=3, clip_on=False, label=label)
         found = document["together"][measure]
         axes.set_title(
-            f"{title}\n{found['beyond_own_line']} of {found['runs']} runs beyond, p = {found['p']:.2g}",
+            f"{title}\n{found['beyond_own_line']} of {found['runs']} runs beyond; all together p = {found['p']:.2g}",
             fontsize=10,
             loc="left",
         )
