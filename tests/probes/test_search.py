@@ -678,7 +678,7 @@ def test_the_commands(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     with Image.open(picture) as image:
         assert image.width > 7 * 100
     assert cli.search([out, query, "--top", "2", "--model", str(model)]) == 0
-    assert f"0.0000  {query}" in capsys.readouterr().out
+    assert f"  0  {query}" in capsys.readouterr().out
 
 
 def test_wrong_commands(model: Path, tmp_path: Path) -> None:

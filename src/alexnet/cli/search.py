@@ -57,7 +57,8 @@ class IndexOptions(ModelOptions):
     """What near means; by default the one by which the nearest neighbor errs less on the model's own validation images, or
     cosine where there are none."""
     layer: str | None = None
-    """Layer whose features are compared, by default fc7; a wrong name lists all."""
+    """Layer whose features are compared, by default fc7, or the last hidden layer that holds trained weights; a wrong name lists
+    all."""
     precision: Literal["float32", "tf32", "bfloat16", "float64"] | None = None
     """Number format in which the network computes for this index and for searches in it; by default float32."""
 
@@ -65,7 +66,7 @@ class IndexOptions(ModelOptions):
 def index(arguments: list[str]) -> int:
     options = parse(IndexOptions, "index", arguments)
     if not options.folders and not options.update:
-        raise UsageError("index needs folders or files with images after the model")
+        raise UsageError("index needs folders or files with images after the model; only --update needs none")
     from alexnet.probes.library import index
 
     done = index(
@@ -178,7 +179,7 @@ def search(arguments: list[str]) -> int:
 
 
 def _distance(match: "Match", metric: str) -> str:
-    return f"{match.distance:.4f}" if metric == "cosine" else f"{match.distance:.2f}"
+    return f"{match.distance:.3g}" if metric == "cosine" else f"{match.distance:.2f}"
 
 
 def _draw(answers: "list[Matches]", predictor: "Predictor", index: "Index", path: Path) -> None:
