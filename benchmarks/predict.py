@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.core.device import Precision
+from alexnet.core.device import Precision, emulates
 from alexnet.core.memory import keep_freed_memory
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import environment, write_json
@@ -85,8 +85,9 @@ def main() -> None:
             "plain PyTorch, DataLoader of two workers": lambda part: plain_answers(plain, part),
             "predict, float32, one thread decodes, then all compute": ours("float32", 0),
             "predict, float32": ours("float32", None),
-            "predict, bfloat16": ours("bfloat16", None),
         }
+        if not emulates(torch.device("cpu"), "bfloat16"):
+            programs["predict, bfloat16"] = ours("bfloat16", None)
         for run in programs.values():
             run(paths[: 2 * BATCH])  # compilers, caches
         seconds = dict.fromkeys(programs, 0.0)

@@ -235,6 +235,7 @@ READING = [
     Wrong(("prepare", "locked.csv", "new"), "locked.csv", (4,), as_nobody=True),
     _wrong("check", "source"),
     _wrong("check nowhere", "nowhere", 4),
+    _wrong("check photos --model nowhere", "nowhere"),
     _wrong("check fashion-minst", "fashion-minst", 4),
     _wrong("check fashion-mnist --data-root text.txt", "fashion-mnist", 4),
     _wrong("check photos photos", "photos"),

@@ -1,11 +1,18 @@
 """The verbs that read pictures: prepare, check."""
 
 # No `from __future__ import annotations`: tyro must see the types of options.
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet.cli.shared import Word, check_workers, parse, print_json, print_part
 from alexnet.core.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from alexnet.evaluation.subject import Subject
+    from alexnet.probes.alike import Alikes
+
+SHOWN_ALIKE = 20
+"""Pairs of images that are alike, at most, on the screen; --json has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,8 @@ class CheckOptions:
     """Read everything as `prepare` would, write nothing, list every fault. Exit 4 if there is one.
 
     alexnet check photos/
+
+    alexnet check photos/ --model runs/mine
     """
 
     source: Word
@@ -112,11 +121,15 @@ class CheckOptions:
     sample_max: int | Literal["set"] | None = None
     """Sample that is white in files of more than 8 bits: 4095 for those of a 12-bit camera, or set: the largest in the training
     images. By default the largest that each file allows."""
+    model: str | None = None
+    """Run, checkpoint or model folder, by whose features images are found that are alike and not equal, such as a photograph and
+    a smaller copy of it, between splits (a likely leak), between classes, or within one. The set is then kept in the cache."""
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False
     """One JSON document on stdout: {"faults": [{path, reason}], "notes": [...], "classes": [{name, train, val, test}],
-    "found": {files, accepted, rejected, not_images}} (the counts of a source only)."""
+    "found": {files, accepted, rejected, not_images}} (the counts of a source only); with --model also "alike": {pairs: [{path,
+    other, kind, distance}], layer, limit, n}."""
 
 
 def check(arguments: list[str]) -> int:
@@ -126,6 +139,7 @@ def check(arguments: list[str]) -> int:
     from alexnet.data.check import check
     from alexnet.data.sources import SPLITS, class_lines
 
+    subject = None if options.model is None else _subject(options, options.model)
     with Bar("check", 0, quiet=options.json) as bar:
         found = check(
             options.source,
@@ -135,6 +149,12 @@ def check(arguments: list[str]) -> int:
             sample_max=options.sample_max,
             progress=bar,
         )
+    alike = None
+    if subject is not None:
+        from alexnet.probes.alike import alikes
+
+        alike = alikes(subject)
+        found["alike"] = asdict(alike)
     if options.json:
         print_json(found)
     else:
@@ -145,6 +165,8 @@ def check(arguments: list[str]) -> int:
             print(f"fault: {printable(fault['path'])}: {printable(fault['reason'])}")
         for note in found["notes"]:
             print(f"note: {printable(note)}")
+        if alike is not None:
+            _tell_alike(alike)
         if counts := found.get("found"):
             print(
                 f"{counts['files']:,} files: {counts['accepted']:,} images, {counts['rejected']:,} rejected, "
@@ -153,3 +175,27 @@ def check(arguments: list[str]) -> int:
         faults, notes = len(found["faults"]), len(found["notes"])
         print(f"{faults} fault{'s' if faults != 1 else ''}, {notes} note{'s' if notes != 1 else ''}")
     return 4 if found["faults"] else 0
+
+
+def _subject(options: CheckOptions, model: str) -> "Subject":
+    """The model, opened before anything is read, and the images that it is asked about."""
+    from alexnet.core.device import Machine, choose_device
+    from alexnet.evaluation.subject import Subject
+
+    machine = Machine(device=choose_device(), quiet=options.json)
+    subject = Subject(
+        model=model, machine=machine, data=options.source, precision="float32", data_root=options.data_root
+    )
+    _ = subject.predictor
+    return subject
+
+
+def _tell_alike(alike: "Alikes") -> None:
+    words = {"leak": "a likely leak between splits", "conflict": "in different classes", "duplicate": "in one class"}
+    for pair in alike.pairs[:SHOWN_ALIKE]:
+        print(f"alike: {printable(pair.path)} and {printable(pair.other)}: {words[pair.kind]}")
+    counts = ", ".join(f"{sum(pair.kind == kind for pair in alike.pairs):,} {what}" for kind, what in words.items())
+    print(
+        f"{len(alike.pairs):,} pairs of the {alike.n:,} images are as near in {alike.layer} as smaller, compressed copies are to "
+        f"their originals: {counts}"
+    )

@@ -126,7 +126,7 @@ def index(
             model=model, machine=machine, precision=precision or "float32", best=best, data_root=data_root
         )
         predictor = subject.predictor
-        layer = layer or _usual_layer(predictor)
+        layer = layer or layer_of(predictor)
         chosen = None
         if metric is None:
             metric, chosen = choose_metric(subject, layer)
@@ -252,7 +252,8 @@ def _validation_images(subject: Subject) -> PackedSplit | None:
         return None
 
 
-def _usual_layer(predictor: Predictor) -> str:
+def layer_of(predictor: Predictor) -> str:
+    """The layer that is compared where none is named: see :func:`index`."""
     new = set() if predictor.origin is None else set(predictor.origin.new)
     layers = [layer.name for layer in network_layers(predictor.model)]
     usual = usual_layer(predictor.model, None, "fc7").name
