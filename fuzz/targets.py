@@ -39,6 +39,7 @@ from alexnet.data.shards import Store
 from alexnet.data.sources import Record, Source, SplitName
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.interop.deep_compression import CompressedLayer, read_deep_compression
+from alexnet.interop.state_dict import read_weights
 from alexnet.interop.torchvision import from_torchvision
 from alexnet.models import build_model, model_config
 from alexnet.models.folder import ModelFolder, load_model_folder, save_model_folder
@@ -296,6 +297,8 @@ def weights_target(folder: Path) -> Target:
     np.savez_compressed(npz, conv1_weight=kernels, other=np.arange(5))
     formats: list[tuple[str, bytes, Callable[[Path], object]]] = [
         ("a.safetensors", safetensors.torch.save(tensors), from_torchvision),
+        ("zip.pth", _torch_file({"state_dict": tensors, "epoch": 1}, zipped=True), read_weights),
+        ("older.pth", _torch_file(tensors, zipped=False), read_weights),
         ("k.safetensors", safetensors.torch.save({"conv1.weight": torch.ones(4, 3, 2, 2)}), read_conv1),
         ("a.net", _compressed(layers), lambda path: read_deep_compression(path, layers)),
         ("k.npy", npy.getvalue(), read_conv1),
@@ -340,6 +343,12 @@ def sealed_config(config: bytes, name: str, content: bytes) -> bytes:
         return json.dumps(value).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AlexNetError):
         return content if name == "config.json" else config
+
+
+def _torch_file(value: object, *, zipped: bool) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
 
 
 def _compressed(layers: tuple[CompressedLayer, ...]) -> bytes:

@@ -1,4 +1,4 @@
-"""weights: any file of a model folder, safetensors, NumPy and Deep Compression files: sound weights, or an AlexNetError."""
+"""weights: any file of a model folder; safetensors, torch.save, NumPy, Deep Compression: sound weights, or an AlexNetError."""
 
 from drive import fuzz
 

@@ -302,6 +302,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
         older(STATE, lambda data: data[: data.rindex(b"e.") - 9]),
         "not readable as weights",
     ),
+    "an archive that points before its start": (
+        lambda path: _before_its_start(zip_of(path, pickled=tensor_pickle(), data__0=bytes(16))),
+        "a damaged zip archive",
+    ),
+    "opcodes that do not fit": (written(b"\x80\x02h\x07."), "its opcodes do not fit together"),
     "a damaged archive": (lambda path: _flipped(saved(path, STATE)), "a damaged zip archive"),
     "a tar": (lambda path: _tar(path), "a tar archive"),
     "gzip": (written(b"\x1f\x8b\x08"), "compressed with gzip"),
@@ -322,6 +327,15 @@ def _flipped(path: Path) -> Path:
     data = bytearray(path.read_bytes())
     place = data.index(struct.pack("<f", 5.0))
     data[place] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def _before_its_start(path: Path) -> Path:
+    data = bytearray(path.read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    place = int.from_bytes(data[end + 16 : end + 20], "little")
+    data[end + 16 : end + 20] = (place + 100).to_bytes(4, "little")
     path.write_bytes(data)
     return path
 

@@ -86,7 +86,8 @@ def read_pickle(stream: BinaryIO, known: Container[str] | None = None, stored: l
     except PickleFault:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, OverflowError, Warning) as error:
-        raise PickleFault(printable(error)[:150] or type(error).__name__) from error
+        said = "" if isinstance(error, LookupError | StopIteration) else printable(error)[:150]  # a place, or nothing
+        raise PickleFault(said or "its opcodes do not fit together") from error
 
 
 def _interpreted(stream: BinaryIO, known: Container[str] | None, stored: list[Stored]) -> Any:

@@ -9,6 +9,7 @@ storages) and then the storages one after the other, each behind its number of e
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import math
@@ -190,9 +191,11 @@ def _as_fault() -> Iterator[None]:
     """For calls of zipfile and nothing else: it raises anything for a damaged archive."""
     try:
         yield
-    except (_Fault, OSError):
+    except _Fault:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a seek to where nothing can be
+            raise
         raise _Fault(f"a damaged zip archive ({_short(error)}); {_AGAIN}") from error
 
 
