@@ -212,8 +212,13 @@ def test_codes_are_of_directions_where_the_metric_is_the_cosine(
     np.testing.assert_allclose(found.distance_Qk, expected_Qk, rtol=1e-9, atol=1e-12)
 
 
-def test_few_images_need_no_codes_and_all_are_compared(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+def test_few_images_need_no_codes_and_all_are_compared(
+    predictor: Predictor, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw(tmp_path / "a", 0, 6)
+    words = [str(model), str(tmp_path / "a"), "--out", str(tmp_path / "told"), "--layer", LAYER, "--kind", "codes"]
+    assert cli.index(words) == 0
+    assert "a search compares all of so few images" in capsys.readouterr().out
     index = build(predictor, model, tmp_path / "a", tmp_path / "index", kind="codes")
     assert (index.meta["codes"], index.shortcut) == (None, None)
     query_QD = vectors_of(predictor, [3, 9])

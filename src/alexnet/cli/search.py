@@ -100,6 +100,8 @@ def index(arguments: list[str]) -> int:
                 f"recall@{recall['at']} of {meta['kind']} against exact: {recall['recall']:.1%} "
                 f"({recall['found']} of {recall['of']} neighbors of {recall['queries']} of its own images)"
             )
+        elif meta["kind"] == "codes":
+            print("a search compares all of so few images; codes are made when there are more")
         print(f"in {printable(options.out)}")
     return 4 if done.left_out else 0
 
