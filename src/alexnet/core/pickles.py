@@ -11,7 +11,7 @@ import pickletools
 import warnings
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,77 +90,89 @@ def read_pickle(stream: BinaryIO, known: Container[str] | None = None, stored: l
         raise PickleFault(said or "its opcodes do not fit together") from error
 
 
-def _interpreted(stream: BinaryIO, known: Container[str] | None, stored: list[Stored]) -> Any:
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
+class _Interpreter:
+    """The stack and the memo of a pickle. Each method does the opcodes of one kind, and says whether this was one."""
 
-    def pop_to_mark() -> list[Any]:
-        start = len(stack) - 1 - next(i for i, item in enumerate(reversed(stack)) if item is _MARK)
-        items = stack[start + 1 :]
-        del stack[start:]
-        return items
+    def __init__(self, known: Container[str] | None, stored: list[Stored]) -> None:
+        self.known, self.stored = known, stored
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
 
-    def name_of(path: str) -> Name:
-        if known is not None and path not in known:
-            raise ForeignName(path)
-        return Name(path)
+    def do(self, name: str, argument: Any) -> None:
+        """One opcode but STOP."""
+        if not (self._value(name, argument) or self._container(name) or self._call(name, argument)):
+            raise PickleFault(f"pickle opcode {name}, which is not read here")
 
-    for num, (opcode, value, _) in enumerate(pickletools.genops(stream)):
-        if num == MAX_OPCODES:
-            raise PickleFault(f"more than {MAX_OPCODES:,} opcodes")
-        name, argument = opcode.name, cast(Any, value)
+    def _value(self, name: str, argument: Any) -> bool:
+        """What is pushed as it is, and what the memo holds."""
+        stack = self.stack
         if name in ("PROTO", "FRAME"):
-            continue
-        if name == "STOP":
-            return stack.pop()
-        if name == "MARK":
-            stack.append(_MARK)
-        elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
-            stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-        elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE"):
-            stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
+            pass
         elif name in _CONSTANTS:
             stack.append(argument)
+        elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
+            stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[argument] = stack[-1]
+            self.memo[argument] = stack[-1]
         elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
+            self.memo[len(self.memo)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[argument])
+            stack.append(self.memo[argument])
+        elif name == "MARK":
+            stack.append(_MARK)
         elif name == "POP":
             stack.pop()
         elif name == "POP_MARK":
-            pop_to_mark()
+            self._pop_to_mark()
         elif name == "DUP":
             stack.append(stack[-1])
+        elif name in ("PERSID", "BINPERSID"):
+            self.stored.append(Stored(argument if name == "PERSID" else stack.pop()))
+            stack.append(self.stored[-1])
+        else:
+            return False
+        return True
+
+    def _container(self, name: str) -> bool:
+        """Tuples, lists and dicts."""
+        stack = self.stack
+        if name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE"):
+            stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
         elif name in ("TUPLE", "LIST"):
-            items = pop_to_mark()
+            items = self._pop_to_mark()
             stack.append(tuple(items) if name == "TUPLE" else items)
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             count = int(name[-1])
             stack[-count:] = [tuple(stack[-count:])]
         elif name == "DICT":
-            items = pop_to_mark()
+            items = self._pop_to_mark()
             stack.append({})
             _set_items(stack[-1], items)
         elif name in ("SETITEM", "SETITEMS"):
-            items = pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            items = self._pop_to_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
             _set_items(stack[-1], items)
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
-            items = [stack.pop()] if name == "APPEND" else pop_to_mark()
+            items = [stack.pop()] if name == "APPEND" else self._pop_to_mark()
             if not isinstance(stack[-1], Call):  # what a call would give holds items that nobody reads
                 stack[-1].extend(items)
-        elif name == "EMPTY_SET":
-            stack.append(Call(name_of("builtins set"), ()))
-        elif name == "FROZENSET":
-            stack.append(Call(name_of("builtins frozenset"), (pop_to_mark(),)))
-        elif name == "GLOBAL":
-            stack.append(name_of(argument))
+        else:
+            return False
+        return True
+
+    def _call(self, name: str, argument: Any) -> bool:
+        """Names, and calls that are not made."""
+        stack = self.stack
+        if name == "GLOBAL":
+            stack.append(self._named(argument))
         elif name == "STACK_GLOBAL":
             module, attribute = stack.pop(-2), stack.pop()
-            stack.append(name_of(f"{text_of(module)} {text_of(attribute)}"))
+            stack.append(self._named(f"{text_of(module)} {text_of(attribute)}"))
         elif name in ("EXT1", "EXT2", "EXT4"):
-            stack.append(name_of(f"extension {argument}"))
+            stack.append(self._named(f"extension {argument}"))
+        elif name == "EMPTY_SET":
+            stack.append(Call(self._named("builtins set"), ()))
+        elif name == "FROZENSET":
+            stack.append(Call(self._named("builtins frozenset"), (self._pop_to_mark(),)))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments = stack.pop()
             stack.append(_called(stack.pop(), arguments))
@@ -169,9 +181,9 @@ def _interpreted(stream: BinaryIO, known: Container[str] | None, stored: list[St
             arguments = stack.pop()
             stack.append(Call(stack.pop(), arguments))
         elif name == "INST":
-            stack.append(Call(name_of(argument), tuple(pop_to_mark())))
+            stack.append(Call(self._named(argument), tuple(self._pop_to_mark())))
         elif name == "OBJ":
-            function, *items = pop_to_mark()
+            function, *items = self._pop_to_mark()
             stack.append(Call(function, tuple(items)))
         elif name == "BUILD":
             state = stack.pop()
@@ -179,11 +191,30 @@ def _interpreted(stream: BinaryIO, known: Container[str] | None, stored: list[St
                 stack[-1].state = state
             elif not isinstance(stack[-1], dict):  # an OrderedDict of PyTorch has attributes, which nobody reads
                 raise PickleFault(f"a state for a {type(stack[-1]).__name__}")
-        elif name in ("PERSID", "BINPERSID"):
-            stored.append(Stored(argument if name == "PERSID" else stack.pop()))
-            stack.append(stored[-1])
         else:
-            raise PickleFault(f"pickle opcode {name}, which is not read here")
+            return False
+        return True
+
+    def _pop_to_mark(self) -> list[Any]:
+        start = len(self.stack) - 1 - next(i for i, item in enumerate(reversed(self.stack)) if item is _MARK)
+        items = self.stack[start + 1 :]
+        del self.stack[start:]
+        return items
+
+    def _named(self, path: str) -> Name:
+        if self.known is not None and path not in self.known:
+            raise ForeignName(path)
+        return Name(path)
+
+
+def _interpreted(stream: BinaryIO, known: Container[str] | None, stored: list[Stored]) -> Any:
+    interpreter = _Interpreter(known, stored)
+    for num, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if num == MAX_OPCODES:
+            raise PickleFault(f"more than {MAX_OPCODES:,} opcodes")
+        if opcode.name == "STOP":
+            return interpreter.stack.pop()
+        interpreter.do(opcode.name, argument)
     raise PickleFault("the pickle does not end")
 
 
