@@ -281,6 +281,10 @@ def test_what_is_asked_must_be_clear(theirs: Torchvision, tmp_path: Path):
         import_weights(path, out, network="alexnet")
     with pytest.raises(UsageError, match="is a folder; name a file of weights"):
         import_weights(tmp_path, out)
+    usual = Preprocessing(resize=28, crop=28, channels=1, mean="none")
+    save_model_folder(tmp_path / "own", create_model("lenet", num_classes=2), "lenet", usual, ["a", "b"])
+    with pytest.raises(UsageError, match=r"needs no import: name its folder, .*own, wherever a model is asked for"):
+        import_weights(tmp_path / "own" / "model.safetensors", out)
     assert not out.exists()
     out.mkdir()
     with pytest.raises(UsageError, match=r"model exists; take another --out"):

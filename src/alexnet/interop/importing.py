@@ -168,6 +168,13 @@ def import_weights(
         raise UsageError(f"{printable(out)} exists; take another --out, or remove it")
     if path.is_dir():
         raise UsageError(f"{printable(path)} is a folder; name a file of weights (a model folder needs no import)")
+    if path.name == "model.safetensors" and any(
+        (path.parent / name).is_file() for name in ("config.json", "manifest.json")
+    ):
+        raise UsageError(
+            f"{printable(path)} belongs to a model that needs no import: name its folder, {printable(path.parent)}, wherever "
+            "a model is asked for"
+        )
     named = read_named(path)
     name, config = _recognized(named, network)
     notes = []

@@ -76,7 +76,7 @@ class Known:
 KNOWN = (
     Known(
         name="alexnet-owt",
-        what="torchvision's alexnet, trained on ImageNet: the network alexnet_owt, 1,000 classes",
+        what="torchvision's alexnet, trained on ImageNet's 1,000 classes (alexnet_owt)",
         layers="conv1 to conv5, fc6, fc7, fc8",
         license="BSD 3-Clause (torchvision)",
         file="alexnet-owt-7be5be79.pth",
