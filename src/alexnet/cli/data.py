@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from alexnet.evaluation.subject import Subject
     from alexnet.probes.alike import Alikes
 
+ALIKE = {
+    "leak": ("perhaps a leak between splits", "between splits"),
+    "conflict": ("in different classes", "in different classes"),
+    "duplicate": ("in one class", "in one class"),
+}
 SHOWN_ALIKE = 20
 """Pairs of images that are alike, at most, on the screen; --json has all."""
 
@@ -123,7 +128,7 @@ class CheckOptions:
     images. By default the largest that each file allows."""
     model: str | None = None
     """Run, checkpoint or model folder, by whose features images are found that are alike and not equal, such as a photograph and
-    a smaller copy of it, between splits (a likely leak), between classes, or within one. The set is then kept in the cache."""
+    a smaller copy of it, between splits (perhaps a leak), between classes, or within one. The set is then kept in the cache."""
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     json: bool = False
@@ -191,11 +196,13 @@ def _subject(options: CheckOptions, model: str) -> "Subject":
 
 
 def _tell_alike(alike: "Alikes") -> None:
-    words = {"leak": "a likely leak between splits", "conflict": "in different classes", "duplicate": "in one class"}
     for pair in alike.pairs[:SHOWN_ALIKE]:
-        print(f"alike: {printable(pair.path)} and {printable(pair.other)}: {words[pair.kind]}")
-    counts = ", ".join(f"{sum(pair.kind == kind for pair in alike.pairs):,} {what}" for kind, what in words.items())
-    print(
-        f"{len(alike.pairs):,} pairs of the {alike.n:,} images are as near in {alike.layer} as smaller, compressed copies are to "
-        f"their originals: {counts}"
+        print(f"alike: {printable(pair.path)} and {printable(pair.other)}: {ALIKE[pair.kind][0]}")
+    near = f"as near in {alike.layer} as smaller, compressed copies are to their originals"
+    if not alike.pairs:
+        print(f"no two of the {alike.n:,} images are {near}")
+        return
+    counts = ", ".join(
+        f"{sum(pair.kind == kind for pair in alike.pairs):,} {many}" for kind, (_, many) in ALIKE.items()
     )
+    print(f"{len(alike.pairs):,} pairs of the {alike.n:,} images are {near}: {counts}")

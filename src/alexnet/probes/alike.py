@@ -32,7 +32,7 @@ WITHIN = 0.9
 """Share of the copies that lie within it."""
 NEIGHBORS = 8
 """Most pairs that an image is the first of."""
-COPY_SCALE, COPY_QUALITY, COPY_CUT = 0.6, 60, 0.04
+COPY_SCALE, COPY_QUALITY, COPY_CUT = 0.7, 70, 0.02
 """How a copy is altered: its sides, its JPEG quality, and what is cut off at each border."""
 
 
