@@ -432,6 +432,11 @@ INSIDE = [
     _wrong("search index photos/val/warm/0.png --depth 3", "--depth"),
 ]
 WEIGHTS = [
+    _wrong("pretrain nowhere --out new.safetensors", "nowhere"),
+    _wrong("pretrain photos", "--out"),
+    _wrong("pretrain photos --out new.safetensors --epochs 0", "--epochs"),
+    _wrong("pretrain photos --out new.safetensors --recipe nothing", "nothing"),
+    _wrong("pretrain photos --out nofolder/new.safetensors", "nofolder"),
     _wrong("weights alexnet-owt", "alexnet-owt"),
     _wrong("weights get", "get"),
     _wrong("weights get alexnet", "alexnet"),
