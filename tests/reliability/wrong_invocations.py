@@ -432,7 +432,7 @@ INSIDE = [
     _wrong("search index photos/val/warm/0.png --depth 3", "--depth"),
 ]
 WEIGHTS = [
-    _wrong("pretrain nowhere --out new.safetensors", "nowhere"),
+    _wrong("pretrain nowhere --out new.safetensors", "nowhere", 4),
     _wrong("pretrain photos", "--out"),
     _wrong("pretrain photos --out new.safetensors --epochs 0", "--epochs"),
     _wrong("pretrain photos --out new.safetensors --recipe nothing", "nothing"),
