@@ -140,10 +140,10 @@ def test_decays_of_single_layers_that_were_no_factors_are_refused_until_they_are
     with pytest.raises(
         UsageError, match=r"begun when optimizer\.layer_weight_decay held decays.*give both with --change"
     ):
-        train(with_decay(0.5, ("conv1", 0.1)), tiny_set, tmp_path, QUIET, resume=True)
+        fit(with_decay(0.5, ("conv1", 0.1)), tiny_set, tmp_path, QUIET, resume=True)
     factors = with_decay(0.5, ("conv1", 0.2))  # 0.2 times 0.5
     stopped(factors, tiny_set, tmp_path, 3, resume=True, change=True)
-    train(factors, tiny_set, tmp_path, QUIET, resume=True)
+    fit(factors, tiny_set, tmp_path, QUIET, resume=True)
 
 
 def test_without_change_other_settings_are_refused_and_the_way_is_named(tiny_config, tiny_set, tmp_path):

@@ -70,8 +70,12 @@ def verbs(world: Path, out: Path) -> dict[str, list[str]]:
         "weights": ["weights"],
         "import": ["import", str(world / "weights.safetensors"), "--out", str(out / "imported")],
         "report": ["report", run],
+        "pretrain": [
+            *("pretrain", str(world / "photos"), "--recipe", "quickstart", "--out", str(out / "start.safetensors")),
+            *("--epochs", "1", "--train-images", "8", "--batch-size", "4"),
+        ],
     }
-    computing = {"train", "evaluate", "predict", "features", "index", "search", "probe"}
+    computing = {"train", "pretrain", "evaluate", "predict", "features", "index", "search", "probe"}
     return {verb: line + ["--device", "cpu"] * (verb in computing) for verb, line in lines.items()}
 
 
