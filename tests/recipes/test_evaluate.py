@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError
 from alexnet.data.packed import AllSplits, open_packed, seal
 from alexnet.data.prepare import prepare
+from alexnet.evaluation import predict, subject
 from alexnet.evaluation.ensemble import combine, searched_weights
 from alexnet.evaluation.error_rate import count
 from alexnet.evaluation.subject import evaluate
@@ -165,6 +168,23 @@ def test_an_ensemble_answers_for_what_one_of_it_held_out(place, tmp_path):
     both = evaluate([tmp_path / "model", "run"], "photos", QUIET)
     assert both.n == 6
     assert both.top1_errors == evaluate(["run"], machine=QUIET).top1_errors
+
+
+def test_an_ensemble_has_one_network_in_memory_at_a_time(place, monkeypatch):
+    loaded: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def load(*given, **named):
+        gc.collect()
+        alive.append(sum(predictor() is not None for predictor in loaded))
+        predictor = predict.load(*given, **named)
+        loaded.append(weakref.ref(predictor))
+        return predictor
+
+    monkeypatch.setattr(subject, "load", load)
+    assert evaluate(["run", "run/model", "run/checkpoint/last"], "photos", QUIET).n == 6
+    assert len(loaded) == 4  # the first once more, to know what it held out
+    assert max(alive) <= 1  # the one before, until the next is ready
 
 
 def test_weights_are_searched_on_one_split_and_judged_on_another(place, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -72,13 +72,18 @@ class Subject:
         """The settings in config.json of the run that the model belongs to; None for a model folder."""
         return None if (run := run_of(self.model)) is None else read_settings(run)
 
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The settings of the training of that run; nothing of a model folder."""
+        return {} if self.settings is None else self.settings.get("train", {})
+
     @cached_property
     def predictor(self) -> Predictor:
         return load(self.model, self.machine.device, self.precision or self._own_precision(), best=self.best)
 
     def _own_precision(self) -> Precision:
         """That of the run; float32 of a model folder, and where the device has no instructions for it, which is said."""
-        precision: Precision = (self.settings or {}).get("train", {}).get("precision", "float32")
+        precision: Precision = self.trained.get("precision", "float32")
         device = self.machine.device
         if not emulates(device, precision):
             return precision
@@ -243,10 +248,9 @@ def evaluate(
 
     ``models``: run directories, checkpoints of them, model folders, or ``.npz`` files of saved probabilities; with ``best``, of
     every run the checkpoint with the lowest validation error. ``data`` and ``split``: those of a :class:`Subject`.
-    ``precision`` and ``batch_size`` are by default those of
-    the run, so that the errors are those that it ended with where the device has instructions for its precision, or float32
-    and 128. Classes are matched by name: one without
-    images has n = 0. Raises :class:`UsageError` for images of a class that a model does not know.
+    ``precision`` and ``batch_size`` are by default those of the run, so that the errors are those that it ended with where the
+    device has instructions for its precision, or float32 and 128. Classes are matched by name: one without images has n = 0.
+    Raises :class:`UsageError` for images of a class that a model does not know.
 
     ``search_weights``: a split of the data, on which the weights with the fewest errors are searched first
     (:func:`ensemble.searched_weights`). What they were found on is in the result; the images that are judged are those of
@@ -254,7 +258,7 @@ def evaluate(
     """
     if search_weights is not None:
         _require_searchable(models, weights)
-    machine = machine or Machine(device=choose_device())
+    machine, chosen = machine or Machine(device=choose_device()), parse_views(views, views_seed)
 
     def subject(model: str | Path, split: str | None) -> Subject:
         return Subject(
@@ -268,20 +272,21 @@ def evaluate(
         )
 
     if split is None and len(models) > 1:  # all members answer for what one that was trained with this data held out
-        own = (s.packed.held_out for s in (subject(model, None) for model in models) if s.settings and s.is_own_data)
-        split = next(own, None)
-    asked = [None if str(model).endswith(".npz") else subject(model, split) for model in models]
+        subjects = (subject(model, None) for model in models)
+        split = next((s.packed.held_out for s in subjects if s.settings and s.is_own_data), None)
+    asked: Iterable[Subject | None] = (  # made when it is its turn, so that one network is in memory at a time
+        None if str(model).endswith(".npz") else subject(model, split) for model in models
+    )
     search = None
-    if search_weights is not None:
-        weights, search = _search(
-            [of for of in asked if of is not None], search_weights, parse_views(views, views_seed), batch_size
-        )
+    if search_weights is not None:  # each network is asked twice, and kept
+        asked = list(asked)
+        weights, search = _search([of for of in asked if of is not None], search_weights, chosen, batch_size)
     members, looked_at = [], []
     for model, of in zip(models, asked, strict=True):
         if of is None:
             members.append(load_probabilities(Path(model)))
             continue
-        members.append(answers(of, parse_views(views, views_seed), batch_size))
+        members.append(answers(of, chosen, batch_size))
         looked_at.append(of.record(of.images.name))
     if len(members) == 1:
         return replace(count(members[0]), subject=looked_at[0] if looked_at else {})
@@ -369,7 +374,7 @@ def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Pr
             predictor.mean,
             classes=predictor.classes,
             views=views,
-            batch_size=batch_size or (subject.settings or {}).get("train", {}).get("batch_size", 128),
+            batch_size=batch_size or subject.trained.get("batch_size", 128),
             device=subject.machine.device,
             precision=predictor.precision,
             workers=subject.machine.workers,
