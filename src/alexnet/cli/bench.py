@@ -47,7 +47,7 @@ def bench(arguments: list[str]) -> int:
     from alexnet.core.console import say
     from alexnet.core.device import warn_of_emulation
 
-    machine, devices = machine_of(options), None
+    machine = machine_of(options)
     warn_of_emulation(machine.device, options.precision)
     if options.gpus is not None:
         check(options.network, options.gpus, options.link, machine)
@@ -60,6 +60,7 @@ def bench(arguments: list[str]) -> int:
         data_root=options.data_root,
         say=(lambda _stage: None) if options.json else (lambda stage: say(f"measuring: {stage}")),
     )
+    finding = forecast.finding(storage=options.plan)
     if options.gpus is not None:
         if not options.json:
             say("measuring: what one of several devices computes")
@@ -72,8 +73,6 @@ def bench(arguments: list[str]) -> int:
             one_device=options.batch_size / forecast.step,
             link=options.link,
         )
-    finding = forecast.finding(storage=options.plan)
-    if devices is not None:
         finding = replace(
             finding,
             body={**finding.body, "parallel": devices.to_json()},

@@ -103,8 +103,12 @@ def _section(option: Option, cls: type) -> str:
     if option.group:
         return f"--{option.group}.*, {option.about[:1].lower()}{option.about[1:].rstrip('.')}"
     said = inspect.getdoc(option.base) or ""
-    own = option.base is cls or not issubclass(cls, option.base) or said.startswith(f"{option.base.__name__}(")
-    own = own or said == inspect.getdoc(cls)  # the settings of a probe, whose words are those of the command
+    own = (
+        option.base is cls
+        or not issubclass(cls, option.base)
+        or said.startswith(f"{option.base.__name__}(")
+        or said == inspect.getdoc(cls)  # the settings of a probe, whose words are those of the command
+    )
     return "options" if own else first_sentence(said).lower()
 
 
