@@ -60,6 +60,8 @@ NEVER_RUN = (
     *("tower-meetings", "dropout-others", "dropout-kinds", "color-noise-size", "augmentation-mistuned"),
     *("initial-weights", "sgd-noise", "depth-for-width", "lrn-constants", "fine-tuning", "lrn-cifar10"),
 )
+QUESTIONS = ("random-crops",)
+"""What the notes ask beyond the paper, after all others."""
 ROUNDS = (
     Round(WITH_A_VERDICT, 5),
     Round(FIGURE_1, 5),
@@ -67,6 +69,7 @@ ROUNDS = (
     Round(("overlap", "dropout", "towers", "color-noise", "lrn"), 21),
     Round(NEVER_RUN, 5),
     Round(NEVER_RUN, 10),
+    Round(QUESTIONS, 5),
 )
 """Some 40 hours of one core. The effects that are printed for the third group are small: 0.4 points for overlapping windows."""
 

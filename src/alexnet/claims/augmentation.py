@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, beside_base, lower
+from alexnet.claims.measures import RANDOM_VIEWS
 from alexnet.training.config import TrainConfig
 
 CENTERED: Mapping[str, Any] = {"augmentation.crop": "center", "augmentation.mirror": False}
@@ -45,6 +46,22 @@ EXPERIMENTS = (
                 higher=Side("base", "center_error_top5"),
                 printed=1.3,
             ),
+        ),
+    ),
+    Experiment(
+        id="random-crops",
+        title="Random crops at test, the center, and the ten views",
+        setting={"views": ("1", "10", *(f"random:{num}" for num in RANDOM_VIEWS))},
+        arms=beside_base({}),
+        comparisons=tuple(
+            Comparison(
+                claim="N32",
+                says=f"the error of {num} random crops is lower than that of {what}",
+                lower=Side("base", f"random_{num}_error"),
+                higher=Side("base", measure),
+            )
+            for num in RANDOM_VIEWS
+            for what, measure in (("the center", "center_error"), ("the ten views", "ten_view_error"))
         ),
     ),
     Experiment(

@@ -28,6 +28,17 @@ def ten_view_error_top5(result: Result) -> float:
     return float(result["views"]["10"]["top5_error"])
 
 
+def _random_views_error(num: int) -> Callable[[Result], float]:
+    """Top-1 error of the held-out images with this many random crops."""
+
+    def random_views_error(result: Result) -> float:
+        return float(result["views"][f"random:{num}"]["top1_error"])
+
+    random_views_error.__name__ = f"random_{num}_error"
+    random_views_error.__doc__ = f"Top-1 error of the held-out images with {num} random crops, each mirrored or not."
+    return random_views_error
+
+
 def members_error(result: Result) -> float:
     """Mean top-1 error of the held-out images over the members of an ensemble, each alone."""
     return _mean([member["top1_error"] for member in result["members"]])
@@ -193,6 +204,8 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+RANDOM_VIEWS = (10, 30)
+"""Random crops of an image whose answers are averaged: as many as the paper's ten views, and three times as many."""
 GOAL = 0.25
 WINDOW = 0.5
 """Epochs over whose steps a training loss is averaged, to be timed."""
@@ -206,6 +219,7 @@ CLASSES = {"cifar10": 10, "fashion-mnist": 10, "imagenette": 10, "shapes": 24, "
 """Number of classes of the named sets, for results that do not say it."""
 HELD_OUT = {
     *("center_error", "center_error_top5", "ten_view_error", "ten_view_error_top5"),
+    *(f"random_{num}_error" for num in RANDOM_VIEWS),
     *("members_error", "members_error_top5", "gap"),
 }
 """Measures that read the held-out images: what is chosen by them is chosen on the images that are counted."""
@@ -228,6 +242,7 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         center_error_top5,
         ten_view_error,
         ten_view_error_top5,
+        *map(_random_views_error, RANDOM_VIEWS),
         members_error,
         members_error_top5,
         training_error,
