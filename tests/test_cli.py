@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 from alexnet.cli import main
 from alexnet.cli.shared import describe
 from alexnet.data.packed import seal
+from alexnet.models.folder import load_model_folder, save_model_folder
 from alexnet.probes import KINDS
 
 TINY = (
@@ -86,27 +88,33 @@ def test_a_finished_run_is_left_alone_and_an_existing_one_is_not_overwritten(run
     assert (run / "log.jsonl").read_bytes() == before
 
 
-def test_fine_tuning_takes_over_all_but_the_head_and_keeps_frozen_layers(run, photos, tmp_path, capsys):
+def test_fine_tuning_takes_over_input_and_layers_but_the_head_and_keeps_frozen_layers(run, photos, tmp_path, capsys):
     """`photos` under other names: conv1 and conv2 as they were, the rest has moved on, the head is new."""
-    other = tmp_path / "other"
+    other, source = tmp_path / "other", tmp_path / "source"
     for split in ("train", "val"):
         for old, new in (("cold", "blueish"), ("warm", "reddish")):
             shutil.copytree(photos / split / old, other / split / new)
+    made = load_model_folder(run / "model")
+    save_model_folder(source, made.model, made.name, replace(made.preprocessing, scale=0.5), made.classes)
     out_folder = tmp_path / "tuned"
-    arguments = ("train", "quickstart", "--data", other, "--out", out_folder, *TINY, "--init-from", run)
-    arguments += ("--optimizer.layer-lr", "conv1", 0, "conv2", 0, "conv3", 0.1)
+    again = ("train", "quickstart", "--data", other, "--out", out_folder, *TINY)
+    start, own = ("--init-from", source), ("--preprocessing.channel-order", "bgr")
+    arguments = (*again, *start, *own, "--optimizer.layer-lr", "conv1", 0, "conv2", 0, "conv3", 0.1)
     code, out, _ = alexnet(capsys, *arguments, "--dry-run", "--json")
     assert code == 0
     assert json.loads(out)["initial"]["new"] == {"fc8": "other classes"}
     assert not out_folder.exists()
     code, _, err = alexnet(capsys, *arguments)
     assert code == 0
-    assert f"initial weights of {run}: taken over: conv1, conv2" in err
-    before, after = (load_file(folder / "model" / "model.safetensors") for folder in (run, out_folder))
+    assert f"note: the input is that of {source}, not that of the recipe quickstart (preprocessing.scale)" in err
+    assert f"initial weights of {source}: taken over: conv1, conv2" in err
+    tuned = load_model_folder(out_folder / "model").preprocessing
+    assert tuned == replace(made.preprocessing, scale=0.5, channel_order="bgr")
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, out_folder / "model"))
     same = {name for name in before if before[name].tobytes() == after[name].tobytes()}
     assert same == {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
-    for again in (arguments, arguments[: arguments.index("--init-from")] + arguments[arguments.index(run) + 1 :]):
-        assert alexnet(capsys, *again, "--resume")[0] == 0
+    for command in (arguments, again, (*again, *start)):
+        assert alexnet(capsys, *command, "--resume")[0] == 0
     code, _, err = alexnet(capsys, *arguments, "--resume", "--init-from", out_folder)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "made with other settings (the initial weights)" in err

@@ -16,11 +16,13 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, StoppedError, UsageError
 from alexnet.data.packed import PackedSet
 from alexnet.data.prepare import prepare
-from alexnet.models import build_model, default_preprocessing, list_models, model_config
+from alexnet.models import build_model, create_model, default_preprocessing, list_models, model_config
 from alexnet.models.folder import save_model_folder
+from alexnet.recipes import recipe
+from alexnet.recipes.run import start_from
 from alexnet.training import trainer
 from alexnet.training.config import TrainConfig
-from alexnet.training.initial import Initial, load_initial, transfer
+from alexnet.training.initial import Initial, load_initial, save_initial, transfer, with_input_of
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Steps
 from alexnet.training.trainer import fit, network
@@ -193,9 +195,7 @@ def test_every_layer_that_fits_is_taken_and_the_others_are_new(fields, new, sour
 
 def test_nothing_that_fits_is_an_error_and_leaves_no_run(source, tiny_config, tiny_set, tmp_path):
     lenet = replace(tiny_config, network="lenet", model=model_config("lenet"))
-    with pytest.raises(
-        UsageError, match=r"\(alexnet_2012\) has no layer that fits lenet; take a recipe whose network is"
-    ):
+    with pytest.raises(UsageError, match=r"\(alexnet_2012\) has no layer that fits lenet; take weights of lenet"):
         transfer(load_initial(source), lenet, ["a", "b"])
     wide = {"conv_channels": (12,) * 5, "fc_units": (20, 20)}
     config = replace(tiny_config, model=replace(tiny_config.model, **wide))
@@ -222,6 +222,31 @@ def test_weights_that_know_another_input_are_noted(source, tiny_config, tiny_set
     says = "the initial weights were trained on another input (preprocessing.channel_order)"
     assert says in capsys.readouterr().err
     assert says in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_the_input_is_taken_over_with_the_first_layer(source, tiny_config, capsys):
+    other = replace(tiny_config.preprocessing, mean="channel", channel_mean=(1.0, 2.0, 3.0), scale=0.1)
+    config, initial = replace(tiny_config, preprocessing=other), load_initial(source)
+    assert with_input_of(initial, config) == tiny_config
+    assert "(preprocessing.channel_mean, preprocessing.mean, preprocessing.scale)" in capsys.readouterr().err
+    kept = with_input_of(initial, config, ["preprocessing.scale"]).preprocessing
+    assert kept == replace(tiny_config.preprocessing, scale=0.1)
+    wide = replace(config, model=replace(config.model, conv_channels=(12, 8, 8, 8, 8)))
+    assert with_input_of(initial, wide) is wide
+    assert with_input_of(initial, tiny_config) is tiny_config
+
+
+def test_recipes_that_fit_are_named(source):
+    theirs = create_model("alexnet_owt", fc_units=(8, 8)).state_dict()
+    trunk = {key: value for key, value in theirs.items() if key.startswith("conv")}
+    preprocessing = default_preprocessing("alexnet_owt")
+    save_initial(Initial("trunk", "alexnet_owt", trunk, preprocessing), source / "trunk.safetensors")
+    says = r"conv1\.weight is \(64, 3, 11, 11\) there and \(96, 3, 11, 11\) here; take the recipe owt$"
+    with pytest.raises(UsageError, match=says):
+        start_from(source / "trunk.safetensors", recipe("modern_photos"))
+    with pytest.raises(UsageError, match="take weights of lenet$"):
+        start_from(source, recipe("lenet"))
+    assert start_from(source / "trunk.safetensors", recipe("owt")).network == "alexnet_owt"
 
 
 # Resuming -------------------------------------------------------------------------------------------------------------

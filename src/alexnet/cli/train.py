@@ -25,10 +25,10 @@ from alexnet.models import list_models, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import RECIPES, for_device, recipe
 from alexnet.recipes import run as runs
-from alexnet.recipes.run import dry_run, open_data
+from alexnet.recipes.run import dry_run, open_data, start_from
 from alexnet.training.config import TrainConfig
 from alexnet.training.files import RUN_FILES, RUN_FOLDERS, recover, stored_config
-from alexnet.training.initial import Initial, load_initial
+from alexnet.training.initial import Initial, with_input_of
 
 FIRST = (
     "out",
@@ -99,7 +99,11 @@ def train(arguments: list[str]) -> int:
         mute()
     else:  # what the first rank writes is not to surprise the others
         _check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
-    initial = None if options.init_from is None else load_initial(options.init_from, config.network)
+    initial = None
+    if options.init_from is not None:
+        initial = start_from(options.init_from, config)
+        if not resume or stored_config(standing(out)) is None:
+            config = with_input_of(initial, config, given(arguments))
     if not in_job and not decided:
         config = for_device(config, machine.device)
     if options.dry_run:

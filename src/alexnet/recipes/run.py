@@ -37,6 +37,7 @@ from alexnet.evaluation.views import parse_views
 from alexnet.models.folder import save_model_folder
 from alexnet.parallelize import Parallel
 from alexnet.probes.kernels import save_kernels
+from alexnet.recipes import RECIPES
 from alexnet.report.page import write_report
 from alexnet.report.tables import read_result
 from alexnet.training.config import TrainConfig
@@ -48,7 +49,7 @@ from alexnet.training.files import (
     require_run,
     sole_trainer,
 )
-from alexnet.training.initial import Initial, save_initial, transfer
+from alexnet.training.initial import Initial, load_initial, misfit, save_initial, transfer
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.pretrain import pretrain as learn_encoder
 from alexnet.training.pretrain import require_convolutions
@@ -135,6 +136,17 @@ def pretrain(
         "weights": initial.fingerprint,
         "environment": environment(),
     }
+
+
+def start_from(source: str | Path, config: TrainConfig) -> Initial:
+    """The weights that a run of ``config`` starts from. Raises what :func:`~alexnet.training.initial.load_initial` raises, and
+    :class:`UsageError` if they are of another network, which names the recipes that have it."""
+    initial = load_initial(source, config.network)
+    if (why := misfit(initial, config)) is not None:
+        fitting = [name for name, made in RECIPES.items() if misfit(initial, made()) is None]
+        remedy = f"take the recipe {' or '.join(fitting)}" if fitting else f"take weights of {config.network}"
+        raise UsageError(f"{why}; {remedy}")
+    return initial
 
 
 def show_classes(data: PackedSet) -> None:

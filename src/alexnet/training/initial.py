@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from alexnet.core.config import differences, from_json, to_json
+from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import write_atomic
@@ -90,6 +91,8 @@ class Transfer:
 
 
 FORMAT = "alexnet initial weights 1"
+SCALING = ("mean", "mean_at", "channel_mean", "std", "scale", "channel_order")
+"""The settings of the preprocessing that decide what numbers the first layer is given, and not of how many pixels."""
 
 
 def save_initial(initial: Initial, file: Path) -> None:
@@ -167,38 +170,68 @@ def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> T
     brought to their order; a layer that the source does not have, or has in other shapes, is new. :class:`UsageError` if none
     fits."""
     place_K = places(classes, initial.classes)
-    model = build_model(replace(config.model, num_classes=len(classes)), name=config.network, seed=None)
+    layers, theirs, new = _compared(initial, config, len(classes))
+    head, num, before = list(layers)[-1], len(classes), len(initial.classes)
+    if head in theirs and (num != before or (place_K < 0).any()):
+        new[head] = f"{num} classes here, {before} there" if before else "the classes there are not known"
+        new[head] = "other classes" if num == before else new[head]
+    taken = [layer for layer in layers if layer not in new]
+    if not taken:
+        raise UsageError(f"{misfit(initial, config, len(classes))}; take weights of {config.network}")
+    tensors = {key: initial.tensors[key] for layer in taken for key in layers[layer]}
+    if head in taken:
+        tensors |= {key: tensors[key][torch.from_numpy(place_K)] for key in layers[head] if tensors[key].dim()}
+    new = {layer: new[layer] for layer in layers if layer in new}
+    return Transfer(initial, tensors, taken, new, [printable(layer) for layer in theirs if layer not in layers])
+
+
+Shapes = dict[str, dict[str, tuple[int, ...]]]
+"""For each layer, the tensors of its own and of what follows it, with their shapes."""
+
+
+def _compared(initial: Initial, config: TrainConfig, num_classes: int) -> tuple[Shapes, Shapes, dict[str, str]]:
+    """The layers of the network, those of the source, and why each of the first that does not fit does not."""
+    model = build_model(replace(config.model, num_classes=num_classes), name=config.network, seed=None)
     layers, owner = layer_shapes(model)
-    head, source = list(layers)[-1], printable(initial.source)
-    theirs: dict[str, dict[str, tuple[int, ...]]] = {}
+    theirs: Shapes = {}
     for key, tensor in initial.tensors.items():
         child = key.partition(".")[0]
         theirs.setdefault(owner.get(child, child), {})[key] = tuple(tensor.shape)
-    taken: list[str] = []
     new: dict[str, str] = {}
     for layer, shapes in layers.items():
         if layer not in theirs:
             new[layer] = "the source has none"
-        elif layer == head and (len(classes) != len(initial.classes) or (place_K < 0).any()):
-            num, before = len(classes), len(initial.classes)
-            new[layer] = f"{num} classes here, {before} there" if before else "the classes there are not known"
-            new[layer] = "other classes" if num == before else new[layer]
         elif other := [key for key in shapes | theirs[layer] if shapes.get(key) != theirs[layer].get(key)]:
             key = other[0]
             here, there = shapes.get(key, "missing"), theirs[layer].get(key, "missing")
             new[layer] = f"{key} is {there} there and {here} here"
-        else:
-            taken.append(layer)
-    if not taken:
-        why = next((f": {layer}, {reason}" for layer, reason in new.items() if layer in theirs and layer != head), "")
-        raise UsageError(
-            f"{source} ({printable(initial.network)}) has no layer that fits {config.network}{why}; take a recipe "
-            f"whose network is {printable(initial.network)} (`alexnet train --help` lists them), or weights of {config.network}"
-        )
-    tensors = {key: initial.tensors[key] for layer in taken for key in layers[layer]}
-    if head in taken:
-        tensors |= {key: tensors[key][torch.from_numpy(place_K)] for key in layers[head] if tensors[key].dim()}
-    return Transfer(initial, tensors, taken, new, [printable(layer) for layer in theirs if layer not in layers])
+    return layers, theirs, new
+
+
+def misfit(initial: Initial, config: TrainConfig, num_classes: int | None = None) -> str | None:
+    """Why no layer but the last fits, or None if one does: known before the data are, whose classes decide the last one."""
+    layers, theirs, new = _compared(initial, config, num_classes or config.model.num_classes)
+    inner = list(layers)[:-1]
+    if any(layer not in new for layer in inner):
+        return None
+    why = next((f": {layer}, {new[layer]}" for layer in inner if layer in theirs), "")
+    network = printable(initial.network)
+    return f"{printable(initial.source)} ({network}) has no layer that fits {config.network}{why}"
+
+
+def with_input_of(initial: Initial, config: TrainConfig, fixed: Collection[str] = ()) -> TrainConfig:
+    """``config`` with pixels scaled, and channels ordered, as the initial weights know them, which is said; where the first
+    layer is not taken over, as it is. Fields named in ``fixed``, as ``preprocessing.scale``, stay."""
+    layers, _, new = _compared(initial, config, config.model.num_classes)
+    names = [name for name in SCALING if f"preprocessing.{name}" not in fixed]
+    made = replace(config.preprocessing, **{name: getattr(initial.preprocessing, name) for name in names})
+    changed = differences(to_json(made), to_json(config.preprocessing), "preprocessing")
+    if next(iter(layers)) in new or not changed:
+        return config
+    say(
+        f"note: the input is that of {printable(initial.source)}, not that of the recipe {config.recipe} ({', '.join(changed)})"
+    )
+    return replace(config, preprocessing=made)
 
 
 def other_input(initial: Initial, config: TrainConfig) -> list[str]:
