@@ -128,6 +128,10 @@ BOMBS = {
     "a string of 2^60 bytes": b"\x8d" + (1 << 60).to_bytes(8, "little") + b"abc",
     "a number of 10^6 digits": b"L" + b"9" * 1_000_000 + b"L\n.",
     "deep lists": b"]" * 400_000 + b"a" * 399_999 + b".",
+    "keys of one hash": b"}("
+    + b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(1, 60_000))
+    + b"u.",
+    "a large key, hashed again and again": b"\x8b\0\0\x40\0" + b"\1" * (4 << 20) + b"q\0}(" + b"h\0N" * 3000 + b"u.",
     "marks and tuples": b"]" * 100_000 + b"(t" * 200_000 + b".",
 }
 

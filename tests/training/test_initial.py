@@ -244,7 +244,7 @@ def test_recipes_that_fit_are_named(source):
     says = r"conv1\.weight is \(64, 3, 11, 11\) there and \(96, 3, 11, 11\) here; take the recipe owt$"
     with pytest.raises(UsageError, match=says):
         start_from(source / "trunk.safetensors", recipe("modern_photos"))
-    with pytest.raises(UsageError, match="take weights of lenet$"):
+    with pytest.raises(UsageError, match=r"take weights of lenet$"):
         start_from(source, recipe("lenet"))
     assert start_from(source / "trunk.safetensors", recipe("owt")).network == "alexnet_owt"
 

@@ -20,6 +20,10 @@ from alexnet.core.errors import printable
 
 MAX_OPCODES = 500_000
 """Most opcodes of a pickle; each may make an object. A CIFAR-10 batch has some 50,000."""
+MAX_NAME = 400
+"""Most letters of a function's or class's name with its module."""
+MAX_INT = (1 << 31) - 1
+"""Largest integer that is a key here."""
 NUMPY_NAMES = frozenset(
     {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}
 )
@@ -97,6 +101,8 @@ class _Interpreter:
         self.known, self.stored = known, stored
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.pairs = 0
+        """That were given to constructors of OrderedDict, which one opcode can do with any number of them again and again."""
 
     def do(self, name: str, argument: Any) -> None:
         """One opcode but STOP."""
@@ -113,6 +119,8 @@ class _Interpreter:
         elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
             stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            if not 0 <= argument <= MAX_INT:
+                raise PickleFault("a memo without a sound number")
             self.memo[argument] = stack[-1]
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = stack[-1]
@@ -166,6 +174,8 @@ class _Interpreter:
             stack.append(self._named(argument))
         elif name == "STACK_GLOBAL":
             module, attribute = stack.pop(-2), stack.pop()
+            if len(module) + len(attribute) > MAX_NAME:  # which the memo can join again and again
+                raise PickleFault(f"a name of {len(module) + len(attribute):,} letters")
             stack.append(self._named(f"{text_of(module)} {text_of(attribute)}"))
         elif name in ("EXT1", "EXT2", "EXT4"):
             stack.append(self._named(f"extension {argument}"))
@@ -175,7 +185,7 @@ class _Interpreter:
             stack.append(Call(self._named("builtins frozenset"), (self._pop_to_mark(),)))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments = stack.pop()
-            stack.append(_called(stack.pop(), arguments))
+            stack.append(self._called(stack.pop(), arguments))
         elif name == "NEWOBJ_EX":
             del stack[-1]
             arguments = stack.pop()
@@ -194,6 +204,17 @@ class _Interpreter:
         else:
             return False
         return True
+
+    def _called(self, function: Any, arguments: Any) -> Any:
+        if not (isinstance(function, Name) and function.path == _ORDERED_DICT):
+            return Call(function, arguments)
+        made: dict[Any, Any] = {}
+        for pair in arguments[0] if arguments else ():  # Python 2 gives the pairs at once
+            self.pairs += 1
+            if not isinstance(pair, list | tuple) or len(pair) != 2 or self.pairs > MAX_OPCODES:
+                raise PickleFault("items for an OrderedDict that are no pairs, or too many")
+            _set_items(made, list(pair))
+        return made
 
     def _pop_to_mark(self) -> list[Any]:
         start = len(self.stack) - 1 - next(i for i, item in enumerate(reversed(self.stack)) if item is _MARK)
@@ -218,15 +239,6 @@ def _interpreted(stream: BinaryIO, known: Container[str] | None, stored: list[St
     raise PickleFault("the pickle does not end")
 
 
-def _called(function: Any, arguments: Any) -> Any:
-    if not (isinstance(function, Name) and function.path == _ORDERED_DICT):
-        return Call(function, arguments)
-    made: dict[Any, Any] = {}
-    for pair in arguments[0] if arguments else ():  # Python 2 gives the pairs at once
-        _set_items(made, list(pair))
-    return made
-
-
 def _set_items(target: Any, items: list[Any]) -> None:
     if isinstance(target, Call):  # of what a call would give
         return
@@ -236,8 +248,10 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 
 def _key(key: Any) -> Any:
-    """A key that a dict can have: the hash of tuples which share their parts a thousand times takes for ever."""
-    return key if key is None or isinstance(key, str | bytes | int | float) else Stored(None)
+    """A key that a dict can have without taking for ever: the hash of tuples which share their parts a thousand times does, and
+    so do thousands of large integers, which can be chosen to have one hash."""
+    small = key is None or isinstance(key, str | bytes | float) or (isinstance(key, int) and -MAX_INT <= key <= MAX_INT)
+    return key if small else Stored(None)
 
 
 def text_of(key: Any) -> str:

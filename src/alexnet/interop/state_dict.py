@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
@@ -27,15 +27,12 @@ from torch import Tensor
 from alexnet.core.errors import AlexNetError, printable, refused
 from alexnet.core.pickles import Call, Name, Stored, array_of, is_array, read_pickle
 from alexnet.core.runs import open_regular, sha256_file
-from alexnet.models.folder import read_safetensors
+from alexnet.models.folder import MAX_TENSORS, MAX_WEIGHTS_BYTES, read_safetensors
 
 MAX_PICKLE_BYTES = 16 << 20
 """Limit of a file's pickle, without its tensors; that of a network is a few kB, a checkpoint's a few hundred."""
-MAX_HEADER_BYTES = 16 << 20
-"""Limit of the header of a safetensors file."""
 MAX_READ_BYTES = 4 << 20
 """Most bytes that are read at once of a zip archive: a limit for its list of members, each of which becomes an object."""
-MAX_TENSORS = 10_000
 ENTRIES = (
     *("model_ema", "state_dict_ema", "ema_state_dict", "ema"),
     *("state_dict", "model_state_dict", "model", "net", "network"),
@@ -74,6 +71,8 @@ class WeightsFile:
     """The entry of a checkpoint that they were in."""
     unread: tuple[str, ...] = ()
     """The other entries of that checkpoint, which were not looked at, and values beside the weights that are no tensors."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What a safetensors file says of itself."""
 
 
 class _Fault(ValueError):
@@ -87,18 +86,22 @@ def read_weights(path: Path) -> WeightsFile:
     Raises :class:`AlexNetError` for everything else, of one line: what names a class or a function that weights do not need, is
     damaged, lies about its sizes, or is not one of these files."""
     try:
+        metadata: Mapping[str, str] = {}
         with os.fdopen(open_regular(path), "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_WEIGHTS_BYTES:
+                raise _Fault(f"{size:,} bytes; at most {MAX_WEIGHTS_BYTES:,} are read")
             start = file.read(512)
             file.seek(0)
             if start[:4] == b"PK\x03\x04":
                 found = _read_zip(path)
-            elif _is_safetensors(start):
-                found = read_safetensors(path), "", ()
+            elif start[8:9] == b"{":
+                tensors, metadata = read_safetensors(path)
+                found = tensors, "", ()
             elif start[:1] == b"\x80":
                 found = _read_pickles(file)
             else:
                 raise _Fault(_what_it_is(start))
-        return WeightsFile(path, sha256_file(path), *found)
+        return WeightsFile(path, sha256_file(path), *found, metadata)
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise AlexNetError(f"{printable(path)}: no such file; name a file of weights") from error
@@ -106,17 +109,6 @@ def read_weights(path: Path) -> WeightsFile:
             raise AlexNetError(refused(error, path)) from error
         said = str(error) if isinstance(error, _Fault) else f"not readable as weights ({_short(error)}); {_AGAIN}"
         raise AlexNetError(f"{printable(path)}: {said}") from error
-
-
-def _is_safetensors(start: bytes) -> bool:
-    num = int.from_bytes(start[:8], "little")
-    if start[8:9] != b"{":
-        return False
-    if num > MAX_HEADER_BYTES:
-        raise _Fault(
-            f"a safetensors header of {num:,} bytes; at most {MAX_HEADER_BYTES:,} are read. {_AGAIN.capitalize()}"
-        )
-    return True
 
 
 def _what_it_is(start: bytes) -> str:
@@ -204,6 +196,8 @@ def _read_zip(path: Path) -> Found:
         with _as_fault():
             archive = ZipFile(file)
         members = {member.filename: member for member in archive.infolist()}
+        if len(members) != len(archive.infolist()):
+            raise _Fault(f"a zip archive with several members of one name; {_AGAIN}")
         _require_sound(members, path.stat().st_size)
         heads = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(heads) != 1:
@@ -274,12 +268,12 @@ def _read_pickles(file: BinaryIO) -> Found:
         file.seek(place)
         num = int.from_bytes(file.read(8), "little")
         if key not in storages or num != storages[key].numel or place + 8 + storages[key].nbytes > size:
-            raise _Fault(f"storage {printable(key)[:40]} is cut off, or not as long as its tensors say; {_AGAIN}")
+            raise _Fault(f"storage {printable(key[:40])} is cut off, or not as long as its tensors say; {_AGAIN}")
         places[key] = place + 8
         place += 8 + storages[key].nbytes
 
     def read(storage: _Storage) -> bytearray:
-        if storage.key not in places:
+        if storage != storages.get(storage.key) or storage.key not in places:  # it may be described in several ways
             raise _lies(storage, None)
         content = bytearray(storage.nbytes)
         file.seek(places[storage.key])
@@ -291,7 +285,7 @@ def _read_pickles(file: BinaryIO) -> Found:
 
 def _lies(storage: _Storage, size: int | None) -> _Fault:
     there = "is missing" if size is None else f"has {size:,} bytes"
-    return _Fault(f"storage {printable(storage.key)[:40]} {there}, and its tensors need {storage.nbytes:,}; {_AGAIN}")
+    return _Fault(f"storage {printable(storage.key[:40])} {there}, and its tensors need {storage.nbytes:,}; {_AGAIN}")
 
 
 # --- which weights, and what they are -----------------------------------------------------------------------------------
@@ -307,7 +301,7 @@ def _weights_of(value: Any, read: Callable[[_Storage], bytearray]) -> Found:
         elif isinstance(item, Call):
             raise _foreign(item)
         elif len(unread) < MAX_TENSORS:
-            unread.append(printable(key)[:80] if isinstance(key, str) else "a key that is no text")
+            unread.append(printable(key[:80]) if isinstance(key, str) else "a key that is no text")
     if len(views) > MAX_TENSORS:
         raise _Fault(f"{len(views):,} tensors; at most {MAX_TENSORS:,} are read")
     _require_apart(views)
@@ -328,7 +322,7 @@ def _state_dict(value: Any) -> tuple[dict[Any, Any], str, list[str]]:
         if entry is None:
             break
         unread += [
-            printable(key)[:80] for key in itertools.islice(value, MAX_TENSORS) if isinstance(key, str) and key != entry
+            printable(key[:80]) for key in itertools.islice(value, MAX_TENSORS) if isinstance(key, str) and key != entry
         ]
         way.append(entry)
         value = value[entry]
@@ -355,7 +349,7 @@ def _foreign(value: Any) -> _Fault:
     if not isinstance(function, Name):
         return _Fault(f"holds a {type(value).__name__}, not weights by name; save a state dict")
     return _Fault(
-        f"names {printable(function.path)[:80]}, which weights do not need; none of it was run. Save the weights alone, where "
+        f"names {printable(function.path[:80])}, which weights do not need; none of it was run. Save the weights alone, where "
         "you trust it: torch.save(model.state_dict(), file)"
     )
 
@@ -401,7 +395,7 @@ def _storage(stored: Stored) -> _Storage:
     dtype = _DTYPES.get(name) if module in ("torch", "torch.cuda") else None
     if dtype is None:
         raise _Fault(
-            f"a tensor of {printable(kind.path)[:60] if isinstance(kind, Name) else 'an unknown type'}, which is not read"
+            f"a tensor of {printable(kind.path[:60]) if isinstance(kind, Name) else 'an unknown type'}, which is not read"
         )
     if not isinstance(key, str) or type(numel) is not int or not 0 <= numel < 1 << 48:
         raise _Fault(f"a storage without a sound size; {_AGAIN}")
@@ -416,7 +410,7 @@ def _require_apart(views: Mapping[str, _View]) -> None:
         if one.storage.key != other.storage.key:
             continue
         if one.storage != other.storage:
-            raise _Fault(f"storage {printable(one.storage.key)[:40]} has two types or sizes; {_AGAIN}")
+            raise _Fault(f"storage {printable(one.storage.key[:40])} has two types or sizes; {_AGAIN}")
         if other.offset < one.end:
             keys = [printable(next(key for key, view in views.items() if view == which))[:60] for which in (one, other)]
             raise _Fault(f"{keys[0]} and {keys[1]} overlap in their storage; save copies of them")
@@ -440,20 +434,24 @@ def _from_jax(value: Any) -> dict[str, Tensor]:
     if isinstance(value, Call | Name):
         raise _foreign(value)
     tensors: dict[str, Tensor] = {}
-    left = MAX_TENSORS  # what shares its parts has more paths than parts
+    left, room = MAX_TENSORS, MAX_PICKLE_BYTES  # what shares its parts has more paths than parts
 
     def walk(item: Any, path: tuple[str, ...]) -> None:
-        nonlocal left
+        nonlocal left, room
         left -= 1
         if left < 0:
             raise _Fault(f"more than {MAX_TENSORS:,} values; no file of weights")
         if is_array(item):
-            tensors["/".join(path)] = torch.from_numpy(array_of(item, "f4").copy())
+            array = array_of(item, "f4")
+            room -= array.nbytes
+            if room < 0:
+                raise _Fault("arrays that share their bytes; save copies of them")
+            tensors["/".join(path)] = torch.from_numpy(array.copy())
         elif isinstance(item, Call | Name):
             raise _foreign(item)
         elif isinstance(item, dict) and len(path) < 4:
             for key, inner in item.items():
-                walk(inner, (*path, printable(key)[:80] if isinstance(key, str) else "?"))
+                walk(inner, (*path, printable(key[:80]) if isinstance(key, str) else "?"))
 
     walk(value, ())
     if not tensors:

@@ -15,6 +15,7 @@ Nothing in it is executable, and nothing is unpickled. Files are read once, and 
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -29,14 +31,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alexnet.core.config import fingerprint, from_json, to_json
-from alexnet.core.errors import AlexNetError, UsageError, printable
+from alexnet.core.errors import AlexNetError, UsageError, printable, refused
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import (
     MAX_SETTINGS_BYTES,
     fsync_folder,
+    open_regular,
     parse_json,
     read_array,
-    read_file,
     read_json,
     write_atomic,
     write_json,
@@ -56,6 +58,12 @@ SEAL = Seal(
     error=AlexNetError,
     again="save it again",
 )
+MAX_WEIGHTS_BYTES = 4 << 30
+"""Limit of a file of weights; those of torchvision's alexnet have 244 MB, a checkpoint with Adam's state three times as much."""
+MAX_HEADER_BYTES = 16 << 20
+"""Limit of the header of a safetensors file from elsewhere."""
+MAX_TENSORS = 10_000
+"""Limit of the tensors of a file from elsewhere."""
 MAX_MEAN_BYTES = 1 << 28
 """Limit of mean.npy; a mean image of 4096 pixels a side fits."""
 
@@ -219,9 +227,30 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
     model.load_state_dict(dict(tensors), assign=next(model.parameters()).is_meta)
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises :class:`AlexNetError` naming the file."""
-    return _parse(read_file(path), printable(path))
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata. What the header says must be what is there before the rest is read.
+    Raises :class:`AlexNetError` naming the file."""
+    where = printable(path)
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_WEIGHTS_BYTES:
+                raise AlexNetError(f"{where}: {size:,} bytes; at most {MAX_WEIGHTS_BYTES:,} are read")
+            if (num := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
+                raise AlexNetError(
+                    f"{where}: a safetensors header of {num:,} bytes; at most {MAX_HEADER_BYTES:,} are read. Get the file again "
+                    "from where it came from"
+                )
+            with safetensors.safe_open(path, "pt") as opened:
+                metadata, num = opened.metadata() or {}, len(opened.keys())
+            if num > MAX_TENSORS:
+                raise AlexNetError(f"{where}: {num:,} tensors; at most {MAX_TENSORS:,} are read")
+            file.seek(0)
+            return _parse(file.read(), where), metadata
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a NUL byte in the name
+        if isinstance(error, OSError):
+            raise AlexNetError(refused(error, path)) from error
+        raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)[:150]})") from error
 
 
 @dataclass(frozen=True)
@@ -283,8 +312,10 @@ def _room(model: nn.Module) -> int:
 def _parse(content: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)})") from error
+    except KeyError as error:
+        raise AlexNetError(f"{where}: holds tensors of the type {printable(error)}, which is not read") from error
+    except (SafetensorError, ValueError, RuntimeError, OverflowError) as error:
+        raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)[:150]})") from error
 
 
 def _single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -192,7 +192,7 @@ def read_conv1(file: Path, num_towers: int = 1, channel_order: ChannelOrder = "r
     :class:`UsageError` for towers that do not divide the kernels."""
     where = printable(file)
     if file.suffix == ".safetensors":
-        arrays: dict[str, Any] = {name: tensor.float().numpy() for name, tensor in read_safetensors(file).items()}
+        arrays: dict[str, Any] = {name: tensor.float().numpy() for name, tensor in read_safetensors(file)[0].items()}
     else:
         arrays = (
             read_arrays(file, MAX_ARRAY_BYTES, CONV1_KEYS)

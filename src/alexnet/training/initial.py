@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from alexnet.core.config import differences, from_json, to_json
@@ -22,10 +20,10 @@ from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import write_atomic
 from alexnet.evaluation.classes import places
-from alexnet.interop.importing import preprocessing_of_weights, read_named
+from alexnet.interop.importing import preprocessing_of_weights, renamed
+from alexnet.interop.state_dict import WeightsFile, read_weights
 from alexnet.interop.weights import file_of
 from alexnet.models import build_model, layer_shapes
-from alexnet.models.folder import read_safetensors
 from alexnet.models.states import open_model, run_of
 from alexnet.training.config import TrainConfig
 
@@ -109,49 +107,17 @@ def save_initial(initial: Initial, file: Path) -> None:
     write_atomic(file, lambda opened: opened.write(content))
 
 
-def _saved(file: Path) -> Initial | None:
-    """What :func:`save_initial` wrote; None for anything else. :class:`AlexNetError` for a damaged file."""
-    if file.suffix != ".safetensors" or not file.is_file():
-        return None
-    tensors = read_safetensors(file)
-    try:
-        with safetensors.safe_open(file, "pt") as opened:
-            known = json.loads((opened.metadata() or {}).get("alexnet", "null"))
-        if not isinstance(known, dict) or known.get("format") != FORMAT:
-            return None
-        preprocessing = from_json(Preprocessing, known["preprocessing"], "preprocessing")
-        initial = Initial(
-            str(file),
-            str(known["network"]),
-            tensors,
-            preprocessing,
-            tuple(map(str, known["classes"])),
-            dict(known["made"]),
-        )
-        sound = initial.fingerprint == known["fingerprint"]
-    except (ValueError, TypeError, LookupError, RecursionError, UsageError, SafetensorError) as error:
-        raise AlexNetError(
-            f"{printable(file)}: its metadata are not as this program writes them; make it again"
-        ) from error
-    if not sound:
-        raise AlexNetError(f"{printable(file)}: damaged, its weights are not those of its fingerprint; make it again")
-    return initial
-
-
 def load_initial(model: str | Path, network: str | None = None) -> Initial:
     """The weights in a run directory, a checkpoint of one (``RUN/checkpoint/best``), a model folder or a file of weights, that
     of :func:`save_initial` or of another program, or weights in the cache by their name; of an imported model those that came
     with its file. ``network`` is the one that they are for, where a file is that of several.
 
-    Raises what :func:`~alexnet.models.states.open_model` and :func:`~alexnet.interop.importing.read_named` raise."""
-    if (saved := _saved(Path(model))) is not None:
-        return saved
-    if (path := file_of(model)).is_file() and run_of(model) is None:
-        named = read_named(path)
-        name = network if network in named.networks or not named.networks else named.networks[0]
-        assert name is not None
-        made = {"sha256": named.file.sha256, **({"entry": named.file.entry} if named.file.entry else {})}
-        return Initial(str(model), name, named.tensors, preprocessing_of_weights(name), made=made)
+    Raises what :func:`~alexnet.models.states.open_model`, :func:`~alexnet.interop.state_dict.read_weights` and
+    :func:`~alexnet.interop.importing.renamed` raise."""
+    path = file_of(model)
+    if path.exists() and not path.is_dir() and run_of(model) is None:
+        file = read_weights(path)
+        return _saved(file) or _renamed(str(model), file, network)
     folder, state = open_model(model)
     made = {} if state is None else state.record()
     tensors: Mapping[str, Tensor] = folder.model.state_dict()
@@ -162,6 +128,38 @@ def load_initial(model: str | Path, network: str | None = None) -> Initial:
             key: value for key, value in tensors.items() if owner[key.partition(".")[0]] not in folder.origin.new
         }
     return Initial(str(model), folder.name, tensors, folder.preprocessing, tuple(folder.classes), made)
+
+
+def _saved(file: WeightsFile) -> Initial | None:
+    """What :func:`save_initial` wrote; None for anything else. :class:`AlexNetError` for a damaged file."""
+    where = printable(file.path)
+    try:
+        known = json.loads(file.metadata.get("alexnet", "null"))
+        if not isinstance(known, dict) or known.get("format") != FORMAT:
+            return None
+        initial = Initial(
+            str(file.path),
+            str(known["network"]),
+            file.tensors,
+            from_json(Preprocessing, known["preprocessing"], "preprocessing"),
+            tuple(map(str, known["classes"])),
+            dict(known["made"]),
+        )
+        sound = initial.fingerprint == known["fingerprint"]
+    except (ValueError, TypeError, LookupError, RecursionError, UsageError) as error:
+        raise AlexNetError(f"{where}: its metadata are not as this program writes them; make it again") from error
+    if not sound:
+        raise AlexNetError(f"{where}: damaged, its weights are not those of its fingerprint; make it again")
+    return initial
+
+
+def _renamed(source: str, file: WeightsFile, network: str | None) -> Initial:
+    """The weights of another program."""
+    named = renamed(file)
+    name = network if network in named.networks or not named.networks else named.networks[0]
+    assert name is not None
+    made = {"sha256": file.sha256, **({"entry": file.entry} if file.entry else {})}
+    return Initial(source, name, named.tensors, preprocessing_of_weights(name), made=made)
 
 
 def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> Transfer:
