@@ -66,10 +66,7 @@ def test_where_arms_are_tuned_no_comparison_is_of_arms_that_were_tuned_otherwise
     arms = {name: arm for name, (arm, _) in arms_of(experiment, find_scale(scale)).items()}
     for comparison in experiment.compared_at(find_scale(scale)):
         pair = [arms[side.arm] for side in (comparison.lower, comparison.higher)]
-        if all(arm.has_rate for arm in pair):
-            assert objections(comparison, arms, {arm.name: [] for arm in pair}) == []
-        else:  # before any step, or at a rate that the claim is about
-            assert not any(arm.has_rate for arm in pair)
+        assert objections(comparison, arms, {arm.name: [] for arm in pair}) == []
 
 
 def test_the_base_is_tuned_by_what_every_arm_is():
@@ -127,6 +124,24 @@ def test_a_search_begins_where_the_arm_says(tmp_path):
     lab, _, result = fake_lab(tmp_path, lambda config: abs(config.optimizer.lr - 1e-4))
     arm = Arm(name="fake", result=result, search=("optimizer.lr",), starts_at={"optimizer.lr": 1e-4})
     assert tune(lab, arm, SMOKE.network, measure="center_error", seeds=1).chosen == {"optimizer.lr": 1e-4}
+
+
+def test_augmentation_is_tried_at_a_tenth_of_the_rate_that_was_chosen_for_the_base(tmp_path, monkeypatch):
+    """Not of the recipe's rate: here the best rate is twice that, and four times that without augmentation."""
+    rate = SMOKE.network.optimizer.lr
+
+    def error_of(config):
+        return abs(config.optimizer.lr - (2 if config.augmentation.mirror else 4) * rate)
+
+    lab, asked, result = fake_lab(tmp_path, error_of)
+    monkeypatch.setattr(laboratory, "train_and_measure", result)
+    chosen = run_experiment(EXPERIMENTS["augmentation-mistuned"], replace(SMOKE, tuning_seeds=1), [0], lab)["chosen"]
+    assert {name: changes["optimizer.lr"] / rate for name, changes in chosen.items()} == pytest.approx(
+        {"base": 2, "no-crops": 4, "slow": 0.2, "slow-no-crops": 0.2}
+    )
+    slow = [config for _, config in asked if config.optimizer.lr < 0.3 * rate]
+    assert sorted(config.augmentation.mirror for config in slow) == [False, True]
+    assert {config.seed for config in slow} == {0}
 
 
 def test_no_choice_sees_an_image_that_is_counted(few_images):

@@ -35,8 +35,9 @@ class Arm:
     """Whether its networks are trained as those of the unchanged recipe, so that arms differ in what is done with them."""
     chooses_itself: bool = False
     """Whether its method chooses its own settings, on training images or by a formula."""
-    has_rate: bool = True
-    """Whether there is a learning rate to choose: not where nothing is trained, or where the claim is about this rate."""
+    rate_of: tuple[str, float] | None = None
+    """Where the claim is about a badly chosen rate: an arm before this one, and by what the rate chosen for that one is
+    multiplied here. Nothing is chosen for this arm itself."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,6 @@ def arms_of(experiment: Experiment, scale: Scale) -> dict[str, tuple[Arm, TrainC
 
 
 def _search(arm: Arm, also: Sequence[str]) -> tuple[str, ...]:
-    if arm.chooses_itself or not arm.has_rate:
+    if arm.chooses_itself or arm.rate_of:
         return ()
     return ("optimizer.lr", *(name for name in also if name not in arm.changes))

@@ -56,6 +56,8 @@ def _tuning(first: Arm, second: Arm) -> list[str]:
     alike = (first.changes, first.tuned) == (second.changes, second.tuned)
     if alike and all(arm.same_training or arm.result is None for arm in (first, second)):
         return []
+    if first.rate_of and first.rate_of == second.rate_of:
+        return []  # the claim is about this rate
     if all(arm.search or arm.chooses_itself for arm in (first, second)):
         return []
     chosen = [arm for arm in (first, second) if arm.tuned or arm.chooses_itself]

@@ -68,9 +68,9 @@ def gradients(lab: Laboratory, config: TrainConfig) -> Result:
 
 def _arms(_base: TrainConfig) -> Sequence[Arm]:
     return (
-        Arm(name="gradients-relu", result=gradients, has_rate=False),
+        Arm(name="gradients-relu", result=gradients),
         *(
-            Arm(name=f"gradients-{name}", changes={"model.activation": name}, result=gradients, has_rate=False)
+            Arm(name=f"gradients-{name}", changes={"model.activation": name}, result=gradients)
             for name in ("sigmoid", "tanh")
         ),
     )

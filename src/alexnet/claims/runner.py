@@ -13,7 +13,7 @@ from alexnet.claims.experiment import Arm, Experiment, Side, arms_of, recipe_of,
 from alexnet.claims.laboratory import Laboratory
 from alexnet.claims.results import Result, name_of
 from alexnet.claims.scales import Scale
-from alexnet.claims.tuning import FIRST_SEED, tune
+from alexnet.claims.tuning import FIRST_SEED, scaled, tune
 from alexnet.core.config import to_json
 from alexnet.core.console import say
 from alexnet.core.errors import UsageError
@@ -39,6 +39,9 @@ def run_experiment(experiment: Experiment, scale: Scale, seeds: Sequence[int], l
             chosen[name], tuning[name] = found.chosen, found.document
         elif arm.tuned:
             chosen[name] = _best_of_one_seed(experiment, arm, config, lab)
+        elif arm.rate_of:
+            leader, factor = arm.rate_of
+            chosen[name] = scaled(arms[leader][1], "optimizer.lr", factor)
         arms[name] = (arm, vary(config, chosen.get(name, {})))
     for seed in seeds:  # seed by seed, so that what is stopped has whole pairs
         for name, (arm, config) in arms.items():
