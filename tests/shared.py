@@ -4,9 +4,12 @@ what a folder holds, a process of one's own. The benchmarks of reliability use i
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -57,6 +60,14 @@ def tiny_training(data: Path, **fields: Any) -> TrainConfig:
         schedule=Cosine(warmup=1),
         **({"optimizer": OptimizerConfig(lr=0.02)} | fields),
     )
+
+
+def script(name: str) -> ModuleType:
+    """A script of benchmarks/ as a module: they import one another by name."""
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
 
 
 def content(folder: Path) -> dict[str, str]:

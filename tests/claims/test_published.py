@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from alexnet.claims.scales import find_scale
 from alexnet.claims.verdicts import counts, entries
 from alexnet.core.device import Machine, choose_device
 from alexnet.core.runs import read_json
+from shared import script
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "results" / "claims"
@@ -238,13 +238,7 @@ def test_no_page_gives_the_withdrawn_interval(name):
 
 @pytest.fixture(scope="module")
 def collect_claims():
-    path = REPOSITORY / "benchmarks" / "collect_claims.py"
-    spec = importlib.util.spec_from_file_location("collect_claims", path)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(path.parent))
-        spec.loader.exec_module(module)
-    return module
+    return script("collect_claims")
 
 
 def test_the_table_of_the_docs_is_that_of_the_verdicts(collect_claims):

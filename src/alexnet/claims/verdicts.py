@@ -91,10 +91,20 @@ def _command(claim: Claim) -> str:
 def to_decide(document: Mapping[str, Any]) -> str:
     """The command that takes the inconclusive comparisons of an experiment to their next look; empty if there are none, or if it
     is history."""
-    wanted = [row["n"] + row["more_seeds"] for row in document["comparisons"] if row.get("more_seeds")]
+    wanted = _next_looks(document["comparisons"])
     if not wanted or document["scale"] in HISTORY:
         return ""
     return str(document["command"]).rpartition(" ")[0] + f" {max(wanted)}"
+
+
+def looks_to_come(document: Mapping[str, Any]) -> list[int]:
+    """Seeds at the next look of each inconclusive comparison that has not yet as many as it has planned."""
+    rows = document["comparisons"]
+    return _next_looks(row for row in rows if row.get("planned") is None or row["n"] < row["planned"])
+
+
+def _next_looks(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    return [row["n"] + row["more_seeds"] for row in rows if row.get("more_seeds")]
 
 
 def _at_largest(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
