@@ -1,5 +1,5 @@
-"""Publish what `alexnet claims run` found: results to results/claims/, one line each in a file for each scale, verdicts into the
-package, the table into docs/claims.md.
+"""Publish what `alexnet claims run` found: experiments to results/claims/, with the results that they were judged and tuned by,
+one line each in a file for each scale; verdicts into the package; the table into docs/claims.md, its counts into README.md.
 
 python benchmarks/collect_claims.py runs/claims
 python benchmarks/collect_claims.py results/claims        # judge again what is published, by the rules of today
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from alexnet.claims.comparison import compare_all
@@ -18,27 +18,39 @@ from alexnet.claims.documents import CURVES, PUBLISHED, read_documents
 from alexnet.claims.drawing import columns_of
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.judging import judge
+from alexnet.claims.plan import PILOT
 from alexnet.claims.results import Results, is_result, write_lines
 from alexnet.claims.scales import find_scale
-from alexnet.claims.verdicts import entries, words
+from alexnet.claims.verdict import UNFAIR
+from alexnet.claims.verdicts import counts, entries, words
 from alexnet.core.runs import read_json, write_atomic, write_json
 from collect_probes import shortened
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "claims"
 BEGIN, END = "<!-- table: benchmarks/collect_claims.py -->", "<!-- end of table -->"
-PILOT, END_PILOT = "<!-- pilot: benchmarks/collect_claims.py -->", "<!-- end of pilot -->"
+PILOT_BEGIN, PILOT_END = "<!-- pilot: benchmarks/collect_claims.py -->", "<!-- end of pilot -->"
+COUNTS_BEGIN, COUNTS_END = "<!-- counts: benchmarks/collect_claims.py -->", "<!-- end of counts -->"
 
 
 def publish(out: Path) -> None:
-    """Results and documents of ``out`` into results/claims/, where earlier ones stay."""
+    """The experiments in ``out`` that are whole, and their results, into results/claims/, where earlier ones stay."""
     for folder in scales_in(out):
+        own = Results(folder)
+        documents = {file.name: read_json(file) for file in sorted(folder.glob("*.json")) if not is_result(file)}
+        if not documents:
+            continue
         published = RESULTS / folder.name
-        results = Results(published).all() | {n: shortened(r) for n, r in Results(folder).all().items()}
-        write_lines(published, results.values())
-        for file in sorted(folder.glob("*.json")):
-            if not is_result(file):
-                write_json(published / file.name, shortened(read_json(file)))
+        made = {name: shortened(own[name]) for document in documents.values() for name in results_of(document)}
+        write_lines(published, (Results(published).all() | made).values())
+        for name, document in documents.items():
+            write_json(published / name, shortened(document))
+
+
+def results_of(document: dict[str, Any]) -> set[str]:
+    """The names of the results that an experiment is judged by, and of those that chose its settings."""
+    candidates = [candidate for found in document.get("tuning", {}).values() for candidate in found["candidates"]]
+    return {name for about in (*document.get("arms", {}).values(), *candidates) for name in about["results"]}
 
 
 def judge_published() -> None:
@@ -56,9 +68,9 @@ def judge_published() -> None:
             made = {arm: [results[name] for name in about["results"]] for arm, about in document["arms"].items()}
             rows = compare_all(experiment, find_scale(document["scale"]), made)
             found.append(document | {"title": experiment.title, "comparisons": rows})
-            for arm, about in document["arms"].items():
-                names = (f"{folder.name}/{name}" for name in about["results"])
-                curves |= columns_of(dict(zip(names, made[arm], strict=True)))
+            for about in document["arms"].values():
+                first = {f"{folder.name}/{name}": results[name] for name in about["results"][:PILOT]}
+                curves |= columns_of(first)  # those of all seeds would make the package larger than its code
     found = [shortened(document) for document in judge(found)]
     for document in found:
         write_json(RESULTS / document["scale"] / f"{document['experiment']}.json", document)
@@ -99,10 +111,16 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def counts() -> dict[str, int]:
-    """Claims with each word, for what was computed and for what was trained."""
+def counted() -> str:
+    """How many entries have a verdict, for the README."""
     known = entries(read_documents(None))
-    return dict(Counter(f"{how} {entry[how].partition(':')[0]}" for entry in known for how in ("computed", "trained")))
+    number = counts(known)
+    unfair = sum(entry["trained"] == UNFAIR for entry in known)
+    return (
+        f"{number['decided']} of {number['entries']} entries have a verdict, {number['paper_decided']} of the paper's "
+        f"{number['paper']}; {number['trained']} of these come from training, the others are counted, computed or read. "
+        f"{unfair} were trained and are *{UNFAIR}*, for the reasons that stand beside them."
+    )
 
 
 def pilot_table() -> str:
@@ -133,17 +151,19 @@ def _mean_and_std(value: dict[str, float | None], factor: float) -> str:
     return f"{factor * mean:.1f}" + ("" if std is None else f" ± {factor * std:.1f}")
 
 
-def write_tables(docs: Path) -> None:
-    text = docs.read_text(encoding="utf-8")
-    for begin, made, end in ((BEGIN, table(), END), (PILOT, pilot_table(), END_PILOT)):
+def write_between(file: Path, *parts: tuple[str, str, str]) -> None:
+    """What stands between two marks of a page, written anew: of each part the first mark, the text, the last mark."""
+    text = file.read_text(encoding="utf-8")
+    for begin, made, end in parts:
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
     whole: Any = text
-    write_atomic(docs, lambda file: file.write(whole.encode()))
+    write_atomic(file, lambda opened: opened.write(whole.encode()))
 
 
 if __name__ == "__main__":
     publish(Path(sys.argv[1]))
     judge_published()
-    write_tables(ROOT / "docs" / "claims.md")
-    print(counts())
+    write_between(ROOT / "docs" / "claims.md", (BEGIN, table(), END), (PILOT_BEGIN, pilot_table(), PILOT_END))
+    write_between(ROOT / "README.md", (COUNTS_BEGIN, fill(counted(), 140), COUNTS_END))
+    print(counted())
