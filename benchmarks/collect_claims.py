@@ -17,9 +17,10 @@ from alexnet.claims.comparison import compare_all
 from alexnet.claims.documents import CURVES, PUBLISHED, read_documents
 from alexnet.claims.drawing import columns_of
 from alexnet.claims.groups import EXPERIMENTS
-from alexnet.claims.judging import judge
+from alexnet.claims.judging import SIDES, judge
+from alexnet.claims.measures import share_at_chance
 from alexnet.claims.plan import PILOT
-from alexnet.claims.results import Results, is_result, write_lines
+from alexnet.claims.results import Result, Results, is_result, write_lines
 from alexnet.claims.scales import find_scale
 from alexnet.claims.verdict import UNFAIR
 from alexnet.claims.verdicts import counts, entries, words
@@ -41,16 +42,38 @@ def publish(out: Path) -> None:
         if not documents:
             continue
         published = RESULTS / folder.name
-        made = {name: shortened(own[name]) for document in documents.values() for name in results_of(document)}
-        write_lines(published, (Results(published).all() | made).values())
+        published.mkdir(parents=True, exist_ok=True)
         for name, document in documents.items():
             write_json(published / name, shortened(document))
+        whole = set().union(*(read_whole(read_json(file)) for file in published.glob("*.json")))
+        made = {name: own[name] for document in documents.values() for name in results_of(document)}
+        made = {name: shortened(result if name in whole else without_curve(result)) for name, result in made.items()}
+        write_lines(published, (Results(published).all() | made).values())
 
 
 def results_of(document: dict[str, Any]) -> set[str]:
     """The names of the results that an experiment is judged by, and of those that chose its settings."""
-    candidates = [candidate for found in document.get("tuning", {}).values() for candidate in found["candidates"]]
-    return {name for about in (*document.get("arms", {}).values(), *candidates) for name in about["results"]}
+    return {name for about in (*document.get("arms", {}).values(), *candidates(document)) for name in about["results"]}
+
+
+def candidates(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [candidate for found in document.get("tuning", {}).values() for candidate in found["candidates"]]
+
+
+def read_whole(document: dict[str, Any]) -> set[str]:
+    """The results of an experiment whose curves are read: those that chose settings, those of which times are compared, and the
+    first seeds of each arm, which the page draws. All curves would be a hundred megabytes."""
+    rows = [row for row in document.get("comparisons", ()) if row["unit"] == "times"]
+    timed = {row[side]["arm"] for row in rows for side in SIDES}
+    arms = document.get("arms", {}).items()
+    found = {name for arm, about in arms for name in about["results"][: None if arm in timed else PILOT]}
+    return found.union(*(candidate["results"] for candidate in candidates(document)))
+
+
+def without_curve(result: Result) -> Result:
+    """With what is read of the curve otherwise: whether the network began to learn."""
+    kept = {key: value for key, value in result.items() if key not in ("curve", "epochs")}
+    return kept | ({"share_at_chance": share_at_chance(result)} if "curve" in result else {})
 
 
 def judge_published() -> None:

@@ -13,6 +13,7 @@ from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.judging import judge
 from alexnet.claims.laboratory import Laboratory
 from alexnet.claims.ledger import find_claim
+from alexnet.claims.measures import share_at_chance
 from alexnet.claims.plan import AT_OTHERS, AT_PLAN, AT_TWICE
 from alexnet.claims.results import LINES, Results, write_lines
 from alexnet.claims.runner import run_experiment
@@ -121,9 +122,11 @@ def labs_without_data(tmp_path_factory):
 @pytest.mark.parametrize("document", PUBLISHED, ids=lambda d: f"{d['experiment']}-{d['scale']}")
 def test_an_experiment_finds_its_published_results_and_trains_nothing(document, labs_without_data):
     """A field that is added to the settings must not make results unknown: see laboratory.ADDED_FIELDS."""
-    scale = document["scale"]
+    name = document["scale"]
     experiment = EXPERIMENTS[document["experiment"]]
-    again = run_experiment(experiment, find_scale(scale), document["seeds"], labs_without_data[scale])
+    first = next(iter(document["arms"].values()))["results"][0]
+    scale = find_scale(name).computed_in(PUBLISHED_RESULTS[name][first]["config"]["precision"])
+    again = run_experiment(experiment, scale, document["seeds"], labs_without_data[name])
     for arm, about in document["arms"].items():
         assert again["arms"][arm]["results"] == about["results"]
     assert shortened(again["chosen"]) == document["chosen"]  # published numbers have six digits
@@ -279,6 +282,32 @@ def test_publishing_adds_what_is_whole_to_what_is_published(tmp_path, monkeypatc
     assert sorted(path.name for path in published.folder.iterdir()) == ["lrn.json", "results.jsonl"]
     assert read_json(published.folder / "lrn.json")["seeds"] == [0]
     assert [path.name for path in (tmp_path / "published").iterdir()] == ["cifar10"]
+
+
+def test_curves_are_published_where_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect_claims, "RESULTS", tmp_path / "published")
+    points = [{"epoch": i + 1, "loss": 1.0, "error": 0.75 if i < 4 else 0.2} for i in range(10)]
+    out = Results(tmp_path / "out" / "cifar10-small")
+    arms = {"base": "00aa", "slow": "00bb", "tried": "00cc"}
+    for arm, key in arms.items():
+        for seed in range(7):
+            counts = {"num_classes": 4, "views": {"1": {"top1_error": 0.2}}, "curve": points, "epochs": points}
+            out.add({"arm": arm, "seed": seed, "fingerprint": f"{key}-seed{seed}"} | counts)
+    names = {arm: [f"{arm}-{key}-seed{seed}.json" for seed in range(7)] for arm, key in arms.items()}
+    sides = {"lower": {"arm": "slow"}, "higher": {"arm": "slow"}}
+    document = {
+        "experiment": "dropout",
+        "arms": {arm: {"results": names[arm]} for arm in ("base", "slow")},
+        "tuning": {"base": {"candidates": [{"results": names["tried"]}]}},
+        "comparisons": [sides | {"unit": "times"}, {"lower": {"arm": "base"}, **sides, "unit": "points"}],
+    }
+    (out.folder / "dropout.json").write_text(json.dumps(document))
+    collect_claims.publish(tmp_path / "out")
+    published = Results(tmp_path / "published" / "cifar10-small").all()
+    assert {name for name, result in published.items() if "curve" not in result} == {*names["base"][5:]}
+    assert {share_at_chance(result) for result in published.values()} == {0.4}
+    collect_claims.publish(tmp_path / "published")  # once more, from what is published
+    assert Results(tmp_path / "published" / "cifar10-small").all() == published
 
 
 def test_at_least_ten_claims_were_trained_with_three_seeds():

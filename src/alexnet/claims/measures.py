@@ -196,6 +196,8 @@ def share_at_chance(result: Result) -> float:
         return 0.0
     if "1" in result.get("views", {}) and at_chance(center_error(result), classes):
         return 1.0
+    if "share_at_chance" in result:  # published without its curve
+        return float(result["share_at_chance"])
     guessing = [at_chance(float(point["error"]), classes) for point in result.get("curve", [])]
     return max((i for i, is_guess in enumerate(guessing, start=1) if is_guess), default=0) / max(1, len(guessing))
 

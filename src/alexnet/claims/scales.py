@@ -67,8 +67,12 @@ class Scale:
         if not emulates(device, precision):
             return self
         say(f"note: {lacking(device)} {precision}, so all is computed in float32, which is many times faster here")
-        network, four_layer = (replace(config, precision="float32") for config in (self.network, self.four_layer))
-        return replace(self, network=network, four_layer=four_layer, says=self.says.replace(precision, "float32"))
+        return self.computed_in("float32")
+
+    def computed_in(self, precision: Precision) -> Scale:
+        network, four_layer = (replace(config, precision=precision) for config in (self.network, self.four_layer))
+        says = self.says.replace(self.network.precision, precision)
+        return replace(self, network=network, four_layer=four_layer, says=says)
 
 
 def scaled_network(size: int, *, channels: tuple[int, ...], fc_units: int, in_channels: int = 3) -> AlexNetConfig:
