@@ -9,8 +9,21 @@ import pytest
 from alexnet.claims import documents, laboratory
 from alexnet.claims.documents import read_documents
 from alexnet.claims.ledger import CLAIMS
+from alexnet.claims.scales import HISTORY
 from alexnet.claims.verdicts import counts, entries, level_of, overall, sentence, short_number, to_decide
 from alexnet.cli import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def history_alone(tmp_path_factory):
+    """Of what the package publishes, what stays: of other scales there is more from time to time."""
+    folder = tmp_path_factory.mktemp("published")
+    published = json.loads(documents.files("alexnet.claims").joinpath(documents.PUBLISHED).read_text("utf-8"))
+    kept = [document for document in published if document["scale"] in HISTORY]
+    (folder / documents.PUBLISHED).write_text(json.dumps(kept), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "files", lambda _package: folder)
+        yield
 
 
 def alexnet(capsys, *words: object) -> tuple[int, str, str]:
