@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError
-from alexnet.evaluation.layers import PIXELS, ReceptiveField, activations, find_layers, network_layers, recorded
+from alexnet.evaluation.layers import (
+    PIXELS,
+    ReceptiveField,
+    activations,
+    find_layers,
+    network_layers,
+    recorded,
+    usual_layer,
+)
 from alexnet.models import create_model
 
 NARROW: dict[str, Any] = {"conv_channels": (8, 8, 8, 8, 8), "fc_units": (16, 16), "num_classes": 4}
@@ -37,6 +45,23 @@ def test_layers_of_the_2012_program_have_a_nonlinearity_of_their_own_where_it_co
         "pixels conv1 norm1 pool1 act1 conv2 norm2 map_norm2 pool2 conv3 conv4 conv5 pool5 act5 "
         "fc6 dropout6 fc7 dropout7 fc8".split()
     )
+
+
+@pytest.mark.parametrize(
+    ("usual", "untrained", "layer"),
+    [
+        ("fc7", (), "fc7"),
+        ("fc7", ("fc8",), "fc7"),
+        ("fc7", ("fc6", "fc7", "fc8"), "pool5"),
+        ("fc7", ("conv1", "fc7"), "pixels"),
+        ("conv5", ("fc6",), "conv5"),
+        ("conv5", ("conv4", "conv5"), "conv3"),
+    ],
+)
+def test_the_usual_layer_comes_before_all_untrained_ones(usual: str, untrained: tuple[str, ...], layer: str) -> None:
+    model = narrow("alexnet_owt")
+    assert usual_layer(model, None, usual, untrained).name == layer
+    assert usual_layer(model, "fc7", usual, untrained).name == "fc7"
 
 
 @pytest.mark.parametrize(

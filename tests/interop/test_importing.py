@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.evaluation.predict import load
+from alexnet.evaluation.subject import evaluate
 from alexnet.interop.importing import IMAGENET_MEAN, import_weights
 from alexnet.interop.torchvision import to_torchvision
 from alexnet.models import create_model
@@ -166,8 +167,12 @@ def test_a_part_is_a_model_whose_new_layers_are_said_and_recorded(theirs: Torchv
     state = folder.model.state_dict()
     assert torch.equal(state["fc8.weight"], fresh["fc8.weight"])
     assert torch.equal(state["fc7.weight"], theirs.state_dict()["classifier.4.weight"])
-    load(tmp_path / "model")
+    predictor = load(tmp_path / "model")
     assert "fc8 has random weights, for trunk.pth holds only conv1, conv2" in capsys.readouterr().err
+    assert predictor.usual_layer().name == "fc7"
+    for ask in (lambda: predictor.predict(b""), lambda: evaluate([tmp_path / "model"], "nowhere")):
+        with pytest.raises(UsageError, match="cannot tell classes yet, because fc8 has random weights; train it"):
+            ask()
 
 
 def test_a_record_that_was_edited_is_refused(theirs: Torchvision, tmp_path: Path):

@@ -123,12 +123,13 @@ def predict(arguments: list[str]) -> int:
     predictor = load_model(options, machine)
     state = {} if predictor.state is None else {"state": predictor.state.record()}
     faults, documents = 0, []
+    predictions = predictor.predict(iter(options.images), options.views, options.top, workers=machine.workers)
     if options.csv:
         import csv
 
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["path", "rank", "class", "probability"])
-    for prediction in predictor.predict(iter(options.images), options.views, options.top, workers=machine.workers):
+    for prediction in predictions:
         if prediction.error is not None:
             faults += 1
             complain(describe(prediction.error))

@@ -20,8 +20,9 @@ class FeaturesOptions(ModelOptions):
     """Run directory, checkpoint of a run, or model folder."""
     out: str
     """Folder to write."""
-    layers: tuple[str, ...] = ("fc7",)
-    """Their names; a wrong one lists all. fc7 is read after its ReLU and before the test-time halving, dropout7 after it."""
+    layers: tuple[str, ...] = ()
+    """Their names, by default fc7, or the last hidden layer that holds trained weights; a wrong one lists all. fc7 is read after
+    its ReLU and before the test-time halving, dropout7 after it."""
     data: str | None = None
     """Packed directory, folder, CSV or named set; by default that of the run."""
     split: str | None = None

@@ -5,7 +5,7 @@ Shape suffixes: B images, C channels, H rows, W columns, D units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,15 +89,19 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> list[Layer]:
     return [known[name] for name in names]
 
 
-def usual_layer(model: nn.Module, name: str | None, usual: str) -> Layer:
+def usual_layer(model: nn.Module, name: str | None, usual: str, untrained: Collection[str] = ()) -> Layer:
     """The layer called ``name``; without one ``usual``, fc7 or conv5, or in a network that has none of that name the last
-    hidden layer, or the last of maps, with weights."""
+    hidden layer, or the last of maps, with weights. Where layers are ``untrained``, none that comes after the first of them is
+    chosen: the last before it is."""
     if name is not None:
         return find_layers(model, [name])[0]
     weights = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)}
-    hidden = [layer for layer in network_layers(model) if layer.name in weights][:-1]
+    layers = network_layers(model)
+    hidden = [layer for layer in layers if layer.name in weights][:-1]
     fitting = [layer for layer in hidden if len(layer.shape) == 3 or not usual.startswith("conv")] or hidden
-    return next((layer for layer in fitting if layer.name == usual), fitting[-1])
+    found = next((layer for layer in fitting if layer.name == usual), fitting[-1])
+    first = next((i for i, layer in enumerate(layers) if layer.name in untrained), len(layers))
+    return found if layers.index(found) < first else layers[max(first - 1, 0)]
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from alexnet.data.loader import ahead
 from alexnet.data.pictures import Picture, PictureLike, is_one, pictures
 from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
-from alexnet.evaluation.layers import Layer, find_layers, recorded
+from alexnet.evaluation.layers import Layer, find_layers, recorded, usual_layer
 from alexnet.evaluation.views import CENTER, Views, parse_views, random_views_of, views_of
 from alexnet.models.folder import Origin
 from alexnet.models.lrn import kernels_in_use
@@ -129,7 +129,9 @@ class Predictor:
         square, ``random:K`` crops from the whole image. ``workers`` threads decode while the network computes, 0 decodes
         in between; by default up to one a core. No more than two batches of pictures are in memory.
 
-        Raises what :func:`~alexnet.data.pictures.pictures` raises, and :class:`UsageError` for other views."""
+        Raises what :func:`~alexnet.data.pictures.pictures` raises, and :class:`UsageError` for other views and for a network
+        that cannot tell classes, because layers of it have random weights."""
+        self.require_answers()
         views = parse_views(views) if isinstance(views, str) else views
         for name, number in (("top_k", top_k), ("batch_size", batch_size)):
             if number < 1:
@@ -218,6 +220,19 @@ class Predictor:
         with recorded(model, layers) as outputs, autocast(self.device, self.precision):
             model(x_BCHW.double() if self.precision == "float64" else x_BCHW)
         return {layer.name: outputs[layer.name].flatten(1).float().cpu().numpy() for layer in layers}
+
+    def usual_layer(self, name: str | None = None, usual: str = "fc7") -> Layer:
+        """The layer called ``name``, or without one the usual one among those with trained weights
+        (:func:`~alexnet.evaluation.layers.usual_layer`)."""
+        return usual_layer(self.model, name, usual, () if self.origin is None else self.origin.new)
+
+    def require_answers(self) -> None:
+        """:class:`UsageError` where layers have random weights: so would be the classes of a picture."""
+        if self.origin is not None and self.origin.new:
+            raise UsageError(
+                f"this model cannot tell classes yet, because {self.origin.lack}; train it with --init-from, or use its trained "
+                "layers (alexnet features, index, search)"
+            )
 
     def pixels(self, given: Picture | PictureLike, *, whole: bool = False) -> NDArray[np.uint8]:
         """The center square (S, S, C) of one picture, or with ``whole`` all of it (H, W, C) with its short side at S. A picture

@@ -351,6 +351,7 @@ def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Pr
     """The probabilities of every class for each of the subject's images, ``batch_size`` at once, by default as many as in the
     training; that the model learned from some of them is said. Raises :class:`UsageError` for images of a class that it does
     not know."""
+    subject.predictor.require_answers()
     predictor, images = subject.predictor, subject.images
     known = by_name(
         images, subject.packed.classes, predictor.classes, where=subject.packed.source, model=str(subject.model)

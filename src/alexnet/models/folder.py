@@ -82,11 +82,13 @@ class Origin:
     seed: int
     """Seed of these random weights."""
 
+    @property
+    def lack(self) -> str:
+        """That layers are new, in words."""
+        return f"{', '.join(self.new)} {'has' if len(self.new) == 1 else 'have'} random weights"
+
     def __str__(self) -> str:
-        return (
-            f"{', '.join(self.new)} {'has' if len(self.new) == 1 else 'have'} random weights, for {printable(self.file)} holds "
-            f"only {', '.join(self.taken)}"
-        )
+        return f"{self.lack}, for {printable(self.file)} holds only {', '.join(self.taken)}"
 
 
 @dataclass(frozen=True)

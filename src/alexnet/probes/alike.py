@@ -22,7 +22,6 @@ from alexnet.data.packed import ALL, PackedSet
 from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.subject import Subject
 from alexnet.probes.features import BATCH, cached_features
-from alexnet.probes.library import layer_of
 from alexnet.probes.neighbors import Rows, nearest
 from alexnet.probes.search import Directions
 
@@ -63,8 +62,7 @@ def alikes(subject: Subject, layer: str | None = None) -> Alikes:
     """The pairs of images of all splits of a set that are alike by the features of a layer, by default as of
     :func:`alexnet.index`. Equal images, which need no network, are left out. The set and its features are kept in the cache."""
     predictor, packed, images = subject.predictor, subject.packed, subject.packed.images(ALL)
-    layer = layer or layer_of(predictor)
-    find_layers(predictor.model, [layer])
+    layer = predictor.usual_layer(layer).name
     with subject.progress(f"{layer} of {len(images):,} images", len(images)) as bar:
         found = cached_features(predictor, packed, ALL, [layer], workers=subject.machine.workers, progress=bar)
     row_ND = Directions(found[layer].matrix(layer))

@@ -30,7 +30,6 @@ from alexnet.core.runs import read_arrays, write_atomic
 from alexnet.data.packed import PackedSplit
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
-from alexnet.evaluation.layers import usual_layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.probes.autoencoder import SETTINGS, Affine, train_encoder
@@ -79,7 +78,7 @@ class Settings(DataSettings):
 def measure(subject: Subject, settings: Settings) -> Finding:
     """How well each coder finds images again, at each length of the codes (:func:`compare`)."""
     load_faiss()
-    layer, packed = usual_layer(subject.predictor.model, settings.layer, "fc7"), subject.packed
+    layer, packed = subject.predictor.usual_layer(settings.layer), subject.packed
     database, queries = packed.split("train"), packed.split(packed.held_out)
     bits, seeds = _lengths(settings, len(database), layer.num_units), range(settings.seeds)
     features = Vectors(

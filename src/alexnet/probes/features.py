@@ -142,7 +142,8 @@ def features(
     data_root: str | Path | None = None,
 ) -> Features | list[Part]:
     """The activations of named layers for every image of a split, once each, as NumPy files in the folder ``out``: what
-    ``alexnet features`` writes. ``data`` and ``split``: those of a :class:`~alexnet.evaluation.subject.Subject`.
+    ``alexnet features`` writes. Of no layers named it is fc7 or, where that has random weights, the last one before it that
+    has none. ``data`` and ``split``: those of a :class:`~alexnet.evaluation.subject.Subject`.
 
     ``part``: ``I/N`` for the I-th of N parts of the work, which may run on any hosts that share the folder. Returns the
     features, or, of parts, the list of those that are not done while there are some. Raises what :func:`extract` raises."""
@@ -157,7 +158,7 @@ def features(
         data_root=data_root,
     )
     predictor, packed, images, out = subject.predictor, subject.packed, subject.images, Path(out)
-    layers = [layers] if isinstance(layers, str) else layers
+    layers = [layers] if isinstance(layers, str) else layers or [predictor.usual_layer().name]
     with subject.progress("features", len(images)) as bar:
         settings: dict[str, Any] = {
             "classes": packed.classes,

@@ -22,7 +22,7 @@ from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSplit, is_packed
 from alexnet.data.pictures import PictureLike, is_one, pictures
 from alexnet.evaluation.error_rate import Split
-from alexnet.evaluation.layers import find_layers, network_layers, usual_layer
+from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.subject import Subject
 from alexnet.models.lrn import kernels_in_use
@@ -126,7 +126,7 @@ def index(
             model=model, machine=machine, precision=precision or "float32", best=best, data_root=data_root
         )
         predictor = subject.predictor
-        layer = layer or layer_of(predictor)
+        layer = predictor.usual_layer(layer).name
         chosen = None
         if metric is None:
             metric, chosen = choose_metric(subject, layer)
@@ -250,12 +250,3 @@ def _validation_images(subject: Subject) -> PackedSplit | None:
         return subject.packed.split(subject.packed.held_out)
     except AlexNetError:  # changed or damaged, which is no reason not to make an index
         return None
-
-
-def layer_of(predictor: Predictor) -> str:
-    """The layer that is compared where none is named: see :func:`index`."""
-    new = set() if predictor.origin is None else set(predictor.origin.new)
-    layers = [layer.name for layer in network_layers(predictor.model)]
-    usual = usual_layer(predictor.model, None, "fc7").name
-    untrained = next((i for i, name in enumerate(layers) if name in new), len(layers))
-    return usual if layers.index(usual) < untrained else layers[max(untrained - 1, 0)]

@@ -23,7 +23,7 @@ from alexnet.data.loader import batches
 from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
-from alexnet.evaluation.layers import Layer, find_layers, usual_layer
+from alexnet.evaluation.layers import Layer, find_layers
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.models.lrn import kernels_in_use
@@ -74,7 +74,7 @@ class Settings(ImagesSettings):
 def measure(subject: Subject, settings: Settings) -> Finding:
     """The maps of an image, and the crops that excite channels most."""
     predictor = subject.predictor
-    layer = usual_layer(predictor.model, settings.layer, "conv5")
+    layer = predictor.usual_layer(settings.layer, "conv5")
     field = layer.field
     body: dict[str, Any] = {
         "layer": layer.name,

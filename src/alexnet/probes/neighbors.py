@@ -26,7 +26,7 @@ from alexnet.data.packed import PackedSet, PackedSplit
 from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
-from alexnet.evaluation.layers import PIXELS, usual_layer
+from alexnet.evaluation.layers import PIXELS
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.probes.features import POSITIONS, kept_features
@@ -87,7 +87,7 @@ class Settings(DataSettings):
 def measure(subject: Subject, settings: Settings) -> Finding:
     """The training images nearest to held-out ones (§6.1), by the features of a layer and by pixels (:class:`PixelRows`): six
     of each image that is shown and, on all images or ``limit`` of them, the errors of a vote."""
-    packed, layer = subject.packed, usual_layer(subject.predictor.model, settings.layer, "fc7").name
+    packed, layer = subject.packed, subject.predictor.usual_layer(settings.layer).name
     if layer == PIXELS:
         raise UsageError(f"--layer is {PIXELS}, with which the layer is compared; name a layer of the network")
     train, test = packed.split("train"), packed.split(settings.split or packed.held_out)

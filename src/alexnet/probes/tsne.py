@@ -20,7 +20,7 @@ from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.data.loader import batches
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
-from alexnet.evaluation.layers import PIXELS, Layer, usual_layer
+from alexnet.evaluation.layers import PIXELS, Layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.evaluation.views import CENTER, views_of
@@ -78,7 +78,7 @@ class Settings(ImagesSettings):
 def measure(subject: Subject, settings: Settings) -> Finding:
     """The maps of a layer and of the pixels by :func:`tsne_map`, and their figures."""
     require_scikit_learn()
-    layer = usual_layer(subject.predictor.model, settings.layer, "fc7")
+    layer = subject.predictor.usual_layer(settings.layer)
     split = subject.images
     image_N, perplexity = _chosen(split.labels, settings)
     label_N = split.labels[image_N]
