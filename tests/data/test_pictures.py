@@ -39,8 +39,26 @@ def test_one_channel_is_grey(given: Any) -> None:
 
 
 def test_floating_samples_are_rounded_to_the_256_of_a_file() -> None:
-    (found,) = pixels(np.array([[0.0, 0.001, 0.5, 1.0]], np.float32))
-    assert found[0, :, 0].tolist() == [0, 0, 128, 255]  # 0.255 and 127.5, which goes to the even number
+    (found,) = pixels(np.array([[0.0, 0.001, 0.5, 1.0, -0.0019, 1.0019]], np.float32))
+    assert found[0, :, 0].tolist() == [
+        0,
+        0,
+        128,
+        255,
+        0,
+        255,
+    ]  # 0.255; 127.5, which goes to the even number; half a step is 0.00196
+
+
+def test_an_open_file_is_read_from_its_start_and_stays_open(tmp_path: Path) -> None:
+    memory = io.BytesIO()
+    Image.fromarray(RGB_HWC).save(memory, "PNG")  # which leaves it at its end
+    (tmp_path / "a.png").write_bytes(memory.getvalue())
+    with open(tmp_path / "a.png", "rb") as file, open(tmp_path / "a.png", "rb", buffering=0) as raw:
+        found = list(pictures([memory, memory, file, raw]))
+        assert not file.closed
+    assert [picture.name for picture in found] == ["input 0", "input 1", *[str(tmp_path / "a.png")] * 2]
+    assert all(np.array_equal(picture.decode(), RGB_HWC) for picture in found)
 
 
 def test_a_batch_is_its_pictures_and_lists_may_be_mixed(tmp_path: Path) -> None:
@@ -61,6 +79,7 @@ def test_a_batch_is_its_pictures_and_lists_may_be_mixed(tmp_path: Path) -> None:
         ("a.jpg", True),
         (Path("a.jpg"), True),
         (b"", True),
+        (io.BytesIO(), True),
         (RGB_HWC, True),
         (RGB_HWC[None], False),
         (["a.jpg"], False),
@@ -78,7 +97,9 @@ def test_one_picture_is_told_from_several(given: Any, one: bool) -> None:
         (None, "NoneType is no picture; a picture is a path, the bytes"),
         (7, "int is no picture"),
         ({"a.jpg": 1}, "dict is no picture"),
-        (io.BytesIO(b"x"), "BytesIO is no picture"),
+        (io.StringIO("a.jpg"), "StringIO is no picture"),
+        (torch.zeros(3, 4, 4).to_sparse(), "input 0 is a tensor without its samples in memory"),
+        (torch.zeros(3, 4, 4, device="meta"), "input 0 is a tensor without its samples in memory"),
         (["a.jpg", 7], "input 1 is int; a picture is"),
         ([["a.jpg"]], "input 0 is list"),
         (RGB_HWC.astype(np.int64), "input 0 is numpy.ndarray of int64"),
@@ -108,6 +129,7 @@ def test_another_type_is_a_type_error_before_any_picture_is_read(given: Any, sai
             "input 0 has floating-point samples from 2 to 2; they must be from 0 to 1, or uint8",
         ),
         (np.full((4, 4), -0.1), "from -0.1 to -0.1"),
+        (np.full((4, 4), 1 + 0.5 / 255), "from 1.00196 to 1.00196"),
         ([RGB_HWC, np.full((4, 4), np.nan)], "input 1 has floating-point samples from nan"),
     ],
 )

@@ -3,6 +3,7 @@ an evaluation."""
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -228,6 +229,16 @@ def test_an_interrupt_ends_the_decoding(photographs: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(("asked", "given"), [(1, 1), (5, 5), (7, 7), (100, 7)])
 def test_as_many_answers_as_asked_for_or_as_there_are_classes(photographs: Path, asked: int, given: int) -> None:
     assert {len(p.answers) for p in make_predictor().predict([photographs], top_k=asked)} == {given}
+
+
+@pytest.mark.parametrize("wrong", [{"top_k": 0}, {"batch_size": 0}, {"workers": -1}, {"views": 3}])
+def test_numbers_that_cannot_be_are_refused_by_name(photographs: Path, wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    predictor = make_predictor()
+    for ask in (predictor.predict, predictor.embed):
+        if name in inspect.signature(ask).parameters:
+            with pytest.raises(UsageError, match=f"{name} is '?{value}'?; it must be"):
+                ask([photographs], **wrong)
 
 
 def test_one_picture_gives_one_answer_and_several_give_a_list(photographs: Path, tmp_path: Path) -> None:

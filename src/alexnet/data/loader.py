@@ -144,6 +144,8 @@ def ahead(
     """``work`` done on each of ``jobs``, in their order, ahead of who asks. ``workers``: as of :func:`batches`. ``window``: how
     many are done ahead, by default as few as keep the threads busy. Jobs are taken by who asks, in its thread. Raises what
     ``work`` raises, and :class:`ReadTimeoutError`, which names the job after ``what``, if one takes longer than ``timeout``."""
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers is {workers}; it must be at least 0, or None for as many as are needed")
     if workers == 0:
         yield from map(work, jobs)
         return

@@ -24,13 +24,17 @@ from alexnet.data.decode import MAX_FILE_BYTES, decode_image, upright_rgb
 from alexnet.data.folder import is_image, walk, without_unread_twins
 
 STDIN = "-"
-PictureLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor
+File = io.BufferedIOBase | io.RawIOBase
+"""A binary file that is open, or bytes in memory as one."""
+PictureLike = str | os.PathLike[str] | bytes | bytearray | memoryview | File | Image.Image | NDArray[Any] | Tensor
 """What :func:`pictures` reads: see there."""
 
+HALF_STEP = 0.5 / 255
+"""By less than this, samples in floating point may be beyond 0 and 1: they are rounded to these."""
 TAKEN = (
-    "a picture is a path, the bytes of an image file, a PIL image, a NumPy array (H, W, 3), (H, W, 1) or (H, W), or a tensor "
-    "(3, H, W), (1, H, W) or (H, W), of uint8 from 0 to 255 or floating point from 0 to 1; several are a list or an iterator "
-    "of these, an array (B, H, W, C), a tensor (B, C, H, W), or a folder"
+    "a picture is a path, the bytes of an image file, a binary file that is open, a PIL image, a NumPy array (H, W, 3), "
+    "(H, W, 1) or (H, W), or a tensor (3, H, W), (1, H, W) or (H, W), of uint8 from 0 to 255 or floating point from 0 to 1; "
+    "several are a list or an iterator of these, an array (B, H, W, C), a tensor (B, C, H, W), or a folder"
 )
 
 
@@ -59,26 +63,28 @@ def is_one(given: PictureLike | Iterable[PictureLike]) -> bool:
         return given.ndim != 4
     if isinstance(given, str | os.PathLike):
         return not _is_folder(os.fspath(given))
-    return isinstance(given, bytes | bytearray | memoryview | Image.Image)
+    return isinstance(given, bytes | bytearray | memoryview | File | Image.Image)
 
 
 def pictures(given: PictureLike | Iterable[PictureLike]) -> Iterator[Picture]:
     """The pictures in what is given, in order.
 
     - A path is a file, a folder (its images, recursively, in the order of their names), or ``-`` for the bytes of one
-      image on standard input. bytes are those of an image file.
+      image on standard input. bytes are those of an image file, which may also be open: it is read from its start if that can
+      be sought, and left open.
     - An image of Pillow is turned as its EXIF orientation says and laid over white where it is transparent, as files are.
     - Arrays have their channels last, tensors have them first: red, green and blue, or one of grey. Samples are uint8, 0 to
-      255, or floating point, 0 to 1 as of torchvision's ``ToTensor``, rounded to steps of 1/255. With one more axis in
+      255, or floating point, 0 to 1 as of torchvision's ``ToTensor``, rounded to steps of 1/255 (and beyond by less than half a
+      step, as resizing leaves them). With one more axis in
       front they are as many pictures.
     - A list, a tuple or an iterator holds any of these, mixed.
 
     All but an iterator is looked at when this is called, before any picture is decoded. Raises :class:`TypeError` for
     another type, inside a list as well, :class:`ValueError` for a shape or samples that could be meant in several ways, and
     :class:`DataError` for a folder without images, when it is its turn."""
-    if isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor):
+    if isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | File | Image.Image | np.ndarray | Tensor):
         several: Iterable[Any] = [given]
-    elif isinstance(given, Mapping | io.IOBase) or not isinstance(given, Iterable):
+    elif isinstance(given, Mapping | io.TextIOBase) or not isinstance(given, Iterable):
         raise TypeError(f"{_kind(given)} is no picture; {TAKEN}")
     else:
         several = given if isinstance(given, Iterator) else list(given)
@@ -102,8 +108,19 @@ def _in_order(several: Iterable[Any]) -> Iterator[Picture]:
             for j, pixels in enumerate(one if one.ndim == 4 else [one]):
                 name = f"input {i}[{j}]" if one.ndim == 4 else f"input {i}"
                 yield Picture(name, Image.fromarray(_as_uint8(pixels, name)))
+        elif isinstance(one, File):
+            yield Picture(str(getattr(one, "name", f"input {i}")), _content(one))
         else:
             yield Picture(f"input {i}", bytes(one))
+
+
+def _content(file: File) -> bytes:
+    if file.seekable():
+        file.seek(0)
+    content = bytearray()
+    while len(content) <= MAX_FILE_BYTES and (part := file.read(MAX_FILE_BYTES + 1 - len(content))):
+        content += part
+    return bytes(content)
 
 
 def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
@@ -132,10 +149,12 @@ def _require_picture(one: Any, i: int) -> None:
     """Types, shapes and kinds of samples; whether floating samples are from 0 to 1 is seen when it is their turn."""
     if isinstance(one, os.PathLike) and not isinstance(os.fspath(one), str):
         raise TypeError(f"input {i} is a path of bytes; take os.fsdecode(path); {TAKEN}")
-    if isinstance(one, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
+    if isinstance(one, str | os.PathLike | bytes | bytearray | memoryview | File | Image.Image):
         return
     if not isinstance(one, np.ndarray | Tensor):
         raise TypeError(f"input {i} is {_kind(one)}; {TAKEN}")
+    if isinstance(one, Tensor) and (one.layout != torch.strided or one.is_meta):
+        raise TypeError(f"input {i} is a tensor without its samples in memory, one after another; {TAKEN}")
     floating = one.is_floating_point() if isinstance(one, Tensor) else np.issubdtype(one.dtype, np.floating)
     if not floating and one.dtype not in (np.uint8, torch.uint8):
         raise TypeError(f"input {i} is {_kind(one)} of {one.dtype}; {TAKEN}")
@@ -160,12 +179,12 @@ def _as_uint8(pixels: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
         pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
     if pixels.dtype != np.uint8:
         low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 1):  # also NaN
+        if not (low > -HALF_STEP and high < 1 + HALF_STEP):  # also NaN
             raise ValueError(
                 f"{name} has floating-point samples from {low:g} to {high:g}; they must be from 0 to 1, or uint8 from 0 to "
                 "255 (not yet normalized: the model subtracts its own mean)"
             )
-        pixels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+        pixels = np.rint(pixels.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
 
 

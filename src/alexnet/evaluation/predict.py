@@ -24,7 +24,7 @@ from alexnet.core.device import Precision, autocast, warn_of_emulation
 from alexnet.core.errors import ImageError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.loader import ahead
-from alexnet.data.pictures import Picture, PictureLike, is_one, pictures
+from alexnet.data.pictures import File, Picture, PictureLike, is_one, pictures
 from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, find_layers, recorded, usual_layer
@@ -71,9 +71,9 @@ class Predictor:
     """Where its weights come from, if it was not trained here."""
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a file is also an iterator, of its lines
         self,
-        given: bytes | bytearray | memoryview | Image.Image,
+        given: bytes | bytearray | memoryview | File | Image.Image,
         views: str | Views = ...,
         top_k: int = ...,
         batch_size: int = ...,
@@ -132,7 +132,7 @@ class Predictor:
         Raises what :func:`~alexnet.data.pictures.pictures` raises, and :class:`UsageError` for other views and for a network
         that cannot tell classes, because layers of it have random weights."""
         self.require_answers()
-        views = parse_views(views) if isinstance(views, str) else views
+        views = views if isinstance(views, Views) else parse_views(str(views))
         for name, number in (("top_k", top_k), ("batch_size", batch_size)):
             if number < 1:
                 raise UsageError(f"{name} is {number}; it must be at least 1")
@@ -195,8 +195,10 @@ class Predictor:
         """What a layer computes for the center view of pictures, in any of the forms that :meth:`predict` takes: (D,) for
         one, (N, D) for several, maps flattened in the order channel, row, column. A wrong name lists all layers.
 
-        Raises what :func:`~alexnet.data.pictures.pictures` raises, :class:`UsageError` for an unknown layer, and
+        Raises what :func:`~alexnet.data.pictures.pictures` raises, :class:`UsageError` for an unknown layer and no batch, and
         :class:`ImageError` for a picture that cannot be read."""
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
         layers = find_layers(self.model, [layer])
         rows = [np.empty((0, layers[0].num_units), np.float32)]
         for group in self.decoded(pictures(given), batch_size, workers=workers):
