@@ -3,7 +3,6 @@ an evaluation."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import sys
@@ -234,11 +233,13 @@ def test_as_many_answers_as_asked_for_or_as_there_are_classes(photographs: Path,
 @pytest.mark.parametrize("wrong", [{"top_k": 0}, {"batch_size": 0}, {"workers": -1}, {"views": 3}])
 def test_numbers_that_cannot_be_are_refused_by_name(photographs: Path, wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
-    predictor = make_predictor()
-    for ask in (predictor.predict, predictor.embed):
-        if name in inspect.signature(ask).parameters:
-            with pytest.raises(UsageError, match=f"{name} is '?{value}'?; it must be"):
-                ask([photographs], **wrong)
+    with pytest.raises(UsageError, match=f"{name} is '?{value}'?; it must be"):
+        make_predictor().predict([photographs], **wrong)
+
+
+def test_embed_refuses_batches_of_none(photographs: Path) -> None:
+    with pytest.raises(UsageError, match="batch_size is 0; it must be"):
+        make_predictor().embed(photographs, batch_size=0)
 
 
 def test_one_picture_gives_one_answer_and_several_give_a_list(photographs: Path, tmp_path: Path) -> None:
