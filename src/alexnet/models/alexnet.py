@@ -28,6 +28,7 @@ from alexnet.models.layers import (
     initialize,
 )
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
+from alexnet.models.winograd import Conv2d
 
 STAGE_WORDS = ("act", "norm", "map_norm", "pool")
 
@@ -421,7 +422,7 @@ class AlexNet(nn.Module):
         if c.conv_channels[i - 1] == 0:
             return nn.Identity()
         groups = 1 if i == 1 else self._groups(f"conv{i}")  # both towers read the image
-        kind: Callable[..., nn.Conv2d] = nn.Conv2d
+        kind: Callable[..., nn.Conv2d] = Conv2d
         if i == 1 and c.conv_strides[0] > 1:
             kind = partial(StridedConv2d, overhang=c.overhang_pixels())
         return kind(
