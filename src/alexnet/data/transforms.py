@@ -239,7 +239,7 @@ def _normalize(
             mean_BSSC = mean_SSC.expand(len(x_BSSC), *mean_SSC.shape)
             x_BSSC.sub_(_crops(mean_BSSC, top_B, left_B, mirror_B, crop))
     elif preprocessing.mean == "channel":
-        x_BSSC.sub_(torch.tensor(preprocessing.channel_mean, device=device))
+        _lines(x_BSSC).sub_(torch.tensor(preprocessing.channel_mean, device=device).repeat(crop))
     if offset_BC is not None:
         x_BSSC.add_(offset_BC.to(device)[:, None, None, :])
     if divisor != 1.0:
@@ -248,10 +248,16 @@ def _normalize(
     if preprocessing.std:
         factor = factor / torch.tensor(preprocessing.std)
     if not torch.equal(factor, torch.ones_like(factor)):
-        x_BSSC.mul_(factor.to(device))
+        _lines(x_BSSC).mul_(factor.to(device).repeat(crop))
     if preprocessing.channel_order == "bgr":
         x_BSSC = x_BSSC.flip(3)
     return x_BSSC.permute(0, 3, 1, 2)
+
+
+def _lines(x_BSSC: Tensor) -> Tensor:
+    """The same values with the channels of a row side by side: on a CPU three channels fill no vector, and what is done to each
+    takes six times as long."""
+    return x_BSSC.view(*x_BSSC.shape[:2], -1)
 
 
 def _noise_size(augmentation: Augmentation, color: ColorStatistics) -> NDArray[np.float64]:
