@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from alexnet.core.errors import ImageError
 from alexnet.data import decode
@@ -250,6 +250,28 @@ def test_threads_decode_at_once_and_leave_the_warning_filters_alone():
     assert len(results) == 80
     assert len(set(results)) == 1
     assert warnings.filters == before
+
+
+def test_two_photographs_are_decoded_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
+    both, original, errors = threading.Barrier(2), ImageFile.ImageFile.load, []
+
+    def load(image: ImageFile.ImageFile):
+        both.wait(timeout=5)  # breaks where one is decoded after the other
+        return original(image)
+
+    def work() -> None:
+        try:
+            decode_image(JPEG)
+        except ImageError as error:
+            errors.append(error)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
 
 
 SEEDS = [

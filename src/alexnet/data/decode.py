@@ -140,6 +140,9 @@ _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2,
 """First column and row, and steps, of the passes of an interlaced file."""
 _LOADING = threading.Lock()
 _PROCESS_LOCK = threading.Lock()  # `warnings.catch_warnings` and `_quiet` change the whole process
+_QUIET_FORMATS = ("JPEG", "MPO", "WEBP")
+"""Formats whose pixels Pillow decodes without a warning: several threads may do it at a time, but for large images, because of
+their memory."""
 _READ_FLAGS = os.O_RDONLY
 for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # not blocked by a pipe put in the place of a file
     _READ_FLAGS |= getattr(os, _name, 0)
@@ -175,8 +178,13 @@ def decode_image(source: Path | bytes, name: str | None = None, sample_max: int 
                 mend_tiles(image)
             two = wide and sample_max is not None and read_exactly(image, sample_max)
         _check_size(image, data, label, 2 if two else 1)
-        turn = _load(image, label)
+        turn = _turn(image, label)
+        aside = image.format in _QUIET_FORMATS and image.width * image.height <= LARGE_PIXELS
+        if not aside:
+            _load(image, label)
         low = _low_bytes(data, label) if two else None
+    if aside:
+        _load(image, label)
     if image.format == "PNG":
         _check_png(image, data, label, exact=two)
     del data  # freed, unless somebody else holds it
@@ -329,14 +337,17 @@ def _open(data: bytes, label: str) -> Image.Image:
             raise _unidentified(data[:512], label) from None
 
 
-def _load(image: Image.Image, label: str) -> Image.Transpose | None:
-    """Decode the pixels as they are stored. Returns how to turn them."""
+def _turn(image: Image.Image, label: str) -> Image.Transpose | None:
+    """How to turn the pixels, once they are loaded as they are stored."""
     with _faults_of(label):
         exif = image.getexif()
-        orientation = exif.pop(ExifTags.Base.Orientation, 1)  # or else Pillow turns TIFF files while it loads them
-        with _quiet(image):
-            image.load()
-        return _TURNS.get(orientation)
+        return _TURNS.get(exif.pop(ExifTags.Base.Orientation, 1))  # or else Pillow turns TIFF files while it loads them
+
+
+def _load(image: Image.Image, label: str) -> None:
+    """Decode the pixels."""
+    with _faults_of(label), _quiet(image):
+        image.load()
 
 
 def _low_bytes(data: bytes, label: str) -> Image.Image:
@@ -347,6 +358,7 @@ def _low_bytes(data: bytes, label: str) -> Image.Image:
         finish = read_low_bytes(image)
     except ValueError as error:
         raise ImageError(label, "unsupported format", f"{error} cannot be scaled; save it as PNG") from error
+    _turn(image, label)
     _load(image, label)
     with _faults_of(label):
         return finish(image)
