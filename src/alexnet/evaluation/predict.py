@@ -25,6 +25,7 @@ from alexnet.core.errors import ImageError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.loader import ahead
 from alexnet.data.pictures import File, Picture, PictureLike, is_one, pictures
+from alexnet.data.pixels import KERNELS as PIXEL_KERNELS
 from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, find_layers, recorded, usual_layer
@@ -163,6 +164,8 @@ class Predictor:
 
         decoded = ahead(decode, given, workers=workers, window=2 * batch_size, what="the picture")
         while group := list(islice(decoded, batch_size)):
+            if len(group) == batch_size:  # for fewer a compiler is not worth its second
+                PIXEL_KERNELS.available(build=True)
             yield group
 
     @torch.inference_mode()
