@@ -2,18 +2,25 @@
 
 One command runs all of it, on the files of a folder (Imagenette's 2,500 held-out photographs were published):
 
-python benchmarks/predict.py FOLDER [--n 2500] [--rounds 3] [--out results/predict.json]
+python benchmarks/predict.py FOLDER [--n 2500] [--rounds 5] [--out results/predict.json]
 
-Weights are random, since times do not depend on them. All programs take their turn with the same files, in parts of one round
-each; what is compared is the sum of times in which the machine did the same.
+Weights are random, since times do not depend on them. Each program is a process of its own, as a user would start it: what the
+command line does for its process (how threads wait, freed memory) does nothing for the plain one. All take their turn with the
+same files, in parts of one round each; what is compared is the sum of times in which the machine did the same. CPU seconds,
+which other work on the machine disturbs less, stand beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +29,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.core.device import Precision, emulates
+from alexnet.cli import OPENMP_SPINS
+from alexnet.core.device import emulates
 from alexnet.core.memory import keep_freed_memory
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import environment, write_json
@@ -33,6 +41,13 @@ from alexnet.models.folder import save_model_folder
 from plain import MEAN, STD, PlainAlexNet
 
 BATCH = 32
+PLAIN = "plain PyTorch, DataLoader of two workers"
+OURS = {
+    "predict, float32, one thread decodes, then all compute": ("float32", 0),
+    "predict, float32": ("float32", None),
+    "predict, bfloat16": ("bfloat16", None),
+}
+"""Precision, and the threads that decode."""
 
 
 class Center(Dataset[Tensor]):
@@ -62,54 +77,93 @@ def plain_answers(model: PlainAlexNet, paths: list[str]) -> list[list[int]]:
     return [row for x_BCHW in loader for row in model(x_BCHW).softmax(1).topk(5).indices.tolist()]
 
 
+def serve(program: str, model: Path) -> None:
+    """Answer the files of each line on standard input, a JSON list, and print the processor seconds that it took."""
+    answer: Callable[[list[str]], Any]
+    if program == PLAIN:
+        plain = PlainAlexNet().eval()
+        answer = lambda paths: plain_answers(plain, paths)  # noqa: E731
+    else:
+        keep_freed_memory()  # as the command line does
+        precision, workers = OURS[program]
+        predictor = load(model, precision=precision)  # type: ignore[arg-type]
+        answer = lambda paths: predictor.predict(paths, batch_size=BATCH, workers=workers)  # noqa: E731
+    for line in sys.stdin:
+        paths, before = json.loads(line), os.times()
+        assert len(answer(paths)) == len(paths)
+        print(sum(os.times()[:4]) - sum(before[:4]), flush=True)
+
+
+@contextmanager
+def started(program: str, model: Path) -> Iterator[Callable[[list[str]], float]]:
+    """A program in a process of its own: what it is given is answered, in so many processor seconds."""
+    variables = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if program != PLAIN:
+        variables["GOMP_SPINCOUNT"] = OPENMP_SPINS
+    command = [sys.executable, __file__, "--serve", program, str(model)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables) as child:
+        pipes = child.stdin, child.stdout
+        assert pipes[0] is not None
+        assert pipes[1] is not None
+
+        def answer(paths: list[str]) -> float:
+            print(json.dumps(paths), file=pipes[0], flush=True)
+            return float(pipes[1].readline())
+
+        yield answer
+        pipes[0].close()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], Path(sys.argv[3]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--n", type=int, default=2500)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "results" / "predict.json")
     options = parser.parse_args()
-    keep_freed_memory()
-    paths = list(image_files([options.folder]))[: options.n]
-    with tempfile.TemporaryDirectory() as folder:
+    paths = list(image_files([options.folder]))
+    paths = paths[:: max(1, len(paths) // options.n)][: options.n]
+    names = [PLAIN, *OURS]
+    emulated = emulates(torch.device("cpu"), "bfloat16")
+    if emulated:
+        names.remove("predict, bfloat16")
+    seconds, cpu = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    with ExitStack() as stack:
+        model = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
         preprocessing = Preprocessing(mean="channel", channel_mean=MEAN, std=STD)
-        names = [str(k) for k in range(1000)]
-        save_model_folder(Path(folder) / "model", create_model("alexnet_2012"), "alexnet_2012", preprocessing, names)
-        plain = PlainAlexNet().eval()
-
-        def ours(precision: Precision, workers: int | None) -> Callable[[list[str]], Any]:
-            predictor = load(Path(folder) / "model", precision=precision)
-            return lambda part: predictor.predict(part, batch_size=BATCH, workers=workers)
-
-        programs: dict[str, Callable[[list[str]], Any]] = {
-            "plain PyTorch, DataLoader of two workers": lambda part: plain_answers(plain, part),
-            "predict, float32, one thread decodes, then all compute": ours("float32", 0),
-            "predict, float32": ours("float32", None),
-        }
-        if not emulates(torch.device("cpu"), "bfloat16"):
-            programs["predict, bfloat16"] = ours("bfloat16", None)
-        for run in programs.values():
-            run(paths[: 2 * BATCH])  # compilers, caches
-        seconds = dict.fromkeys(programs, 0.0)
-        parts = np.array_split(np.arange(len(paths)), options.rounds)
-        for rows in parts:
-            for name, run in programs.items():
+        save_model_folder(
+            model, create_model("alexnet_2012"), "alexnet_2012", preprocessing, list(map(str, range(1000)))
+        )
+        programs = {name: stack.enter_context(started(name, model)) for name in names}
+        for answer in programs.values():
+            answer(paths[: 2 * BATCH])  # compilers, caches
+        for rows in np.array_split(np.arange(len(paths)), options.rounds):
+            for name, answer in programs.items():
                 start = time.perf_counter()
-                answers = run([paths[i] for i in rows])
+                cpu[name] += answer([paths[i] for i in rows])
                 seconds[name] += time.perf_counter() - start
-                assert len(answers) == len(rows)
-    base = seconds["plain PyTorch, DataLoader of two workers"]
     results = {
-        name: {"seconds": spent, "images_per_second": len(paths) / spent, "times_plain": base / spent}
-        for name, spent in seconds.items()
+        name: {
+            "seconds": seconds[name],
+            "cpu_seconds": cpu[name],
+            "images_per_second": len(paths) / seconds[name],
+            "times_plain": seconds[PLAIN] / seconds[name],
+            "times_plain_by_cpu_seconds": cpu[PLAIN] / cpu[name],
+        }
+        for name in names
     }
     for name, row in results.items():
-        print(f"{name}: {row['images_per_second']:.1f} images/s, {row['times_plain']:.2f} times plain")
-    environ = environment()
-    write_json(
-        options.out,
-        {"n": len(paths), "batch": BATCH, "rounds": options.rounds, "results": results, "environment": environ},
-    )
+        print(
+            f"{name}: {row['images_per_second']:.1f} images/s, {row['times_plain']:.2f} times plain "
+            f"({1e3 * row['cpu_seconds'] / len(paths):.1f} ms of a core an image, {row['times_plain_by_cpu_seconds']:.2f})"
+        )
+    if emulated:
+        print("predict, bfloat16: not measured, this processor has no instructions for it")
+    document = {"n": len(paths), "batch": BATCH, "rounds": options.rounds, "bfloat16_emulated": emulated}
+    write_json(options.out, {**document, "results": results, "environment": environment()})
 
 
 if __name__ == "__main__":
