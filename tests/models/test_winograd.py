@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from alexnet.models import create_model
+from alexnet.models.layers import StridedConv2d
 from alexnet.models.winograd import KERNELS, Conv2d
 
 
@@ -104,6 +105,19 @@ def test_what_needs_gradients_or_another_arithmetic_is_left_to_torch() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             assert layer(x_BCHW).dtype == torch.bfloat16
         assert layer.double()(x_BCHW.double()).dtype == torch.float64
+
+
+@torch.inference_mode()
+def test_conv1_is_computed_so_over_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    layer = StridedConv2d(3, 96, 11, stride=4, overhang=3)
+    x_BCHW = _batch(8, 3, 60, 60).contiguous(memory_format=torch.channels_last)
+    padded_BCHW = torch.nn.functional.pad(x_BCHW.double(), (0, 3, 0, 3))
+    exact_BCHW = torch.nn.functional.conv2d(padded_BCHW, layer.weight.double(), layer.bias.double(), stride=4)
+    y_BCHW = layer(x_BCHW)
+    torch.testing.assert_close(y_BCHW.double(), exact_BCHW, rtol=0, atol=1e-5)
+    monkeypatch.setattr("alexnet.models.winograd.LEAST_IMAGES", 9)
+    assert not torch.equal(layer(x_BCHW), y_BCHW)  # torch's sums
 
 
 def test_what_is_not_a_number_stays_so() -> None:

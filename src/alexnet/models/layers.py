@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError
 from alexnet.core.rng import DropoutDraw, dropout_keep
+from alexnet.models.winograd import conv2d
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -81,10 +82,11 @@ class StridedConv2d(nn.Conv2d):
         cells_BHWssC[:, top:bottom, top:right] = pixels_BHsWsC.transpose(2, 3)[:, : bottom - top, : right - top]
         weight_OCkk = F.pad(self.weight, (0, s * span - k) * 2).view(-1, C, span, s, span, s)
         weight_OCkk = weight_OCkk.permute(0, 3, 5, 1, 2, 4).reshape(self.out_channels, -1, span, span)
-        return F.conv2d(
+        return conv2d(
             cells_BHWssC.view(B, rows, columns, -1).permute(0, 3, 1, 2),
             weight_OCkk.contiguous(memory_format=torch.channels_last),
             self.bias,
+            padding=0,
         )
 
 

@@ -21,8 +21,8 @@ enum { SIDE = 6, POINTS = SIDE * SIDE, PANEL = 2 * LANES, ROWS = 6 };
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 
 typedef struct {
-  int64_t images, channels, outputs, height, width; /* of one call; of a map, which keeps its size */
-  int64_t kernel, groups, threads;
+  int64_t images, channels, outputs, height, width; /* of one call; of a map that is read */
+  int64_t kernel, padding, groups, threads;         /* padding: zeros on each side of a map */
   int64_t weight_plane, in_plane, out_plane; /* floats from one of the 36 points to the next */
 } Call;
 
@@ -34,7 +34,7 @@ INLINE Vec load(const float *from) {
 
 INLINE void store(float *to, Vec value) { memcpy(to, &value, sizeof value); }
 
-INLINE int64_t tiles(int64_t side, int64_t n) { return (side + n - 1) / n; }
+INLINE int64_t written(const Call *p, int64_t side) { return side + 2 * p->padding - p->kernel + 1; }
 
 /* One dimension of G w G', B d B' and A y A'; elements are `step` apart. */
 
@@ -112,15 +112,19 @@ INLINE void read_tile(const Call *p, const float *x, int64_t top, int64_t left, 
 }
 
 INLINE void write_tile(const Call *p, const float *from, const float *bias, float *y, int64_t top, int64_t left, int n) {
+  const int64_t height = written(p, p->height), width = written(p, p->width);
   for (int64_t o = 0; o < p->outputs; o += LANES) {
     Vec half[4 * SIDE], whole[16], tile[POINTS];
-    for (int i = 0; i < POINTS; i++) tile[i] = load(from + i * p->out_plane + o);
+    for (int i = 0; i < POINTS; i++) {
+      tile[i] = load(from + i * p->out_plane + o);
+      __builtin_prefetch(from + i * p->out_plane + o + 48); /* the processor does not follow 36 streams by itself */
+    }
     for (int j = 0; j < SIDE; j++) gather_outputs(half + j, SIDE, tile + j, SIDE, n);
     for (int i = 0; i < n; i++) gather_outputs(whole + i * n, 1, half + i * SIDE, 1, n);
     const Vec shift = load(bias + o);
-    for (int64_t i = 0; i < n && top + i < p->height; i++)
-      for (int64_t j = 0; j < n && left + j < p->width; j++)
-        store(y + ((top + i) * p->width + left + j) * p->outputs + o, whole[i * n + j] + shift);
+    for (int64_t i = 0; i < n && top + i < height; i++)
+      for (int64_t j = 0; j < n && left + j < width; j++)
+        store(y + ((top + i) * width + left + j) * p->outputs + o, whole[i * n + j] + shift);
   }
 }
 
@@ -144,15 +148,17 @@ INLINE void multiply_block(const float *a, int64_t a_step, const float *panel, i
 
 INLINE void convolve_tiles(const Call *p, const float *x, const float *spread, const float *bias, float *y, float *inputs,
                            float *products, int n) {
-  const int64_t down = tiles(p->height, n), across = tiles(p->width, n), all = p->images * down * across;
-  const int64_t map = p->height * p->width, pad = p->kernel / 2, depth = p->channels / p->groups;
+  const int64_t height = written(p, p->height), width = written(p, p->width);
+  const int64_t down = (height + n - 1) / n, across = (width + n - 1) / n, all = p->images * down * across;
+  const int64_t in_image = p->height * p->width * p->channels, out_image = height * width * p->outputs;
+  const int64_t depth = p->channels / p->groups;
   const int64_t panels = p->outputs / PANEL, panels_in_group = panels / p->groups;
 #pragma omp parallel num_threads(p->threads)
   {
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < all; t++) {
       const int64_t image = t / (down * across), top = t / across % down * n, left = t % across * n;
-      read_tile(p, x + image * map * p->channels, top - pad, left - pad, inputs + t * p->channels);
+      read_tile(p, x + image * in_image, top - p->padding, left - p->padding, inputs + t * p->channels);
     }
 #pragma omp for schedule(static)
     for (int64_t job = 0; job < POINTS * panels; job++) {
@@ -166,13 +172,13 @@ INLINE void convolve_tiles(const Call *p, const float *x, const float *spread, c
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < all; t++) {
       const int64_t image = t / (down * across), top = t / across % down * n, left = t % across * n;
-      write_tile(p, products + t * p->outputs, bias, y + image * map * p->outputs, top, left, n);
+      write_tile(p, products + t * p->outputs, bias, y + image * out_image, top, left, n);
     }
   }
 }
 
-/* x (images, height, width, channels) -> y (images, height, width, outputs), with zeros around the maps. inputs and products
-   have room for the tiles of all images, rounded up to a multiple of ROWS. */
+/* x (images, height, width, channels) -> y (images, height + 2 padding - kernel + 1, .., outputs). inputs and products have room
+   for the tiles of all images, rounded up to a multiple of ROWS. */
 void convolve(const Call *p, const float *x, const float *spread, const float *bias, float *y, float *inputs,
               float *products) {
   if (p->kernel == 3) convolve_tiles(p, x, spread, bias, y, inputs, products, 4);

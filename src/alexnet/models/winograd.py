@@ -11,11 +11,12 @@ from ctypes import c_int64, c_void_p
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.native import NativeSource
 
-POINTS, ROWS = 36, 6  # as in winograd.c
+SIDE = ROWS = 6  # as in winograd.c
 LEAST_IMAGES = 8
 """Of fewer images the products that are saved cost less than to transform the kernels, which each call does."""
 WORTH_COMPILING = 32
@@ -31,38 +32,42 @@ KERNELS = NativeSource(
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`; without gradients, on a CPU, the same sums in another order and with fewer products: Winograd's minimal
-    filtering, whose results differ by about twice float32's rounding errors (tests/models/test_winograd.py). The result for an
-    image does not depend on the other images of its batch."""
+    """`nn.Conv2d`, computed by :func:`conv2d` where it has stride 1 and the same zeros on all sides."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if _fits(self, x_BCHW) and KERNELS.available(build=len(x_BCHW) >= WORTH_COMPILING):
-            return _convolve(self, x_BCHW)
+        plain = self.stride == self.dilation == (1, 1) and self.padding_mode == "zeros"
+        if plain and self.padding in ((0, 0), (1, 1), (2, 2)):
+            return conv2d(x_BCHW, self.weight, self.bias, padding=int(self.padding[0]), groups=self.groups)
         return super().forward(x_BCHW)
 
 
-def _fits(conv: nn.Conv2d, x_BCHW: Tensor) -> bool:
-    """Whether the kernels compute this convolution, and faster: float32 without gradients, 3 x 3 or 5 x 5 kernels that keep the
-    size of their maps, whole vectors of channels, and images enough."""
-    kernel = conv.kernel_size[0]
+def conv2d(x_BCHW: Tensor, weight_OCkk: Tensor, bias_O: Tensor | None, *, padding: int, groups: int = 1) -> Tensor:
+    """A convolution of stride 1. On a CPU in float32, without gradients, the same sums in another order and with fewer products:
+    Winograd's minimal filtering, whose rounding errors are two or three times those of a plain sum in float32. The result for
+    an image then does not depend on the other images of its batch."""
+    if _fits(x_BCHW, weight_OCkk, padding, groups) and KERNELS.available(build=len(x_BCHW) >= WORTH_COMPILING):
+        return _convolve(x_BCHW, weight_OCkk, bias_O, padding, groups)
+    return F.conv2d(x_BCHW, weight_OCkk, bias_O, padding=padding, groups=groups)
+
+
+def _fits(x_BCHW: Tensor, weight_OCkk: Tensor, padding: int, groups: int) -> bool:
+    """Whether the kernels compute this convolution, and faster: float32 without gradients, 3 x 3 or 5 x 5 kernels, whole vectors
+    of channels, maps of more than one tile, and images enough."""
+    outputs, channels, *kernel = weight_OCkk.shape
     return (
         not torch.is_grad_enabled()
         and type(x_BCHW) is Tensor
         and x_BCHW.device.type == "cpu"
-        and x_BCHW.dtype == conv.weight.dtype == torch.float32
+        and x_BCHW.dtype == weight_OCkk.dtype == torch.float32
         and len(x_BCHW) >= LEAST_IMAGES
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        and kernel in (3, 5)
-        and conv.kernel_size == (kernel, kernel)
-        and conv.padding == (kernel // 2, kernel // 2)
-        and conv.padding_mode == "zeros"
-        and conv.stride == conv.dilation == (1, 1)
-        and conv.in_channels % (16 * conv.groups) == 0
-        and conv.out_channels % (32 * conv.groups) == 0
-        and min(x_BCHW.shape[2:]) > 6
+        and kernel in ([3, 3], [5, 5])
+        and channels % 16 == 0
+        and outputs % (32 * groups) == 0
+        and min(x_BCHW.shape[2:]) + 2 * padding > SIDE
     )
 
 
@@ -72,28 +77,30 @@ class _Call(ctypes.Structure):
     _fields_ = [
         (name, c_int64)
         for name in (
-            *("images", "channels", "outputs", "height", "width", "kernel", "groups", "threads"),
+            *("images", "channels", "outputs", "height", "width", "kernel", "padding", "groups", "threads"),
             *("weight_plane", "in_plane", "out_plane"),
         )
     ]
 
 
-def _convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-    channels, outputs, kernel = conv.in_channels, conv.out_channels, conv.kernel_size[0]
-    num, _, height, width = x_BCHW.shape
+def _convolve(x_BCHW: Tensor, weight_OCkk: Tensor, bias_O: Tensor | None, padding: int, groups: int) -> Tensor:
+    num, channels, height, width = x_BCHW.shape
+    outputs, kernel = len(weight_OCkk), weight_OCkk.shape[3]
+    down, across = (side + 2 * padding - kernel + 1 for side in (height, width))
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-    y_BCHW = torch.empty((num, outputs, height, width), memory_format=torch.channels_last)
-    tiles = -(-height // (7 - kernel)) * -(-width // (7 - kernel))
-    at_once = min(num, max(1, ROOM // (POINTS * tiles * (channels + outputs))))
+    y_BCHW = torch.empty((num, outputs, down, across), memory_format=torch.channels_last)
+    tile = SIDE + 1 - kernel
+    tiles = -(-down // tile) * -(-across // tile)
+    at_once = min(num, max(1, ROOM // (SIDE**2 * tiles * (channels + outputs))))
     rows = -(-at_once * tiles // ROWS) * ROWS
     # Planes a little apart from a power of two, or else the same place of all would fall into the same set of the cache.
-    planes = [n + 16 for n in (outputs * channels // conv.groups, rows * channels, rows * outputs)]
-    spread, inputs, products = (torch.empty(POINTS * plane) for plane in planes)
-    bias_O = torch.zeros(outputs) if conv.bias is None else conv.bias
+    planes = [n + 16 for n in (outputs * channels // groups, rows * channels, rows * outputs)]
+    spread, inputs, products = (torch.empty(SIDE**2 * plane) for plane in planes)
+    weight_OCkk = weight_OCkk.contiguous()
+    bias_O = torch.zeros(outputs) if bias_O is None else bias_O.contiguous()
     threads = torch.get_num_threads()
-    call = _Call(at_once, channels, outputs, height, width, kernel, conv.groups, threads, *planes)
-    weight = conv.weight.contiguous()
-    KERNELS.library.spread(ctypes.byref(call), weight.data_ptr(), spread.data_ptr())
+    call = _Call(at_once, channels, outputs, height, width, kernel, padding, groups, threads, *planes)
+    KERNELS.library.spread(ctypes.byref(call), weight_OCkk.data_ptr(), spread.data_ptr())
     for first in range(0, num, at_once):
         call.images = min(at_once, num - first)
         KERNELS.library.convolve(
