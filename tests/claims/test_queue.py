@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alexnet.claims.groups import EXPERIMENTS
 from alexnet.claims.scales import SCALES, find_scale
+from alexnet.core.runs import read_json
 from shared import script
 
+RESULTS = Path(__file__).parents[2] / "results" / "claims"
 queue = script("claims_queue")
 Group, Turn = queue.Group, queue.Turn
 
@@ -84,6 +87,13 @@ def test_every_experiment_is_queued_once_where_arms_are_tuned_alike():
     assert at_small == {name for name, experiment in EXPERIMENTS.items() if experiment.fits("cifar10-small")}
     assert queue.TRAININGS.keys() <= at_small
     assert queue.SECONDS.keys() <= SCALES.keys()
+
+
+def test_hours_rest_on_what_was_measured():
+    pilot = read_json(RESULTS / "pilot-cifar10-small.json")["summary"]["cpu_seconds"]["mean"]
+    assert queue.SECONDS["cifar10-small"] == pytest.approx(pilot, rel=0.05)
+    steps = read_json(RESULTS / "steps-imagenette.json")
+    assert queue.SECONDS["imagenette"] == pytest.approx(steps["cpu_seconds_a_run"], rel=0.01)
 
 
 def test_hours_are_those_of_what_is_not_there_yet():
