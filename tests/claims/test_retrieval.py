@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.claims import retrieval
+from alexnet.claims import laboratory, retrieval
 from alexnet.claims.experiment import Arm, vary
 from alexnet.claims.laboratory import open_laboratory, plain_result
 from alexnet.claims.measures import MEASURES
@@ -101,11 +101,11 @@ def test_the_features_are_those_of_the_trained_network(lab):
 
 def test_a_missing_extra_is_said_before_anything_is_trained(lab, monkeypatch):
     monkeypatch.setattr("alexnet.probes.linear.find_spec", lambda _name: None)
-    monkeypatch.setattr(retrieval, "plain_result", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(laboratory, "plain_result", lambda *_: pytest.fail("trained"))
     with pytest.raises(AlexNetError, match=r'pip install "alexnet\[probe\]"'):
         lab.result(Arm(name="x", result=probe(nearest_class, "fc7")), vary(SMOKE, {"seed": 9}))
 
 
 def test_a_network_that_diverged_has_nothing_to_search(lab, monkeypatch):
-    monkeypatch.setattr(retrieval, "plain_result", lambda *_: {"diverged": "step 3: the loss is nan"})
+    monkeypatch.setattr(laboratory, "plain_result", lambda *_: {"diverged": "step 3: the loss is nan"})
     assert probe(nearest_class, "fc7")(lab, SMOKE) == {"diverged": "step 3: the loss is nan"}

@@ -32,7 +32,8 @@ class Arm:
     starts_at: Mapping[str, Any] = field(default_factory=dict)
     """Values of searched fields at which its search begins, where those of the recipe are meant for something else."""
     same_training: bool = False
-    """Whether its networks are trained as those of the unchanged recipe, so that arms differ in what is done with them."""
+    """Whether its networks are plainly trained, as its configuration says, so that it differs from other arms with the same
+    changes in what is done with them: its settings are searched by plain trainings too."""
     chooses_itself: bool = False
     """Whether its method chooses its own settings, on training images or by a formula."""
     rate_of: tuple[str, float] | None = None

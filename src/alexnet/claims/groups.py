@@ -16,6 +16,7 @@ from alexnet.claims import (
     retrieval,
     towers,
     transfer,
+    units,
 )
 from alexnet.claims.experiment import Experiment
 from alexnet.claims.ledger import CLAIMS, find_claim
@@ -25,7 +26,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     experiment.id: experiment
     for group in (
         *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth),
-        *(ensembles, transfer, history, retrieval),
+        *(ensembles, transfer, history, retrieval, units),
     )
     for experiment in group.EXPERIMENTS
 }

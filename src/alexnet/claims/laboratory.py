@@ -29,7 +29,7 @@ from alexnet.core.errors import NotFiniteError, UsageError, printable
 from alexnet.core.runs import environment, read_json, write_json
 from alexnet.data.packed import PackedSet, Subset
 from alexnet.evaluation.error_rate import Evaluation, Split, evaluate_split
-from alexnet.evaluation.predict import load
+from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.views import parse_views
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.probes.towers import PERMUTATIONS, measures_of
@@ -181,6 +181,20 @@ def plain_result(lab: Laboratory, config: TrainConfig) -> Result:
     return result
 
 
+def asked_of_the_network(
+    function: Callable[[Laboratory, TrainConfig, Predictor], Result],
+) -> Callable[[Laboratory, TrainConfig], Result]:
+    """For :attr:`Arm.result`: what a function finds in the plain network of a configuration, which is trained unless it was."""
+
+    def result(lab: Laboratory, config: TrainConfig) -> Result:
+        plain = plain_result(lab, config)
+        if "diverged" in plain:
+            return {"diverged": plain["diverged"]}
+        return function(lab, config, load(lab.run_folder(config), lab.machine.device, config.precision))
+
+    return result
+
+
 def measured(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path) -> Result:
     """The result of a finished run, counted on the held-out images of ``data``; its checkpoints are deleted."""
     rows = _log(out)
@@ -224,10 +238,15 @@ def tower_colors(out: Path) -> dict[str, float]:
 
 def training_counts(lab: Laboratory, config: TrainConfig, data: PackedSet, out: Path) -> dict[str, Any]:
     """Errors and loss of training images as the finished network sees them: the center, without dropout."""
+    return counts_of(evaluate(lab, config, data, out, some_training_images(config, data)))
+
+
+def some_training_images(config: TrainConfig, data: PackedSet) -> Subset:
+    """The images that a run learned from, or :data:`TRAINING_IMAGES` of them, drawn."""
     split = data.split("train")
     image_N = training_images(len(split), config)
     some_N = np.sort(image_N[rng.permutation(config.seed, "claims/training", 0, len(image_N))[:TRAINING_IMAGES]])
-    return counts_of(evaluate(lab, config, data, out, Subset(split, some_N, split.labels[some_N])))
+    return Subset(split, some_N, split.labels[some_N])
 
 
 def counts_of(evaluation: Evaluation) -> dict[str, Any]:

@@ -136,6 +136,30 @@ def gradient_drop(result: Result) -> float:
     return float(layers[-1]["relative"] / layers[0]["relative"])
 
 
+def halves_differ(result: Result) -> float:
+    """Share of the held-out images to which half of the dropout masks gives another answer than the other half."""
+    return float(result["differ"]["halves"])
+
+
+def factor_differs(result: Result) -> float:
+    """Share of the held-out images to which the factor of 0.5 gives another answer than all dropout masks."""
+    return float(result["differ"]["factor"])
+
+
+def dead_at_start(result: Result) -> float:
+    """Share of the units of fc6 and fc7 that give 0 for every training image, before the first step."""
+    return _dead(result, "start")
+
+
+def dead_at_end(result: Result) -> float:
+    """Share of the units of fc6 and fc7 that give 0 for every training image, after the last step."""
+    return _dead(result, "end")
+
+
+def _dead(result: Result, when: str) -> float:
+    return float(sum(result["dead"][when].values()) / sum(result["units"].values()))
+
+
 def code_miss(result: Result) -> float:
     """1 less the mean average precision of a search by codes, over the held-out images."""
     return 1 - float(result["mean_average_precision"])
@@ -257,6 +281,10 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         tower_difference,
         tower_difference_by_chance,
         gradient_drop,
+        halves_differ,
+        factor_differs,
+        dead_at_start,
+        dead_at_end,
         code_miss,
         stranger_share,
         seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from alexnet.claims.experiment import Arm, Experiment, beside_base, lower, sooner
 from alexnet.models.alexnet import AlexNetConfig
@@ -10,13 +11,16 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.schedule import Cosine, Plateau, Staged, Steps
 
 
-def _bias_arms(base: TrainConfig) -> Sequence[Arm]:
+def biases_times(base: TrainConfig, factor: float) -> dict[str, Any]:
+    """All initial biases so many times as large."""
     assert isinstance(base.model, AlexNetConfig)
-    biases = base.model.biases
+    return {"model.biases": tuple(factor * b for b in base.model.biases)}
+
+
+def _bias_arms(base: TrainConfig) -> Sequence[Arm]:
     return (
         Arm(name="base"),
-        Arm(name="bias-0.1", changes={"model.biases": tuple(0.1 * b for b in biases)}),
-        Arm(name="bias-0", changes={"model.biases": tuple(0.0 * b for b in biases)}),
+        *(Arm(name=f"bias-{factor:g}", changes=biases_times(base, factor)) for factor in (0.1, 0.0)),
     )
 
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.claims.experiment import Arm, Experiment, lower
-from alexnet.claims.laboratory import Laboratory, plain_result
+from alexnet.claims.laboratory import Laboratory, asked_of_the_network
 from alexnet.claims.results import Result
 from alexnet.core import rng
 from alexnet.core.intervals import Errors
 from alexnet.data.packed import PackedSet, Subset
 from alexnet.evaluation.layers import PIXELS
-from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.predict import Predictor
 from alexnet.probes import codes
 from alexnet.probes.linear import linear_probe, pooled_features, require_scikit_learn
 from alexnet.probes.neighbors import PixelRows, Rows, knn_error
@@ -43,13 +43,12 @@ Probe = Callable[[Laboratory, TrainConfig, Predictor, PackedSet, Space], Result]
 def probe(function: Probe, space: Space) -> Callable[[Laboratory, TrainConfig], Result]:
     """The result of a probe of the plain network of a configuration, which is trained unless it was."""
 
+    def ask(lab: Laboratory, config: TrainConfig, predictor: Predictor) -> Result:
+        return {"space": space, **function(lab, config, predictor, lab.open_data(config), space)}
+
     def result(lab: Laboratory, config: TrainConfig) -> Result:
         require_scikit_learn()
-        plain = plain_result(lab, config)
-        if "diverged" in plain:
-            return {"diverged": plain["diverged"]}
-        predictor = load(lab.run_folder(config), lab.machine.device, config.precision)
-        return {"space": space, **function(lab, config, predictor, lab.open_data(config), space)}
+        return asked_of_the_network(ask)(lab, config)
 
     return result
 

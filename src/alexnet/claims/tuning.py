@@ -57,8 +57,8 @@ class Tuning:
 
 
 def tune(lab: Laboratory, arm: Arm, config: TrainConfig, *, measure: str, seeds: int) -> Tuning:
-    """Search the fields :attr:`Arm.search` by the mean of a measure over runs that see no image of the test set. Arms whose
-    networks are trained as those of the unchanged recipe have one search together."""
+    """Search the fields :attr:`Arm.search` by the mean of a measure over runs that see no image of the test set. Arms with
+    the same changes whose networks are plainly trained have one search together."""
     apart, config = lab.for_tuning(), vary(config, arm.starts_at)
     arm = Arm(name="base", search=arm.search) if arm.same_training else arm
     fields = tuple(name for name in arm.search if attrgetter(name)(config))  # no multiple of 0 is another value
