@@ -220,6 +220,7 @@ def two_ranks(layout: Layout) -> Mesh:
     ("fields", "words"),
     [
         ({"towers": 1, "joined": ()}, "it has one tower; take layout data or hybrid"),
+        ({"unshared": ("conv4",)}, "its kernels of conv4 are not shared"),
         ({"lrn_crosses_towers": True}, "lrn_crosses_towers"),
         ({"normalization": "layer"}, "layer normalization is over the maps of both towers"),
         ({"normalization": "group", "conv_channels": (6, 10, 6, 6, 9 * 2), "conv_kernels": (6, 3, 3, 3, 3)}, None),

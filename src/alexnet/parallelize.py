@@ -519,6 +519,8 @@ class _Place:
         obstacle = None
         if c.towers != 2:
             obstacle = "it has one tower"
+        elif c.unshared:
+            obstacle = f"its kernels of {c.unshared[0]} are not shared (unshared)"
         elif c.normalization == "lrn" and c.lrn_crosses_towers:
             obstacle = "its normalization crosses the towers (lrn_crosses_towers)"
         elif c.normalization == "layer":

@@ -186,6 +186,23 @@ def test_isolated_towers_meet_in_fc8_alone():
     assert influence(model, "conv1", "fc8") == (True, True)
 
 
+def test_kernels_that_are_not_shared_stay_in_their_tower_and_compute_a_convolution_where_they_are_equal():
+    fields = {"init": "he", "unshared": ("conv3", "conv4", "conv5")}
+    local, plain = small(**fields), small(init="he")
+    assert influence(local, "stage2", "conv3") == (True, True)
+    assert influence(local, "stage3", "conv4") == influence(local, "stage4", "conv5") == (False, True)
+    with torch.no_grad():
+        for layer in fields["unshared"]:
+            kernels, shared = local.get_submodule(layer), plain.get_submodule(layer)
+            kernels.weight.copy_(shared.weight.flatten(1).expand_as(kernels.weight))
+            kernels.bias.copy_(shared.bias.expand_as(kernels.bias))
+    same = plain.state_dict()
+    local.load_state_dict(
+        {key: same[key] for key in same if key.partition(".")[0] not in fields["unshared"]}, strict=False
+    )
+    torch.testing.assert_close(local.eval()(pixels(local)), plain.eval()(pixels(plain)))
+
+
 def test_one_tower_has_no_groups():
     model = small(init="he", towers=1)
     assert influence(model, "conv1", "conv2") == (True, True)
@@ -250,6 +267,7 @@ SWITCHES: dict[str, tuple[dict[str, Any], str]] = {
     "one tower": ({"towers": 1}, ""),
     "isolated towers": ({"joined": ()}, "TowerLinear"),
     "joined elsewhere": ({"joined": ("conv4", "fc6")}, "TowerLinear"),
+    "kernels of their own at each place": ({"unshared": ("conv3", "conv5")}, "LocalConv2d"),
     "without conv3": ({"conv_channels": (8, 16, 0, 12, 16)}, ""),
     "without conv2": ({"conv_channels": (8, 0, 12, 12, 16)}, ""),
     "without conv5": ({"conv_channels": (8, 16, 12, 12, 0)}, ""),
@@ -390,6 +408,9 @@ def test_the_two_dropout_layers_draw_different_masks():
         ({"towers": 3}, "towers"),
         ({"joined": ("conv9",)}, "joined"),
         ({"joined": ("conv1",)}, "joined"),
+        ({"unshared": ("fc6",)}, "unshared"),
+        ({"unshared": ("conv1",)}, "unshared"),  # its stride is 4
+        ({"unshared": ("conv2",), "conv_padding": (0, 1, 1, 1, 1)}, "unshared"),
         ({"conv_strides": (0, 1, 1, 1, 1)}, "conv_strides"),
         ({"lrn_size": 4}, "lrn_size"),
         ({"lrn_k": 0.0}, "lrn_k"),

@@ -101,6 +101,26 @@ def test_local_convolution_has_its_own_kernel_and_bias_at_each_position():
         torch.testing.assert_close(y_BCHW[:, :, row, column], expected)
 
 
+def test_a_local_convolution_in_groups_is_one_for_each_part_of_the_maps():
+    whole = LocalConv2d(4, 6, 3, map_size=3, groups=2).double()
+    parts = [LocalConv2d(2, 3, 3, map_size=3).double() for _ in range(2)]
+    with torch.no_grad():
+        for tensor_name in ("weight", "bias"):
+            own = [getattr(part, tensor_name).copy_(torch.randn_like(getattr(part, tensor_name))) for part in parts]
+            getattr(whole, tensor_name).copy_(torch.cat(own, dim=1))
+    x_BCHW = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    expected = torch.cat([part(x) for part, x in zip(parts, x_BCHW.chunk(2, 1), strict=True)], dim=1)
+    torch.testing.assert_close(whole(x_BCHW), expected)
+
+
+def test_initial_kernels_of_a_local_convolution_are_those_of_a_convolution():
+    """Their fans are of one position: 16 x 25 inputs, and 2 x 25 outputs that read one input."""
+    local = LocalConv2d(16, 2, 5, map_size=20)
+    for init, std in (("he", math.sqrt(2 / 400)), ("xavier", math.sqrt(6 / (400 + 50)) / math.sqrt(3))):
+        initialize(local, torch.Generator().manual_seed(0), init=init)
+        assert local.weight.std().item() == pytest.approx(std, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("init", "std", "bias_std"),
     [

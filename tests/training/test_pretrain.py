@@ -136,6 +136,9 @@ def test_a_network_without_such_layers_and_a_loss_that_is_not_finite_are_refused
     lenet = replace(tiny_config, network="lenet", model=model_config("lenet"))
     with pytest.raises(UsageError, match="lenet: pre-training is for networks of conv1"):
         pretrain(lenet, tiny_set, epochs=1, device=CPU, quiet=True)
+    unshared = replace(tiny_config, model=replace(tiny_config.model, unshared=("conv4",)))
+    with pytest.raises(UsageError, match="the kernels of conv4 are not shared"):
+        pretrain(unshared, tiny_set, epochs=1, device=CPU, quiet=True)
     wild = replace(tiny_config.preprocessing, scale=1e38)
     with pytest.raises(AlexNetError, match="pre-training: the loss of epoch 1 is"):
         pretrain(replace(tiny_config, preprocessing=wild), tiny_set, epochs=1, device=CPU, quiet=True)

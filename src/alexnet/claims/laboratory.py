@@ -44,7 +44,11 @@ CURVE_POINTS, MOST_POINTS = 10, 400
 """Points of a result's curve for each epoch, and of a whole curve, at most."""
 OF_AN_EPOCH = ("epoch", "train_loss", "train_top1_error", "val_top1_error", "val_loss", "lr")
 """What a result says of each epoch. Hundreds of results are published."""
-ADDED_FIELDS = {("sample_max",): None, ("preprocessing", "sample_max"): None}
+ADDED_FIELDS: dict[tuple[str, ...], Any] = {
+    ("sample_max",): None,
+    ("preprocessing", "sample_max"): None,
+    ("model", "unshared"): [],
+}
 """Fields that settings did not have when results were first published, and the value that was meant: a result keeps its key."""
 COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")
 """What a result says of an evaluation."""
@@ -140,7 +144,7 @@ def config_key(config: TrainConfig) -> str:
     fields = {k: v for k, v in to_json(config).items() if k not in ("recipe", "network", "checkpoint_steps", "seed")}
     for *path, name in ADDED_FIELDS:
         inner = reduce(getitem, path, fields)
-        if inner[name] == ADDED_FIELDS[*path, name]:
+        if name in inner and inner[name] == ADDED_FIELDS[*path, name]:
             del inner[name]
     return f"{fingerprint(fields)[:8]}-seed{config.seed}"
 

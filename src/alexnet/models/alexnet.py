@@ -20,6 +20,7 @@ from alexnet.models.layers import (
     Activation,
     Dropout,
     Init,
+    LocalConv2d,
     StridedConv2d,
     TowerLinear,
     activation,
@@ -75,6 +76,10 @@ class AlexNetConfig:
     joined: tuple[str, ...] = ("conv3", "fc6", "fc7")
     """Layers that read both towers; the others read only their own (§3.2). If it is empty, the towers meet only in fc8, as in
     the 2012 program's configuration 150. conv1 always reads the image, and fc8 everything."""
+
+    unshared: tuple[str, ...] = ()
+    """Convolutional layers that have kernels of their own at each place of their maps, as the "local" layers of the 2012 program
+    do, instead of the same everywhere."""
 
     activation: Activation = "relu"
     """The nonlinearity of all hidden layers (§3.1)."""
@@ -145,6 +150,12 @@ class AlexNetConfig:
             raise _bad("towers", self.towers, "needs even conv_channels and fc_units, half for each tower")
         if unknown := set(self.joined) - set(self.layer_names[1:-1]):
             raise _bad("joined", sorted(unknown)[0], "must name layers among " + ", ".join(self.layer_names[1:-1]))
+        for name in self.unshared:
+            if name not in self.layer_names[:n]:
+                raise _bad("unshared", name, "must name layers among " + ", ".join(self.layer_names[:n]))
+            i = self.layer_names.index(name)
+            if self.conv_strides[i] != 1 or 2 * self.conv_padding[i] != self.conv_kernels[i] - 1:
+                raise _bad("unshared", name, "needs stride 1 and a padding that keeps the size of the maps")
         for stage in self.stages:
             words = stage.split()
             if set(words) - set(STAGE_WORDS) or len(set(words)) != len(words):
@@ -422,6 +433,9 @@ class AlexNet(nn.Module):
         if c.conv_channels[i - 1] == 0:
             return nn.Identity()
         groups = 1 if i == 1 else self._groups(f"conv{i}")  # both towers read the image
+        if f"conv{i}" in c.unshared:
+            width, side, _ = c.layer_inputs()[f"conv{i}"]
+            return LocalConv2d(width, c.conv_channels[i - 1], c.conv_kernels[i - 1], side, groups=groups, device="meta")
         kind: Callable[..., nn.Conv2d] = Conv2d
         if i == 1 and c.conv_strides[0] > 1:
             kind = partial(StridedConv2d, overhang=c.overhang_pixels())

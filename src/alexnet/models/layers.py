@@ -92,19 +92,36 @@ class StridedConv2d(nn.Conv2d):
 
 class LocalConv2d(nn.Module):
     """A convolution whose kernels are not shared: each position has its own, and its own biases (cuda-convnet's "local"
-    layer). Stride 1, zeros at the borders, so maps keep their size. Weights (L, O, C·k·k), biases (L, O)."""
+    layer). Stride 1, zeros at the borders, so maps keep their size. Weights (L, O, C·k·k / groups), biases (L, O)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, map_size: int, *, device: str | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        map_size: int,
+        *,
+        groups: int = 1,
+        device: str | None = None,
+    ) -> None:
         super().__init__()
         self.kernel = kernel
+        self.groups = groups
         positions = map_size**2
-        self.weight = nn.Parameter(torch.empty(positions, out_channels, in_channels * kernel**2, device=device))
+        fan_in = in_channels // groups * kernel**2
+        self.weight = nn.Parameter(torch.empty(positions, out_channels, fan_in, device=device))
         self.bias = nn.Parameter(torch.empty(positions, out_channels, device=device))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        patch_LBD = F.unfold(x_BCHW, self.kernel, padding=self.kernel // 2).permute(2, 0, 1)
-        y_LBO = torch.baddbmm(self.bias[:, None], patch_LBD, self.weight.mT)
-        return y_LBO.permute(1, 2, 0).reshape(len(x_BCHW), -1, *x_BCHW.shape[2:])
+        B, g = len(x_BCHW), self.groups
+        L, units, D = self.weight.shape
+        patch_LBgD = F.unfold(x_BCHW, self.kernel, padding=self.kernel // 2).permute(2, 0, 1).reshape(L, B, g, D)
+        y_NBO = torch.baddbmm(  # N: a product for each position and group
+            self.bias.view(L * g, 1, -1),
+            patch_LBgD.transpose(1, 2).reshape(L * g, B, D),
+            self.weight.view(L * g, -1, D).mT,
+        )
+        return y_NBO.view(L, g, B, -1).permute(2, 1, 3, 0).reshape(B, units, *x_BCHW.shape[2:])
 
 
 class Dropout(nn.Module):
@@ -147,7 +164,10 @@ def initialize(
     if module.get_parameter("weight").is_meta:
         module.to_empty(device="cpu")
     weight, biases = module.get_parameter("weight"), module.get_parameter("bias")
-    fan_in, fan_out = weight[0].numel(), weight.shape[0] * weight[0, 0].numel()
+    if isinstance(module, LocalConv2d):
+        fan_in, fan_out = weight.shape[2], weight.shape[1] * module.kernel**2
+    else:
+        fan_in, fan_out = weight[0].numel(), weight.shape[0] * weight[0, 0].numel()
     if init in ("gaussian", "he"):
         std = std if init == "gaussian" else math.sqrt(2 / fan_in)
         weight.copy_(torch.randn(weight.shape, generator=generator) * std)

@@ -82,7 +82,7 @@ def _window(module: nn.Module) -> dict[str, int]:
             window |= {"groups": module.groups, "overhang": int(getattr(module, "overhang", 0))}
         return window
     if isinstance(module, LocalConv2d):
-        return {"kernel": module.kernel, "stride": 1, "padding": module.kernel // 2, "groups": 1}
+        return {"kernel": module.kernel, "stride": 1, "padding": module.kernel // 2, "groups": module.groups}
     if isinstance(module, nn.Linear | TowerLinear):
         return {"groups": getattr(module, "towers", 1)}
     return {}

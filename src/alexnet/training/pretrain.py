@@ -108,6 +108,10 @@ def require_convolutions(config: TrainConfig) -> None:
     """Raises :class:`UsageError` for a network that cannot be pre-trained."""
     if not isinstance(config.model, AlexNetConfig):
         raise UsageError(f"{config.network}: pre-training is for networks of conv1 .. conv5, such as alexnet_2012")
+    if config.model.unshared:
+        raise UsageError(
+            f"the kernels of {config.model.unshared[0]} are not shared; pre-training is for convolutions: empty model.unshared"
+        )
 
 
 class Autoencoder(nn.Module):
