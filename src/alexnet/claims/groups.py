@@ -10,6 +10,7 @@ from alexnet.claims import (
     ensembles,
     gradients,
     history,
+    kernels,
     normalization,
     optimization,
     pooling,
@@ -25,7 +26,7 @@ from alexnet.core.errors import UsageError, perhaps, printable
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.id: experiment
     for group in (
-        *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth),
+        *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth, kernels),
         *(ensembles, transfer, history, retrieval, units),
     )
     for experiment in group.EXPERIMENTS

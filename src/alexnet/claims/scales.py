@@ -90,9 +90,14 @@ def scaled_network(size: int, *, channels: tuple[int, ...], fc_units: int, in_ch
         conv_padding=(2, 2, 1, 1, 1),
         fc_units=(fc_units, fc_units),
     )
-    program = alexnet_2012_code()
-    pairs = zip(program.weight_std, fan_ins(config), fan_ins(program), strict=True)
-    return replace(config, weight_std=tuple(round(std * math.sqrt(then / now), 5) for std, now, then in pairs))
+    return replace(config, weight_std=suited_std(config, alexnet_2012_code()))
+
+
+def suited_std(config: AlexNetConfig, like: AlexNetConfig) -> tuple[float, ...]:
+    """Standard deviations of the initial weights with which the sums of each layer start as large as those of another network
+    with as many layers. A layer that reads nothing, because the one before it is left out, keeps that of the other."""
+    layers = zip(like.weight_std, fan_ins(config), fan_ins(like), strict=True)
+    return tuple(round(std * math.sqrt(then / now), 5) if now else std for std, now, then in layers)
 
 
 def fan_ins(config: AlexNetConfig) -> tuple[int, ...]:
