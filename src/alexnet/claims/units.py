@@ -65,7 +65,7 @@ def mean_of_masks(lab: Laboratory, config: TrainConfig, predictor: Predictor) ->
 
 
 def _answers(lab: Laboratory, config: TrainConfig, predictor: Predictor) -> dict[str, Probabilities]:
-    """Of the held-out images at the center. Each image has masks of its own."""
+    """The answers to the held-out images at their centers, by each of these ways. Each image has masks of its own."""
     model, data = predictor.model, lab.open_data(config)
     assert isinstance(model, AlexNet)
     split = data.split(data.held_out)
@@ -93,7 +93,7 @@ def _answers(lab: Laboratory, config: TrainConfig, predictor: Predictor) -> dict
 
 
 def with_masks(model: AlexNet, x_BCHW: Tensor, draws: Iterable[DropoutDraw]) -> Iterator[Tensor]:
-    """Logits (B, K) with each of these masks and no factor, as in training. What comes before the first mask is computed once."""
+    """Logits (B, K) with each of these masks, as in training. What comes before the first mask is computed once."""
     steps = model.eval().steps()
     first = next(i for i, step in enumerate(steps) if step.dropout is not None)
     head, rest = steps[first], steps[first + 1 :]
