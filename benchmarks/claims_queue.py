@@ -79,7 +79,7 @@ QUESTIONS = tuple(
     if experiment.fits("cifar10-small") and name not in {*WITH_A_VERDICT, *FIGURE_1, *LAST_LAYER, *NEVER_RUN, *BEYOND}
 )
 """What the notes ask beyond the paper: every other experiment, so that a new one is queued too."""
-PHOTOGRAPHS = ("tower-colors", "crops", "overlap", "towers", "history", "lrn", "ensembles")
+PHOTOGRAPHS = ("tower-colors", "crops", "overlap", "towers", "history", "lrn", "ensembles", "first-kernels")
 """The whole network. It takes hours a training where there is no GPU, so it comes last."""
 
 GROUPS = (
