@@ -115,6 +115,16 @@ def test_run_trains_judges_and_is_shown_by_list(capsys, tmp_path, few_images, mo
     assert "the code ran: the error is lower with overlapping windows: not judged" in " ".join(out.split())
 
 
+def test_only_of_history_it_is_said_that_choices_were_made_on_test_images(capsys, tmp_path):
+    _, out, _ = alexnet(capsys, "claims", "list", "C13", "--out", tmp_path)
+    assert "were chosen on the same held-out images" in " ".join(out.split())
+    (tmp_path / "cifar10-small").mkdir()
+    (tmp_path / "cifar10-small" / "overlap.json").write_text(json.dumps(document(1.0, "N13", "cifar10-small")))
+    _, out, _ = alexnet(capsys, "claims", "list", "N13", "--out", tmp_path)
+    assert "(cifar10-small)" in " ".join(out.split())
+    assert "held-out images" not in out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -163,18 +173,20 @@ def test_one_word_for_a_claim(facts, rows, word):
     assert overall(facts, rows) == word
 
 
-def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
-    def document(effect: float) -> dict:
-        comparison = {"claim": "C13", "says": "s", "unit": "points", "printed": 0.4, "diverged": {}, "n": 5}
-        comparison |= {"verdict": "", "reasons": [], "cut": [], "untrained": [], "pool": "", "each": False}
-        for side, mean in (("lower", 20.0), ("higher", 20.0 + effect)):
-            values = {"values": [mean - 0.1, mean, mean, mean, mean + 0.1], "cut": [False] * 5}
-            comparison |= {f"{side}_{key}": value for key, value in values.items()}
-            comparison[side] = {"arm": side, "measure": "center_error"}
-        comparison |= {"seeds": [0, 1, 2, 3, 4], "higher_values": [20 + effect] * 5}
-        named = {"experiment": "overlap", "scale": "cifar10", "command": "c", "arms": {}}
-        return named | {"comparisons": [comparison]}
+def document(effect: float, claim: str = "C13", scale: str = "cifar10") -> dict:
+    """Of one experiment with five seeds."""
+    comparison = {"claim": claim, "says": "s", "unit": "points", "printed": 0.4, "diverged": {}, "n": 5}
+    comparison |= {"verdict": "", "reasons": [], "cut": [], "untrained": [], "pool": "", "each": False}
+    for side, mean in (("lower", 20.0), ("higher", 20.0 + effect)):
+        values = {"values": [mean - 0.1, mean, mean, mean, mean + 0.1], "cut": [False] * 5}
+        comparison |= {f"{side}_{key}": value for key, value in values.items()}
+        comparison[side] = {"arm": side, "measure": "center_error"}
+    comparison |= {"seeds": [0, 1, 2, 3, 4], "higher_values": [20 + effect] * 5}
+    named = {"experiment": "overlap", "scale": scale, "command": "c", "arms": {}}
+    return named | {"comparisons": [comparison]}
 
+
+def test_own_results_stand_before_published_ones(tmp_path, monkeypatch):
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "verdicts.json").write_text(json.dumps([document(1.0)]))
     (tmp_path / "published" / "curves.json").write_text("{}")

@@ -115,6 +115,7 @@ def _list(arguments: list[str]) -> int:
     options = parse(ListOptions, "claims list", arguments)
     from alexnet.claims.documents import read_documents
     from alexnet.claims.ledger import CLAIMS, find_claim
+    from alexnet.claims.scales import HISTORY
     from alexnet.claims.verdicts import CHOSEN_ON_TEST_IMAGES, entries, words
 
     chosen = [find_claim(name).id for name in options.ids] or [claim.id for claim in CLAIMS]
@@ -131,7 +132,7 @@ def _list(arguments: list[str]) -> int:
                 Text(f"\n{claim['id']} ({claim['section']}) ").append(f"[{words(entry)}]", _style(words(entry)))
             )
             _print_entry(console, entry)
-        if any(entry["comparisons"] for entry in found):
+        if any(row["scale"] in HISTORY for entry in found for row in entry["comparisons"]):
             console.print(Text("\n" + fill(CHOSEN_ON_TEST_IMAGES, WIDTH)))
         return 0
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
