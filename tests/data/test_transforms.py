@@ -72,6 +72,22 @@ def test_paper_crops_are_33_by_33_places_of_the_256_pixel_image():
     assert (drawn.top_B.min(), drawn.top_B.max()) == (0, 32)
 
 
+@pytest.mark.parametrize("crop", ["random", "resized"])
+def test_few_crops_of_an_image_come_again_and_again_while_the_noise_is_always_new(crop):
+    few, all_ = Augmentation(crop=crop, crops=3), Augmentation(crop=crop)
+    preprocessing = replace(SMALL, resize=32, crop=24)
+
+    def boxes(augmentation: Augmentation, epoch: int) -> np.ndarray:
+        d = draws_for(augmentation, preprocessing, epoch)
+        return np.stack([d.top_B, d.left_B, d.height_B, d.width_B, d.mirror_B], axis=1)
+
+    for epoch in range(7):  # the crops of the first three passes, each as often as the others
+        np.testing.assert_array_equal(boxes(few, epoch), boxes(all_, epoch % 3))
+    assert all((boxes(few, 0) != boxes(few, epoch)).any() for epoch in (1, 2))
+    noise = [draws_for(few, preprocessing, epoch).noise_BC for epoch in (0, 3)]
+    assert not np.array_equal(*noise)
+
+
 def test_the_2012_program_shares_crops_by_32_consecutive_positions_but_not_noise():
     drawn = draws_for(Augmentation(crop_draws="chunk"), Preprocessing(), num=128)
     for values in (drawn.top_B, drawn.left_B, drawn.mirror_B):
@@ -173,7 +189,15 @@ def test_images_of_another_stored_size_are_resized_as_pillow_does():
     assert np.abs(ours - pillow).max() <= 1  # Pillow rounds to whole grey levels twice, after rows and after columns
 
 
-@pytest.mark.parametrize("make", [lambda: Augmentation(color_noise=-1), lambda: Augmentation(resized_area=(0.5, 2.0))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Augmentation(color_noise=-1),
+        lambda: Augmentation(resized_area=(0.5, 2.0)),
+        lambda: Augmentation(crops=0),
+        lambda: Augmentation(crops=4, crop_draws="chunk"),
+    ],
+)
 def test_augmentations_that_make_no_sense_are_refused(make):
     with pytest.raises(ValueError, match="Augmentation"):
         make()

@@ -48,6 +48,7 @@ ADDED_FIELDS: dict[tuple[str, ...], Any] = {
     ("sample_max",): None,
     ("preprocessing", "sample_max"): None,
     ("model", "unshared"): [],
+    ("augmentation", "crops"): None,
 }
 """Fields that settings did not have when results were first published, and the value that was meant: a result keeps its key."""
 COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")

@@ -281,7 +281,7 @@ _CONDITIONS: tuple[tuple[Sequence[str], Callable[[TrainConfig], bool], str], ...
         "--augmentation.crop resized",
     ),
     (
-        ("augmentation.crop_draws",),
+        ("augmentation.crop_draws", "augmentation.crops"),
         lambda c: c.augmentation.crop != "center" or c.augmentation.mirror,
         "random crops or mirrored images",
     ),

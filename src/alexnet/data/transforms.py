@@ -32,6 +32,9 @@ class Augmentation:
     did (convdata_jpeg.py)."""
     mirror: bool = True
     """Mirror training images at random, half of them on average."""
+    crops: int | None = None
+    """Number of crops of each image, mirrored or not, that training goes through again and again; by default each pass draws a
+    new one."""
     color_noise: float = 0.1
     """Strength of the color noise: standard deviation of the random factors for the principal components of color (§4.1).
     0 switches the noise off."""
@@ -49,6 +52,10 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not self.color_noise >= 0:
             raise ValueError(f"Augmentation.color_noise is {self.color_noise}; a standard deviation is 0 or more")
+        if self.crops is not None and self.crops < 1:
+            raise ValueError(f"Augmentation.crops is {self.crops}; it must be at least 1")
+        if self.crops is not None and self.crop_draws == "chunk":
+            raise ValueError(f"Augmentation.crops is {self.crops}; crops drawn for chunks of images cannot be so few")
         for name in ("resized_area", "resized_aspect"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -89,17 +96,18 @@ def draw(
     """The choices for the images numbered ``image_B``, which stand at ``position_B`` of the epoch's order."""
     key_B, suffix = (image_B, "") if augmentation.crop_draws == "image" else (position_B // CHUNK, "/chunk")
     resize, crop, num = preprocessing.resize, preprocessing.crop, len(image_B)
+    cut = epoch if augmentation.crops is None else epoch % augmentation.crops
     height_B = width_B = np.full(num, float(crop))
     if augmentation.crop == "center":
         top_B = left_B = np.full(num, float((resize - crop) // 2))
     elif augmentation.crop == "random":  # offsets 0 .. 32 both ways: 33 x 33 places, not the paper's 32 x 32
-        offset_B2 = rng.integers(seed, "crop" + suffix, epoch, key_B, 2, resize - crop + 1)
+        offset_B2 = rng.integers(seed, "crop" + suffix, cut, key_B, 2, resize - crop + 1)
         top_B, left_B = offset_B2[:, 0].astype(np.float64), offset_B2[:, 1].astype(np.float64)
     else:
-        top_B, left_B, height_B, width_B = _draw_boxes(augmentation, resize, seed, epoch, key_B, suffix)
+        top_B, left_B, height_B, width_B = _draw_boxes(augmentation, resize, seed, cut, key_B, suffix)
     mirror_B = np.zeros(num, dtype=bool)
     if augmentation.mirror:
-        mirror_B = rng.uniform(seed, "mirror" + suffix, epoch, key_B, 1)[:, 0] < 0.5
+        mirror_B = rng.uniform(seed, "mirror" + suffix, cut, key_B, 1)[:, 0] < 0.5
     noise_BC = None
     if augmentation.color_noise:
         noise_BC = rng.normal(seed, "color", epoch, image_B, preprocessing.channels)
