@@ -120,6 +120,19 @@ def test_arms_that_share_the_base_share_its_search(tmp_path, monkeypatch):
     assert len(asked) == 3
 
 
+def test_an_arm_that_asks_other_networks_is_tuned_as_these_are(tmp_path, monkeypatch):
+    lab, asked, result = fake_lab(tmp_path, lambda config: abs(config.optimizer.lr - SMOKE.network.optimizer.lr))
+    monkeypatch.setattr(laboratory, "train_and_measure", result)
+    changes, search = {"model.dropout_rate": 0.0}, ("optimizer.lr",)
+    config = vary(SMOKE.network, changes)
+    plain = Arm(name="no-dropout", changes=changes, search=search)
+    asks = replace(plain, name="asks", result=lambda *_: pytest.fail("asks"), same_training=True)
+    assert tune(lab, asks, config, measure="center_error", seeds=1) == tune(
+        lab, plain, config, measure="center_error", seeds=1
+    )
+    assert len(asked) == 3  # found again
+
+
 def test_a_search_begins_where_the_arm_says(tmp_path):
     lab, _, result = fake_lab(tmp_path, lambda config: abs(config.optimizer.lr - 1e-4))
     arm = Arm(name="fake", result=result, search=("optimizer.lr",), starts_at={"optimizer.lr": 1e-4})

@@ -10,7 +10,11 @@ from alexnet.claims.measures import RANDOM_VIEWS
 from alexnet.training.config import TrainConfig
 
 CENTERED: Mapping[str, Any] = {"augmentation.crop": "center", "augmentation.mirror": False}
+NO_COLOR_NOISE: Mapping[str, Any] = {"augmentation.color_noise": 0.0}
 COLOR_SCALES = ("smoke", "cifar10-small", "cifar10", "imagenette", "imagenet")
+
+
+FEW_CROPS = (1, 4, 16)
 
 
 def _mistuned_arms(_base: TrainConfig) -> Sequence[Arm]:
@@ -65,9 +69,23 @@ EXPERIMENTS = (
         ),
     ),
     Experiment(
+        id="crop-number",
+        title="One, 4 and 16 crops of each image again and again, and a new one in each pass",
+        arms=beside_base({f"crops-{number}": {"augmentation.crops": number} for number in FEW_CROPS}),
+        comparisons=tuple(
+            lower(
+                "center_error",
+                "N46",
+                f"the error is lower with new crops than with {of} of each image",
+                than=f"crops-{number}",
+            )
+            for number, of in zip(FEW_CROPS, ("one", "4", "16"), strict=True)
+        ),
+    ),
+    Experiment(
         id="color-noise",
         title="With and without color noise",
-        arms=beside_base({"no-color-noise": {"augmentation.color_noise": 0.0}}),
+        arms=beside_base({"no-color-noise": NO_COLOR_NOISE}),
         comparisons=(
             lower("center_error", "C18", "the error is lower with color noise", than="no-color-noise", printed=1.0),
         ),

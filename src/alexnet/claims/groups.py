@@ -5,16 +5,19 @@ from __future__ import annotations
 from alexnet.claims import (
     activation,
     augmentation,
+    coadaptation,
     depth,
     dropout,
     ensembles,
     gradients,
     history,
     kernels,
+    light,
     normalization,
     optimization,
     pooling,
     retrieval,
+    selectivity,
     towers,
     transfer,
     units,
@@ -28,6 +31,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for group in (
         *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth, kernels),
         *(ensembles, transfer, history, retrieval, units),
+        *(light, selectivity, coadaptation),
     )
     for experiment in group.EXPERIMENTS
 }

@@ -270,6 +270,20 @@ def evaluate(
 ) -> Evaluation:
     """What the network of the finished run ``out`` answers for the images of a split, by default at the center."""
     predictor = load(out, lab.machine.device, config.precision)
+    return evaluate_network(lab, config, data, predictor, split, views, keep_probabilities=keep_probabilities)
+
+
+def evaluate_network(
+    lab: Laboratory,
+    config: TrainConfig,
+    data: PackedSet,
+    predictor: Predictor,
+    split: Split,
+    views: str = "1",
+    *,
+    keep_probabilities: bool = False,
+) -> Evaluation:
+    """The same of a network that is loaded."""
     return evaluate_split(
         predictor.model,
         split,

@@ -170,6 +170,47 @@ def stranger_share(result: Result) -> float:
     return 1 - float(result["map"]["neighbor_purity"])
 
 
+def _selectivity(layer: str) -> Callable[[Result], float]:
+    def selectivity(result: Result) -> float:
+        found = result["selectivity"][layer]
+        return float(found["mean"] - found["by_chance"])
+
+    selectivity.__name__ = f"selectivity_{layer}"
+    selectivity.__doc__ = (
+        f"How far the units of {layer} answer to one class alone beyond what shuffled labels give, 0 to 1, in the mean."
+    )
+    return selectivity
+
+
+def _rise_without(percent: int) -> Callable[[Result], float]:
+    def rise(result: Result) -> float:
+        return float(result["percent_removed"][str(percent)]) - center_error(result)
+
+    rise.__name__ = f"rise_without_{percent}"
+    rise.__doc__ = f"By how much the top-1 error rises when {percent} % of the units of fc7 are removed at test."
+    return rise
+
+
+def error_by_color(result: Result) -> float:
+    """Mean top-1 error of the held-out images under light of other colors."""
+    return _mean([counts["top1_error"] for counts in result["lights"]["color"].values()])
+
+
+def error_by_intensity(result: Result) -> float:
+    """Mean top-1 error of the held-out images in more and in less light."""
+    return _mean([counts["top1_error"] for counts in result["lights"]["intensity"].values()])
+
+
+def rise_by_color(result: Result) -> float:
+    """By how much the top-1 error rises under light of other colors."""
+    return error_by_color(result) - center_error(result)
+
+
+def rise_by_intensity(result: Result) -> float:
+    """By how much the top-1 error rises in more and in less light."""
+    return error_by_intensity(result) - center_error(result)
+
+
 def seconds(result: Result) -> float:
     """Seconds of training for a thousand images."""
     return 1000 * float(result["seconds"]) / float(result["images_seen"])
@@ -232,6 +273,10 @@ def _mean(values: list[float]) -> float:
 
 RANDOM_VIEWS = (10, 30)
 """Random crops of an image whose answers are averaged: as many as the paper's ten views, and three times as many."""
+SELECTIVE_LAYERS = ("conv1", "conv3", "conv5", "fc7")
+"""Layers whose units are asked how far they answer to one class, after their nonlinearity."""
+PERCENT_REMOVED = (25, 50, 75)
+"""How many of the units of fc7 are removed at test, in percent."""
 GOAL = 0.25
 WINDOW = 0.5
 """Epochs over whose steps a training loss is averaged, to be timed."""
@@ -287,6 +332,12 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         dead_at_end,
         code_miss,
         stranger_share,
+        *map(_selectivity, SELECTIVE_LAYERS),
+        *map(_rise_without, PERCENT_REMOVED),
+        error_by_color,
+        error_by_intensity,
+        rise_by_color,
+        rise_by_intensity,
         seconds,
     )
 }
