@@ -41,6 +41,7 @@ def test_a_search_goes_on_while_the_best_is_at_the_border(best, tried):
 def test_a_search_ends_and_what_diverges_leads_downwards():
     assert search(lambda powers: -powers[0], 1) == (MOST_STEPS,)
     assert search(lambda _powers: math.inf, 1) == (-MOST_STEPS,)
+    assert search(lambda _powers: math.inf, 2) == (-MOST_STEPS, -MOST_STEPS)  # and does not go on in the next round
     assert search(lambda powers: powers[0] if powers[0] < -3 else math.inf, 1) == (-MOST_STEPS,)
 
 

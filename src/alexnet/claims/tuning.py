@@ -110,7 +110,7 @@ def _along(score: Callable[[tuple[int, ...]], Any], start: tuple[int, ...], i: i
     def at(power: int) -> tuple[int, ...]:
         return (*start[:i], power, *start[i + 1 :])
 
-    low, high = start[i] - 1, start[i] + 1
+    low, high = max(start[i] - 1, -MOST_STEPS), min(start[i] + 1, MOST_STEPS)
     while True:
         best = min(range(low, high + 1), key=lambda power: (score(at(power)), power))
         if best == low > -MOST_STEPS:
