@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alexnet.claims import documents, laboratory
+from alexnet.claims import documents, laboratory, tuning
 from alexnet.claims.comparison import evidence_of
 from alexnet.claims.experiment import Arm, Experiment, Side, arms_of, lower, recipe_of, vary
 from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
@@ -78,6 +78,7 @@ def test_an_arm_of_the_same_name_is_the_same_everywhere():
 @pytest.mark.parametrize("experiment", BY_ID, ids=ids)
 def test_every_experiment_runs_at_the_smoke_scale(experiment, lab, monkeypatch):
     monkeypatch.setattr(autoencoder, "STEPS", 60)
+    monkeypatch.setattr(tuning, "MOST_STEPS", 1)
     if not experiment.fits("smoke"):
         pytest.skip(f"{experiment.id} needs {', '.join(experiment.scales)}")
 

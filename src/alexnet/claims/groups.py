@@ -18,6 +18,7 @@ from alexnet.claims import (
     pooling,
     retrieval,
     selectivity,
+    sensitivity,
     towers,
     transfer,
     units,
@@ -31,7 +32,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for group in (
         *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth, kernels),
         *(ensembles, transfer, history, retrieval, units),
-        *(light, selectivity, coadaptation),
+        *(light, selectivity, coadaptation, sensitivity),
     )
     for experiment in group.EXPERIMENTS
 }

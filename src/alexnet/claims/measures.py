@@ -211,6 +211,13 @@ def rise_by_intensity(result: Result) -> float:
     return error_by_intensity(result) - center_error(result)
 
 
+def cost_of_wrong_settings(result: Result) -> float:
+    """Mean over settings that are wrong by two and by four times, either way, of the error on images held out for choices, less
+    that at the chosen settings: the area between the curve of the error against the logarithm of the setting and its value
+    there."""
+    return _mean([error for of_one in result["wrong"].values() for error in of_one.values()]) - center_error(result)
+
+
 def seconds(result: Result) -> float:
     """Seconds of training for a thousand images."""
     return 1000 * float(result["seconds"]) / float(result["images_seen"])
@@ -338,6 +345,7 @@ MEASURES: dict[str, Callable[[Result], float]] = {
         error_by_intensity,
         rise_by_color,
         rise_by_intensity,
+        cost_of_wrong_settings,
         seconds,
     )
 }

@@ -8,7 +8,7 @@ from typing import Any
 from alexnet.claims.experiment import Arm, Experiment, beside_base, lower, sooner
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.training.config import TrainConfig
-from alexnet.training.schedule import Cosine, Plateau, Staged, Steps
+from alexnet.training.schedule import Cosine, Plateau, Schedule, Staged, Steps
 
 
 def biases_times(base: TrainConfig, factor: float) -> dict[str, Any]:
@@ -55,15 +55,18 @@ def _rule_arms(base: TrainConfig) -> Sequence[Arm]:
     )
 
 
-def _schedule_arms(base: TrainConfig) -> Sequence[Arm]:
-    patience = max(1, round(base.epochs * 5 / 90))
-    schedules = {
-        "plateau": Plateau(patience=patience),
+def schedules(base: TrainConfig) -> dict[str, Schedule]:
+    """Schedules of the rate over the passes of a recipe."""
+    return {
+        "plateau": Plateau(patience=max(1, round(base.epochs * 5 / 90))),
         "staged": Staged(),
         "steps": Steps(every=base.epochs / 3),
         "cosine": Cosine(warmup=base.epochs / 18),
     }
-    return tuple(Arm(name=name, changes={"schedule": schedule}) for name, schedule in schedules.items())
+
+
+def _schedule_arms(base: TrainConfig) -> Sequence[Arm]:
+    return tuple(Arm(name=name, changes={"schedule": schedule}) for name, schedule in schedules(base).items())
 
 
 EXPERIMENTS = (
