@@ -10,8 +10,9 @@ import pytest
 
 from alexnet.claims import documents, laboratory, tuning
 from alexnet.claims.comparison import evidence_of
-from alexnet.claims.experiment import Arm, Experiment, Side, arms_of, lower, recipe_of, vary
+from alexnet.claims.experiment import Arm, Comparison, Experiment, Side, arms_of, lower, recipe_of, vary
 from alexnet.claims.groups import EXPERIMENTS, experiments_of, find_experiments
+from alexnet.claims.judging import judge
 from alexnet.claims.laboratory import config_key, open_laboratory
 from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.measures import MEASURES
@@ -55,7 +56,7 @@ def test_arms_differ_from_the_recipe_in_exactly_what_they_name(experiment, scale
 def test_comparisons_are_of_arms_measures_and_claims_that_exist(experiment):
     scale = find_scale(experiment.scales[-1] if experiment.scales else "cifar10")
     arms = arms_of(experiment, scale)
-    compared = {side.arm for c in experiment.comparisons for side in (c.lower, c.higher)}
+    compared = {arm for c in experiment.comparisons for side in (c.lower, c.higher) for arm in side.arms}
     assert compared == set(arms)
     for comparison in experiment.comparisons:
         assert comparison.lower.measure in MEASURES
@@ -262,8 +263,57 @@ def test_the_network_has_found_a_division_of_labor_if_one_tower_is_grey(tmp_path
     assert parted["difference"] == pytest.approx(2 / 3, abs=0.1)  # color has two of three axes
 
 
-def test_side_is_a_pair():
-    assert vars(Side("base", "gap")) == {"arm": "base", "measure": "gap"}
+def test_a_side_says_what_is_subtracted_where_something_is():
+    assert Side("base", "gap").to_json() == {"arm": "base", "measure": "gap"}
+    gain = Side("no-dropout", "center_error", less="base")
+    assert gain.arms == ("no-dropout", "base")
+    assert gain.to_json() == {"arm": "no-dropout", "measure": "center_error", "less": "base"}
+
+
+def test_gains_are_compared_seed_by_seed():
+    """Dropout gains 3 and 5 points in the whole network, 1 and 0 in the narrow one; the third seed has no number."""
+    errors = {
+        "base": (0.20, 0.22, 0.21),
+        "no-dropout": (0.23, 0.27, 0.24),
+        "narrow": (0.30, 0.31, 0.30),
+        "narrow-no-dropout": (0.31, 0.31, None),
+    }
+    results = {
+        name: [{"diverged": "nan"} if e is None else {"views": {"1": {"top1_error": e}}} for e in of_arm]
+        for name, of_arm in errors.items()
+    }
+    comparison = Comparison(
+        claim="N28",
+        says="",
+        lower=Side("narrow-no-dropout", "center_error", less="narrow"),
+        higher=Side("no-dropout", "center_error", less="base"),
+    )
+    arms = {name: Arm(name=name, changes={"network": name}, search=("optimizer.lr",)) for name in errors}
+    row = evidence_of(comparison, arms, results)
+    assert row["lower_values"] == pytest.approx([1, 0])
+    assert row["higher_values"] == pytest.approx([3, 5])
+    assert (row["n"], row["seeds"], row["diverged"]) == (2, [0, 1], {"narrow-no-dropout": 1})
+    assert row["reasons"] == ["1 of 3 runs of narrow-no-dropout diverged, so no pair includes them"]
+    untuned = arms | {"base": Arm(name="base")}
+    assert len(evidence_of(comparison, untuned, results)["reasons"]) > 1
+    document = {"experiment": "tiny", "scale": "cifar10-small", "arms": {}, "comparisons": [row | {"reasons": []}]}
+    (judged,) = judge([document])[0]["comparisons"]
+    assert judged["effect"] == pytest.approx(((3 - 1) + (5 - 0)) / 2)
+
+
+def test_runs_that_are_subtracted_are_shared_too():
+    def row(**sides: dict) -> dict:
+        numbers = {f"{side}_values": [1.0, 2.0] for side in sides}
+        rest = {"claim": "N28", "unit": "points", "printed": None, "reasons": [], "untrained": [], "seeds": [0, 1]}
+        return {**rest, **numbers, **{side: {"measure": "center_error", **of} for side, of in sides.items()}}
+
+    gain = row(lower={"arm": "a", "less": "b"}, higher={"arm": "c", "less": "base"})
+    plain = row(lower={"arm": "base"}, higher={"arm": "d"})
+    arms = {name: {"results": [f"{name}-{name}{name}-seed0.json"]} for name in ("a", "b", "c", "d", "base")}
+    document = {"experiment": "tiny", "scale": "cifar10-small", "arms": arms, "comparisons": [gain, plain]}
+    first, second = judge([document])[0]["comparisons"]
+    assert first["shares"] == [{"arm": "base", "comparisons": 1, "claims": ["N28"]}]
+    assert second["shares"] == [{"arm": "base", "comparisons": 1, "claims": ["N28"]}]
 
 
 def test_own_photographs_that_changed_are_not_compared_with_what_they_were(tmp_path):

@@ -24,8 +24,8 @@ def compare_all(experiment: Experiment, scale: Scale, results: Mapping[str, Sequ
     arms = {name: arm for name, (arm, _) in arms_of(experiment, scale).items()}
     rows = []
     for comparison in experiment.compared_at(scale):
-        names = (comparison.lower.arm, comparison.higher.arm)
-        plain = all(arms[name].result is None for name in names) and len(set(names)) == 2
+        names = tuple(dict.fromkeys((*comparison.lower.arms, *comparison.higher.arms)))
+        plain = all(arms[name].result is None for name in names) and len(names) == 2
         row = evidence_of(comparison, arms, results, pool=experiment.recipe if plain else "")
         rows.append(row | {"notes": choices_on_held_out(experiment, names, arms)})
     if scale.name == "smoke":
@@ -40,6 +40,16 @@ def compare_all(experiment: Experiment, scale: Scale, results: Mapping[str, Sequ
     return judged
 
 
+def _numbers(side: Side, results: Mapping[str, Sequence[Result]]) -> list[float | None]:
+    """The number of each seed; None where a training diverged."""
+    found: list[float | None] = []
+    for of_seed in zip(*(results[arm] for arm in side.arms), strict=True):
+        values = [value_of(side, result) for result in of_seed]
+        known = [value for value in values if value is not None]
+        found.append(known[0] - sum(known[1:]) if len(known) == len(values) else None)
+    return found
+
+
 def evidence_of(
     comparison: Comparison,
     arms: Mapping[str, Arm],
@@ -52,31 +62,29 @@ def evidence_of(
     sides = (comparison.lower, comparison.higher)
     unit = unit_of(comparison.lower.measure)
     factor = 100.0 if unit == "points" else 1.0
-    pairs = enumerate(zip(*(results[side.arm] for side in sides), strict=True))
-    found = [
-        (int(pair[0].get("seed", i)), pair, (first, second))
-        for i, pair in pairs
-        if (first := value_of(sides[0], pair[0])) is not None and (second := value_of(sides[1], pair[1])) is not None
-    ]
+    names = tuple(dict.fromkeys((*comparison.lower.arms, *comparison.higher.arms)))
+    numbers = zip(*(_numbers(side, results) for side in sides), strict=True)
+    found = [(i, pair) for i, pair in enumerate(numbers) if None not in pair]
     row: dict[str, Any] = {
         "claim": comparison.claim,
         "says": comparison.says,
-        "lower": vars(comparison.lower),
-        "higher": vars(comparison.higher),
+        "lower": comparison.lower.to_json(),
+        "higher": comparison.higher.to_json(),
         "unit": unit,
         "printed": comparison.printed,
         "each": comparison.each,
         "pool": pool,
-        "diverged": {s.arm: num for s in sides if (num := sum("diverged" in r for r in results[s.arm]))},
-        "untrained": [side.arm for side in sides if untrained(side.arm, results[side.arm])],
+        "diverged": {name: num for name in names if (num := sum("diverged" in r for r in results[name]))},
+        "untrained": [name for name in names if untrained(name, results[name])],
         "n": len(found),
-        "seeds": [seed for seed, _, _ in found],
+        "seeds": [int(results[comparison.lower.arm][i].get("seed", i)) for i, _ in found],
         "reasons": objections(comparison, arms, results),
-        "cut": [text for side in sides if (text := cut_offs(side.measure, side.arm, results[side.arm]))],
+        "cut": [text for side in sides for arm in side.arms if (text := cut_offs(side.measure, arm, results[arm]))],
     }
     if comparison.each:
-        row["p_values"] = [own_p(comparison.higher.measure, pair[1]) for _, pair, _ in found]
-    for i, (name, side) in enumerate(zip(("lower", "higher"), sides, strict=True)):
-        row[f"{name}_values"] = [factor * values[i] for _, _, values in found]
-        row[f"{name}_cut"] = [cut_off(side.measure, pair[i]) for _, pair, _ in found]
+        higher = comparison.higher
+        row["p_values"] = [own_p(higher.measure, results[higher.arm][i]) for i, _ in found]
+    for place, (name, side) in enumerate(zip(("lower", "higher"), sides, strict=True)):
+        row[f"{name}_values"] = [factor * pair[place] for _, pair in found]
+        row[f"{name}_cut"] = [any(cut_off(side.measure, results[arm][i]) for arm in side.arms) for i, _ in found]
     return row

@@ -43,10 +43,20 @@ class Arm:
 
 @dataclass(frozen=True)
 class Side:
-    """A number: a measure (``alexnet.claims.measures``) of an arm."""
+    """A number: a measure (``alexnet.claims.measures``) of an arm, or how far it is above that of another: what is gained by
+    going from the one to the other."""
 
     arm: str
     measure: str
+    less: str | None = None
+    """The other arm, whose number with the same seed is subtracted."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (self.arm,) if self.less is None else (self.arm, self.less)
+
+    def to_json(self) -> dict[str, str]:
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Nothing here looks at which side is ahead: a comparison is fair or not whatever 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from alexnet.claims.experiment import Arm, Comparison, Experiment
 from alexnet.claims.measures import HELD_OUT, blindness, cut_off, share_at_chance
@@ -20,12 +21,13 @@ def objections(comparison: Comparison, arms: Mapping[str, Arm], results: Mapping
     """Why this comparison decides nothing yet, a clause each; empty if it is fair. Runs that were cut off are not among them:
     these give a bound."""
     sides = (comparison.lower, comparison.higher)
-    names = list(dict.fromkeys(side.arm for side in sides))
-    found = _tuning(*(arms[name] for name in names)) if len(names) == 2 else []
+    names = list(dict.fromkeys(name for side in sides for name in side.arms))
+    found = [text for pair in combinations(names, 2) for text in _tuning(*(arms[name] for name in pair))]
     for name in names:
         found += _diverged(name, results[name]) + untrained(name, results[name])
     for side in sides:
-        blind = {blindness(side.measure, result) for result in results[side.arm] if "diverged" not in result}
+        of_side = [result for name in side.arms for result in results[name]]
+        blind = {blindness(side.measure, result) for result in of_side if "diverged" not in result}
         if blind and "" not in blind:
             found += sorted(blind)
     return list(dict.fromkeys(found))

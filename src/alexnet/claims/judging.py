@@ -40,6 +40,8 @@ class _Evidence:
     row: Row
     arms: tuple[str, str]
     """What tells the runs of either side from those of others: two experiments may train the same."""
+    runs: Mapping[str, str]
+    """The same for all arms, those that are subtracted too, by their names."""
     lower: tuple[float, ...]
     higher: tuple[float, ...]
 
@@ -123,11 +125,10 @@ def _evidence(row: Row, document: Document) -> _Evidence:
     values = [row.get(f"{side}_values", []) for side in SIDES]
     if row["unit"] == "times":
         values = [[math.log(value) for value in of_side] for of_side in values]
-    arms = (
-        _runs_of(document["arms"].get(row[side]["arm"]), f"{document['experiment']}: {row[side]['arm']}")
-        for side in SIDES
-    )
-    return _Evidence(row, (next(arms), next(arms)), tuple(values[0]), tuple(values[1]))
+    names = dict.fromkeys(row[side][key] for side in SIDES for key in ("arm", "less") if key in row[side])
+    runs = {name: _runs_of(document["arms"].get(name), f"{document['experiment']}: {name}") for name in names}
+    arms = (runs[row["lower"]["arm"]], runs[row["higher"]["arm"]])
+    return _Evidence(row, arms, runs, tuple(values[0]), tuple(values[1]))
 
 
 def _runs_of(about: Any, otherwise: str) -> str:
@@ -297,8 +298,8 @@ def _numbers(one: _Evidence, n: int, known: _Plan) -> dict[str, Any]:
 def _shares(one: _Evidence, every: Sequence[_Evidence]) -> list[dict[str, Any]]:
     """For each arm whose runs other comparisons use too: how many of them, and of which claims."""
     found = []
-    for name, runs in {one.row[side]["arm"]: runs for side, runs in zip(SIDES, one.arms, strict=True)}.items():
-        others = [other for other in every if other is not one and runs in other.arms]
+    for name, runs in one.runs.items():
+        others = [other for other in every if other is not one and runs in other.runs.values()]
         if others:
             claims = dict.fromkeys(other.claim for other in others)
             found.append({"arm": name, "comparisons": len(others), "claims": list(claims)})

@@ -404,8 +404,9 @@ def _by_seed(document: Document) -> list[dict[str, Any]]:
             texts = tuple(f"{tables.number(value):.4g}" for value in values)
             unit = VALUE_UNITS.get(measure, UNITS.get(measure, "%"))
             mean = sum(map(tables.number, values)) / len(values)
-            rows[side["arm"], measure, texts] = {
-                "arm": side["arm"],
+            arm = f"{side['arm']} less {side['less']}" if "less" in side else side["arm"]
+            rows[arm, measure, texts] = {
+                "arm": arm,
                 "measure": str(measure).replace("_", " "),
                 "unit": unit,
                 "texts": texts,
