@@ -79,7 +79,17 @@ QUESTIONS = tuple(
     if experiment.fits("cifar10-small") and name not in {*WITH_A_VERDICT, *FIGURE_1, *LAST_LAYER, *NEVER_RUN, *BEYOND}
 )
 """What the notes ask beyond the paper: every other experiment, so that a new one is queued too."""
-PHOTOGRAPHS = ("tower-colors", "crops", "overlap", "towers", "history", "lrn", "ensembles", "first-kernels")
+PHOTOGRAPHS = (
+    "tower-colors",
+    "crops",
+    "overlap",
+    "towers",
+    "history",
+    "lrn",
+    "ensembles",
+    "first-kernels",
+    "trunk-labels",
+)
 """The whole network. It takes hours a training where there is no GPU, so it comes last."""
 
 GROUPS = (
@@ -140,6 +150,8 @@ TRAININGS = {
     "fine-tuning": (3.5, 3.5),
     "pretrained-ensemble": (4.5, 4.5),
     "autoencoder-first": (1.3, 1.3),
+    "wrong-rates": (0, 13),
+    "wrong-constants": (0, 4.5),
     **dict.fromkeys(LAST_LAYER, (0, 0.1)),
 }
 """Trainings for a candidate of a search, and for a seed, where this is not one an arm: networks of half of the classes count

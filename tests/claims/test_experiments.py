@@ -331,3 +331,14 @@ def test_own_photographs_that_changed_are_not_compared_with_what_they_were(tmp_p
     assert not (tmp_path / "smoke").exists()
     assert documents.read_documents(tmp_path, faults := [])
     assert faults == []
+
+
+def test_narrow_layers_start_with_the_same_signal():
+    base = find_scale("imagenet").network
+    arms = arms_of(EXPERIMENTS["dropout-narrow"], find_scale("imagenet"))
+    narrow = arms["narrow-fc"][1].model
+    assert narrow.fc_units == (512, 512)
+    # fc7 and fc8 read an eighth of the units: sqrt(8) = 2.828427 times the weights.
+    assert narrow.weight_std[:6] == base.model.weight_std[:6]
+    assert narrow.weight_std[6:] == pytest.approx([0.02828427, 0.02828427])
+    assert arms["narrow-fc-no-dropout"][1].model == replace(narrow, dropout_rate=0.0)

@@ -12,6 +12,7 @@ from alexnet.claims import (
     gradients,
     history,
     kernels,
+    labels,
     light,
     normalization,
     optimization,
@@ -32,7 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for group in (
         *(activation, gradients, normalization, pooling, towers, dropout, augmentation, optimization, depth, kernels),
         *(ensembles, transfer, history, retrieval, units),
-        *(light, selectivity, coadaptation, sensitivity),
+        *(light, selectivity, coadaptation, sensitivity, labels),
     )
     for experiment in group.EXPERIMENTS
 }

@@ -78,15 +78,25 @@ def with_pretrained(scratch: int, pretrained: int) -> Callable[[Laboratory, Trai
 def autoencoder_first(lab: Laboratory, config: TrainConfig) -> Result:
     """The plain training, from convolutional layers that an autoencoder learned from the same images without their labels, in
     a third as many passes."""
-    data = lab.open_data(config)
-    machine, epochs = lab.machine, math.ceil(config.epochs / 3)
+    return after_autoencoder(lab, config, config.train_images, math.ceil(config.epochs / 3))
+
+
+def after_autoencoder(lab: Laboratory, config: TrainConfig, images: int | None, epochs: int) -> Result:
+    """The plain training, from convolutional layers that an autoencoder learned from so many images without labels: those that
+    the training has, and more."""
+    data, machine = lab.open_data(config), lab.machine
     return train_in(
         lab,
         config,
         lab.run_folder(config, "autoencoder-first"),
         data,
         lambda: pretrain(
-            config, data, epochs=epochs, device=machine.device, workers=machine.workers, quiet=machine.quiet
+            replace(config, train_images=images),
+            data,
+            epochs=epochs,
+            device=machine.device,
+            workers=machine.workers,
+            quiet=machine.quiet,
         ),
     ) | {"pretraining_epochs": epochs}
 
