@@ -192,6 +192,16 @@ def test_resuming_with_other_settings_is_refused_by_name(reference, tiny_config,
         fit(other, tiny_set, tmp_path / "reference", QUIET, resume=True)
 
 
+def test_a_run_begun_before_a_setting_was_added_goes_on(reference, tiny_config, tiny_set, tmp_path):
+    run = tmp_path / "run"
+    fit(replace(tiny_config, epochs=1), tiny_set, run, QUIET)
+    document = json.loads((run / "config.json").read_text())
+    del document["train"]["label_smoothing"]
+    del document["train"]["augmentation"]["divide_noise"]
+    (run / "config.json").write_text(json.dumps(document))
+    assert weights(fit(tiny_config, tiny_set, run, QUIET, resume=True).model) == reference[0]
+
+
 def test_the_same_images_under_another_name_go_on_to_the_same_bytes(reference, tiny_config, tiny_set, tmp_path):
     run, moved = tmp_path / "run", tmp_path / "moved"
     fit(replace(tiny_config, epochs=1), tiny_set, run, QUIET)

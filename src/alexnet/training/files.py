@@ -136,7 +136,8 @@ def require_same_run(
     A run may go on for more epochs or for fewer and, with ``change``, with any settings that decide only how it is
     optimized. Returns those fields with the old and the new value."""
     stored, settings = read_settings(run), to_json(config)
-    before = stored.get("train")
+    known = stored_config(run)  # with the defaults of fields that settings did not have when the run began
+    before = stored.get("train") if known is None else to_json(known)
     changed = [d for d in differences(before, settings) if d not in NOT_COMPUTED]
     if stored.get("data", {}).get("fingerprint") != data.fingerprint:
         raise UsageError(
