@@ -76,3 +76,10 @@ def test_dropout_masks_follow_the_image_not_its_place():
     assert torch.equal(forward, backward.flip(0))
     other_layer = rng.dropout_keep(rng.DropoutDraw(5, 2, np.array([8, 9])), "fc6", 100, 0.5, device)
     assert not torch.equal(forward, other_layer)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0, 4.0])
+def test_shares_are_beta_distributed(alpha):
+    share = rng.symmetric_beta(0, "mix", 0, np.arange(20_000), alpha)
+    assert stats.kstest(share, stats.beta(alpha, alpha).cdf).pvalue > 0.01
+    assert np.array_equal(rng.symmetric_beta(0, "mix", 0, np.array([7]), alpha), share[7:8])

@@ -12,7 +12,7 @@ import torch
 
 from alexnet.core.errors import AlexNetError, DataError, UsageError
 from alexnet.data import loader
-from alexnet.data.loader import ResidentSplit, batches, epoch_order
+from alexnet.data.loader import ResidentSplit, balanced_order, batches, epoch_order
 from alexnet.data.pool import in_processes
 
 
@@ -119,3 +119,34 @@ def test_a_resident_split_that_does_not_fit_is_refused(monkeypatch):
         UsageError, match="--resident: 1,000,000,000 images are 196,608 GB, 27 GB of the device are free"
     ):
         ResidentSplit(huge, torch.device("cuda"))
+
+
+def test_a_balanced_epoch_shows_each_class_equally_often_and_each_place_has_draws_of_its_own():
+    # Class 0 has 100 images, class 1 ten, class 2 one; of 211 in the split 111 are to be learned from.
+    labels = np.repeat([0, 1, 2, 9], [100, 10, 1, 100])
+    order = balanced_order(np.arange(111), labels, seed=0, epoch=0)
+    image = order % 211
+    assert np.bincount(labels[image]).tolist() == [37, 37, 37]
+    assert len(set(order.tolist())) == 111  # equal numbers would be varied alike
+    assert np.bincount(image)[:100].max() == 1  # 37 different ones of the large class
+    assert sorted(np.bincount(image)[100:110].tolist()) == [3] * 3 + [4] * 7
+    assert sorted(order[image == 110].tolist()) == [110 + 211 * place for place in range(37)]
+    again = balanced_order(np.arange(111), labels, seed=0, epoch=1)
+    assert set(again[labels[again % 211] == 0].tolist()) != set(order[labels[image] == 0].tolist())
+    assert np.corrcoef(np.arange(111), labels[image])[0, 1] ** 2 < 0.05  # classes do not come one after the other
+
+
+def test_a_rest_of_a_balanced_epoch_goes_to_other_classes_in_other_epochs():
+    labels = np.repeat([0, 1, 2], [5, 2, 1])
+    counts = {tuple(np.bincount(labels[balanced_order(np.arange(8), labels, 0, e) % 8])) for e in range(20)}
+    assert counts == {(3, 3, 2), (3, 2, 3), (2, 3, 3)}
+
+
+def test_partners_and_repeated_images_are_read_with_their_labels():
+    order = np.array([3, 1, 3 + 5, 0])
+    (batch,) = batches(Split(5), order, 4, partner_N=np.array([2, 0, 0, 3]), workers=0)
+    assert batch.label_B.tolist() == batch.pixels_BSSC[:, 0, 0, 0].tolist() == [3, 1, 3, 0]
+    assert batch.image_B.tolist() == [3, 1, 8, 0]
+    partners = batch.partners
+    assert (partners.image_B.tolist(), partners.position_B.tolist()) == ([8, 3, 3, 0], [2, 0, 0, 3])
+    assert partners.label_B.tolist() == partners.pixels_BSSC[:, 0, 0, 0].tolist() == [3, 3, 3, 0]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from alexnet.core.preprocessing import ColorStatistics, Preprocessing
-from alexnet.data.transforms import Augmentation, Draws, apply_crops, augment, draw, fit
+from alexnet.data.transforms import Augmentation, Draws, apply_crops, augment, draw, draw_mixes, fit, mix
 
 SMALL = Preprocessing(resize=6, crop=4)
 IMAGES = np.arange(100)
@@ -201,3 +201,36 @@ def test_images_of_another_stored_size_are_resized_as_pillow_does():
 def test_augmentations_that_make_no_sense_are_refused(make):
     with pytest.raises(ValueError, match="Augmentation"):
         make()
+
+
+def test_mixup_is_the_weighted_mean_of_two_images():
+    mixes = draw_mixes(Augmentation(mixup=1.0), 6, seed=0, epoch=0, image_B=np.arange(4))
+    x, other = torch.rand(2, 4, 3, 6, 6, dtype=torch.float64).unbind()
+    share = torch.from_numpy(mixes.share_B)[:, None, None, None]
+    torch.testing.assert_close(mix(x.clone(), other, mixes), share * x + (1 - share) * other)
+    assert len(set(mixes.share_B.tolist())) == 4
+
+
+def test_cutmix_pastes_a_rectangle_whose_area_is_the_share_of_its_image():
+    image = np.arange(2000)
+    mixes = draw_mixes(Augmentation(cutmix=1.0), 8, seed=0, epoch=0, image_B=image)
+    mixed = mix(torch.zeros(2000, 1, 8, 8), torch.ones(2000, 1, 8, 8), mixes)
+    np.testing.assert_allclose(mixed.mean(dim=(1, 2, 3)), 1 - mixes.share_B, atol=1e-6)
+    for i in range(50):
+        rows, columns = (mixed[i, 0].amax(dim=dim).sum() for dim in (0, 1))
+        assert mixed[i].sum() == rows * columns  # one rectangle
+    touched = mixed[:, 0].mean(dim=0)
+    assert touched.min() > 0.1  # every pixel is covered now and then, and no side more than the other
+    torch.testing.assert_close(touched, touched.flip(0, 1), atol=0.05, rtol=0)
+    # Area 1 - share is uniform before rectangles are cut off at the border, which leaves 0.2 to 0.3 of the image on average.
+    assert 0.2 < touched.mean() < 0.35
+
+
+def test_with_both_each_image_is_mixed_one_way_by_itself():
+    both = Augmentation(mixup=0.4, cutmix=1.0)
+    mixes = draw_mixes(both, 32, seed=3, epoch=2, image_B=np.arange(400))
+    assert 160 < mixes.averaged_B.sum() < 240
+    assert not mixes.box_B4[mixes.averaged_B].any()
+    alone = draw_mixes(both, 32, seed=3, epoch=2, image_B=np.array([17, 5]))
+    for name in ("share_B", "box_B4", "averaged_B"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(mixes, name)[[17, 5]])

@@ -63,6 +63,16 @@ def normal(seed: int, stream: str, epoch: int, image_B: NDArray[np.integer], num
     return np.asarray(radius_BN * np.cos(2.0 * np.pi * u_BN[:, num:]), dtype=np.float64)
 
 
+def symmetric_beta(
+    seed: int, stream: str, epoch: int, image_B: NDArray[np.integer], alpha: float
+) -> NDArray[np.float64]:
+    """A draw from Beta(alpha, alpha) for each image: (B,) float64. Of two uniform numbers, without rejection (Devroye 1996,
+    "Random variate generation in one line of code"; from Bailey's polar method for Student's t)."""
+    u_B2 = uniform(seed, stream, epoch, image_B, 2)
+    w_B, c_B = (1.0 - u_B2[:, 0]) ** (1.0 / alpha), np.cos(2.0 * np.pi * u_B2[:, 1])
+    return np.asarray(0.5 + 0.5 * np.sqrt(1.0 - w_B) * c_B / np.sqrt(w_B + (1.0 - w_B) * c_B**2), dtype=np.float64)
+
+
 def rank_in_class(label_N: NDArray[np.int64], seed: int, stream: str, epoch: int = 0) -> NDArray[np.int64]:
     """The place of each image in a random order of the images of its class, from 0: (N,)."""
     rank_N = np.empty(len(label_N), dtype=np.int64)

@@ -3,6 +3,9 @@
 Reading is a copy and a checksum, both of which release the interpreter lock, so threads do; there is no worker process
 to lose. A read that hangs is given up, and does not keep the process from ending. Which images a batch holds depends on
 (seed, epoch, position) alone.
+
+An image may stand in an epoch several times. Its number is then that in the split, for its second place that plus the length
+of the split, and so on: pixels and label are the same, and what is drawn by the number is not.
 """
 
 from __future__ import annotations
@@ -94,11 +97,31 @@ class Batch:
     """uint8 (B, S, S, C), in pinned memory if asked for."""
     label_B: Tensor
     """int64 (B,)."""
+    partners: Batch | None = None
+    """Another image of the epoch for each that was read, if asked for."""
 
 
 def epoch_order(num: int, seed: int, epoch: int, *, shuffle: bool = True) -> NDArray[np.int64]:
     """The order of the images in one epoch."""
     return rng.permutation(seed, "order", epoch, num) if shuffle else np.arange(num, dtype=np.int64)
+
+
+def balanced_order(image_N: NDArray[np.int64], label_N: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of one epoch, as long as ``image_N``, in which each class of the images ``image_N`` stands equally often, or once
+    more where that does not divide: of a large class other images in each epoch, of a small one each image several times.
+    ``label_N``: the labels of the whole split."""
+    labels_N, total = label_N[image_N], len(label_N)
+    classes = np.unique(labels_N)
+    num_K = np.full(len(classes), len(image_N) // len(classes))
+    num_K[rng.permutation(seed, "balance/classes", epoch, len(classes))[: len(image_N) % len(classes)]] += 1
+    shuffled_N = epoch_order(len(image_N), seed, epoch)
+    places = []
+    for k, num in zip(classes, num_K, strict=True):
+        own = image_N[shuffled_N[labels_N[shuffled_N] == k]]
+        place = np.arange(num)
+        places.append(own[place % len(own)] + total * (place // len(own)))
+    number_N = np.concatenate(places)
+    return number_N[np.argsort(rng.keys(seed, "balance/order", epoch, number_N), kind="stable")]
 
 
 def batches(
@@ -109,24 +132,30 @@ def batches(
     start: int = 0,
     workers: int | None = None,
     own: Callable[[int], NDArray[np.int64]] = np.arange,
+    partner_N: NDArray[np.int64] | None = None,
     pin: bool = False,
     timeout: float = READ_TIMEOUT,
 ) -> Iterator[Batch]:
     """The batches of ``order_N`` from position ``start`` on; the last may be smaller. ``own(B)``: which of the B images of a
-    batch are read, by their places in it. ``workers`` threads read ahead, 0 reads when asked; None: as many as are needed,
-    one more whenever a batch had to be waited for, up to one a core. Raises what reading raises, and
-    :class:`ReadTimeoutError` if a batch takes longer than ``timeout``."""
+    batch are read, by their places in it. ``partner_N``: for each position the position of another image, to be read with it.
+    ``workers`` threads read ahead, 0 reads when asked; None: as many as are needed, one more whenever a batch had to be waited
+    for, up to one a core. Raises what reading raises, and :class:`ReadTimeoutError` if a batch takes longer than ``timeout``."""
 
-    def load(first: int) -> Batch:
-        num = min(batch_size, len(order_N) - first)
-        position_B = first + own(num)
+    def read(image_N: NDArray[np.int64], position_B: NDArray[np.int64], others: Batch | None = None) -> Batch:
         image_B = order_N[position_B]
-        pixels_BSSC = torch.as_tensor(split.read(image_B))
-        label_B = torch.from_numpy(np.asarray(split.labels[image_B], dtype=np.int64))
+        row_B = image_B % len(split)
+        pixels_BSSC = torch.as_tensor(split.read(row_B))
+        label_B = torch.from_numpy(np.asarray(split.labels[row_B], dtype=np.int64))
         if pin:
             pixels_BSSC = pixels_BSSC if pixels_BSSC.is_cuda else pixels_BSSC.pin_memory()
             label_B = label_B.pin_memory()
-        return Batch(order_N[first : first + num], image_B, position_B, pixels_BSSC, label_B)
+        return Batch(image_N, image_B, position_B, pixels_BSSC, label_B, others)
+
+    def load(first: int) -> Batch:
+        num = min(batch_size, len(order_N) - first)
+        image_N, position_B = order_N[first : first + num], first + own(num)
+        others = None if partner_N is None else read(image_N, partner_N[position_B])
+        return read(image_N, position_B, others)
 
     firsts = range(start, len(order_N), batch_size)
     return ahead(load, firsts, workers=workers, what="the batch at position", timeout=timeout)

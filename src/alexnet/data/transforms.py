@@ -49,6 +49,19 @@ class Augmentation:
     resized_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest ratio of width to height of a ``resized`` crop; drawn log-uniformly."""
 
+    mixup: float = 0.0
+    """Average each training image and its label with those of another one, with a share from Beta(``mixup``, ``mixup``) (Zhang
+    et al. 2018; 0.2 mixes little, 1 mixes much). 0 switches it off."""
+    cutmix: float = 0.0
+    """Paste a random rectangle of another training image into each one, and mix the labels by area; the area is from
+    Beta(``cutmix``, ``cutmix``) (Yun et al. 2019, with 1). With ``mixup``, each image is mixed in one of the two ways, half of
+    them in each. 0 switches it off."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed with others."""
+        return self.mixup > 0 or self.cutmix > 0
+
     def __post_init__(self) -> None:
         if not self.color_noise >= 0:
             raise ValueError(f"Augmentation.color_noise is {self.color_noise}; a standard deviation is 0 or more")
@@ -56,6 +69,12 @@ class Augmentation:
             raise ValueError(f"Augmentation.crops is {self.crops}; it must be at least 1")
         if self.crops is not None and self.crop_draws == "chunk":
             raise ValueError(f"Augmentation.crops is {self.crops}; crops drawn for chunks of images cannot be so few")
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) <= MAX_MIX:
+                raise ValueError(
+                    f"Augmentation.{name} is {getattr(self, name)}; it must be at least 0, which switches it off, and at most "
+                    f"{MAX_MIX}"
+                )
         for name in ("resized_area", "resized_aspect"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -63,6 +82,9 @@ class Augmentation:
         if self.resized_area[1] > 1:
             raise ValueError(f"Augmentation.resized_area is {self.resized_area}; a crop covers at most 1 of the image")
 
+
+MAX_MIX = 100
+"""Largest parameter of the Beta distribution of a share: from there on it is practically always one half."""
 
 POPULAR_DEVIATIONS = (255 * 0.0045, 255 * 0.0188, 255 * 0.2175)
 """What became of ImageNet's color statistics elsewhere: its variances on a scale of 0 to 1, ascending, used as deviations."""
@@ -112,6 +134,49 @@ def draw(
     if augmentation.color_noise:
         noise_BC = rng.normal(seed, "color", epoch, image_B, preprocessing.channels)
     return Draws(top_B, left_B, height_B, width_B, mirror_B, noise_BC)
+
+
+@dataclass(frozen=True)
+class Mixes:
+    """How each image of a batch is mixed with its partner."""
+
+    share_B: NDArray[np.float64]
+    """The share of the image itself, of its pixels or of its area; its partner has the rest."""
+    box_B4: NDArray[np.int64]
+    """Rectangle of the input that the partner covers: top, left, bottom, right. Empty where pixels are averaged."""
+    averaged_B: NDArray[np.bool_]
+
+
+def draw_mixes(augmentation: Augmentation, crop: int, *, seed: int, epoch: int, image_B: NDArray[np.int64]) -> Mixes:
+    """The mixes of the images numbered ``image_B``, whose input has ``crop`` x ``crop`` pixels. Rectangles have the aspect of the
+    input and their center anywhere in it; what lies outside is cut off, and the share is that of the pixels that are left."""
+    mixup, cutmix = augmentation.mixup, augmentation.cutmix
+    averaged_B = np.full(len(image_B), mixup > 0)
+    if mixup and cutmix:
+        averaged_B = rng.uniform(seed, "mix/way", epoch, image_B, 1)[:, 0] < 0.5
+    share_B = np.ones(len(image_B))
+    if mixup:
+        share_B[averaged_B] = rng.symmetric_beta(seed, "mix/average", epoch, image_B[averaged_B], mixup)
+    box_B4 = np.zeros((len(image_B), 4), dtype=np.int64)
+    if cutmix:
+        cut_C = image_B[~averaged_B]
+        side_C1 = np.round(crop * np.sqrt(1 - rng.symmetric_beta(seed, "mix/area", epoch, cut_C, cutmix)))[:, None]
+        start_C2 = np.round(crop * rng.uniform(seed, "mix/center", epoch, cut_C, 2) - side_C1 / 2)
+        box_C4 = np.concatenate([start_C2, start_C2 + side_C1], axis=1).clip(0, crop).astype(np.int64)
+        box_B4[~averaged_B] = box_C4
+        share_B[~averaged_B] = 1 - (box_C4[:, 2] - box_C4[:, 0]) * (box_C4[:, 3] - box_C4[:, 1]) / crop**2
+    return Mixes(share_B, box_B4, averaged_B)
+
+
+def mix(x_BCHW: Tensor, other_BCHW: Tensor, mixes: Mixes) -> Tensor:
+    """Network input mixed with that of the partners, image by image; ``x_BCHW`` is overwritten and returned."""
+    for i, (averaged, share) in enumerate(zip(mixes.averaged_B.tolist(), mixes.share_B.tolist(), strict=True)):
+        if averaged:
+            x_BCHW[i] = share * x_BCHW[i] + (1 - share) * other_BCHW[i]
+        else:
+            top, left, bottom, right = mixes.box_B4[i].tolist()
+            x_BCHW[i, :, top:bottom, left:right] = other_BCHW[i, :, top:bottom, left:right]
+    return x_BCHW
 
 
 def _draw_boxes(
