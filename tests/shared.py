@@ -70,6 +70,18 @@ def script(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+class StopAfter:
+    """A stop that is requested once so many steps have been looked at."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
 def content(folder: Path) -> dict[str, str]:
     """SHA-256 of every file under a folder."""
     return {

@@ -20,6 +20,7 @@ from alexnet.training import trainer
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Steps
 from alexnet.training.trainer import fit
+from shared import StopAfter
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
 STOPPED = 75
@@ -28,18 +29,6 @@ TINY = (
     "--model.fc-units 16 16 --model.conv-channels 8 8 8 8 8 --model.conv-kernels 5 3 3 3 3 --model.conv-padding 2 1 1 1 1 "
     "--batch-size 8 --device cpu --threads 1 --epochs 3"
 ).split()
-
-
-class StopAfter:
-    """A stop that is requested once so many steps have been looked at."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def stopped(config, data, out, step, **options):
@@ -110,6 +99,7 @@ def test_what_decides_the_optimization_may_be_changed_and_goes_on_exactly(fields
     [
         ({"seed": 7}, "seed"),
         ({"train_images": 20}, "train_images"),
+        ({"balance": "sampler"}, "balance"),
         ({"optimizer": OptimizerConfig(kind="adamw", lr=0.02)}, r"optimizer\.kind"),
         ({"preprocessing": {"scale": 1.0}}, r"preprocessing\.scale"),
         ({"model": {"dropout_rate": 0.1}}, r"model\.dropout_rate"),

@@ -278,6 +278,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.integers(-(2**31), 2**63),
     "precision": st.sampled_from(["float32", "tf32", "bfloat16"]),
     "label_smoothing": st.floats(0, 0.99),
+    "balance": st.sampled_from(["none", "weights", "sampler"]),
+    "augmentation.mixup": st.floats(0, 100),
     "train_images": st.none() | st.integers(1, 10**7),
     "until_train_error": st.none() | st.floats(0, 0.99),
     "views": st.lists(st.sampled_from(["1", "10", "random:7"]), min_size=1, max_size=3).map(tuple),

@@ -53,6 +53,11 @@ def test_signal_is_measured_between_images_and_leaves_the_model_as_it_was(photog
     assert all(s.spread > 1e-4 for s in different)
 
 
+def test_guessing_of_a_balanced_training_takes_all_classes_for_equally_frequent():
+    trained, validated = np.repeat([0, 1, 2], [100, 10, 1]), np.repeat([0, 1], [25, 2])
+    assert guessing(trained, validated, 3, balanced=True) == Guessing(math.log(3), math.log(3), 0.5)
+
+
 TEN = Guessing(train_loss=math.log(10), val_loss=math.log(10), val_error=0.9)
 
 

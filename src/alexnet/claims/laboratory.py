@@ -49,6 +49,9 @@ ADDED_FIELDS: dict[tuple[str, ...], Any] = {
     ("preprocessing", "sample_max"): None,
     ("model", "unshared"): [],
     ("augmentation", "crops"): None,
+    ("balance",): "none",
+    ("augmentation", "mixup"): 0.0,
+    ("augmentation", "cutmix"): 0.0,
 }
 """Fields that settings did not have when results were first published, and the value that was meant: a result keeps its key."""
 COUNTS = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import tyro
 
@@ -50,6 +51,10 @@ class TrainConfig:
     """Images in one step (§5)."""
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all classes; 0 switches it off."""
+    balance: Literal["none", "weights", "sampler"] = "none"
+    """How classes of different size are made to count the same. weights: the loss of each image is weighted by the inverse size
+    of its class. sampler: each class stands equally often in an epoch, which is as long as without it; images of small classes
+    come several times, varied anew each time. With either, the validation error that judges an epoch is the mean over classes."""
     precision: Precision = "float32"
     """Number format to compute in; weights stay in float32. bfloat16 is often twice as fast, and many times slower on a
     processor without instructions for it: there a recipe that computes in it takes float32 instead."""

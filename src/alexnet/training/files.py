@@ -37,7 +37,7 @@ NOT_COMPUTED = ("checkpoint_steps", "views", "data")
 fingerprint, and may have another name."""
 
 NEVER_CHANGED = (
-    *("recipe", "network", "model", "preprocessing", "size", "train_images", "seed"),
+    *("recipe", "network", "model", "preprocessing", "size", "train_images", "seed", "balance"),
     "optimizer.kind",
 )
 """Fields that decide the network, its input, the data or the draws, with all fields below them; the kind of the optimizer

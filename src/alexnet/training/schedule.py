@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -135,6 +135,12 @@ def rates(
         progress = (epoch - schedule.warmup) / max(epochs - schedule.warmup, 1e-9)
         factor = schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return Rates(weight * factor, bias * factor)
+
+
+def judged_error(row: Mapping[str, Any]) -> float:
+    """The validation error by which an epoch is judged, of its row in the log: top-1 or, where the run balances its classes and
+    the row has it, the mean of the top-1 errors of the classes."""
+    return float(row.get("val_balanced_top1_error", row["val_top1_error"]))
 
 
 def count_drops(val_errors: Sequence[float], patience: int, most: int) -> int:

@@ -29,7 +29,15 @@ from alexnet.core.memory import total_memory
 from alexnet.core.runs import REPLACED, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data import transforms
-from alexnet.data.loader import Batch, Images, ReadTimeoutError, ResidentSplit, batches, epoch_order
+from alexnet.data.loader import (
+    Batch,
+    Images,
+    ReadTimeoutError,
+    ResidentSplit,
+    balanced_order,
+    batches,
+    epoch_order,
+)
 from alexnet.data.packed import PackedSet, training_subset
 from alexnet.distributed.collectives import add_up, any_of
 from alexnet.distributed.launch import in_job, on_first
@@ -58,7 +66,8 @@ from alexnet.training.files import (
 from alexnet.training.initial import Initial, Transfer, other_input, transfer
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.ranks import rank_report, rank_table
-from alexnet.training.schedule import Rates, rates, set_rates
+from alexnet.training.schedule import Rates, judged_error, rates, set_rates
+from alexnet.training.targets import class_weights, main_label, target_shares
 from alexnet.training.tensorboard import Write, scalar_writer
 from alexnet.training.watchdog import LayerSignal, dead_filters, guessing, signal_check, signal_warning, trouble
 
@@ -86,7 +95,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One row for each finished epoch."""
     best: float = math.inf
-    """Lowest validation top-1 error."""
+    """Lowest validation error, as :func:`~alexnet.training.schedule.judged_error` has it."""
     log_bytes: int = 0
     """Length of log.jsonl."""
     seconds: float = 0.0
@@ -285,7 +294,10 @@ class _Trainer:
         self.model = self.parallel.model
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.progress = Progress(start=asdict(self.signals[-1]) if self.signals else None)
-        self.chance = guessing(self.split.labels[self.image_N], self.val.labels, len(data.classes))
+        train_N, num_classes, balanced = self.split.labels[self.image_N], len(data.classes), config.balance != "none"
+        weight_K = class_weights(train_N, num_classes) if config.balance == "weights" else np.ones(num_classes)
+        self.weight_K = torch.from_numpy(weight_K).to(self.device, dtype)
+        self.chance = guessing(train_N, self.val.labels, num_classes, balanced=balanced)
         self.saved_at, self.changed_at = 0 if checkpoint is None else checkpoint.step, -1
         self.unread: list[_UnreadStep] = []
         self.read_at = time.monotonic()
@@ -328,7 +340,7 @@ class _Trainer:
 
     def _train_epoch(self, bar: Bar) -> None:
         config, progress = self.config, self.progress
-        order_N = self.image_N[epoch_order(len(self.image_N), config.seed, progress.epoch)]
+        order_N = self._order()
         source = batches(
             self.split,
             order_N,
@@ -336,6 +348,7 @@ class _Trainer:
             start=progress.position,
             workers=self.machine.workers,
             own=self._own_images,
+            partner_N=self._partners(order_N) if config.augmentation.mixes else None,
             pin=self.device.type == "cuda",
         )
         self.model.train()
@@ -358,6 +371,18 @@ class _Trainer:
                 self._save(best=False)
             asked = time.monotonic()
 
+    def _order(self) -> NDArray[np.int64]:
+        """The numbers of the images of the current epoch, in its order."""
+        seed, epoch = self.config.seed, self.progress.epoch
+        if self.config.balance == "sampler":
+            return balanced_order(self.image_N, self.split.labels, seed, epoch)
+        return self.image_N[epoch_order(len(self.image_N), seed, epoch)]
+
+    def _partners(self, order_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each place in the order of the epoch the place of the image that it is mixed with."""
+        draw_N1 = rng.integers(self.config.seed, "mix/partner", self.progress.epoch, order_N, 1, len(order_N))
+        return draw_N1[:, 0]
+
     def _parts(self, num: int) -> list[slice]:
         """The parts of a batch of ``num`` images that are computed one after the other."""
         count = min(self.machine.accumulate, num)
@@ -379,8 +404,8 @@ class _Trainer:
             own = self.mesh.images(part.stop - part.start)
             rows = slice(first, first + own.stop - own.start)
             first = rows.stop
-            x_BCHW, label_B = self._input(batch, rows, now.color_noise)
-            result_2 += self._backward(x_BCHW, label_B, batch.image_N[part], num, last=part.stop == num)
+            x_BCHW, label_B, target = self._input(batch, rows, now.color_noise)
+            result_2 += self._backward(x_BCHW, label_B, target, batch.image_N[part], num, last=part.stop == num)
         if self.device.type not in STEPS_UNREAD:  # reading them costs no waiting here: do so before the weights change
             result_2 = self._over_ranks(result_2)
             self._require_finite(progress.step + 1, float(result_2[0]), now.weight, x_BCHW)
@@ -393,15 +418,24 @@ class _Trainer:
         if progress.step == self.first_step and self.mesh.world.size > 1:
             self._report_ranks(num)
 
-    def _backward(self, x_BCHW: Tensor, label_B: Tensor, image_N: NDArray[np.int64], num: int, *, last: bool) -> Tensor:
+    def _backward(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor,
+        target: Tensor,
+        image_N: NDArray[np.int64],
+        num: int,
+        *,
+        last: bool,
+    ) -> Tensor:
         """Forward and backward for this rank's images of ``image_N``, a part of a batch of ``num``: their share of the mean
-        loss, and how many were classified wrongly."""
+        loss against ``target``, labels (B,) or shares of classes (B, K), and how many were classified wrongly."""
         config, full = self.config, self._dtype
         loss = torch.zeros((), dtype=full, device=self.device)
 
         def loss_of(logits_BK: Tensor, rows: slice) -> Tensor:
-            label_R, smoothing = label_B[rows], config.label_smoothing
-            value = F.cross_entropy(logits_BK.to(full), label_R, label_smoothing=smoothing, reduction="sum") / num
+            smoothing = 0.0 if target.dim() > 1 else config.label_smoothing
+            value = F.cross_entropy(logits_BK.to(full), target[rows], label_smoothing=smoothing, reduction="sum") / num
             loss.add_(value.detach())
             return value
 
@@ -462,11 +496,32 @@ class _Trainer:
             config.optimizer,
             epoch=progress.epoch + position / (math.ceil(len(self.image_N) / config.batch_size) * config.batch_size),
             epochs=config.epochs,
-            val_errors=[row["val_top1_error"] for row in progress.history],
+            val_errors=[judged_error(row) for row in progress.history],
         )
 
-    def _input(self, batch: Batch, rows: slice, noise_factor: float) -> tuple[Tensor, Tensor]:
-        """Some of the images of a batch that were read, as the network's input, and their labels."""
+    def _input(self, batch: Batch, rows: slice, noise_factor: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Some of the images of a batch that were read, as the network's input, mixed with others where they are to be; the
+        label that counts of each; and what the loss is taken against: labels, or shares of classes."""
+        config = self.config
+        x_BCHW, label_B = self._augmented(batch, rows, noise_factor), self._labels(batch, rows)
+        if batch.partners is None and config.balance != "weights":
+            return x_BCHW, label_B, label_B
+        if batch.partners is None:
+            return x_BCHW, label_B, target_shares(label_B, self.weight_K, config.label_smoothing)
+        mixes = transforms.draw_mixes(
+            config.augmentation,
+            config.preprocessing.crop,
+            seed=config.seed,
+            epoch=self.progress.epoch,
+            image_B=batch.image_B[rows],
+        )
+        x_BCHW = transforms.mix(x_BCHW, self._augmented(batch.partners, rows, noise_factor), mixes)
+        other_B = self._labels(batch.partners, rows)
+        share_B = torch.from_numpy(mixes.share_B).to(self.device, self._dtype)
+        target_BK = target_shares(label_B, self.weight_K, config.label_smoothing, other_B, share_B)
+        return x_BCHW, main_label(label_B, other_B, share_B), target_BK
+
+    def _augmented(self, batch: Batch, rows: slice, noise_factor: float) -> Tensor:
         config = self.config
         draws = transforms.draw(
             config.augmentation,
@@ -480,7 +535,10 @@ class _Trainer:
         x_BCHW = transforms.augment(
             pixels_BSSC, draws, config.augmentation, config.preprocessing, self.mean_SSC, self.data.color, noise_factor
         )
-        return x_BCHW.to(self._dtype), batch.label_B[rows].to(self.device, non_blocking=True)
+        return x_BCHW.to(self._dtype)
+
+    def _labels(self, batch: Batch, rows: slice) -> Tensor:
+        return batch.label_B[rows].to(self.device, non_blocking=True)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -522,6 +580,7 @@ class _Trainer:
             "val_top1_error": result.top1_error,
             "val_top5_error": result.top5_error,
             "val_loss": result.loss_nats,
+            **({} if config.balance == "none" else {"val_balanced_top1_error": result.balanced_top1_error}),
             "lr": self._rates(num - 1).weight,
             "dead_filters": self._dead_filters(),
             "spread": self._spread(),
@@ -530,10 +589,11 @@ class _Trainer:
         progress.epoch, progress.position = progress.epoch + 1, 0
         progress.seconds = time.monotonic() - self.started
         self._record(row | {"seconds": progress.seconds})
+        mean = "" if config.balance == "none" else f"; mean over classes {result.balanced_top1_error:.1%}"
         say(
             f"epoch {progress.epoch}/{config.epochs}: training loss {row['train_loss']:.3f} error "
             f"{row['train_top1_error']:.1%}, validation loss {row['val_loss']:.3f} error {row['val_top1_error']:.1%} "
-            f"({result.top1_errors} of {result.n}), {progress.seconds:.0f} s"
+            f"({result.top1_errors} of {result.n}{mean}), {progress.seconds:.0f} s"
         )
         curves = {
             "train_loss": progress.loss_sum / num,
@@ -543,8 +603,9 @@ class _Trainer:
         self.scalars(progress.step, {f"epoch/{name}": value for name, value in curves.items()})
         progress.loss_sum, progress.top1_errors = 0.0, 0
         self._note_trouble()
-        best = result.top1_error < progress.best
-        progress.best = min(progress.best, result.top1_error)
+        error = judged_error(row)
+        best = error < progress.best
+        progress.best = min(progress.best, error)
         if self.mesh.rank == 0:
             write_summary(self.run / "summary.csv", progress.history)  # again, if this process dies before it has saved
         self._save(best=best)

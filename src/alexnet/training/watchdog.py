@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alexnet.training.schedule import judged_error
+
 STUCK_SPREAD = 1e-3
 """Relative spread of the logits below which images look alike to the classifier. Measured (results/signal-check.json): the
 paper's set-up on 0..255 pixels starts at some 1e-2, the known failure (the same on input of unit deviation) at 3e-4."""
@@ -89,11 +91,17 @@ class Guessing:
     """Mean loss of the training images, in nats."""
     val_loss: float
     val_error: float
-    """Top-1 error when the most frequent class is the only answer."""
+    """Top-1 error when the most frequent class is the only answer; where classes are balanced the mean over classes, which is the
+    same whatever the only answer is."""
 
 
-def guessing(train_N: NDArray[np.int64], val_N: NDArray[np.int64], num_classes: int) -> Guessing:
-    """Loss and error of guessing, from the labels of both splits."""
+def guessing(
+    train_N: NDArray[np.int64], val_N: NDArray[np.int64], num_classes: int, *, balanced: bool = False
+) -> Guessing:
+    """Loss and error of guessing, from the labels of both splits; where the training is ``balanced``, all classes are alike."""
+    if balanced:
+        trained, validated = len(np.unique(train_N)), len(np.unique(val_N))
+        return Guessing(math.log(trained), math.log(trained), 1 - 1 / validated)
     count_K, val_K = np.bincount(train_N, minlength=num_classes), np.bincount(val_N, minlength=num_classes)
     nats_K = -np.log(np.maximum(count_K, 0.5) / len(train_N))
     return Guessing(
@@ -129,7 +137,7 @@ def trouble(
         return Trouble(
             "stuck" if same else "diverging", f"the training loss has risen from {lowest:.3g} to {losses[-1]:.3g}"
         )
-    steps, error = history[-1]["step"] - since, recent[-1]["val_top1_error"]
+    steps, error = history[-1]["step"] - since, judged_error(recent[-1])
     compared = f"(validation error {error:.1%}, guessing {chance.val_error:.1%})"
     if same and _same_answer(recent[:1], limit):
         lost = start is not None and (start.spread < STUCK_SPREAD or start.rms * start.spread < FAINT)
@@ -159,7 +167,7 @@ def _better_than_guessing(row: Mapping[str, Any], chance: Guessing) -> bool:
     by the training loss. The last shows little under augmentation, dropout and smoothed labels."""
     error, n = chance.val_error, int(row["val_n"])
     return bool(
-        row["val_top1_error"] < error - 2 * math.sqrt(error * (1 - error) / n)
+        judged_error(row) < error - 2 * math.sqrt(error * (1 - error) / n)
         or row["val_loss"] < 0.98 * chance.val_loss
         or row["train_loss"] < 0.95 * chance.train_loss
     )

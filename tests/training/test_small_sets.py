@@ -1,0 +1,97 @@
+"""Training controls for small and uneven sets: exact over interruptions, and what they say they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet.core import rng
+from alexnet.core.device import Machine
+from alexnet.core.errors import StoppedError
+from alexnet.data.loader import epoch_order
+from alexnet.data.transforms import Augmentation
+from alexnet.training import trainer
+from alexnet.training.trainer import fit, network_input, training_images
+from shared import StopAfter
+
+QUIET = Machine(device=torch.device("cpu"), quiet=True)
+MIXED = Augmentation(mixup=0.5, cutmix=1.0)
+
+
+def weights(model: torch.nn.Module) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+def rows(run: Path, event: str) -> list[dict]:
+    found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    clock = ("images_per_second", "data_seconds", "seconds")
+    return [{k: v for k, v in row.items() if k not in clock} for row in found if row["event"] == event]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"balance": "sampler", "augmentation": MIXED},
+        {"balance": "weights", "augmentation": Augmentation(mixup=0.2)},
+    ],
+    ids=["sampler", "weights"],
+)
+def test_a_stopped_and_resumed_run_equals_one_that_was_not(fields, tiny_config, tiny_set, tmp_path):
+    config = replace(
+        tiny_config, train_images=20, epochs=4, checkpoint_steps=100, **fields
+    )  # uneven classes, 3 steps an epoch
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    model = fit(config, tiny_set, whole, QUIET).model
+    for looks in (1, 5):
+        with pytest.raises(StoppedError):
+            fit(config, tiny_set, run, QUIET, resume=True, stop=StopAfter(looks))
+    resumed = fit(config, tiny_set, run, replace(QUIET, workers=0), resume=True).model
+    assert weights(resumed) == weights(model)
+    assert [rows(run, event) for event in ("step", "epoch")] == [rows(whole, event) for event in ("step", "epoch")]
+
+
+def test_the_loss_of_a_step_is_that_of_its_mixed_images_weighted_by_their_classes(tiny_config, tiny_set, tmp_path):
+    config = replace(
+        tiny_config,
+        precision="float64",
+        balance="weights",
+        train_images=20,
+        batch_size=20,
+        epochs=1,
+        model=replace(tiny_config.model, dropout_rate=0.0),
+        augmentation=Augmentation(crop="center", mirror=False, color_noise=0.0, mixup=1.0),
+    )
+    fit(config, tiny_set, tmp_path, QUIET)
+    split = tiny_set.split("train")
+    image_B = training_images(len(split), config)[epoch_order(20, 0, 0)]
+    partner_B = image_B[rng.integers(0, "mix/partner", 0, image_B, 1, 20)[:, 0]]
+    share_B = rng.symmetric_beta(0, "mix/average", 0, image_B, 1.0)
+    mean, model = torch.from_numpy(tiny_set.mean), trainer.network(config, 3).double()
+    own, other = (
+        network_input(torch.as_tensor(split.read(number_B)), number_B, config, mean).double()
+        for number_B in (image_B, partner_B)
+    )
+    x = torch.stack([s * a + (1 - s) * b for s, a, b in zip(share_B, own, other, strict=True)])
+    nats_BK = -model.train()(x).log_softmax(dim=1).detach().numpy()
+    labels, others = split.labels[image_B], split.labels[partner_B]
+    weight_K = 20 / (3 * np.bincount(labels))
+    assert len(set(weight_K)) > 1
+    expected = sum(
+        share_B[i] * weight_K[labels[i]] * nats_BK[i, labels[i]]
+        + (1 - share_B[i]) * weight_K[others[i]] * nats_BK[i, others[i]]
+        for i in range(20)
+    )
+    assert rows(tmp_path, "step")[0]["loss"] == pytest.approx(expected / 20, rel=1e-12)
+
+
+def test_where_classes_are_balanced_their_mean_error_judges_an_epoch(tiny_config, tiny_set, tmp_path):
+    config = replace(tiny_config, balance="sampler", epochs=1)
+    fit(config, tiny_set, tmp_path, QUIET)
+    (row,) = rows(tmp_path, "epoch")
+    state = json.loads((tmp_path / "checkpoint" / "step-7" / "state.json").read_text())
+    assert state["best"] == row["val_balanced_top1_error"] == pytest.approx(row["val_top1_errors"] / 12)  # even classes
