@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from alexnet.core import rng
 from alexnet.core.device import Machine
@@ -38,8 +39,9 @@ def rows(run: Path, event: str) -> list[dict]:
     [
         {"balance": "sampler", "augmentation": MIXED},
         {"balance": "weights", "augmentation": Augmentation(mixup=0.2)},
+        {"ema": 0.9},
     ],
-    ids=["sampler", "weights"],
+    ids=["sampler", "weights", "ema"],
 )
 def test_a_stopped_and_resumed_run_equals_one_that_was_not(fields, tiny_config, tiny_set, tmp_path):
     config = replace(
@@ -87,6 +89,46 @@ def test_the_loss_of_a_step_is_that_of_its_mixed_images_weighted_by_their_classe
         for i in range(20)
     )
     assert rows(tmp_path, "step")[0]["loss"] == pytest.approx(expected / 20, rel=1e-12)
+
+
+@pytest.mark.parametrize("normalization", ["lrn", "batch"])
+def test_the_model_is_the_average_of_the_weights_of_all_steps(
+    normalization, tiny_config, tiny_set, tmp_path, monkeypatch
+):
+    model = replace(tiny_config.model, normalization=normalization)
+    config = replace(tiny_config, ema=0.5, epochs=2, precision="float64", model=model)
+    step, states = trainer._Trainer._step, []
+
+    def watched(self, batch, data_seconds):
+        states.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        step(self, batch, data_seconds)
+        states.append({name: value.clone() for name, value in self.model.state_dict().items()})
+
+    monkeypatch.setattr(trainer._Trainer, "_step", watched)
+    found = fit(config, tiny_set, tmp_path, QUIET).model.state_dict()
+    average, after = states[0], states[1::2]
+    for t, state in enumerate(after, start=1):  # decays 2/11, 3/12, 4/13, ... as long as they are below 0.5
+        decay = min(0.5, (1 + t) / (10 + t))
+        average = {
+            name: decay * average[name] + (1 - decay) * value if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+    assert len(after) == 14
+    torch.testing.assert_close(found, average, rtol=1e-12, atol=1e-14)
+    assert not torch.equal(found["fc8.weight"], after[-1]["fc8.weight"])
+    kept, trained = (load_file(tmp_path / f"checkpoint/step-14/{name}.safetensors") for name in ("model", "trained"))
+    torch.testing.assert_close(kept, dict(found), rtol=0, atol=0)
+    torch.testing.assert_close(trained, dict(after[-1]), rtol=0, atol=0)
+
+
+def test_an_average_begins_and_ends_in_the_middle_of_a_run(tiny_config, tiny_set, tmp_path):
+    """Without the average the run goes on with the weights that were trained, and they are those of a plain run."""
+    plain = fit(tiny_config, tiny_set, tmp_path / "plain", QUIET).model
+    run, averaged = tmp_path / "run", replace(tiny_config, ema=0.9)
+    for config, looks in ((tiny_config, 2), (averaged, 4)):
+        with pytest.raises(StoppedError):
+            fit(config, tiny_set, run, QUIET, resume=True, change=True, stop=StopAfter(looks))
+    assert weights(fit(tiny_config, tiny_set, run, QUIET, resume=True, change=True).model) == weights(plain)
 
 
 def test_where_classes_are_balanced_their_mean_error_judges_an_epoch(tiny_config, tiny_set, tmp_path):

@@ -50,6 +50,7 @@ ADDED_FIELDS: dict[tuple[str, ...], Any] = {
     ("model", "unshared"): [],
     ("augmentation", "crops"): None,
     ("balance",): "none",
+    ("ema",): 0.0,
     ("augmentation", "mixup"): 0.0,
     ("augmentation", "cutmix"): 0.0,
 }

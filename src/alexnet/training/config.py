@@ -55,6 +55,10 @@ class TrainConfig:
     """How classes of different size are made to count the same. weights: the loss of each image is weighted by the inverse size
     of its class. sampler: each class stands equally often in an epoch, which is as long as without it; images of small classes
     come several times, varied anew each time. With either, the validation error that judges an epoch is the mean over classes."""
+    ema: float = 0.0
+    """Validate and keep a moving average of the weights instead of the weights themselves: its decay at each step, 0.999 for some
+    thousand steps. In the first steps the decay is smaller, so that the average soon forgets the untrained weights. 0 switches it
+    off."""
     precision: Precision = "float32"
     """Number format to compute in; weights stay in float32. bfloat16 is often twice as fast, and many times slower on a
     processor without instructions for it: there a recipe that computes in it takes float32 instead."""
@@ -94,6 +98,8 @@ class TrainConfig:
             raise ValueError(
                 f"TrainConfig.label_smoothing is {self.label_smoothing}; it needs 0 <= label_smoothing < 1"
             )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"TrainConfig.ema is {self.ema}; it needs 0 <= ema < 1")
         if self.until_train_error is not None and not 0 <= self.until_train_error < 1:
             raise ValueError(
                 f"TrainConfig.until_train_error is {self.until_train_error}; it is a share, 0 <= until_train_error < 1"

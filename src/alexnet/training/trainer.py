@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from contextlib import ExitStack, suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ from alexnet.training.watchdog import LayerSignal, dead_filters, guessing, signa
 STEPS_UNREAD = {"cuda": 20, "mps": 20}
 """Steps whose losses stay on a device that works by itself: to read one is to wait for it. All are read before anything is
 saved, so a loss that is not finite is found a few steps late, but nothing of it is kept."""
+
+TRAINED = "trained"
+"""Group of a checkpoint that holds the weights which training goes on with, where ``model`` holds their average."""
 
 PROBE_IMAGES = 64
 """Images of the signal check and of the count of dead filters."""
@@ -238,7 +242,7 @@ def _input(shape: tuple[int, int]) -> str:
 def _require_memory(shapes: nn.Module, config: TrainConfig, machine: Machine) -> None:
     """Refuse a network that does not fit: a system that promises more memory than it has kills the process later."""
     num, total = sum(p.numel() for p in shapes.parameters()), total_memory(machine.device)
-    needed = num * config.itemsize * (1 if in_job() else 2 + config.optimizer.moments)
+    needed = num * config.itemsize * (1 if in_job() else 2 + config.optimizer.moments + (config.ema > 0))
     if total is not None and needed > total:
         raise UsageError(
             f"{config.network} would have {num:,} parameters, which take {needed / 1e9:,.0f} GB with their gradients and "
@@ -290,8 +294,13 @@ class _Trainer:
         untrained = mesh.rank == 0 and checkpoint is None
         self.signals = signal_check(whole, self._probe_input(dtype)) if untrained else []
         wire = torch.bfloat16 if machine.exchange == "bfloat16" else None
+        average = deepcopy(whole).requires_grad_(False) if config.ema else None
         self.parallel = parallelize(whole, mesh, wire=wire, scheme=machine.scheme)
         self.model = self.parallel.model
+        self.kept = self.parallel
+        """The network that is validated and becomes the model: the average of the weights, where one is kept."""
+        if average is not None:
+            self.kept = parallelize(average, mesh, wire=wire, scheme=machine.scheme)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.progress = Progress(start=asdict(self.signals[-1]) if self.signals else None)
         train_N, num_classes, balanced = self.split.labels[self.image_N], len(data.classes), config.balance != "none"
@@ -331,8 +340,8 @@ class _Trainer:
                     if progress.position and self.mesh.world.size == 1:  # else the other ranks know nothing of it
                         self._save(best=False)
                     raise
-        self.model.eval()
-        return self.parallel
+        self.kept.model.eval()
+        return self.kept
 
     def _reached_goal(self) -> bool:
         goal, history = self.config.until_train_error, self.progress.history
@@ -411,12 +420,26 @@ class _Trainer:
             self._require_finite(progress.step + 1, float(result_2[0]), now.weight, x_BCHW)
         self.optimizer.step()
         progress.step += 1
+        self._average()
         progress.position += num
         row = {"event": "step", "step": progress.step, "epoch": progress.epoch + 1}
         row |= {"lr": now.weight, "data_seconds": data_seconds}
         self.unread.append(_UnreadStep(row, result_2, num))
         if progress.step == self.first_step and self.mesh.world.size > 1:
             self._report_ranks(num)
+
+    def _average(self) -> None:
+        """Take the weights of this step into their moving average, and with them the statistics of batch normalization, which go
+        with the weights. The decay of early steps is that of TensorFlow's ExponentialMovingAverage with a count of updates."""
+        if self.kept is self.parallel:
+            return
+        step, now = self.progress.step, self.model.state_dict()
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        for name, average in self.kept.model.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(now[name], 1 - decay)
+            else:  # how many batches batch normalization has seen
+                average.copy_(now[name])
 
     def _backward(
         self,
@@ -550,7 +573,7 @@ class _Trainer:
         self._read_losses()
         try:
             result = evaluate_split(
-                self.model,
+                self.kept.model,
                 self.val,
                 config.preprocessing,
                 self.data.mean,
@@ -621,9 +644,11 @@ class _Trainer:
             if value is not None
         }
         tensors = {
-            "model": parallel.gather_state(self.model.state_dict()),
+            "model": parallel.gather_state(self.kept.model.state_dict()),
             "optimizer": parallel.gather_state(velocities),
         }
+        if self.kept is not parallel:
+            tensors[TRAINED] = parallel.gather_state(self.model.state_dict())
         progress.seconds = time.monotonic() - self.started
 
         def write() -> None:
@@ -654,7 +679,10 @@ class _Trainer:
             say(f"note: not bit for bit the uninterrupted run, for {what} changed since the checkpoint")
         self.progress = Progress(**(state | {"best": math.inf if state["best"] is None else state["best"]}))
         parallel = self.parallel
-        self.model.load_state_dict(parallel.spread_state(checkpoint.tensors.get("model", {})))
+        kept = parallel.spread_state(checkpoint.tensors.get("model", {}))
+        trained = parallel.spread_state(checkpoint.tensors.get(TRAINED, {}))
+        self.kept.model.load_state_dict(kept)
+        self.model.load_state_dict(trained or kept)
         by_name = dict(self.model.named_parameters())
         for key, value in parallel.spread_state(checkpoint.tensors.get("optimizer", {})).items():
             name, _, slot = key.rpartition("/")
@@ -740,14 +768,14 @@ class _Trainer:
 
     def _spread(self) -> float | None:
         """Spread of the network's outputs between images; None if they are not finite."""
-        spread = signal_check(self.model, self._probe_input(self._dtype))[-1].spread
+        spread = signal_check(self.kept.model, self._probe_input(self._dtype))[-1].spread
         return spread if math.isfinite(spread) else None
 
     def _dead_filters(self) -> dict[str, list[int]]:
         """Dead filters of each convolution, by tower. Where each tower has ranks of its own, each counts its own filters."""
         apart = self.mesh.layout == "towers" and self.mesh.tower.size > 1
         towers = 1 if apart else int(getattr(self.config.model, "towers", 1))
-        dead = dead_filters(self.model, self._probe_input(self._dtype), towers)
+        dead = dead_filters(self.kept.model, self._probe_input(self._dtype), towers)
         if apart:
             own = torch.zeros(len(dead), self.mesh.tower.size, dtype=torch.int64)
             own[:, self.mesh.tower.index] = torch.tensor(list(dead.values()))[:, 0]
@@ -795,8 +823,9 @@ class _Trainer:
 
 
 def checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
-    """Bytes of one checkpoint: the weights, and one velocity (Adam: two moments) for each."""
-    return sum(p.numel() for p in model.parameters()) * config.itemsize * (1 + config.optimizer.moments)
+    """Bytes of one checkpoint: the weights, one velocity (Adam: two moments) for each, and their average where one is kept."""
+    copies = 1 + config.optimizer.moments + (config.ema > 0)
+    return sum(p.numel() for p in model.parameters()) * config.itemsize * copies
 
 
 def other_rate(config: TrainConfig, factor: float) -> str:
