@@ -96,7 +96,7 @@ def test_images_that_the_run_has_learned_from_are_told_by_their_pixels(place, tm
 
 
 def test_the_error_of_a_checkpoint_on_the_images_that_chose_it_is_called_too_low(place, tmp_path, capsys):
-    said = "this checkpoint was chosen because it errs least on"
+    said = "this epoch was chosen because it errs least on"
     best = evaluate(["run"], machine=QUIET, best=True)
     assert best.protocol["chose_the_checkpoint"] == 6
     assert f"{said} these 6 images, so the error here is lower than on new ones" in capsys.readouterr().err
@@ -107,6 +107,48 @@ def test_the_error_of_a_checkpoint_on_the_images_that_chose_it_is_called_too_low
     for call in ({"data": str(tmp_path / "new"), "best": True}, {"split": "train", "best": True}, {}):
         assert "chose_the_checkpoint" not in evaluate(["run"], machine=QUIET, **call).protocol
     assert said not in capsys.readouterr().err
+
+
+def test_a_run_with_all_controls_for_small_sets_says_what_its_errors_are_worth(place, tmp_path, capsys):
+    photographs(tmp_path / "uneven", {"blue": 30, "green": 5, "red": 2})
+    tiny = (
+        "--size 36 --preprocessing.resize 36 --preprocessing.crop 32 --preprocessing.scale 0.02 --model.input-size 32 "
+    )
+    tiny += "--model.fc-units 16 16 --model.conv-channels 8 8 8 8 8 --model.conv-kernels 5 3 3 3 3 --model.conv-padding 2 1 1 1 1"
+    controls = (
+        "--balance sampler --augmentation.mixup 0.2 --augmentation.cutmix 1 --ema 0.9 --early-stopping 2 --views 1"
+    )
+    out = str(tmp_path / "run")
+    words = [
+        *tiny.split(),
+        *controls.split(),
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    assert code_of("train", "quickstart", "--data", str(tmp_path / "uneven"), "--out", out, *words) == 0
+    said, chosen = capsys.readouterr(), "this epoch was chosen because it errs least on these 8 images"
+    mean = "mean of the errors of the classes, which have 1 to 6 images each"
+    assert chosen in said.err
+    assert "mean over classes" in said.err
+    assert mean in said.out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "early stopping chose the epoch on these images" in page
+    assert "whose weights are model/ (early stopping" in page
+    assert "(of 1 to 6 images each)" in page
+    assert code_of("evaluate", out) == 0
+    said = capsys.readouterr()
+    assert chosen in said.err
+    assert mean in said.out
+    new = photographs(tmp_path / "new", dict.fromkeys(COLORS, 3), seed=5)
+    assert "chose_the_checkpoint" not in evaluate([out], str(new), QUIET).protocol
+    assert "the lowest validation error" in str(subject.state_of(out, best=True))
+    assert code_of("train", "quickstart", "--out", out, "--resume") == 0
 
 
 def open_packed_of(run: str):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from alexnet.core import rng
 from alexnet.core.device import Machine
-from alexnet.core.errors import StoppedError
+from alexnet.core.errors import AlexNetError, StoppedError
 from alexnet.data.loader import epoch_order
 from alexnet.data.transforms import Augmentation
 from alexnet.training import trainer
@@ -39,9 +39,9 @@ def rows(run: Path, event: str) -> list[dict]:
     [
         {"balance": "sampler", "augmentation": MIXED},
         {"balance": "weights", "augmentation": Augmentation(mixup=0.2)},
-        {"ema": 0.9},
+        {"ema": 0.9, "early_stopping": 1},
     ],
-    ids=["sampler", "weights", "ema"],
+    ids=["sampler", "weights", "ema and early stopping"],
 )
 def test_a_stopped_and_resumed_run_equals_one_that_was_not(fields, tiny_config, tiny_set, tmp_path):
     config = replace(
@@ -137,3 +137,43 @@ def test_where_classes_are_balanced_their_mean_error_judges_an_epoch(tiny_config
     (row,) = rows(tmp_path, "epoch")
     state = json.loads((tmp_path / "checkpoint" / "step-7" / "state.json").read_text())
     assert state["best"] == row["val_balanced_top1_error"] == pytest.approx(row["val_top1_errors"] / 12)  # even classes
+
+
+def validated_as(monkeypatch, errors: list[int]) -> None:
+    """Let the validations of a run, one after the other, find so many errors of 12."""
+    found, real = iter(errors), trainer.evaluate_split
+    monkeypatch.setattr(
+        trainer, "evaluate_split", lambda *a, **options: replace(real(*a, **options), top1_errors=next(found))
+    )
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_early_stopping_ends_the_run_and_the_best_epoch_becomes_the_model(
+    ema, tiny_config, tiny_set, tmp_path, monkeypatch
+):
+    validated_as(monkeypatch, [9, 5, 7, 5, 6])  # an equal error is no lower one
+    config = replace(tiny_config, epochs=9, early_stopping=2, ema=ema)
+    model = fit(config, tiny_set, tmp_path, QUIET).model
+    assert [row["val_top1_errors"] for row in rows(tmp_path, "epoch")] == [9, 5, 7, 5]
+    best, last = (load_file(tmp_path / f"checkpoint/step-{step}/model.safetensors") for step in (14, 28))
+    torch.testing.assert_close(dict(model.state_dict()), best, rtol=0, atol=0)
+    assert not torch.equal(best["fc8.weight"], last["fc8.weight"])
+    again = fit(config, tiny_set, tmp_path, QUIET, resume=True).model  # killed before the evaluation, say
+    assert weights(again) == weights(model)
+
+
+def test_with_early_stopping_the_best_of_all_epochs_is_the_model_too(tiny_config, tiny_set, tmp_path, monkeypatch):
+    validated_as(monkeypatch, [9, 5, 7])
+    model = fit(replace(tiny_config, early_stopping=2), tiny_set, tmp_path, QUIET).model
+    best = load_file(tmp_path / "checkpoint/step-14/model.safetensors")
+    torch.testing.assert_close(dict(model.state_dict()), best, rtol=0, atol=0)
+
+
+def test_a_best_checkpoint_that_is_gone_is_said_with_a_way_on(tiny_config, tiny_set, tmp_path, monkeypatch):
+    validated_as(monkeypatch, [5, 9, 9])
+    config = replace(tiny_config, early_stopping=2)
+    fit(config, tiny_set, tmp_path, QUIET)
+    (tmp_path / "checkpoint" / "step-7" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(AlexNetError, match=r"checkpoint/best: .* missing or damaged .*--change --early-stopping None"):
+        fit(config, tiny_set, tmp_path, QUIET, resume=True)
+    fit(replace(config, early_stopping=None), tiny_set, tmp_path, QUIET, resume=True, change=True)

@@ -51,6 +51,7 @@ ADDED_FIELDS: dict[tuple[str, ...], Any] = {
     ("augmentation", "crops"): None,
     ("balance",): "none",
     ("ema",): 0.0,
+    ("early_stopping",): None,
     ("augmentation", "mixup"): 0.0,
     ("augmentation", "cutmix"): 0.0,
 }

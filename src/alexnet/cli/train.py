@@ -20,7 +20,7 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.runs import standing
 from alexnet.distributed import launch as job
-from alexnet.evaluation.lines import error_lines
+from alexnet.evaluation.lines import error_lines, uneven_line
 from alexnet.models import list_models, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import RECIPES, for_device, recipe
@@ -127,7 +127,9 @@ def train(arguments: list[str]) -> int:
         print_json(summary)
         return 0
     for views, errors in summary["views"].items():
-        print(*error_lines(views, errors, errors["classes"], errors["precision"]), sep="\n")
+        lines = error_lines(views, errors, errors["classes"], errors["precision"])
+        lines += uneven_line(errors["images_of_classes"], errors["balanced_top1_error"])
+        print(*lines, sep="\n")
     print(f"model: {printable(summary['model'])}\nreport: {printable(summary['report'])}")
     return 0
 

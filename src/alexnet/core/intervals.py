@@ -10,6 +10,8 @@ from typing import Any
 
 TOP5_FROM = 6
 """Classes from which on a top-5 error says anything: of five, the right one is always among the first five."""
+UNEVEN = 2
+"""So many times as many images has the largest class than the smallest, where the mean over classes is said too."""
 
 
 def wilson(errors: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alexnet.core.errors import printable
-from alexnet.core.intervals import TOP5_FROM, in_words
+from alexnet.core.intervals import TOP5_FROM, UNEVEN, in_words
 
 if TYPE_CHECKING:
     from alexnet.evaluation.error_rate import ClassCounts, Evaluation, WeightSearch
 
 SHOWN_CLASSES = 30
-UNEVEN = 2
-"""So many times as many images has the largest class than the smallest, where the mean over classes is said too."""
 
 
 def images_line(n: int, protocol: Mapping[str, Any], called: str | None = None) -> str:
@@ -49,13 +47,17 @@ def evaluation_lines(evaluation: Evaluation, called: str | None = None) -> list[
         lines += error_lines(what, counts, 0, None if "precision" in protocol else member.precision)
     if (search := evaluation.search) is not None:
         lines.append(_search_line(search, len(classes)))
-    sizes = [c.n for c in classes if c.n]
-    if max(sizes) >= UNEVEN * min(sizes):
-        lines.append(
-            f"mean of the errors of the classes, which have {min(sizes):,} to {max(sizes):,} images each: "
-            f"{evaluation.balanced_top1_error:.2%}"
-        )
+    lines += uneven_line([c.n for c in classes if c.n], evaluation.balanced_top1_error)
     return [*lines, f"loss {evaluation.loss_nats:.4f} nats", *class_lines(classes)]
+
+
+def uneven_line(images: Sequence[int], balanced_top1_error: float) -> list[str]:
+    """The mean of the errors of the classes, where some have many more ``images`` than others; else nothing."""
+    smallest, largest = min(images), max(images)
+    if largest < UNEVEN * smallest:
+        return []
+    each = f"{smallest:,} to {largest:,} images each"
+    return [f"mean of the errors of the classes, which have {each}: {balanced_top1_error:.2%}"]
 
 
 def _search_line(search: WeightSearch, classes: int) -> str:

@@ -347,6 +347,10 @@ def _search(
     return weights, WeightSearch(split, equal.n, *errors, judged_too=same)
 
 
+CHOSEN = "this epoch was chosen because it errs least on {images}, so the error here is lower than on new ones"
+"""What is said of an error on images that chose the network."""
+
+
 def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Probabilities:
     """The probabilities of every class for each of the subject's images, ``batch_size`` at once, by default as many as in the
     training; that the model learned from some of them is said. Raises :class:`UsageError` for images of a class that it does
@@ -363,10 +367,8 @@ def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Pr
             "that on new ones"
         )
     if num := known_before.get("chose_the_checkpoint"):
-        say(
-            f"note: this checkpoint was chosen because it errs least on {'these' if num == len(images) else f'{num:,} of these'} "
-            f"{len(images):,} images, so the error here is lower than on new ones"
-        )
+        which = f"{'these' if num == len(images) else f'{num:,} of these'} {len(images):,} images"
+        say(f"note: {CHOSEN.format(images=which)}")
     with subject.progress(f"evaluate {printable(subject.model)}", len(images)) as bar:
         evaluation = evaluate_split(
             predictor.model,
@@ -389,7 +391,8 @@ def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Pr
 
 def _known_to_the_run(subject: Subject) -> dict[str, int]:
     """How many of the images, known by their pixels, the run has learned from, unless they were asked for by the name ``train``;
-    and, of a checkpoint that was taken for its errors, how many chose it. Nothing where there are none, or it cannot be told."""
+    and, of an epoch that was taken for its errors (by ``best`` or by early stopping), how many chose it. Nothing where there are
+    none, or it cannot be told."""
     trained, packed, images = subject.settings, subject.packed, subject.images
     if trained is None or not is_packed(Path(trained["data"]["path"])):
         return {}
@@ -401,7 +404,8 @@ def _known_to_the_run(subject: Subject) -> dict[str, int]:
         all_N = own.split("train").crc32_N
         num, seed = trained["train"].get("train_images"), trained["train"].get("seed", 0)
         found["seen_in_training"] = _in_both(images, all_N[training_subset(len(all_N), num, seed)])
-    if subject.best or Path(subject.model).name == "best":
+    stopped_early = subject.predictor.state is None and trained["train"].get("early_stopping") is not None
+    if subject.best or Path(subject.model).name == "best" or stopped_early:
         found["chose_the_checkpoint"] = _in_both(images, own.split(own.held_out).crc32_N)
     return {name: count for name, count in found.items() if count}
 

@@ -42,13 +42,17 @@ class State:
     val_n: int | None
     best: bool
     """Whether it is the one with the lowest validation error."""
+    balanced_error: float | None = None
+    """The mean of the errors of the classes after that epoch, where that judges the epochs."""
 
     def __str__(self) -> str:
         of = f" of {self.epochs}" if self.epochs is not None else ""
         text = f"{printable(self.path)}, after epoch {self.epoch}{of}"
         if self.position:
             text += f" and {self.position:,} images of the next"
-        if self.best and self.val_n and self.top1_errors is not None:
+        if self.best and self.balanced_error is not None:
+            text += f", the one with the lowest validation error ({self.balanced_error:.1%}, the mean over classes)"
+        elif self.best and self.val_n and self.top1_errors is not None:
             text += f", the one with the fewest validation errors ({self.top1_errors:,} of {self.val_n:,})"
         return text
 
@@ -182,10 +186,10 @@ def _state(run: Path, path: Path) -> tuple[State, Checkpoint]:
     last = {} if position else history[-1]
     epochs = _epochs(run)
     best = path.name == pointed(path.parent / "best")
-    errors, n = last.get("val_top1_errors"), last.get("val_n")
+    errors, n, balanced = (last.get(name) for name in ("val_top1_errors", "val_n", "val_balanced_top1_error"))
     if "model" not in checkpoint.tensors:
         raise AlexNetError("model.safetensors is missing")
-    return State(path, checkpoint.step, epoch, position, epochs, errors, n, best), checkpoint
+    return State(path, checkpoint.step, epoch, position, epochs, errors, n, best, balanced), checkpoint
 
 
 def _epochs(run: Path) -> int | None:

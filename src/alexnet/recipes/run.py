@@ -32,7 +32,7 @@ from alexnet.distributed.launch import number, on_first
 from alexnet.distributed.mesh import chunk_sizes
 from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
-from alexnet.evaluation.subject import preparation, provenance
+from alexnet.evaluation.subject import CHOSEN, preparation, provenance
 from alexnet.evaluation.views import parse_views
 from alexnet.models.folder import save_model_folder
 from alexnet.parallelize import Parallel
@@ -241,6 +241,9 @@ def _evaluate(
     on_first("saving the network", save)
     split = data.split(data.held_out)
     of: dict[str, Any] = {"network": config.network, "data": provenance(config.data, data, data.held_out)}
+    if config.early_stopping is not None:
+        of["data"]["chose_the_checkpoint"] = len(split)
+        say(f"note: {CHOSEN.format(images=f'these {len(split):,} images')}")
     evaluations: list[Evaluation] = []
     for views in config.views:
         with Bar(f"evaluate with views {views}", len(split), quiet=machine.quiet) as bar:
@@ -297,6 +300,7 @@ def finished(config: TrainConfig, out: Path) -> dict[str, Any] | None:
     errors = {}
     for views, file in zip(config.views, files, strict=True):
         result = read_result(file)
+        sizes = [row.n for row in result.classes if row.n] or [result.n]
         errors[views] = {
             "n": result.n,
             "top1_errors": result.top1_errors,
@@ -304,7 +308,9 @@ def finished(config: TrainConfig, out: Path) -> dict[str, Any] | None:
             "top1_error": result.top1_errors / result.n,
             "top5_error": result.top5_errors / result.n,
             "loss_nats": result.loss_nats,
+            "balanced_top1_error": result.balanced_top1_error,
             "classes": len(result.classes),
+            "images_of_classes": [min(sizes), max(sizes)],
             "precision": config.precision,
         }
     return {"run": str(out), "model": str(out / "model"), "report": str(out / "report.html"), "views": errors}

@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from alexnet.core.errors import AlexNetError
+from alexnet.core.intervals import UNEVEN
 from alexnet.core.runs import read_array, read_file
 from alexnet.report import figures, tables
 from alexnet.report.files import RunFiles, read_object, read_run
@@ -116,30 +117,49 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Steps", f"{np.nanmax(steps):,.0f}" if np.isfinite(steps).any() else ""),
         ("Training time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("Speed", f"{np.nanmedian(speed):,.0f} images/s" if np.isfinite(speed).any() else ""),
-        ("Fewest validation errors", _best_epoch(log.epochs)),
+        ("Fewest validation errors", _best_epoch(log.epochs, stopping=settings.get("early_stopping") is not None)),
+        ("Mean error of the classes", _mean_error(run.best)),
         ("Classes", f"{len(run.best.classes):,}" if run.best and run.best.classes else ""),
     ]
     return [(label, value) for label, value in facts if value]
 
 
-def _best_epoch(epochs: Sequence[tables.Row]) -> str:
-    """Which epoch was the best, where the network of the run, which is that of the last, had more errors."""
-    errors = {tables.number(row.get("epoch")): tables.number(row.get("val_top1_errors")) for row in epochs}
+def _mean_error(best: StoredEvaluation | None) -> str:
+    """The mean of the errors of the classes, where some have many more images than others."""
+    sizes = [row.n for row in best.classes if row.n] if best else []
+    if best is None or not sizes or max(sizes) < UNEVEN * min(sizes):
+        return ""
+    return f"{best.balanced_top1_error:.1%} (of {min(sizes):,} to {max(sizes):,} images each)"
+
+
+def _best_epoch(epochs: Sequence[tables.Row], *, stopping: bool = False) -> str:
+    """Which epoch was the best, and of which the network of the run is: of the last, or with early ``stopping`` of the best.
+    Nothing where these are the same."""
+    balanced = any("val_balanced_top1_error" in row for row in epochs)
+    name = "val_balanced_top1_error" if balanced else "val_top1_errors"
+    errors = {tables.number(row.get("epoch")): tables.number(row.get(name)) for row in epochs}
     known = {epoch: num for epoch, num in errors.items() if math.isfinite(epoch) and math.isfinite(num)}
     if not known:
         return ""
     best, last = min(known, key=lambda epoch: (known[epoch], epoch)), max(known)
+    fewest, at_last = (
+        f"{known[e]:.1%} (mean of the classes)" if balanced else f"{known[e]:,.0f}" for e in (best, last)
+    )
+    if stopping:
+        return f"{fewest} after epoch {best:g}, whose weights are model/ (early stopping, after epoch {last:g})"
     if known[best] == known[last]:
         return ""
-    return f"{known[best]:,.0f} after epoch {best:g} (evaluate --best); model/ is of epoch {last:g}, {known[last]:,.0f}"
+    return f"{fewest} after epoch {best:g} (evaluate --best); model/ is of epoch {last:g}, {at_last}"
 
 
 def _measured(protocol: Mapping[str, Any]) -> str:
     """How the errors were measured, in one line: what a comparison asks first."""
+    chosen = "chose_the_checkpoint" in protocol
     said = [
         (f"{protocol.get('split', '')} images of {protocol['data']}, each once" if "data" in protocol else "").strip(),
         str(protocol.get("averaging", "")),
         f"{protocol['precision']} arithmetic" if "precision" in protocol else "",
+        "early stopping chose the epoch on these images, so the error on new ones is higher" if chosen else "",
     ]
     return "; ".join(filter(None, said))
 

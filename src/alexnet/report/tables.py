@@ -147,6 +147,12 @@ class StoredEvaluation:
     mistakes: tuple[MistakeRow, ...]
 
     @property
+    def balanced_top1_error(self) -> float:
+        """The mean of the top-1 errors of the classes that have images."""
+        rates = [row.top1_error for row in self.classes if row.n]
+        return sum(rates) / len(rates) if rates else math.nan
+
+    @property
     def chance_loss(self) -> float:
         """ln K: the loss of answering all classes alike."""
         return math.log(len(self.classes)) if self.classes else math.nan

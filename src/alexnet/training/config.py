@@ -59,6 +59,10 @@ class TrainConfig:
     """Validate and keep a moving average of the weights instead of the weights themselves: its decay at each step, 0.999 for some
     thousand steps. In the first steps the decay is smaller, so that the average soon forgets the untrained weights. 0 switches it
     off."""
+    early_stopping: int | None = None
+    """End the run after this many epochs without a new lowest validation error; the weights of the best epoch become the model.
+    That epoch is chosen on the held-out images, so their error is then somewhat too low. By default train all epochs and keep the
+    last weights."""
     precision: Precision = "float32"
     """Number format to compute in; weights stay in float32. bfloat16 is often twice as fast, and many times slower on a
     processor without instructions for it: there a recipe that computes in it takes float32 instead."""
@@ -100,9 +104,20 @@ class TrainConfig:
             )
         if not 0 <= self.ema < 1:
             raise ValueError(f"TrainConfig.ema is {self.ema}; it needs 0 <= ema < 1")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise ValueError(
+                f"TrainConfig.early_stopping is {self.early_stopping}; it is a number of epochs and must be at least 1"
+            )
         if self.until_train_error is not None and not 0 <= self.until_train_error < 1:
             raise ValueError(
                 f"TrainConfig.until_train_error is {self.until_train_error}; it is a share, 0 <= until_train_error < 1"
             )
         if self.train_images is not None and self.train_images < 1:
             raise ValueError(f"TrainConfig.train_images is {self.train_images}; it must be at least 1")
+
+
+def other_rate(config: TrainConfig, factor: float) -> str:
+    """The options that multiply the learning rates of a run."""
+    options = f" --optimizer.lr {config.optimizer.lr * factor:.2g}"
+    bias_lr = config.optimizer.bias_lr
+    return options if bias_lr is None else f"{options} --optimizer.bias-lr {bias_lr * factor:.2g}"

@@ -143,6 +143,11 @@ def judged_error(row: Mapping[str, Any]) -> float:
     return float(row.get("val_balanced_top1_error", row["val_top1_error"]))
 
 
+def best_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the epoch with the lowest validation error; of equal ones the first."""
+    return min(history, key=judged_error)
+
+
 def count_drops(val_errors: Sequence[float], patience: int, most: int) -> int:
     """How often the error has gone ``patience`` epochs without a new lowest value; each drop starts a new count."""
     drops = waited = 0

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alexnet.core import rng
 from alexnet.core.config import differences
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, autocast
-from alexnet.core.errors import DataError, NotFiniteError, StoppedError, UsageError, printable
+from alexnet.core.errors import AlexNetError, DataError, NotFiniteError, StoppedError, UsageError, printable
 from alexnet.core.memory import total_memory
 from alexnet.core.runs import REPLACED, write_json
 from alexnet.core.signals import StopRequest
@@ -46,13 +47,14 @@ from alexnet.distributed.mesh import Mesh, build_mesh, chunk
 from alexnet.evaluation.error_rate import evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model, layer_parameters
-from alexnet.models.checkpoint import Checkpoint
+from alexnet.models.checkpoint import Checkpoint, pointed, read_checkpoint
 from alexnet.models.folder import save_model_folder
 from alexnet.models.lrn import kernels_in_use
 from alexnet.models.states import NETWORK, read_settings
 from alexnet.parallelize import Parallel, parallelize
 from alexnet.training.checkpoint import save_checkpoint
-from alexnet.training.config import TrainConfig
+from alexnet.training.config import TrainConfig, other_rate
+from alexnet.training.ending import ends
 from alexnet.training.files import (
     Log,
     clear,
@@ -67,7 +69,7 @@ from alexnet.training.files import (
 from alexnet.training.initial import Initial, Transfer, other_input, transfer
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.ranks import rank_report, rank_table
-from alexnet.training.schedule import Rates, judged_error, rates, set_rates
+from alexnet.training.schedule import Rates, best_epoch, judged_error, rates, set_rates
 from alexnet.training.targets import class_weights, main_label, target_shares
 from alexnet.training.tensorboard import Write, scalar_writer
 from alexnet.training.watchdog import LayerSignal, dead_filters, guessing, signal_check, signal_warning, trouble
@@ -332,7 +334,7 @@ class _Trainer:
             self._note_changes()
             self.started = time.monotonic() - progress.seconds
             self.first_step = progress.step + 1
-            while progress.epoch < config.epochs and not self._reached_goal():
+            while progress.epoch < config.epochs and not ends(config, progress.history):
                 try:
                     self._train_epoch(bar)
                     self._finish_epoch()
@@ -340,12 +342,36 @@ class _Trainer:
                     if progress.position and self.mesh.world.size == 1:  # else the other ranks know nothing of it
                         self._save(best=False)
                     raise
+        self._take_best()
         self.kept.model.eval()
         return self.kept
 
-    def _reached_goal(self) -> bool:
-        goal, history = self.config.until_train_error, self.progress.history
-        return goal is not None and any(row["train_top1_error"] <= goal for row in history)
+    def _take_best(self) -> None:
+        """With early stopping, give the network that is kept the weights of the epoch with the lowest validation error."""
+        history = self.progress.history
+        best = best_epoch(history)
+        if self.config.early_stopping is None or best is history[-1]:
+            return
+        pointer, tensors = self.run / "checkpoint" / "best", {}
+
+        def read() -> None:
+            try:
+                found = read_checkpoint(pointer.parent / pointed(pointer), "model")
+                if found.step != best["step"]:
+                    raise AlexNetError(f"it is of step {found.step}, and the best epoch ended at {best['step']}")
+                tensors.update(found.tensors["model"])
+            except (AlexNetError, OSError, SafetensorError, KeyError) as error:
+                raise AlexNetError(
+                    f"{printable(pointer)}: the checkpoint that is to become the model is missing or damaged "
+                    f"({printable(error)}); to keep the last weights instead, add --resume --change --early-stopping None"
+                ) from error
+
+        on_first("reading the best checkpoint", read)
+        self.kept.model.load_state_dict(self.parallel.spread_state(tensors))
+        say(
+            f"early stopping: epoch {best['epoch']} had the lowest validation error, {judged_error(best):.1%}, and its weights "
+            "become the model"
+        )
 
     def _train_epoch(self, bar: Bar) -> None:
         config, progress = self.config, self.progress
@@ -688,8 +714,8 @@ class _Trainer:
             name, _, slot = key.rpartition("/")
             parameter = by_name[name]
             velocity = value.dim() > 0  # Adam's count of steps is a number
-            kept = torch.empty_like(parameter).copy_(value) if velocity else value.clone().to(parameter.device)
-            self.optimizer.state[parameter][slot] = kept
+            copied = torch.empty_like(parameter).copy_(value) if velocity else value.clone().to(parameter.device)
+            self.optimizer.state[parameter][slot] = copied
         say(f"resumed at step {self.progress.step} (epoch {self.progress.epoch + 1}, image {self.progress.position})")
 
     def _conditions(self) -> dict[str, Any]:
@@ -826,13 +852,6 @@ def checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
     """Bytes of one checkpoint: the weights, one velocity (Adam: two moments) for each, and their average where one is kept."""
     copies = 1 + config.optimizer.moments + (config.ema > 0)
     return sum(p.numel() for p in model.parameters()) * config.itemsize * copies
-
-
-def other_rate(config: TrainConfig, factor: float) -> str:
-    """The options that multiply the learning rates of a run."""
-    options = f" --optimizer.lr {config.optimizer.lr * factor:.2g}"
-    bias_lr = config.optimizer.bias_lr
-    return options if bias_lr is None else f"{options} --optimizer.bias-lr {bias_lr * factor:.2g}"
 
 
 def training_images(num: int, config: TrainConfig) -> NDArray[np.int64]:
