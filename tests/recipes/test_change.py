@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from alexnet.data.transforms import Augmentation
 from alexnet.recipes.run import train
 from alexnet.report.page import write_report
 from alexnet.training import trainer
+from alexnet.training.ending import why_not_longer
 from alexnet.training.optimizer import OptimizerConfig
-from alexnet.training.schedule import Steps
+from alexnet.training.schedule import Plateau, Staged, Steps
 from alexnet.training.trainer import fit
 from shared import StopAfter
 
@@ -168,11 +170,50 @@ def test_a_run_ends_where_its_user_is_satisfied_and_goes_on_for_longer(tiny_conf
     result = (tmp_path / "results" / "final-center.json").read_bytes()
     with pytest.raises(UsageError, match=r"has finished its 2 epochs; .* add --epochs"):
         train(replace(config, epochs=1), tmp_path, QUIET, data=tiny_set, resume=True)
-    train(replace(config, epochs=4), tmp_path, QUIET, data=tiny_set, resume=True)
+    before = settings(tmp_path)
+    with pytest.raises(UsageError, match=r"ended after 2 epochs: its cosine schedule .* of 4 would go back to 0\.015"):
+        train(replace(config, epochs=4), tmp_path, QUIET, data=tiny_set, resume=True)
+    assert settings(tmp_path) == before
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    train(replace(config, epochs=4), tmp_path, QUIET, data=tiny_set, resume=True, change=True)
     assert len(rows(tmp_path, "epoch")) == 4
     assert [row["changed"] for row in rows(tmp_path, "change")] == [{"epochs": [6, 2]}, {"epochs": [2, 4]}]
     assert (tmp_path / "earlier" / "step-17" / "results" / "final-center.json").read_bytes() == result
     assert (tmp_path / "results" / "final-center.json").read_bytes() != result
+
+
+@pytest.mark.parametrize("schedule", [Plateau(patience=1), Steps(every=2)], ids=["plateau", "steps"])
+def test_a_finished_run_goes_on_to_what_a_longer_one_is(schedule, tiny_config, tiny_set, tmp_path):
+    config, longer = (replace(tiny_config, schedule=schedule, epochs=epochs) for epochs in (1, 3))
+    fit(config, tiny_set, tmp_path / "run", QUIET)
+    resumed = fit(longer, tiny_set, tmp_path / "run", QUIET, resume=True).model
+    assert weights(resumed) == weights(fit(longer, tiny_set, tmp_path / "whole", QUIET).model)
+
+
+def history(*errors: int) -> list[dict]:
+    return [{"epoch": i, "val_top1_error": e / 12, "train_top1_error": 0.5} for i, e in enumerate(errors, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "longer", "reason"),
+    [
+        (
+            {"schedule": Staged(), "epochs": 90},
+            {"epochs": 100},
+            r"staged schedule is one of 90 epochs .* --schedule\.every 100 ",
+        ),
+        ({"schedule": Steps()}, {"epochs": 100}, None),
+        ({"early_stopping": 2}, {"epochs": 100}, r"no epoch after epoch 1 .*--early-stopping 3 or more"),
+        ({"early_stopping": 2}, {"early_stopping": 3}, None),
+        ({"until_train_error": 0.6}, {"epochs": 100}, r"training error has reached 0\.6.*--until-train-error None"),
+    ],
+    ids=["staged", "steps", "early stopping", "more patience", "goal"],
+)
+def test_why_a_run_that_has_ended_does_not_go_on(fields, longer, reason, tiny_config):
+    before = replace(tiny_config, **{"epochs": 3, "schedule": Steps()} | fields)
+    done = history(*[5, 6, 7][: before.epochs]) if before.epochs == 3 else history(*[5] * 90)
+    why = why_not_longer(before, replace(before, **longer), done, change=False)
+    assert why is None if reason is None else re.search(reason, why or "")
 
 
 def command(*words: object) -> int:

@@ -24,6 +24,7 @@ from alexnet.models.checkpoint import Checkpoint
 from alexnet.models.states import read_settings
 from alexnet.training.checkpoint import KEEP, load_checkpoint
 from alexnet.training.config import TrainConfig
+from alexnet.training.ending import why_not_longer
 from alexnet.training.initial import Initial, Transfer
 
 CHECKPOINTS = KEEP + 2
@@ -189,7 +190,7 @@ def _said(value: Any) -> str:
 
 
 def _record_change(
-    run: Path, config: TrainConfig, changed: dict[str, list[Any]], checkpoint: Checkpoint | None
+    run: Path, config: TrainConfig, changed: dict[str, list[Any]], checkpoint: Checkpoint | None, *, change: bool
 ) -> None:
     """Give a run its new settings, and write down which were changed when. What it had made of its last state is set aside:
     that is no longer the end of the run."""
@@ -202,6 +203,11 @@ def _record_change(
         )
     if changed and "model" in made and checkpoint is None:
         raise UsageError(f"{printable(run)} has no checkpoint any more to go on from; take another --out")
+    before = stored_config(run)
+    if changed and before is not None and ("model" in made or epoch >= before.epochs):
+        reason = why_not_longer(before, config, state.get("history", []), change=change)
+        if reason is not None:
+            raise UsageError(f"{printable(run)} has ended after {epoch} epochs: {reason}")
     if changed and made:
         aside = run / "earlier" / f"step-{step}"
         aside.mkdir(parents=True, exist_ok=True)
@@ -278,7 +284,7 @@ def open_run(
                 f"{printable(run)} has no checkpoint yet and starts from the weights of {printable(source)}; name them "
                 "again with --init-from"
             )
-        _record_change(run, config, changed, checkpoint)
+        _record_change(run, config, changed, checkpoint, change=change)
         _record_place(run, config, data)
     for fault in faults:
         say(f"warning: {fault}")
