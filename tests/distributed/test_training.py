@@ -13,6 +13,7 @@ import training_jobs
 from safetensors.numpy import load_file
 
 from alexnet.core.errors import AlexNetError
+from alexnet.data.transforms import Augmentation
 from alexnet.distributed.launch import run_local
 from alexnet.recipes.run import train
 from alexnet.training.config import TrainConfig
@@ -43,7 +44,8 @@ def last_checkpoint(out: Path) -> dict[str, np.ndarray]:
     folder = out / "checkpoint" / (out / "checkpoint" / "last").read_text().strip()
     return {
         f"{group}/{name}": value
-        for group in ("model", "optimizer")
+        for group in ("model", "optimizer", "trained")
+        if (folder / f"{group}.safetensors").is_file()
         for name, value in load_file(folder / f"{group}.safetensors").items()
     }
 
@@ -81,6 +83,20 @@ def check_world(world: int, machines: list[dict[str, Any]], config: TrainConfig,
 
 def test_two_ranks_train_as_one_process_does(config, tmp_path):
     check_world(2, LAYOUTS[:3] + LAYOUTS[5:6], config, tmp_path)
+
+
+def test_two_ranks_balance_mix_average_and_choose_as_one_process_does(config, tmp_path):
+    small = replace(
+        config,
+        train_images=20,
+        balance="sampler",
+        augmentation=Augmentation(mixup=0.5, cutmix=1.0),
+        ema=0.9,
+        early_stopping=1,
+    )
+    check_world(2, LAYOUTS[:3], replace(small, epochs=3), tmp_path)
+    errors = [row["val_balanced_top1_error"] for row in rows(tmp_path / "one", "epoch")]
+    assert errors[-1] >= min(errors[:-1])  # the best epoch, which every rank was to load, is not the last
 
 
 @pytest.mark.long

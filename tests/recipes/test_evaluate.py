@@ -111,26 +111,13 @@ def test_the_error_of_a_checkpoint_on_the_images_that_chose_it_is_called_too_low
 
 def test_a_run_with_all_controls_for_small_sets_says_what_its_errors_are_worth(place, tmp_path, capsys):
     photographs(tmp_path / "uneven", {"blue": 30, "green": 5, "red": 2})
-    tiny = (
-        "--size 36 --preprocessing.resize 36 --preprocessing.crop 32 --preprocessing.scale 0.02 --model.input-size 32 "
-    )
-    tiny += "--model.fc-units 16 16 --model.conv-channels 8 8 8 8 8 --model.conv-kernels 5 3 3 3 3 --model.conv-padding 2 1 1 1 1"
-    controls = (
-        "--balance sampler --augmentation.mixup 0.2 --augmentation.cutmix 1 --ema 0.9 --early-stopping 2 --views 1"
-    )
     out = str(tmp_path / "run")
-    words = [
-        *tiny.split(),
-        *controls.split(),
-        "--epochs",
-        "2",
-        "--batch-size",
-        "8",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-    ]
+    words = (
+        "--size 36 --preprocessing.resize 36 --preprocessing.crop 32 --preprocessing.scale 0.02 --model.input-size 32 "
+        "--model.fc-units 16 16 --model.conv-channels 8 8 8 8 8 --model.conv-kernels 5 3 3 3 3 --model.conv-padding 2 1 1 1 1 "
+        "--balance sampler --augmentation.mixup 0.2 --augmentation.cutmix 1 --ema 0.9 --early-stopping 2 --views 1 "
+        "--epochs 2 --batch-size 8 --device cpu --threads 1"
+    ).split()
     assert code_of("train", "quickstart", "--data", str(tmp_path / "uneven"), "--out", out, *words) == 0
     said, chosen = capsys.readouterr(), "this epoch was chosen because it errs least on these 8 images"
     mean = "mean of the errors of the classes, which have 1 to 6 images each"
