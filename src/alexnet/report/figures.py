@@ -86,6 +86,8 @@ def training_curves(log: Log, *, top5: bool = True) -> str:
     ]
     if top5:
         error.append(Line(*of_epochs("val_top5_error", 100), GREEN, "val top-5", "^", DOTTED))
+    if any("val_balanced_top1_error" in row for row in epochs):
+        error.append(Line(*of_epochs("val_balanced_top1_error", 100), INK, "val, mean of classes", "D", DASHED))
     speed = Line(at_steps, steps["images_per_second"], INK, width=1.2)
     panels = [
         _panel("Loss, nats", loss, against),
