@@ -50,12 +50,12 @@ class Augmentation:
     """Smallest and largest ratio of width to height of a ``resized`` crop; drawn log-uniformly."""
 
     mixup: float = 0.0
-    """Average each training image and its label with those of another one, with a share from Beta(``mixup``, ``mixup``) (Zhang
-    et al. 2018; 0.2 mixes little, 1 mixes much). 0 switches it off."""
+    """Average each training image and its label with those of another image (Zhang et al. 2018). The value is the parameter of
+    the Beta distribution that the shares are drawn from: 0.2 mixes little, 1 mixes much. 0 switches it off."""
     cutmix: float = 0.0
-    """Paste a random rectangle of another training image into each one, and mix the labels by area; the area is from
-    Beta(``cutmix``, ``cutmix``) (Yun et al. 2019, with 1). With ``mixup``, each image is mixed in one of the two ways, half of
-    them in each. 0 switches it off."""
+    """Paste a random rectangle of another image into each training image, and mix the labels by area (Yun et al. 2019). The value
+    is the parameter of the Beta distribution that the areas are drawn from, usually 1. With ``mixup`` too, each image is mixed in
+    one of the two ways at random. 0 switches it off."""
 
     @property
     def mixes(self) -> bool:

@@ -52,17 +52,17 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all classes; 0 switches it off."""
     balance: Literal["none", "weights", "sampler"] = "none"
-    """How classes of different size are made to count the same. weights: the loss of each image is weighted by the inverse size
-    of its class. sampler: each class stands equally often in an epoch, which is as long as without it; images of small classes
-    come several times, varied anew each time. With either, the validation error that judges an epoch is the mean over classes."""
+    """Make classes of few images count as much as classes of many. weights: weight the loss of each image by the inverse size of
+    its class. sampler: show each class equally often in an epoch, which stays as long as it was; images of small classes come
+    several times, each time with another crop. With either, an epoch is judged by the mean of the classes' validation errors."""
     ema: float = 0.0
-    """Validate and keep a moving average of the weights instead of the weights themselves: its decay at each step, 0.999 for some
-    thousand steps. In the first steps the decay is smaller, so that the average soon forgets the untrained weights. 0 switches it
-    off."""
+    """Validate and keep a moving average of the weights in place of the last weights. The value is its decay at each step: 0.99
+    suits some hundred steps, 0.999 some thousand. Early steps have a smaller one, so that the untrained weights are soon
+    forgotten. 0 switches it off."""
     early_stopping: int | None = None
-    """End the run after this many epochs without a new lowest validation error; the weights of the best epoch become the model.
-    That epoch is chosen on the held-out images, so their error is then somewhat too low. By default train all epochs and keep the
-    last weights."""
+    """End the run after this many epochs without a new lowest validation error, and make the weights of the best epoch the model.
+    The held-out images choose that epoch, so the error on them is then lower than on new ones. By default train all epochs and
+    keep the last weights."""
     precision: Precision = "float32"
     """Number format to compute in; weights stay in float32. bfloat16 is often twice as fast, and many times slower on a
     processor without instructions for it: there a recipe that computes in it takes float32 instead."""
