@@ -168,7 +168,7 @@ def train(
     fresh: bool = False,
     report: bool = True,
 ) -> dict[str, Any]:
-    """Train into the folder ``out``, evaluate the last state on all held-out images, save the model folder, write the
+    """Train into the folder ``out``, evaluate the network on all held-out images, save the model folder, write the
     report (if ``report``). ``data`` is by default what ``config.data`` names, ``machine`` the best device there is.
     ``initial``: weights to start from, instead of random ones in the layers that fit.
 
@@ -227,7 +227,7 @@ def train(
 def _evaluate(
     parallel: Parallel, config: TrainConfig, out: Path, machine: Machine, data: PackedSet, stop: StopRequest
 ) -> None:
-    """Save the kernels and the model folder, and evaluate the last state on all held-out images."""
+    """Save the kernels and the model folder, and evaluate the network on all held-out images."""
     results, mesh = out / "results", parallel.mesh
     whole = _whole(parallel, config, len(data.classes))
 

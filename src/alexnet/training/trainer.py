@@ -138,8 +138,8 @@ def fit(
     fresh: bool = False,
     stop: StopRequest | None = None,
 ) -> Parallel:
-    """Train ``config.network`` on ``data.splits["train"]``: the network, or this rank's part of it, after the last step, in
-    evaluation mode.
+    """Train ``config.network`` on ``data.splits["train"]``: the network, or this rank's part of it, in evaluation mode, after the
+    last step; with ``config.ema`` the average of its weights, with ``config.early_stopping`` as it was after the best epoch.
 
     The first rank writes config.json, environment.json, log.jsonl, summary.csv and checkpoint/ into ``run``, and
     ranks.json where there are several. With ``resume`` the run goes on from its last sound checkpoint, bit for bit as if
