@@ -108,6 +108,7 @@ TRAINING = [
     _wrong(TRAIN + "--label-smoothing -0.1", "--label-smoothing"),
     _wrong(TRAIN + "--label-smoothing nan", "--label-smoothing"),
     _wrong(TRAIN + "--balance equal", "balance"),
+    _wrong(TRAIN + "--balance sampler --augmentation.crops 2", "--balance"),
     _wrong(TRAIN + "--early-stopping 0", "--early-stopping"),
     _wrong(TRAIN + "--early-stopping some", "early-stopping"),
     _wrong(TRAIN + "--ema 1", "--ema"),

@@ -102,6 +102,11 @@ class TrainConfig:
             raise ValueError(
                 f"TrainConfig.label_smoothing is {self.label_smoothing}; it needs 0 <= label_smoothing < 1"
             )
+        if self.balance == "sampler" and self.augmentation.crops is not None:
+            raise ValueError(
+                "TrainConfig.balance is sampler, which draws another crop each time that an epoch shows an image again; with "
+                "augmentation.crops, take weights"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"TrainConfig.ema is {self.ema}; it needs 0 <= ema < 1")
         if self.early_stopping is not None and self.early_stopping < 1:
