@@ -121,9 +121,10 @@ class Anything:
         ({"model": {"note": torch.zeros(1), **STATE}, "model_ema": STATE, "n": 1}, "model_ema"),
         ({"best": torch.tensor(0.1), "loss": torch.tensor(0.2), "state_dict": STATE}, "state_dict"),
         ({"model": {"state_dict": STATE}}, "model.state_dict"),
+        ({"step": 3, "params": STATE, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(9)}}}}, "params"),
         ({"state_dict": STATE, "model": Anything(), "hyper_parameters": {"a": Anything(), (1, 2): {3}}}, "state_dict"),
     ],
-    ids=["state_dict", "torchvision", "ema", "with tensors", "nested", "Lightning"],
+    ids=["state_dict", "torchvision", "ema", "with tensors", "nested", "of another name", "Lightning"],
 )
 def test_a_checkpoint_gives_its_weights_and_the_rest_is_not_read(value: Any, entry: str, zipped: bool, tmp_path: Path):
     found = read_weights(saved(tmp_path / "checkpoint.pth", value, zipped=zipped))
@@ -298,6 +299,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "one tensor": (lambda path: saved(path, torch.ones(3)), "holds one tensor"),
     "a list": (lambda path: saved(path, [torch.ones(3)]), "holds a list, not weights by name"),
     "no tensors": (lambda path: saved(path, {"a": 1}), "holds no weights"),
+    "two networks": (
+        lambda path: saved(path, {"generator": STATE, "judge": STATE}),
+        "holds no weights: .* nor one entry",
+    ),
     "a program": (script, "a TorchScript program, which holds code"),
     "another archive": (lambda path: saved(path, {}) and _no_pickle(path), "not one of torch.save: it has no data.pkl"),
     "a compressed bomb": (

@@ -257,6 +257,10 @@ def test_names_and_paths_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monk
     assert file_of("weights.pth") == Path("weights.pth")
     with pytest.raises(UsageError, match=r"alexnet-owt is not here yet; `alexnet weights get alexnet-owt` fetches it"):
         file_of("alexnet-owt")
+    with pytest.raises(
+        UsageError, match=r"alexnet-owt-tunk: no such file, .* by that name \(perhaps alexnet-owt-trunk\)"
+    ):
+        file_of("alexnet-owt-tunk")
     Path("alexnet-owt").touch()
     assert file_of("alexnet-owt") == Path("alexnet-owt")
     with pytest.raises(UsageError, match=r"no weights are known by the name alexnet-2012"):

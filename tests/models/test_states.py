@@ -127,6 +127,8 @@ def test_what_is_no_model_is_told_what_it_is(finished, stopped, tmp_path):
     }.items():
         with pytest.raises(AlexNetError, match=said):
             load(tmp_path / name)
+    with pytest.raises(UsageError, match=r"model\.safetensors belongs to a model; name its folder, .*/model$"):
+        load(finished / "model" / "model.safetensors")
     with pytest.raises(UsageError, match="--best needs a run"):
         load(finished / "model", best=True)
     (stopped / "checkpoint" / "best").unlink()

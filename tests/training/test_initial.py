@@ -236,6 +236,11 @@ def test_the_input_is_taken_over_with_the_first_layer(source, tiny_config, capsy
     assert with_input_of(initial, tiny_config) is tiny_config
 
 
+def test_the_weights_of_a_model_folder_are_the_model(source):
+    found = load_initial(source / "model.safetensors")
+    assert (found.fingerprint, found.classes) == (load_initial(source).fingerprint, ("blue", "green", "red"))
+
+
 def test_recipes_that_fit_are_named(source):
     theirs = create_model("alexnet_owt", fc_units=(8, 8)).state_dict()
     trunk = {key: value for key, value in theirs.items() if key.startswith("conv")}

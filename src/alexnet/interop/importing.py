@@ -28,7 +28,7 @@ from alexnet.models import (
     model_config,
 )
 from alexnet.models.alexnet import AlexNetConfig
-from alexnet.models.folder import Origin, save_model_folder
+from alexnet.models.folder import Origin, folder_of, save_model_folder
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Mean red, green and blue of ImageNet's training pixels: for a network that subtracts a mean image, which no file of weights
@@ -168,12 +168,10 @@ def import_weights(
         raise UsageError(f"{printable(out)} exists; take another --out, or remove it")
     if path.is_dir():
         raise UsageError(f"{printable(path)} is a folder; name a file of weights (a model folder needs no import)")
-    if path.name == "model.safetensors" and any(
-        (path.parent / name).is_file() for name in ("config.json", "manifest.json")
-    ):
+    if (folder := folder_of(path)) is not None:
         raise UsageError(
-            f"{printable(path)} belongs to a model that needs no import: name its folder, {printable(path.parent)}, wherever "
-            "a model is asked for"
+            f"{printable(path)} belongs to a model that needs no import: name its folder, {printable(folder)}, wherever a model "
+            "is asked for"
         )
     named = renamed(read_weights(path))
     name, config = _recognized(named, network)

@@ -37,8 +37,8 @@ ENTRIES = (
     *("model_ema", "state_dict_ema", "ema_state_dict", "ema"),
     *("state_dict", "model_state_dict", "model", "net", "network"),
 )
-"""Entries of a checkpoint that hold its weights; the first is taken. Averaged weights come first: they are what a training that
-averages them is evaluated with."""
+"""Entries of a checkpoint that hold its weights; the first is taken, or where there is none the only entry with tensors by name.
+Averaged weights come first: they are what a training that averages them is evaluated with."""
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -318,7 +318,7 @@ def _state_dict(value: Any) -> tuple[dict[Any, Any], str, list[str]]:
     way: list[str] = []
     unread: list[str] = []
     while isinstance(value, dict) and len(way) < 3:
-        entry = next((name for name in ENTRIES if _holds_weights(value.get(name))), None)
+        entry = next((name for name in ENTRIES if _holds_weights(value.get(name))), None) or _sole_entry(value)
         if entry is None:
             break
         unread += [
@@ -332,13 +332,22 @@ def _state_dict(value: Any) -> tuple[dict[Any, Any], str, list[str]]:
         if call := next((item for item in value.values() if isinstance(item, Call)), None):
             raise _foreign(call)
         raise _Fault(
-            "holds no weights: neither tensors by name nor an entry state_dict or model with them; save a state dict"
+            "holds no weights: neither tensors by name nor one entry, such as state_dict or model, with them; save a state dict"
         )
     return value, ".".join(way), unread
 
 
 def _holds_weights(value: Any) -> bool:
     return isinstance(value, dict) and (any(map(_is_tensor, value.values())) or any(name in value for name in ENTRIES))
+
+
+def _sole_entry(value: dict[Any, Any]) -> str | None:
+    """The entry of a checkpoint that holds tensors by name, whatever it is called, where only one does."""
+    if any(map(_is_tensor, value.values())):
+        return None
+    found = (key for key, item in value.items() if isinstance(item, dict) and any(map(_is_tensor, item.values())))
+    entry = next(found, None)
+    return entry if isinstance(entry, str) and next(found, None) is None else None
 
 
 def _foreign(value: Any) -> _Fault:

@@ -118,7 +118,12 @@ def file_of(source: str | Path) -> Path:
     """The file that is meant: a path, or the name of weights that are in the cache. :class:`UsageError` if these are not."""
     path = Path(source)
     each = next((each for each in KNOWN if each.name == str(source)), None)
-    if each is None or path.exists():
+    if path.exists():
+        return path
+    if each is None:
+        is_name = len(path.parts) == 1 and not path.suffix
+        if is_name and (meant := perhaps(str(source), [each.name for each in KNOWN])):
+            raise UsageError(f"{printable(path)}: no such file, and no weights are known by that name{meant}")
         return path
     if not each.path().is_file():
         raise UsageError(

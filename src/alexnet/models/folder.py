@@ -161,6 +161,12 @@ def save_model_folder(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def folder_of(weights: Path) -> Path | None:
+    """The model folder or checkpoint that a file of weights is the part of that means little without the others."""
+    heads = (weights.parent / name for name in ("config.json", "manifest.json"))
+    return weights.parent if weights.name == "model.safetensors" and any(head.is_file() for head in heads) else None
+
+
 def load_model_folder(path: Path) -> ModelFolder:
     """Read a model folder. Raises :class:`AlexNetError` naming file and fault: a missing file, one whose SHA-256 is not
     the recorded one, a newer version, a field, shape or key that does not fit, weights that are not finite."""

@@ -17,7 +17,7 @@ from alexnet.core.device import PRECISIONS
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import MAX_SETTINGS_BYTES, read_json, standing
 from alexnet.models.checkpoint import Checkpoint, checkpoints_in, is_checkpoint, newest_first, pointed, read_checkpoint
-from alexnet.models.folder import ModelFolder, load_described, load_model_folder
+from alexnet.models.folder import ModelFolder, folder_of, load_described, load_model_folder
 
 CHECKPOINTS = "checkpoint"
 NETWORK = "network"
@@ -217,5 +217,7 @@ _FILES = {
 
 
 def _of_file(path: Path) -> str:
+    if (folder := folder_of(path)) is not None:
+        return f"{printable(path)} belongs to a model; name its folder, {printable(folder)}"
     said = _FILES.get(path.suffix.lower(), "is a file; a model is a folder: name a run, the --out of `alexnet train`")
     return f"{printable(path)} {said}"

@@ -24,6 +24,7 @@ from alexnet.interop.importing import preprocessing_of_weights, renamed
 from alexnet.interop.state_dict import WeightsFile, read_weights
 from alexnet.interop.weights import file_of
 from alexnet.models import build_model, layer_shapes
+from alexnet.models.folder import folder_of
 from alexnet.models.states import open_model, run_of
 from alexnet.training.config import TrainConfig
 
@@ -115,6 +116,8 @@ def load_initial(model: str | Path, network: str | None = None) -> Initial:
     Raises what :func:`~alexnet.models.states.open_model`, :func:`~alexnet.interop.state_dict.read_weights` and
     :func:`~alexnet.interop.importing.renamed` raise."""
     path = file_of(model)
+    if (part_of := folder_of(path)) is not None:
+        model = path = part_of
     if path.exists() and not path.is_dir() and run_of(model) is None:
         file = read_weights(path)
         return _saved(file) or _renamed(str(model), file, network)
