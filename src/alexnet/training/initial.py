@@ -20,7 +20,7 @@ from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import write_atomic
 from alexnet.evaluation.classes import places
-from alexnet.interop.importing import preprocessing_of_weights, renamed
+from alexnet.interop.importing import OWN, preprocessing_of_weights, renamed
 from alexnet.interop.state_dict import WeightsFile, read_weights
 from alexnet.interop.weights import file_of
 from alexnet.models import build_model, layer_shapes
@@ -44,6 +44,8 @@ class Initial:
     """The classes of the last layer, in order; empty if it was not trained."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """How the weights were made, for the record of the run."""
+    input_known: bool = True
+    """Whether ``preprocessing`` is what they were trained on; of tensors alone it is what is usual for the network."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -162,7 +164,8 @@ def _renamed(source: str, file: WeightsFile, network: str | None) -> Initial:
     name = network if network in named.networks or not named.networks else named.networks[0]
     assert name is not None
     made = {"sha256": file.sha256, **({"entry": file.entry} if file.entry else {})}
-    return Initial(source, name, named.tensors, preprocessing_of_weights(name), made=made)
+    known = named.of != OWN
+    return Initial(source, name, named.tensors, preprocessing_of_weights(name), made=made, input_known=known)
 
 
 def transfer(initial: Initial, config: TrainConfig, classes: Sequence[str]) -> Transfer:
@@ -223,6 +226,8 @@ def misfit(initial: Initial, config: TrainConfig, num_classes: int | None = None
 def with_input_of(initial: Initial, config: TrainConfig, fixed: Collection[str] = ()) -> TrainConfig:
     """``config`` with pixels scaled, and channels ordered, as the initial weights know them, which is said; where the first
     layer is not taken over, as it is. Fields named in ``fixed``, as ``preprocessing.scale``, stay."""
+    if not initial.input_known:
+        return config
     layers, _, new = _compared(initial, config, config.model.num_classes)
     names = [name for name in SCALING if f"preprocessing.{name}" not in fixed]
     made = replace(config.preprocessing, **{name: getattr(initial.preprocessing, name) for name in names})
@@ -237,4 +242,5 @@ def with_input_of(initial: Initial, config: TrainConfig, fixed: Collection[str] 
 
 def other_input(initial: Initial, config: TrainConfig) -> list[str]:
     """The settings of the preprocessing in which the source differs: its layers know another input."""
-    return differences(to_json(initial.preprocessing), to_json(config.preprocessing), "preprocessing")
+    known = initial.preprocessing if initial.input_known else config.preprocessing
+    return differences(to_json(known), to_json(config.preprocessing), "preprocessing")
