@@ -128,7 +128,7 @@ def test_a_run_with_all_controls_for_small_sets_says_what_its_errors_are_worth(p
     assert "early stopping chose the epoch on these images" in page
     assert "whose weights are model/ (early stopping" in page
     assert "(of 1 to 6 images each)" in page
-    assert "val, mean of classes" in page
+    assert "class mean" in page
     assert code_of("evaluate", out) == 0
     said = capsys.readouterr()
     assert chosen in said.err

@@ -296,7 +296,7 @@ def test_the_best_epoch_is_told_where_the_network_is_not_of_it():
     stopped = "6 after epoch 2, whose weights are model/ (early stopping, after epoch 3)"
     assert _best_epoch(rows(8, 6, 7), stopping=True) == stopped
     balanced = [row | {"val_balanced_top1_error": error} for row, error in zip(rows(6, 7), (0.5, 0.25), strict=True)]
-    assert _best_epoch(balanced, stopping=True).startswith("25.0% (mean of the classes) after epoch 2")
+    assert _best_epoch(balanced, stopping=True).startswith("25.0 % (mean of the classes) after epoch 2")
     assert _best_epoch([{"epoch": "x"}]) == _best_epoch([]) == ""
 
 

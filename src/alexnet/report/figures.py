@@ -67,7 +67,8 @@ class Line:
 
 def training_curves(log: Log, *, top5: bool = True) -> str:
     """Loss, error, learning rate and speed against epochs, as four ``<svg>`` elements; against steps while no epoch is finished.
-    ``top5``: whether the top-5 error is drawn. Absent or not finite values leave a gap. Empty if there is nothing to draw."""
+    ``top5``: whether the top-5 error is drawn; of a run that balances its classes it is the mean of their errors instead. Absent
+    or not finite values leave a gap. Empty if there is nothing to draw."""
     epochs, steps = log.epochs, {name: np.array(values) for name, values in log.steps.items()}
     at_epochs, at_steps = column(epochs, "epoch"), _epochs_of_steps(steps["step"], epochs)
     against = "epoch" if epochs else "step"
@@ -84,10 +85,10 @@ def training_curves(log: Log, *, top5: bool = True) -> str:
         Line(*of_epochs("train_top1_error", 100), BLUE, "train top-1", "o"),
         Line(*of_epochs("val_top1_error", 100), ORANGE, "val top-1", "s", DASHED),
     ]
-    if top5:
+    if any("val_balanced_top1_error" in row for row in epochs):  # it judges the epochs, and four names find no room
+        error.append(Line(*of_epochs("val_balanced_top1_error", 100), GREEN, "class mean", "^", DOTTED))
+    elif top5:
         error.append(Line(*of_epochs("val_top5_error", 100), GREEN, "val top-5", "^", DOTTED))
-    if any("val_balanced_top1_error" in row for row in epochs):
-        error.append(Line(*of_epochs("val_balanced_top1_error", 100), INK, "val, mean of classes", "D", DASHED))
     speed = Line(at_steps, steps["images_per_second"], INK, width=1.2)
     panels = [
         _panel("Loss, nats", loss, against),

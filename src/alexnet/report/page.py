@@ -129,7 +129,7 @@ def _mean_error(best: StoredEvaluation | None) -> str:
     sizes = [row.n for row in best.classes if row.n] if best else []
     if best is None or not sizes or max(sizes) < UNEVEN * min(sizes):
         return ""
-    return f"{best.balanced_top1_error:.1%} (of {min(sizes):,} to {max(sizes):,} images each)"
+    return f"{100 * best.balanced_top1_error:.1f} % (of {min(sizes):,} to {max(sizes):,} images each)"
 
 
 def _best_epoch(epochs: Sequence[tables.Row], *, stopping: bool = False) -> str:
@@ -143,7 +143,7 @@ def _best_epoch(epochs: Sequence[tables.Row], *, stopping: bool = False) -> str:
         return ""
     best, last = min(known, key=lambda epoch: (known[epoch], epoch)), max(known)
     fewest, at_last = (
-        f"{known[e]:.1%} (mean of the classes)" if balanced else f"{known[e]:,.0f}" for e in (best, last)
+        f"{100 * known[e]:.1f} % (mean of the classes)" if balanced else f"{known[e]:,.0f}" for e in (best, last)
     )
     if stopping:
         return f"{fewest} after epoch {best:g}, whose weights are model/ (early stopping, after epoch {last:g})"
