@@ -307,7 +307,7 @@ class _Trainer:
         self.progress = Progress(start=asdict(self.signals[-1]) if self.signals else None)
         train_N, num_classes, balanced = self.split.labels[self.image_N], len(data.classes), config.balance != "none"
         weight_K = class_weights(train_N, num_classes) if config.balance == "weights" else np.ones(num_classes)
-        self.weight_K = torch.from_numpy(weight_K).to(self.device, dtype)
+        self.weight_K = torch.from_numpy(weight_K).to(dtype).to(self.device)
         self.chance = guessing(train_N, self.val.labels, num_classes, balanced=balanced)
         self.saved_at, self.changed_at = 0 if checkpoint is None else checkpoint.step, -1
         self.unread: list[_UnreadStep] = []
@@ -566,7 +566,7 @@ class _Trainer:
         )
         x_BCHW = transforms.mix(x_BCHW, self._augmented(batch.partners, rows, noise_factor), mixes)
         other_B = self._labels(batch.partners, rows)
-        share_B = torch.from_numpy(mixes.share_B).to(self.device, self._dtype)
+        share_B = torch.from_numpy(mixes.share_B).to(self._dtype).to(self.device)  # no float64 on MPS
         target_BK = target_shares(label_B, self.weight_K, config.label_smoothing, other_B, share_B)
         return x_BCHW, main_label(label_B, other_B, share_B), target_BK
 
