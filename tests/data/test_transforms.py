@@ -170,6 +170,10 @@ def test_a_resized_crop_of_the_whole_image_is_a_bilinear_resize():
     half = Preprocessing(resize=8, crop=8, mean="none")
     x = augment(pixels, whole, Augmentation(crop="resized", color_noise=0), half, None, None)
     torch.testing.assert_close(x[0], pixels[0].flip(1).float().permute(2, 0, 1), atol=1e-2, rtol=0)
+    less = replace(half, mean="channel", channel_mean=(1.0, 2.0, 3.0), std=(1.0, 2.0, 4.0))
+    y = augment(pixels, whole, Augmentation(crop="resized", color_noise=0), less, None, None)
+    mean_C11, std_C11 = (torch.tensor(v)[:, None, None] for v in (less.channel_mean, less.std))
+    torch.testing.assert_close(y[0], (x[0] - mean_C11) / std_C11)
     up = augment(
         pixels,
         whole,

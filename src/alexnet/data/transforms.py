@@ -286,7 +286,7 @@ def _resized_crops(pixels_BSSC: Tensor, box_B4: Tensor, mirror_B: Tensor, crop: 
     grid_BSS2 = torch.stack([x_BS[:, None, :].expand(-1, crop, -1), y_BS[:, :, None].expand(-1, -1, crop)], dim=3)
     x_BCSS = pixels_BSSC.permute(0, 3, 1, 2).float()
     out_BCSS = F.grid_sample(x_BCSS, grid_BSS2, mode="bilinear", padding_mode="border", align_corners=False)
-    return out_BCSS.permute(0, 2, 3, 1)
+    return out_BCSS.permute(0, 2, 3, 1).contiguous()  # as pixels lie in memory, line by line
 
 
 def _normalize(
