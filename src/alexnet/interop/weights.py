@@ -205,6 +205,8 @@ def _append(weights: Known, part: BufferedRandom, done: int, progress: Progress 
     if done:
         request.add_header("Range", f"bytes={done}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        if answer.headers.get_content_type() == "text/html":  # of a network that asks to sign in, say
+            raise OSError(None, "it gives a web page, not the file")
         if done and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {done}-"):
             done = part.truncate(0)  # it begins at the beginning
         while done < weights.bytes and (chunk := answer.read(min(CHUNK_BYTES, weights.bytes - done))):
