@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -549,6 +549,16 @@ def test_the_fingerprint_is_of_all_that_decides_a_feature_and_of_nothing_else(pr
         replace(predictor, preprocessing=replace(INPUT, scale=0.5)),
     ]
     assert len({same, *map(model_fingerprint, others)}) == 5
+
+
+def test_the_fingerprint_survives_a_setting_that_a_later_version_adds() -> None:
+    predictor = make_predictor()
+    same, config = model_fingerprint(predictor), predictor.model.config
+    later = make_dataclass("Later", [("added", int, 0)], bases=(type(config),), frozen=True, kw_only=True)
+    predictor.model.config = later(**vars(config))
+    assert model_fingerprint(predictor) == same
+    predictor.model.config = later(**vars(config), added=1)
+    assert model_fingerprint(predictor) != same
 
 
 def test_embed_is_a_row_of_extract(predictor: Predictor, tmp_path: Path) -> None:

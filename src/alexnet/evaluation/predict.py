@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -273,7 +273,8 @@ def load(
 
 def model_fingerprint(predictor: Predictor) -> str:
     """A hash of the network's configuration, preprocessing, mean image and weights, bit for bit: two models with the same hash
-    give the same features. It does not depend on the device, the number of threads or the precision that is computed with."""
+    give the same features. It does not depend on the device, the number of threads or the precision that is computed with, nor
+    on settings that a later version adds, as long as they have their defaults: an index goes on to be one of its model."""
     digest = hashlib.sha256()
     for name, tensor in predictor.model.state_dict().items():
         value = tensor.float() if tensor.is_floating_point() else tensor
@@ -281,6 +282,11 @@ def model_fingerprint(predictor: Predictor) -> str:
         digest.update(value.cpu().contiguous().numpy())
     if predictor.mean is not None:
         digest.update(predictor.mean.tobytes())
-    return fingerprint(
-        [predictor.name, to_json(predictor.model.config), to_json(predictor.preprocessing), digest.hexdigest()]
-    )
+    settings = map(_not_default, (predictor.model.config, predictor.preprocessing))
+    return fingerprint([predictor.name, *settings, digest.hexdigest()])
+
+
+def _not_default(config: Any) -> dict[str, Any]:
+    """The fields of a configuration that have not their default."""
+    usual = {field.name: field.default for field in fields(config)}
+    return {name: value for name, value in to_json(config).items() if value != to_json(usual[name])}
