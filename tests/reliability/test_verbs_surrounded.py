@@ -34,8 +34,11 @@ def require_read_only(folder: Path) -> None:
         pytest.skip(f"no read-only folder can be made here ({error})")
 
 
+TRIED = VERBS.keys() - {"bench", "selftest"}  # which take minutes
+
+
 def test_all_verbs_are_tried_but_two_that_take_minutes() -> None:
-    assert set(verbs(Path("w"), Path("o"))) == set(VERBS) - {"bench", "selftest"}
+    assert verbs(Path("w"), Path("o")).keys() == TRIED
 
 
 def test_one_verb_with_its_output_closed(tmp_path: Path) -> None:
@@ -49,6 +52,6 @@ def test_every_verb_ends_as_it_should(name: str, world: Path, tmp_path: Path) ->
     if name == "read-only working folder":
         require_read_only(tmp_path)
     answers = run_in(name, world, tmp_path / "place", list(verbs(world, tmp_path)))
-    assert len(answers) == 16
+    assert answers.keys() == TRIED
     faults = {verb: (found, err) for verb, (code, err) in answers.items() if (found := faults_in(name, code, err))}
     assert faults == {}
