@@ -52,6 +52,7 @@ ADDED_FIELDS: dict[tuple[str, ...], Any] = {
     ("balance",): "none",
     ("ema",): 0.0,
     ("early_stopping",): None,
+    ("last_layer",): "random",
     ("augmentation", "mixup"): 0.0,
     ("augmentation", "cutmix"): 0.0,
 }

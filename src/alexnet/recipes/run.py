@@ -39,16 +39,18 @@ from alexnet.parallelize import Parallel
 from alexnet.probes.kernels import save_kernels
 from alexnet.recipes import RECIPES
 from alexnet.report.page import write_report
-from alexnet.report.tables import read_result
+from alexnet.report.tables import read_log, read_result
 from alexnet.training.config import TrainConfig
 from alexnet.training.files import (
     CHECKPOINTS,
     existing_parent,
+    has_checkpoint,
     recover,
     require_openable,
     require_run,
     sole_trainer,
 )
+from alexnet.training.head import require_fittable, with_fitted_head
 from alexnet.training.initial import Initial, load_initial, misfit, save_initial, transfer
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.pretrain import pretrain as learn_encoder
@@ -192,7 +194,9 @@ def train(
                 if resume and not changed and (summary := finished(config, out)) is not None:
                     return summary
             require_possible(config, data, machine, initial, out)
-            faster = "--resume --change --precision float32" if (out / "checkpoint" / "last").is_file() else None
+            if config.last_layer == "fitted" and (fresh or not has_checkpoint(out)):
+                require_fittable(config, data, initial)
+            faster = "--resume --change --precision float32" if has_checkpoint(out) else None
             warn_of_emulation(machine.device, config.precision, *([faster] if faster and not fresh else []))
             stack.enter_context(sole_trainer(out))
             return None
@@ -206,6 +210,8 @@ def train(
             show_classes(data)
         with StopRequest() as stop:
             try:
+                if config.last_layer == "fitted" and (fresh or not has_checkpoint(out)):
+                    initial = _fitted(config, data, machine, initial, stop)
                 parallel = fit(
                     config, data, out, machine, initial=initial, resume=resume, change=change, fresh=fresh, stop=stop
                 )
@@ -222,6 +228,23 @@ def train(
     summary = on_first("reading the results", lambda: finished(config, out))
     assert summary is not None
     return summary
+
+
+def _fitted(
+    config: TrainConfig, data: PackedSet, machine: Machine, initial: Initial | None, stop: StopRequest
+) -> Initial:
+    """The weights to start from with a last layer that is fitted to the training images."""
+    assert initial is not None, "see require_fittable"
+    with Bar("features for the last layer", len(data.split("train")), quiet=machine.quiet) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(done)
+            if stop.requested:
+                raise StoppedError("stopped before the last layer was fitted; the same command begins again")
+
+        fitted, head = with_fitted_head(config, data, initial, machine, progress=progress)
+    say(head)
+    return fitted
 
 
 def _evaluate(
@@ -313,7 +336,8 @@ def finished(config: TrainConfig, out: Path) -> dict[str, Any] | None:
             "images_of_classes": [min(sizes), max(sizes)],
             "precision": config.precision,
         }
-    return {"run": str(out), "model": str(out / "model"), "report": str(out / "report.html"), "views": errors}
+    head = {"head": read_log(out / "log.jsonl").head} if config.last_layer == "fitted" else {}
+    return {"run": str(out), "model": str(out / "model"), "report": str(out / "report.html"), "views": errors, **head}
 
 
 def dry_run(

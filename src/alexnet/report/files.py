@@ -108,7 +108,7 @@ def _read_log(run: Path, faults: list[str]) -> Log:
     except (AlexNetError, OSError) as error:
         faults.append(f"log.jsonl is not readable: {error}")
         log = Log()
-    if not log.steps["step"] and not log.epochs:
+    if not log.steps["step"] and not log.epochs and log.head is None:
         log.epochs = tables.read_summary(run / "summary.csv")
         faults.append(
             "log.jsonl has no rows, so "

@@ -117,11 +117,18 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Steps", f"{np.nanmax(steps):,.0f}" if np.isfinite(steps).any() else ""),
         ("Training time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("Speed", f"{np.nanmedian(speed):,.0f} images/s" if np.isfinite(speed).any() else ""),
+        ("Error of the fitted last layer alone", _head_alone(log.head)),
         ("Fewest validation errors", _best_epoch(log.epochs, stopping=settings.get("early_stopping") is not None)),
         ("Mean error of the classes", _mean_error(run.best)),
         ("Classes", f"{len(run.best.classes):,}" if run.best and run.best.classes else ""),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _head_alone(head: tables.Row | None) -> str:
+    """The held-out error before anything was trained, of a run that began with a fitted last layer."""
+    errors, n = (tables.number((head or {}).get(name)) for name in ("top1_errors", "n"))
+    return f"{100 * errors / n:.1f} % ({errors:,.0f} of {n:,.0f})" if n > 0 else ""
 
 
 def _mean_error(best: StoredEvaluation | None) -> str:

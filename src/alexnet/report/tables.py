@@ -47,6 +47,8 @@ class Log:
     """Columns of the step rows, of which a long run has a million; NaN where a field is absent or no number."""
     epochs: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    head: Row | None = None
+    """The held-out errors of a last layer that was fitted, before anything was trained."""
     dropped: int = 0
     """Lines that are not JSON objects, such as one cut by a kill."""
 
@@ -78,6 +80,8 @@ def _add_line(log: Log, line: bytes) -> None:
             values.append(number(row.get(name)))
     elif kind == "epoch":
         log.epochs.append(row)
+    elif kind == "head":
+        log.head = row
     elif kind in ("note", "change"):
         log.notes.append(str(row.get("message", "")))
 

@@ -46,7 +46,7 @@ class TrainConfig:
     schedule: Schedule = field(default_factory=Plateau)
     """How the learning rate changes over time."""
     epochs: int = 90
-    """Passes over the training images (§5)."""
+    """Passes over the training images (§5). 0, with --last-layer fitted: nothing more is trained."""
     batch_size: int = 128
     """Images in one step (§5)."""
     label_smoothing: float = 0.0
@@ -59,6 +59,10 @@ class TrainConfig:
     """Validate and keep a moving average of the weights in place of the last weights. The value is its decay at each step: 0.99
     suits some hundred steps, 0.999 some thousand. Early steps have a smaller one, so that the untrained weights are soon
     forgotten. 0 switches it off."""
+    last_layer: Literal["random", "fitted"] = "random"
+    """How the last layer begins where the run starts from trained weights. random: as in any run, unless the weights hold it for
+    the same classes. fitted: as the linear classifier that fits best what the layers below compute of the training images; with
+    --epochs 0 that is the model."""
     early_stopping: int | None = None
     """End the run after this many epochs without a new lowest validation error, and make the weights of the best epoch the model.
     The held-out images choose that epoch, so the error on them is then lower than on new ones. By default train all epochs and
@@ -92,8 +96,8 @@ class TrainConfig:
         if (fault := sample_max_fault(self.sample_max)) is not None:
             raise ValueError(f"TrainConfig.{fault}")
         for name in ("epochs", "batch_size", "checkpoint_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"TrainConfig.{name} is {getattr(self, name)}; it must be at least 1")
+            if getattr(self, name) < (least := int(name != "epochs" or self.last_layer == "random")):
+                raise ValueError(f"TrainConfig.{name} is {getattr(self, name)}; it must be at least {least}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(
                 f"TrainConfig.seed is {self.seed}; it must be at least 0 and less than 2 to the power of 63"

@@ -38,7 +38,7 @@ NOT_COMPUTED = ("checkpoint_steps", "views", "data")
 fingerprint, and may have another name."""
 
 NEVER_CHANGED = (
-    *("recipe", "network", "model", "preprocessing", "size", "train_images", "seed", "balance"),
+    *("recipe", "network", "model", "preprocessing", "size", "train_images", "seed", "balance", "last_layer"),
     "optimizer.kind",
 )
 """Fields that decide the network, its input, the data or the draws, with all fields below them; the kind of the optimizer
@@ -120,6 +120,11 @@ def recover(run: Path) -> None:
                 say(f"{printable(run)}: the earlier run is back; the one that was to replace it had no checkpoint yet")
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether there is a state of the run to go on from."""
+    return (run / "checkpoint" / "last").is_file()
+
+
 def stored_config(run: Path) -> TrainConfig | None:
     """The settings that a run has now. None where there is no run, or one of another version: it is refused later, by name."""
     try:
@@ -137,15 +142,17 @@ def require_same_run(
     A run may go on for more epochs or for fewer and, with ``change``, with any settings that decide only how it is
     optimized. Returns those fields with the old and the new value."""
     stored, settings = read_settings(run), to_json(config)
-    known = stored_config(run)  # with the defaults of fields that settings did not have when the run began
-    before = stored.get("train") if known is None else to_json(known)
+    had = stored_config(run)  # with the defaults of fields that settings did not have when the run began
+    before = stored.get("train") if had is None else to_json(had)
     changed = [d for d in differences(before, settings) if d not in NOT_COMPUTED]
     if stored.get("data", {}).get("fingerprint") != data.fingerprint:
         raise UsageError(
             f"{printable(run)} was trained on other images than those of {printable(config.data)}; resume with the same "
             "images, whatever their folder is called now, or take another --out"
         )
-    if initial is not None and stored.get("initial", {}).get("fingerprint") != initial.fingerprint:
+    begun = stored.get("initial", {})  # a last layer that was fitted is one of its weights
+    known = (begun.get("fingerprint"), begun.get("made", {}).get("weights"))
+    if initial is not None and initial.fingerprint not in known:
         changed.append("the initial weights")
     decays = "optimizer.layer_weight_decay"
     if "version" not in stored and _at(before, decays) and decays not in changed:

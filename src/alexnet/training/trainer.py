@@ -44,7 +44,7 @@ from alexnet.data.packed import PackedSet, training_subset
 from alexnet.distributed.collectives import add_up, any_of
 from alexnet.distributed.launch import in_job, on_first
 from alexnet.distributed.mesh import Mesh, build_mesh, chunk
-from alexnet.evaluation.error_rate import evaluate_split
+from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model, layer_parameters
 from alexnet.models.checkpoint import Checkpoint, pointed, read_checkpoint
@@ -77,6 +77,9 @@ from alexnet.training.watchdog import LayerSignal, dead_filters, guessing, signa
 STEPS_UNREAD = {"cuda": 20, "mps": 20}
 """Steps whose losses stay on a device that works by itself: to read one is to wait for it. All are read before anything is
 saved, so a loss that is not finite is found a few steps late, but nothing of it is kept."""
+
+HEAD = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nats", "balanced_top1_error")
+"""What log.jsonl says of a last layer that was fitted."""
 
 TRAINED = "trained"
 """Group of a checkpoint that holds the weights which training goes on with, where ``model`` holds their average."""
@@ -317,8 +320,11 @@ class _Trainer:
         if self.checkpoint is not None:
             self._restore(self.checkpoint)
             self.checkpoint = None
-        elif self.start is not None:
-            say(self.start)
+            begun = True
+        else:
+            begun = False
+            if self.start is not None:
+                say(self.start)
         config, progress = self.config, self.progress
         num, total = len(self.image_N), config.epochs * len(self.image_N)
         with ExitStack() as stack:
@@ -334,6 +340,8 @@ class _Trainer:
             self._note_changes()
             self.started = time.monotonic() - progress.seconds
             self.first_step = progress.step + 1
+            if config.last_layer == "fitted" and not begun:
+                self._judge_head()
             while progress.epoch < config.epochs and not ends(config, progress.history):
                 try:
                     self._train_epoch(bar)
@@ -349,8 +357,7 @@ class _Trainer:
     def _take_best(self) -> None:
         """With early stopping, give the network that is kept the weights of the epoch with the lowest validation error."""
         history = self.progress.history
-        best = best_epoch(history)
-        if self.config.early_stopping is None or best is history[-1]:
+        if self.config.early_stopping is None or not history or (best := best_epoch(history)) is history[-1]:
             return
         pointer, tensors = self.run / "checkpoint" / "best", {}
 
@@ -593,10 +600,9 @@ class _Trainer:
     def _dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
 
-    def _finish_epoch(self) -> None:
-        """Validate, record, save."""
+    def _validate(self) -> Evaluation:
+        """The errors of the network that is kept on the held-out images."""
         config, progress = self.config, self.progress
-        self._read_losses()
         try:
             result = evaluate_split(
                 self.kept.model,
@@ -616,6 +622,23 @@ class _Trainer:
             self._require_finite(progress.step, math.nan, self._rates(progress.position).weight)
             raise
         self._require_finite(progress.step, result.loss_nats, self._rates(progress.position).weight)
+        return result
+
+    def _judge_head(self) -> None:
+        """Record the errors of the fitted last layer alone, before anything is trained, and save it."""
+        result = self._validate()
+        self._record({"event": "head", **{name: getattr(result, name) for name in HEAD}})
+        say(
+            f"last layer fitted, nothing trained: validation error {result.top1_error:.1%} ({result.top1_errors} of {result.n})"
+        )
+        if self.config.epochs == 0:
+            self._save(best=True)
+
+    def _finish_epoch(self) -> None:
+        """Validate, record, save."""
+        config, progress = self.config, self.progress
+        self._read_losses()
+        result = self._validate()
         num = len(self.image_N)
         row = {
             "event": "epoch",
