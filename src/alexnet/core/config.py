@@ -74,6 +74,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if len(hints) != len(value):
             raise _bad(where, value, f"a list of {len(hints)}")
         return tuple(_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
+    if origin is list:
+        if not isinstance(value, list):
+            raise _bad(where, value, "a list")
+        return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict:  # JSON has no other keys than texts
+        if not isinstance(value, dict):
+            raise _bad(where, value, "an object")
+        return {key: _convert(args[1], item, f"{where}.{printable(key)[:80]}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return _convert_dataclass(typing.cast(type, hint), value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -16,7 +16,15 @@ from alexnet.core.console import say
 from alexnet.core.device import PRECISIONS
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.runs import MAX_SETTINGS_BYTES, read_json, standing
-from alexnet.models.checkpoint import Checkpoint, checkpoints_in, is_checkpoint, newest_first, pointed, read_checkpoint
+from alexnet.models.checkpoint import (
+    Checkpoint,
+    checkpoints_in,
+    is_checkpoint,
+    newest_first,
+    pointed,
+    progress_of,
+    read_checkpoint,
+)
 from alexnet.models.folder import ModelFolder, folder_of, load_described, load_model_folder
 
 CHECKPOINTS = "checkpoint"
@@ -181,15 +189,15 @@ def _newest(run: Path) -> tuple[State, Checkpoint]:
 
 def _state(run: Path, path: Path) -> tuple[State, Checkpoint]:
     checkpoint = read_checkpoint(path, "model")
-    epoch, position = int(checkpoint.state["epoch"]), int(checkpoint.state["position"])
-    history = checkpoint.state.get("history") or [{}]
-    last = {} if position else history[-1]
+    progress, _ = progress_of(checkpoint)
+    last = progress.history[-1] if progress.history and not progress.position else {}
     epochs = _epochs(run)
     best = path.name == pointed(path.parent / "best")
     errors, n, balanced = (last.get(name) for name in ("val_top1_errors", "val_n", "val_balanced_top1_error"))
     if "model" not in checkpoint.tensors:
         raise AlexNetError("model.safetensors is missing")
-    return State(path, checkpoint.step, epoch, position, epochs, errors, n, best, balanced), checkpoint
+    done = progress.epoch, progress.position
+    return State(path, checkpoint.step, *done, epochs, errors, n, best, balanced), checkpoint
 
 
 def _epochs(run: Path) -> int | None:

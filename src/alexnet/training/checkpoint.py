@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,20 @@ def save_tensors(named: Mapping[str, Tensor], path: Path) -> None:
         raise OSError(f"{path}: {error}") from error
 
 
-def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def load_checkpoint(
+    folder: Path, require: Callable[[Checkpoint], object] | None = None
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest sound checkpoint under ``folder``, and a line about each newer one that was passed over; those are
     renamed ``damaged-step-N``, so that they do not count among the two that are kept. ``None`` if there is no checkpoint
-    at all. Raises :class:`AlexNetError` if there are some and none is sound."""
+    at all. Raises :class:`AlexNetError` if there are some and none is sound. ``require`` raises it for one whose seal fits but
+    that is not what was written."""
     found = newest_first(folder)
     faults: dict[Path, str] = {}
     for path in found:
         try:
             checkpoint = read_checkpoint(path)
+            if require is not None:
+                require(checkpoint)
         except (AlexNetError, OSError, SafetensorError) as error:
             faults[path] = f"checkpoint {path.name} is damaged and passed over: {printable(error)}"
         else:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -269,10 +269,17 @@ def require_openable(
 
 
 def open_run(
-    config: TrainConfig, data: PackedSet, run: Path, start: Transfer | None, *, resume: bool, change: bool = False
+    config: TrainConfig,
+    data: PackedSet,
+    run: Path,
+    start: Transfer | None,
+    require: Callable[[Checkpoint], object],
+    *,
+    resume: bool,
+    change: bool = False,
 ) -> Checkpoint | None:
-    """Create the files of a new run, or check that an old one is the same, write down what is changed, and load its
-    checkpoint."""
+    """Create the files of a new run, or check that an old one is the same, write down what is changed, and load the newest
+    checkpoint that ``require`` does not refuse."""
     initial = None if start is None else start.initial
     changed = require_openable(config, data, run, initial, resume=resume, change=change)
     checkpoint: Checkpoint | None = None
@@ -284,7 +291,7 @@ def open_run(
         document = {"version": VERSION, "train": settings, "data": origin, "fingerprint": fingerprint(settings)}
         write_json(run / "config.json", document | ({} if start is None else {"initial": start.record()}))
     else:
-        checkpoint, faults = load_checkpoint(run / "checkpoint")
+        checkpoint, faults = load_checkpoint(run / "checkpoint", require)
         source = read_settings(run).get("initial", {}).get("source")
         if checkpoint is None and start is None and source is not None:
             raise UsageError(

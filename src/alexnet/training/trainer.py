@@ -11,7 +11,7 @@ import shutil
 import time
 from contextlib import ExitStack, suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alexnet.core import rng
-from alexnet.core.config import differences
+from alexnet.core.config import differences, from_json
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine, autocast
 from alexnet.core.errors import AlexNetError, DataError, NotFiniteError, StoppedError, UsageError, printable
@@ -47,7 +47,7 @@ from alexnet.distributed.mesh import Mesh, build_mesh, chunk
 from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.views import CENTER
 from alexnet.models import build_model, layer_parameters
-from alexnet.models.checkpoint import Checkpoint, pointed, read_checkpoint
+from alexnet.models.checkpoint import CONDITIONS, Checkpoint, Progress, pointed, progress_of, read_checkpoint
 from alexnet.models.folder import save_model_folder
 from alexnet.models.lrn import kernels_in_use
 from alexnet.models.states import NETWORK, read_settings
@@ -86,37 +86,6 @@ TRAINED = "trained"
 
 PROBE_IMAGES = 64
 """Images of the signal check and of the count of dead filters."""
-
-
-@dataclass
-class Progress:
-    """How far a run has come. Everything here is in the checkpoint."""
-
-    step: int = 0
-    epoch: int = 0
-    """Finished epochs."""
-    position: int = 0
-    """Images of the current epoch already used."""
-    loss_sum: float = 0.0
-    """Sum of the loss over these images."""
-    top1_errors: int = 0
-    """Errors among these images as the network saw them: augmented, with dropout."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One row for each finished epoch."""
-    best: float = math.inf
-    """Lowest validation error, as :func:`~alexnet.training.schedule.judged_error` has it."""
-    log_bytes: int = 0
-    """Length of log.jsonl."""
-    seconds: float = 0.0
-    """Seconds spent training, over all starts of the run."""
-    changes: int = 0
-    """Changes of the settings that log.jsonl tells of."""
-    watched: int = 0
-    """Number of epochs before the last change; nothing is concluded from them."""
-    warned: list[str] = field(default_factory=list)
-    """Kinds of trouble that were reported since then."""
-    start: dict[str, Any] | None = None
-    """The signal in the last layer of the untrained network."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +136,9 @@ def fit(
                 run.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(explained_faults(run))
 
+            def require(checkpoint: Checkpoint) -> None:
+                require_fitting(checkpoint, config, data)
+
             def opened() -> list[Any] | None:
                 nonlocal checkpoint, begun
                 put_back(run)  # what a killed process had set aside
@@ -174,7 +146,7 @@ def fit(
                     set_aside(run)
                 before.update(path.name for path in run.iterdir())
                 begun = "config.json" not in before
-                checkpoint = open_run(config, data, run, start, resume=resume, change=change)
+                checkpoint = open_run(config, data, run, start, require, resume=resume, change=change)
                 return None if checkpoint is None else [checkpoint.step, checkpoint.state]
 
             found = on_first("opening the run", opened)
@@ -237,6 +209,33 @@ def require_possible(
     batch = min(config.batch_size, len(train))
     with torch.no_grad():
         shapes.to("meta").eval()(x_BCHW.to("meta").expand(batch, *x_BCHW.shape[1:]))
+
+
+def require_fitting(checkpoint: Checkpoint, config: TrainConfig, data: PackedSet) -> None:
+    """:class:`AlexNetError`, naming the file, for a checkpoint that is whole but not one of this run: of another network, or at
+    a place beyond the training images."""
+    progress, _ = progress_of(checkpoint)
+    if progress.position > len(training_images(len(data.split("train")), config)):
+        raise AlexNetError("state.json: position is beyond the training images")
+    if progress.best != min(map(judged_error, progress.history), default=math.inf):
+        raise AlexNetError("state.json: best is not the lowest validation error in history")
+    if progress.start is not None:
+        try:
+            from_json(LayerSignal, progress.start, "start")
+        except AlexNetError as error:
+            raise AlexNetError(f"state.json: {error}") from error
+    shapes = network(config, len(data.classes), weights=False)
+    expected = {name: value.shape for name, value in shapes.state_dict().items()}
+    for group in ("model", *({TRAINED} & checkpoint.tensors.keys())):
+        found = {name: value.shape for name, value in checkpoint.tensors.get(group, {}).items()}
+        if odd := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+            raise AlexNetError(f"{group}.safetensors: {printable(odd[0])[:80]} is not as in {config.network}")
+    parameters = dict(shapes.named_parameters())
+    for key, value in checkpoint.tensors.get("optimizer", {}).items():
+        name, _, slot = key.rpartition("/")
+        parameter = parameters.get(name)
+        if parameter is None or value.shape != (() if slot == "step" else parameter.shape):
+            raise AlexNetError(f"optimizer.safetensors: {printable(key)[:80]} is of no parameter of {config.network}")
 
 
 def _input(shape: tuple[int, int]) -> str:
@@ -703,8 +702,7 @@ class _Trainer:
         def write() -> None:
             assert self.log is not None
             progress.log_bytes = self.log.sync()
-            state = asdict(progress) | {"best": progress.best if math.isfinite(progress.best) else None}
-            state |= {"reproducible_with": self._conditions()}
+            state = progress.to_json() | {CONDITIONS: self._conditions()}
             self._describe()
             save_checkpoint(self.run / "checkpoint", progress.step, tensors, state, best=best)
             shutil.rmtree(self.run / REPLACED, ignore_errors=True)  # the new run stands
@@ -721,12 +719,11 @@ class _Trainer:
             save_model_folder(folder, shapes, config.network, config.preprocessing, data.classes, mean, weights=False)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        state = dict(checkpoint.state)
-        before, here = state.pop("reproducible_with"), self._conditions()
+        self.progress, before = progress_of(checkpoint)
+        here = self._conditions()
         if changed := differences(before, here):
             what = ", ".join(f"{c} {before.get(c)} -> {here.get(c)}" for c in changed)
             say(f"note: not bit for bit the uninterrupted run, for {what} changed since the checkpoint")
-        self.progress = Progress(**(state | {"best": math.inf if state["best"] is None else state["best"]}))
         parallel = self.parallel
         kept = parallel.spread_state(checkpoint.tensors.get("model", {}))
         trained = parallel.spread_state(checkpoint.tensors.get(TRAINED, {}))
