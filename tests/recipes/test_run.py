@@ -224,21 +224,10 @@ def test_workers_are_those_asked_for_in_training_validation_and_the_final_evalua
     assert asked == [0, 0, 0]
 
 
-def test_the_classes_are_shown_before_the_first_step_and_in_a_forecast(config, tiny_set, tmp_path, monkeypatch, capsys):
-    def shown():
-        return [line for line in capsys.readouterr().err.splitlines() if "loss" not in line]
-
-    table = class_lines(tiny_set.classes, tiny_set.class_counts)
-    dry_run(config, tmp_path / "run", QUIET, data=tiny_set, steps=1)
-    assert shown() == table
-
-    def stopped(*_, **__):
-        raise StoppedError("before the first step")
-
-    monkeypatch.setattr(recipes_run, "fit", stopped)
-    with pytest.raises(StoppedError):
-        train(config, tmp_path / "run", QUIET, data=tiny_set)
-    assert shown() == table
+def test_the_classes_are_shown_where_the_data_of_a_training_is_opened(config, tiny_set, capsys):
+    for quiet, shown in ((False, class_lines(tiny_set.classes, tiny_set.class_counts)), (True, [])):
+        recipes_run.open_data(config, quiet=quiet)
+        assert capsys.readouterr().err.splitlines() == shown
 
 
 def test_leaks_are_counted_before_anything_is_learned(config, tmp_path, capsys):
@@ -246,7 +235,7 @@ def test_leaks_are_counted_before_anything_is_learned(config, tmp_path, capsys):
     for i in range(2):
         shutil.copyfile(photos / f"train/red/{i}.png", photos / f"val/red/leak{i}.png")
     data = prepare(photos, tmp_path / "packed", size=36, workers=1)
-    recipes_run.open_data(replace(config, data=str(data.path)))
+    recipes_run.open_data(replace(config, data=str(data.path)), quiet=True)
     said = f"warning: 2 of the 14 val images are also in train; `alexnet check {data.path}` names them\n"
     assert capsys.readouterr().err == said
 

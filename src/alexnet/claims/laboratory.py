@@ -33,7 +33,7 @@ from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.views import parse_views
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.probes.towers import PERMUTATIONS, measures_of
-from alexnet.recipes.run import open_data, show_classes, train
+from alexnet.recipes.run import open_data, train
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
@@ -136,10 +136,7 @@ def open_laboratory(scale: str, out: Path, machine: Machine, data_root: str | No
     def data_of(config: TrainConfig) -> PackedSet:
         key = (config.data, config.size)
         if key not in opened:
-            data = open_data(config, data_root, quiet=machine.quiet)
-            if not machine.quiet:
-                show_classes(data)
-            opened[key] = images_of(data)
+            opened[key] = images_of(open_data(config, data_root, quiet=machine.quiet))
         return opened[key]
 
     return Laboratory(scale, out, machine, data_of)

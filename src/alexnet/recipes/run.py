@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from alexnet.core.config import to_json
 from alexnet.core.console import Bar, say
-from alexnet.core.device import Machine, Precision, autocast, choose_device, emulates, warn_of_emulation
+from alexnet.core.device import Machine, choose_device, emulates, warn_of_emulation
 from alexnet.core.errors import AlexNetError, DataError, StoppedError, UsageError, printable
 from alexnet.core.memory import peak_memory
-from alexnet.core.rng import DropoutDraw
 from alexnet.core.runs import environment, write_json
 from alexnet.core.signals import StopRequest
 from alexnet.data.packed import PackedSet
@@ -29,7 +24,6 @@ from alexnet.data.sources import class_lines
 from alexnet.data.twins import warning_of
 from alexnet.distributed.collectives import any_of
 from alexnet.distributed.launch import number, on_first
-from alexnet.distributed.mesh import chunk_sizes
 from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
 from alexnet.evaluation.subject import CHOSEN, preparation, provenance
@@ -38,6 +32,7 @@ from alexnet.models.folder import save_model_folder
 from alexnet.parallelize import Parallel
 from alexnet.probes.kernels import save_kernels
 from alexnet.recipes import RECIPES
+from alexnet.recipes.pace import Pace
 from alexnet.report.page import write_report
 from alexnet.report.tables import read_log, read_result
 from alexnet.training.config import TrainConfig
@@ -52,7 +47,6 @@ from alexnet.training.files import (
 )
 from alexnet.training.head import require_fittable, with_fitted_head
 from alexnet.training.initial import Initial, load_initial, misfit, save_initial, transfer
-from alexnet.training.optimizer import build_optimizer
 from alexnet.training.pretrain import pretrain as learn_encoder
 from alexnet.training.pretrain import require_convolutions
 from alexnet.training.trainer import checkpoint_bytes, fit, network, require_possible
@@ -66,7 +60,26 @@ def open_data(
     config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False, labels: bool = True
 ) -> PackedSet:
     """The training data of a run, prepared into the cache first if need be; without ``labels``, no classes and no held-out
-    images are asked for."""
+    images are asked for. Its classes are shown, and what is odd about it is said."""
+    data = find_data(config, data_root, quiet=quiet, labels=labels)
+    for fault in data.meta["rejected"][:TOLD]:
+        say(f"left out: {fault['path']}: {fault['reason']}")
+    if (more := len(data.meta["rejected"]) - TOLD) > 0:
+        say(f"left out: {more} more files; {data.path / 'meta.json'} names them")
+    for note in data.meta["notes"][:TOLD]:
+        say(f"note: {note}")
+    if labels and (warning := warning_of(data, config.data)):
+        say(f"warning: {warning}")
+    if labels and not quiet and number() == 0:  # so that a layout which was not read as meant is noticed
+        for line in class_lines(data.classes, data.class_counts):
+            say(line)
+    return data
+
+
+def find_data(
+    config: TrainConfig, data_root: str | Path | None = None, *, quiet: bool = False, labels: bool = True
+) -> PackedSet:
+    """The data of :func:`open_data`, of which nothing is said."""
     with preparation(config.data, quiet) as progress:
         packed = resolve(
             config.data,
@@ -87,14 +100,6 @@ def open_data(
             f"{printable(config.data)}: one image in each class leaves none to hold out for validation; add images, or a folder "
             "val with class folders (evaluate --split all needs none)"
         )
-    for fault in packed.meta["rejected"][:TOLD]:
-        say(f"left out: {fault['path']}: {fault['reason']}")
-    if (more := len(packed.meta["rejected"]) - TOLD) > 0:
-        say(f"left out: {more} more files; {packed.path / 'meta.json'} names them")
-    for note in packed.meta["notes"][:TOLD]:
-        say(f"note: {note}")
-    if labels and (warning := warning_of(packed, config.data)):
-        say(f"warning: {warning}")
     return packed
 
 
@@ -151,13 +156,6 @@ def start_from(source: str | Path, config: TrainConfig) -> Initial:
     return initial
 
 
-def show_classes(data: PackedSet) -> None:
-    """Show the classes that are about to be learned, so that a layout which was not read as meant is noticed."""
-    if number() == 0:
-        for line in class_lines(data.classes, data.class_counts):
-            say(line)
-
-
 def train(
     config: TrainConfig,
     out: str | Path,
@@ -206,8 +204,6 @@ def train(
             if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
                 write_report(out)
             return summary
-        if report:  # a run without one is one of many on the same data, and these are shown once
-            show_classes(data)
         with StopRequest() as stop:
             try:
                 if config.last_layer == "fitted" and (fresh or not has_checkpoint(out)):
@@ -356,37 +352,12 @@ def dry_run(
     taken = None if initial is None else transfer(initial, config, data.classes)
     if taken is not None:
         say(taken)
-    show_classes(data)
-    crop = config.preprocessing.crop
-    dtype = torch.float64 if config.precision == "float64" else torch.float32
-    model = network(config, len(data.classes)).to(machine.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = build_optimizer(model, config.optimizer)
-    parts = chunk_sizes(config.batch_size, min(machine.accumulate, config.batch_size))
-    shape = (max(parts), config.preprocessing.channels, crop, crop)
-    x_BCHW = torch.randn(shape, device=machine.device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    label_B = torch.zeros(max(parts), dtype=torch.long, device=machine.device)
-
-    def step(precision: Precision) -> float:
-        """Seconds of one step."""
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        for num in parts:
-            with autocast(machine.device, precision):
-                logits_BK = model(x_BCHW[:num], DropoutDraw(0, 0, np.arange(num)))
-            loss = F.cross_entropy(logits_BK.to(dtype), label_B[:num], reduction="sum") / config.batch_size
-            loss.backward()  # type: ignore[no-untyped-call]
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-12
-        optimizer.step()
-        if machine.device.type == "cuda":
-            torch.cuda.synchronize(machine.device)
-        return time.perf_counter() - start
-
-    seconds = min(step(config.precision) for _ in range(steps))
-    in_float32 = min(step("float32") for _ in range(steps)) if emulates(machine.device, config.precision) else None
+    pace = Pace(config, machine, len(data.classes))
+    seconds = min(pace.step(config.precision) for _ in range(steps))
+    in_float32 = min(pace.step("float32") for _ in range(steps)) if emulates(machine.device, config.precision) else None
     if in_float32 is not None:
         say(f"{config.precision} takes {seconds / in_float32:.1f} times as long here as float32")
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = pace.parameters
     images = min(config.train_images or len(data.split("train")), len(data.split("train")))
     return {
         "network": config.network,
@@ -396,7 +367,7 @@ def dry_run(
         "images_per_second": config.batch_size / seconds,
         "training_seconds": config.epochs * images / (config.batch_size / seconds),
         "peak_memory_bytes": peak_memory(machine.device),
-        "disk_bytes": CHECKPOINTS * checkpoint_bytes(model, config) + parameters * dtype.itemsize,
+        "disk_bytes": CHECKPOINTS * checkpoint_bytes(pace.model, config) + parameters * config.itemsize,
         "disk_free_bytes": shutil.disk_usage(existing_parent(out)).free,
         **({} if in_float32 is None else {"float32_images_per_second": config.batch_size / in_float32}),
         **({} if taken is None else {"initial": taken.record()}),
