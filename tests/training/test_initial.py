@@ -249,7 +249,7 @@ def test_recipes_that_fit_are_named(source):
     trunk = {key: value for key, value in theirs.items() if key.startswith("conv")}
     preprocessing = default_preprocessing("alexnet_owt")
     save_initial(Initial("trunk", "alexnet_owt", trunk, preprocessing), source / "trunk.safetensors")
-    says = r"conv1\.weight is \(64, 3, 11, 11\) there and \(96, 3, 11, 11\) here; take the recipe owt$"
+    says = r"conv1\.weight is \(64, 3, 11, 11\) there and \(96, 3, 11, 11\) here; take the recipe owt or transfer$"
     with pytest.raises(UsageError, match=says):
         start_from(source / "trunk.safetensors", recipe("modern_photos"))
     with pytest.raises(UsageError, match=r"take weights of lenet$"):

@@ -6,17 +6,15 @@ Shape suffixes: N images, K classes.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core import rng
-from alexnet.core.config import fingerprint
 from alexnet.core.errors import UsageError, printable
-from alexnet.data.packed import PackedSet, PackedSplit, Subset
+from alexnet.data.packed import PackedSet, Subset, with_parts
 from alexnet.training.config import TrainConfig
 from alexnet.training.trainer import training_images
 
@@ -34,7 +32,7 @@ def only_classes(data: PackedSet, label_K: Numbers) -> PackedSet:
         image_N = np.flatnonzero(np.isin(split.labels, label_K))
         labels = np.array([number[int(label)] for label in split.labels[image_N]], dtype=np.int64)
         parts[name] = Subset(split, image_N, labels)
-    return _with_parts(data, parts, [data.classes[label] for label in label_K])
+    return with_parts(data, parts, [data.classes[label] for label in label_K])
 
 
 def with_held_out(data: PackedSet, most: int) -> PackedSet:
@@ -48,7 +46,7 @@ def with_held_out(data: PackedSet, most: int) -> PackedSet:
         name: Subset(split, image_N, split.labels[image_N])
         for name, image_N in (("train", np.sort(order_N[num:])), (TUNING, np.sort(order_N[:num])))
     }
-    return _with_parts(data, parts | {"test": data.split(data.held_out)}, data.classes)
+    return with_parts(data, parts | {"test": data.split(data.held_out)}, data.classes)
 
 
 def to_learn_from(data: PackedSet) -> PackedSet:
@@ -63,17 +61,7 @@ def only_images_of(data: PackedSet, config: TrainConfig) -> PackedSet:
     """The training images that a run of this configuration takes, which depend on its seed, as all training images."""
     split = data.split("train")
     image_N = training_images(len(split), config)
-    return _with_parts(data, {**data.splits, "train": Subset(split, image_N, split.labels[image_N])}, data.classes)
-
-
-def _with_parts(data: PackedSet, parts: dict[str, Any], classes: list[str]) -> PackedSet:
-    numbers = {
-        name: hashlib.sha256(part.image_N.tobytes()).hexdigest()
-        for name, part in parts.items()
-        if isinstance(part, Subset)
-    }
-    meta = data.meta | {"fingerprint": fingerprint([data.fingerprint, classes, numbers])}
-    return replace(data, meta=meta, classes=classes, splits=cast(dict[str, PackedSplit], parts))
+    return with_parts(data, {**data.splits, "train": Subset(split, image_N, split.labels[image_N])}, data.classes)
 
 
 def class_halves(data: PackedSet, seed: int) -> tuple[PackedSet, PackedSet]:

@@ -15,17 +15,18 @@ import json
 import os
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.core import rng
+from alexnet.core.config import fingerprint
 from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
 from alexnet.core.preprocessing import ColorStatistics
 from alexnet.core.runs import ArrayFile, open_regular, pread_into, read_array, read_file, read_json
@@ -216,6 +217,18 @@ class Subset:
 
     def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.split.read(self.image_N[index_B])
+
+
+def with_parts(data: PackedSet, parts: Mapping[str, Any], classes: Sequence[str]) -> PackedSet:
+    """The set with these splits, of which some are :class:`Subset`; it has a fingerprint of its own. The mean image and the
+    colors stay those of the whole."""
+    numbers = {
+        name: hashlib.sha256(part.image_N.tobytes()).hexdigest()
+        for name, part in parts.items()
+        if isinstance(part, Subset)
+    }
+    meta = data.meta | {"fingerprint": fingerprint([data.fingerprint, list(classes), numbers])}
+    return replace(data, meta=meta, classes=list(classes), splits=cast(dict[str, PackedSplit], dict(parts)))
 
 
 def training_subset(num: int, limit: int | None, seed: int) -> NDArray[np.int64]:

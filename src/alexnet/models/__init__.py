@@ -151,9 +151,11 @@ def layer_shapes(model: nn.Module) -> tuple[dict[str, dict[str, tuple[int, ...]]
     for child, module in model.named_children():
         if isinstance(module, WEIGHT_LAYERS):
             layers[child] = {}
-        owner[child] = list(layers)[-1]
+        left_out = isinstance(module, nn.Identity) and child in getattr(model.config, "layer_names", ())
+        owner[child] = child if left_out else list(layers)[-1]  # what others have of it belongs to no layer here
         shapes = {f"{child}.{key}": tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-        layers[owner[child]] |= shapes
+        if not left_out:
+            layers[owner[child]] |= shapes
     return layers, owner
 
 

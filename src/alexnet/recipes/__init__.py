@@ -185,6 +185,32 @@ def modern_photos() -> TrainConfig:
     )
 
 
+def transfer() -> TrainConfig:
+    """For photographs of your own with trained weights of others: a last layer fitted to what the convolutions compute, then
+    some passes at small rates that change conv4 and conv5 too. The network sees the whole square of each photograph, at 320
+    pixels.
+
+    alexnet train transfer --data photos/ --init-from alexnet-owt-trunk --out runs/mine
+    `alexnet train photos/` does this and tries first whether the passes help.
+    """
+    base = owt()
+    frozen = (("conv1", 0.0), ("conv2", 0.0), ("conv3", 0.0), ("fc8", 0.1))
+    return replace(
+        base,
+        recipe="transfer",
+        data="photos",
+        model=model_config("alexnet_owt", input_size=320, fc_units=(0, 0)),
+        size=320,
+        preprocessing=replace(base.preprocessing, resize=320, crop=320),
+        augmentation=Augmentation(crop="resized", resized_area=(0.35, 1.0), color_noise=0.0),
+        optimizer=OptimizerConfig(kind="sgd", lr=0.003, weight_decay=5e-4, layer_lr=frozen),
+        schedule=Cosine(warmup=0.5),
+        epochs=6,
+        last_layer="fitted",
+        views=("1",),
+    )
+
+
 _PHOTOS: dict[str, Any] = {"epochs": 15, "batch_size": 32, "precision": "bfloat16", "checkpoint_steps": 100}
 
 
@@ -316,6 +342,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         paper2012_photos,
         code2012_photos,
         modern_photos,
+        transfer,
         d2l_fashion_mnist,
         lenet,
         cifar10,

@@ -15,7 +15,7 @@ from alexnet.report.tables import Log, StoredEvaluation
 
 RESULT_ORDER = ("final-ten", "final-center")
 """The results to headline, if they are there: the paper's ten views before the center."""
-NOT_RESULTS = ("kernels.json",)
+NOT_RESULTS = ("kernels.json", "trial.json")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from alexnet.evaluation.classes import places
 from alexnet.interop.importing import OWN, preprocessing_of_weights, renamed
 from alexnet.interop.state_dict import WeightsFile, read_weights
 from alexnet.interop.weights import file_of
-from alexnet.models import build_model, layer_shapes
+from alexnet.models import ModelConfig, build_model, layer_shapes
 from alexnet.models.folder import folder_of
 from alexnet.models.states import open_model, run_of
 from alexnet.training.config import TrainConfig
@@ -46,6 +46,8 @@ class Initial:
     """How the weights were made, for the record of the run."""
     input_known: bool = True
     """Whether ``preprocessing`` is what they were trained on; of tensors alone it is what is usual for the network."""
+    model: ModelConfig | None = None
+    """The sizes of the network that they were in, where they are known; by default those that its name stands for."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -132,7 +134,8 @@ def load_initial(model: str | Path, network: str | None = None) -> Initial:
         tensors = {
             key: value for key, value in tensors.items() if owner[key.partition(".")[0]] not in folder.origin.new
         }
-    return Initial(str(model), folder.name, tensors, folder.preprocessing, tuple(folder.classes), made)
+    config: Any = folder.model.config
+    return Initial(str(model), folder.name, tensors, folder.preprocessing, tuple(folder.classes), made, model=config)
 
 
 def _saved(file: WeightsFile) -> Initial | None:
@@ -243,4 +246,6 @@ def with_input_of(initial: Initial, config: TrainConfig, fixed: Collection[str] 
 def other_input(initial: Initial, config: TrainConfig) -> list[str]:
     """The settings of the preprocessing in which the source differs: its layers know another input."""
     known = initial.preprocessing if initial.input_known else config.preprocessing
+    if config.last_layer == "fitted":  # to what the layers compute of images of this size
+        known = replace(known, resize=config.preprocessing.resize, crop=config.preprocessing.crop)
     return differences(to_json(known), to_json(config.preprocessing), "preprocessing")

@@ -1,0 +1,208 @@
+"""Start from trained weights: a last layer fitted to what their layers compute, then, if it helps, some passes at small rates.
+
+Whether the passes help is tried first, on training images alone: four fifths of each class are learned from, the last fifth is
+asked. The images that a run holds out have no part in any choice.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.core import rng
+from alexnet.core.console import Bar, say
+from alexnet.core.device import Machine
+from alexnet.core.errors import AlexNetError, UsageError
+from alexnet.core.runs import read_json, write_json
+from alexnet.data.packed import PackedSet, Subset, with_parts
+from alexnet.models import model_config
+from alexnet.models.alexnet import AlexNetConfig
+from alexnet.recipes import transfer
+from alexnet.recipes.run import train
+from alexnet.report.tables import number, read_log
+from alexnet.training.config import TrainConfig
+from alexnet.training.files import sole_trainer
+from alexnet.training.head import Head, with_fitted_head
+from alexnet.training.initial import Initial, misfit
+from alexnet.training.trainer import fit
+
+PARTS = 5
+"""Of each class, one of so many parts is asked in the trial."""
+LEAST = 40
+"""Images that a trial needs to ask, to say anything."""
+TRIAL = ".trial"
+"""Folder of a run in which tuning is tried."""
+RECORD = "trial.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What tuning did for images that were left out of the training images."""
+
+    n: int
+    head_errors: int
+    tuned_errors: int
+    head_loss: float
+    tuned_loss: float
+    epochs: int
+    """Passes that were tried."""
+
+    @property
+    def helps(self) -> bool:
+        """Whether there are fewer errors after it, or as many with a lower loss."""
+        return (self.tuned_errors, self.tuned_loss) < (self.head_errors, self.head_loss)
+
+    def __str__(self) -> str:
+        verdict = "so the network is tuned" if self.helps else "so the fitted layer is kept as it is"
+        return (
+            f"tuning tried on {self.n} training images that were left out: {self.head_errors} errors before, "
+            f"{self.tuned_errors} after {self.epochs} passes, {verdict}"
+        )
+
+
+def candidates(initial: Initial) -> list[TrainConfig]:
+    """Configurations that start from these weights, one for each layer that a new last layer can read: the end of the
+    convolutions, then fc6 and fc7 where the weights hold them.
+
+    A network of convolutions alone takes the whole stored square, somewhat enlarged (:func:`~alexnet.recipes.transfer`); with fc6
+    it needs the size that it was trained with. Raises :class:`UsageError` for weights of no network here."""
+    base = transfer()
+    model = initial.model or model_config(initial.network)
+    made = initial.preprocessing
+    known = replace(base, network=initial.network, model=model, preprocessing=made, size=made.resize)
+    if not isinstance(model, AlexNetConfig):
+        found = [replace(known, optimizer=replace(base.optimizer, layer_lr=()))]
+    else:
+        side = base.preprocessing.resize if made.resize == 256 else made.resize
+        whole = replace(made, resize=side, crop=side)
+        cut = replace(model, fc_units=(0, 0), input_size=side)
+        found = [replace(known, model=cut, preprocessing=whole, size=side)]
+        fc6, fc7 = model.fc_units
+        if model.head == "fc" and fc6 and _holds(initial, "fc6"):
+            found.append(replace(known, model=replace(model, fc_units=(fc6, 0))))
+            if fc7 and _holds(initial, "fc7"):
+                found.append(known)
+    if (why := misfit(initial, found[0])) is not None:
+        raise UsageError(f"{why}; name other weights with --init-from")
+    return found
+
+
+def _holds(initial: Initial, layer: str) -> bool:
+    return any(name.startswith(f"{layer}.") for name in initial.tensors)
+
+
+def configured(initial: Initial) -> TrainConfig:
+    """The first of :func:`candidates`: what the weights of convolutions alone can do."""
+    return candidates(initial)[0]
+
+
+def best_layer(configs: Sequence[TrainConfig], data: PackedSet, initial: Initial, machine: Machine) -> TrainConfig:
+    """Of configurations that differ in the layer which the last layer reads, the one whose fitted last layer has the lowest
+    loss on training images left out; said, with the errors of each."""
+    if len(configs) == 1:
+        return configs[0]
+    found: list[tuple[float, int, Head]] = []
+    for i, config in enumerate(configs):
+        with Bar(f"features {i + 1} of {len(configs)}", len(data.split("train")), quiet=machine.quiet) as bar:
+            _, head = with_fitted_head(config, data, initial, machine, progress=bar)
+        if head.chosen is None:  # one image in each class: nothing to choose by
+            return configs[0]
+        found.append((head.chosen.loss_nats, i, head))
+    _, best, _ = min(found, key=lambda one: one[:2])
+    names = [("pool5" if not fc6 else "fc6" if not fc7 else "fc7") for fc6, fc7 in (c.model.fc_units for c in configs)]  # type: ignore[union-attr]
+    errors = [
+        f"{head.chosen.left_out.error:.1%} after {name}"
+        for (_, _, head), name in zip(found, names, strict=True)
+        if head.chosen
+    ]
+    say(f"errors on training images left out: {', '.join(errors)}; the last layer reads {names[best]}")
+    return configs[best]
+
+
+def train_from(
+    config: TrainConfig,
+    out: str | Path,
+    machine: Machine,
+    *,
+    data: PackedSet,
+    initial: Initial,
+    fresh: bool = False,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train from these weights as :func:`~alexnet.recipes.run.train` does, but try first whether tuning helps, and leave it out
+    if not. A run that has begun goes on as it was decided. The summary says what came of the trial."""
+    out = Path(out)
+    begun = resume and (out / "config.json").is_file()
+    trial: Trial | None = None
+    if config.epochs and not begun:
+        trial = try_tuning(config, data, machine, initial, out, fresh=fresh)
+        if trial is None or not trial.helps:
+            config = replace(config, epochs=0)
+    summary = train(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
+    if trial is not None:
+        write_json(out / "results" / RECORD, asdict(trial) | {"helps": trial.helps})
+        shutil.rmtree(out / TRIAL, ignore_errors=True)
+    done = _recorded(out / "results" / RECORD)
+    return summary | ({"trial": asdict(done) | {"helps": done.helps}} if done else {})
+
+
+def try_tuning(
+    config: TrainConfig, data: PackedSet, machine: Machine, initial: Initial, out: Path, *, fresh: bool = False
+) -> Trial | None:
+    """Train on four fifths of the training images, and compare the errors on the last fifth before and after; None where that
+    leaves fewer than :data:`LEAST` images to ask. What was done is found again in ``out/.trial``."""
+    parts = _parted(data, config.seed)
+    if len(parts.split("val")) < LEAST:
+        say(
+            f"{len(data.split('train')):,} training images are too few to try on some of them whether tuning helps, so the "
+            "fitted last layer is kept as it is"
+        )
+        return None
+    with sole_trainer(out):
+        folder = out / TRIAL
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif (done := _recorded(folder / RECORD)) is not None:
+            return done
+        say(f"trying on {len(parts.split('val')):,} of the training images whether tuning helps")
+        start, _ = with_fitted_head(config, parts, initial, machine)
+        fit(config, parts, folder, machine, initial=start, resume=(folder / "config.json").is_file())
+        log = read_log(folder / "log.jsonl")
+        head, last = log.head or {}, log.epochs[-1]
+        trial = Trial(
+            n=int(number(head["n"])),
+            head_errors=int(number(head["top1_errors"])),
+            tuned_errors=int(number(last["val_top1_errors"])),
+            head_loss=number(head["loss_nats"]),
+            tuned_loss=number(last["val_loss"]),
+            epochs=len(log.epochs),
+        )
+        write_json(folder / RECORD, asdict(trial))
+        shutil.rmtree(folder / "checkpoint")
+    say(trial)
+    return trial
+
+
+def _recorded(file: Path) -> Trial | None:
+    try:
+        known = read_json(file)
+        return Trial(**{name: known[name] for name in Trial.__dataclass_fields__})
+    except (AlexNetError, OSError, LookupError, TypeError):
+        return None
+
+
+def _parted(data: PackedSet, seed: int) -> PackedSet:
+    """The training images in two splits, with a fifth of each class in the second."""
+    split = data.split("train")
+    label_N = np.asarray(split.labels, dtype=np.int64)
+    asked_N = rng.rank_in_class(label_N, seed, "transfer/trial") % PARTS == PARTS - 1
+    parts = {
+        name: Subset(split, image_N, label_N[image_N])
+        for name, image_N in (("train", np.flatnonzero(~asked_N)), ("val", np.flatnonzero(asked_N)))
+    }
+    return with_parts(data, parts, data.classes)
