@@ -23,7 +23,7 @@ PLACES = [
     *(("probe", kind) for kind in KINDS),
     *(("baseline", kind) for kind in BASELINES),
     *(("claims", kind) for kind in ("list", "run", "report")),
-    *(("train", recipe) for recipe in RECIPES),
+    *(("train", recipe) for recipe in ("PHOTOS", *RECIPES)),
 ]
 READMES = sorted(Path(__file__).parents[1].glob("README*.md"))
 

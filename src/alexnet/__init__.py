@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from alexnet.probes.library import search as search
     from alexnet.probes.search import open_index as open_index
     from alexnet.recipes import recipe as recipe
+    from alexnet.recipes.auto import train_photos as train_photos
     from alexnet.recipes.run import pretrain as pretrain
     from alexnet.recipes.run import train as train
     from alexnet.report.page import write_report as write_report
@@ -68,6 +69,7 @@ _HOMES = {
     "recipe": "alexnet.recipes",
     "search": "alexnet.probes.library",
     "train": "alexnet.recipes.run",
+    "train_photos": "alexnet.recipes.auto",
     "write_report": "alexnet.report.page",
 }
 """Each public name, and the module that it is of."""

@@ -27,7 +27,8 @@ usage: alexnet VERB ... [options]
 
 train and use a network:
   check SOURCE              read all images, write nothing, list every fault
-  train RECIPE --out RUN    train, validate, evaluate and write a report
+  train PHOTOS              look, plan, train, evaluate and write a report
+  train RECIPE --out RUN    the same as a recipe says
   pretrain DATA --out FILE  first layers from pictures without their labels
   evaluate MODEL...         exact top-1 and top-5 errors, also of ensembles
   predict MODEL IMAGE...    the most probable classes of pictures
@@ -54,9 +55,9 @@ data and machine:
 
 examples:
   alexnet train quickstart --out runs/first
-  alexnet train modern_photos --data photos/ --out runs/mine
-  alexnet evaluate runs/mine --views 10
-  alexnet predict runs/mine cat.jpg
+  alexnet train photos/
+  alexnet evaluate runs/photos-1 --views 10
+  alexnet predict runs/photos-1 cat.jpg
 
 `alexnet VERB --help` shows the options of a verb. Data is a folder of class
 folders, a packed folder, a .csv of path,label, a .tar, IDX or CIFAR-10 files,

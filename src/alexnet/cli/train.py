@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass, replace
 from operator import attrgetter
@@ -56,8 +56,6 @@ DECIDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(DeviceOptions):
-    out: Annotated[str, tyro.conf.arg(metavar="RUN")]
-    """Folder to write the run into: checkpoints, log, model and report."""
     init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best), of a model folder or of a
     file of weights. Every layer that fits is taken over; the others start anew, and the last one if the classes differ."""
@@ -86,19 +84,32 @@ class TrainOptions(DeviceOptions):
     """Compute each batch in this many parts, one after the other, if a whole one does not fit into memory."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions(TrainOptions):
+    """What is said of a run of a recipe."""
+
+    out: Annotated[str, tyro.conf.arg(metavar="RUN")]
+    """Folder to write the run into: checkpoints, log, model and report."""
+
+
 def train(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         return _list_recipes(arguments)
+    if arguments[0] not in RECIPES:
+        from alexnet.cli.photos import train_photos
+
+        return train_photos(arguments)
     base, rest, decided = _settings(recipe(arguments[0]), arguments)
-    options = _parsed(arguments[0], base, rest)
-    _refuse(options)
+    options = parsed(RecipeOptions, RECIPES[arguments[0]].__doc__, arguments[0], base, rest)
+    refuse_unused(options.config, base, rest)
+    refuse(options)
     config, out, in_job = options.config, Path(options.out), job.in_job()
     resume = options.resume or job.restarted()
-    machine = _machine(options)
+    machine = machine_for(options)
     if in_job and job.number():
         mute()
     else:  # what the first rank writes is not to surprise the others
-        _check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
+        check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
     initial = None
     if options.init_from is not None:
         initial = start_from(options.init_from, config)
@@ -123,23 +134,36 @@ def train(arguments: list[str]) -> int:
         )
     if own is not None and not own.first:
         return 0
-    if options.json:
+    tell_summary(summary, json=options.json)
+    return 0
+
+
+def tell_summary(summary: dict[str, Any], *, json: bool) -> None:
+    """The errors of a finished run, and where its files are."""
+    if json:
         print_json(summary)
-        return 0
+        return
+    if (head := summary.get("head")) is not None:
+        print(*error_lines("fitted last layer alone", head, 0), sep="\n")
     for views, errors in summary["views"].items():
         lines = error_lines(views, errors, errors["classes"], errors["precision"])
         lines += uneven_line(errors["images_of_classes"], errors["balanced_top1_error"])
         print(*lines, sep="\n")
     print(f"model: {printable(summary['model'])}\nreport: {printable(summary['report'])}")
-    return 0
 
 
 def _list_recipes(arguments: Sequence[str]) -> int:
     if arguments and not set(arguments) & {"-h", "--help", "--help-all"}:
-        raise UsageError(f"train needs the name of a recipe first: {', '.join(RECIPES)}")
+        raise UsageError(f"train needs photographs or the name of a recipe first: {', '.join(RECIPES)}")
     sentences = {name: first_sentence(function.__doc__) for name, function in RECIPES.items()}
-    last = "`alexnet train RECIPE --help` shows the options. For photographs of your own begin with modern_photos."
-    print(listing("train RECIPE --out RUN [options]", "recipes", sentences, last), end="")
+    last = (
+        "For photographs of your own: `alexnet train PHOTOS`, which chooses everything itself. `alexnet train RECIPE --help` and "
+        "`alexnet train PHOTOS --help` show the options."
+    )
+    print(
+        listing("train RECIPE --out RUN [options], or alexnet train PHOTOS [options]", "recipes", sentences, last),
+        end="",
+    )
     return 0 if arguments else 2
 
 
@@ -158,17 +182,22 @@ def _settings(base: TrainConfig, arguments: list[str]) -> tuple[TrainConfig, lis
     return base, rest, decided
 
 
-def _parsed(name: str, base: TrainConfig, arguments: list[str]) -> Any:
-    """The options of a recipe: those of :class:`TrainOptions`, and each field of its configuration."""
+def parsed(
+    cls: type[TrainOptions],
+    words: str | None,
+    name: str,
+    base: TrainConfig,
+    arguments: list[str],
+    first: Sequence[str] = FIRST,
+    decided: Mapping[str, str] = DECIDED,
+) -> Any:
+    """The options of a class, and each field of a configuration; ``words`` are what the help says of them."""
     config = ("config", Annotated[TrainConfig, tyro.conf.arg(name="")], base)
-    words = {"__doc__": RECIPES[name].__doc__}
-    cls = make_dataclass("Options", [config], bases=(TrainOptions,), namespace=words, frozen=True, kw_only=True)
-    options: Any = parse(cls, f"train {name}", arguments, first=FIRST, decided=DECIDED)
-    refuse_unused(options.config, base, arguments)
-    return options
+    made = make_dataclass("Options", [config], bases=(cls,), namespace={"__doc__": words}, frozen=True, kw_only=True)
+    return parse(made, f"train {name}", arguments, first=first, decided=decided)
 
 
-def _refuse(options: TrainOptions) -> None:
+def refuse(options: TrainOptions) -> None:
     """Refuse options that contradict each other, or that need several ranks or one."""
     in_job, resume = job.in_job(), options.resume or job.restarted()
     if options.resume and options.fresh:
@@ -196,7 +225,7 @@ def _refuse(options: TrainOptions) -> None:
         )
 
 
-def _machine(options: TrainOptions) -> Machine:
+def machine_for(options: TrainOptions) -> Machine:
     """Where the run is computed; a rank of a job is told its device later."""
     return replace(
         machine_of(replace(options, device="cpu") if job.in_job() else options),
@@ -209,7 +238,7 @@ def _machine(options: TrainOptions) -> Machine:
     )
 
 
-def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:
+def check_out(out: Path, *, resume: bool, fresh: bool) -> None:
     """Refuse a folder that is in use before anything long begins."""
     check_folder(out, "--out")
     if resume and out.is_dir() and not (out / "config.json").is_file():
@@ -222,7 +251,7 @@ def _check_out(out: Path, *, resume: bool, fresh: bool) -> None:
         )
 
 
-def _dry_run(options: TrainOptions, config: TrainConfig, machine: Machine, initial: Initial | None) -> int:
+def _dry_run(options: RecipeOptions, config: TrainConfig, machine: Machine, initial: Initial | None) -> int:
     data = open_data(config, options.data_root, quiet=options.json)
     forecast = dry_run(config, Path(options.out), machine, data=data, initial=initial)
     if options.json:
