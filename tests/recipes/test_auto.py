@@ -207,7 +207,40 @@ def test_epochs_follow_from_steps_where_there_is_time_and_from_the_time_where_no
     assert planned.config.schedule == Cosine(warmup=21.5)
     short = auto.plan(proposal, data, QUIET, tmp_path / "run", minutes=0.5)
     assert short.config.epochs == 34  # (30 - 1.32) / 0.82 = 34.98
-    assert short.lines[2] == "Time: about 30 seconds."
+    assert short.lines[2:] == (
+        "That is little: from random weights a network needs some 1,500 steps; give it more --minutes.",
+        "Time: about 30 seconds.",
+    )
+
+
+def own(proposal: auto.Proposal) -> Initial:
+    """Weights of the network of a proposal."""
+    config = proposal.config
+    model = build_model(replace(config.model, num_classes=3), name=config.network, seed=0)
+    return Initial("own", config.network, model.state_dict(), config.preprocessing)
+
+
+def test_with_weights_a_last_layer_is_fitted_and_tuning_is_tried_where_there_are_enough_images(small, clock, tmp_path):
+    proposal, data = small
+    proposal = replace(proposal, config=replace(proposal.config, last_layer="fitted"), initial=own(proposal))
+    planned = auto.plan(proposal, data, QUIET, tmp_path / "run")
+    assert planned.lines[1:3] == (
+        "First fit a last layer to what the other layers compute of the 54 training images.",
+        "That is all: for tuning there are too few images, or there is too little time.",
+    )
+    assert (planned.config.epochs, planned.tries) == (0, False)
+    assert planned.seconds == pytest.approx({"features": 1.08, "evaluation": 1.32})
+
+
+def test_tuning_is_planned_with_its_trial(small, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, "LEAST", 10)  # 54 / 5
+    proposal, data = small
+    proposal = replace(proposal, config=replace(proposal.config, last_layer="fitted", epochs=6), initial=own(proposal))
+    planned = auto.plan(proposal, data, QUIET, tmp_path / "run")
+    assert (planned.config.epochs, planned.tries) == (6, True)
+    assert planned.seconds == pytest.approx({"features": 1.08, "tuning": 6 * 0.82 * 1.8, "evaluation": 1.32})
+    given = auto.plan(proposal, data, QUIET, tmp_path / "run", fixed=["epochs"])
+    assert (given.config.epochs, given.tries) == (6, False)  # who says how many wants them
 
 
 def test_epochs_that_are_given_stay_and_a_budget_that_they_break_is_said(small, clock, tmp_path):

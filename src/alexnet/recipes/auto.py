@@ -347,6 +347,10 @@ def plan(
         config = _of_length(config, epochs, fixed)
     seconds = before | ({"tuning" if fitted else "training": config.epochs * epoch} if config.epochs else {}) | after
     lines = [*proposal.lines, *_steps_in_words(config, images, steps, tries=tries and config.epochs > 0)]
+    if initial is None and config.epochs * steps < STEPS / 2:
+        lines.append(
+            f"That is little: from random weights a network needs some {STEPS:,} steps; give it more --minutes."
+        )
     lines.append(f"Time: {in_words(sum(seconds.values()))}{_parts(seconds)}.")
     if minutes is not None and sum(seconds.values()) > 60 * minutes:
         lines.append(f"That is more than --minutes {minutes:g}; there is nothing left to shorten.")
