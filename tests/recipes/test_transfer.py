@@ -15,7 +15,7 @@ from alexnet.core.errors import StoppedError, UsageError
 from alexnet.evaluation.predict import load
 from alexnet.models import create_model, default_preprocessing
 from alexnet.recipes import transfer as recipes_transfer
-from alexnet.recipes.transfer import Trial, best_layer, candidates, configured, train_from, try_tuning
+from alexnet.recipes.transfer import Trial, candidates, configured, train_from, try_tuning, with_best_layer
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import fit, network
@@ -78,17 +78,18 @@ def test_weights_of_other_sizes_than_the_network_are_refused():
         candidates(Initial("strange", "alexnet_owt", tensors, default_preprocessing("alexnet_owt")))
 
 
-def test_the_layer_is_read_whose_classifier_does_best_on_images_left_out(trained, tiny_set, capsys):
-    configs = [replace(config, data="x") for config in candidates(trained)]
-    best = best_layer(configs, tiny_set, trained, QUIET)
+def test_the_layer_is_read_whose_classifier_does_best_on_images_left_out(trained, config, tiny_set, capsys):
+    best = with_best_layer(config, tiny_set, trained, QUIET)
     said = capsys.readouterr().err
-    assert "after pool5" in said
-    assert "after fc7" in said
+    choices = [replace(config, model=one.model, preprocessing=one.preprocessing) for one in candidates(trained)]
     losses = []
-    for config in configs:
-        _, head = module.with_fitted_head(config, tiny_set, trained, QUIET)
+    for choice in choices:
+        _, head = module.with_fitted_head(choice, tiny_set, trained, QUIET)
         losses.append(min(tried.loss_nats for tried in head.tried))
-    assert best == configs[int(np.argmin(losses))]
+    assert best == choices[int(np.argmin(losses))]
+    assert f"the last layer reads {['pool5', 'fc6', 'fc7'][int(np.argmin(losses))]}" in said
+    other = replace(config, model=replace(config.model, fc_units=(8, 0)))
+    assert with_best_layer(other, tiny_set, trained, QUIET) == other
 
 
 @pytest.mark.parametrize(

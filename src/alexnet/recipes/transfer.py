@@ -7,7 +7,6 @@ asked. The images that a run holds out have no part in any choice.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,27 +100,25 @@ def configured(initial: Initial) -> TrainConfig:
     return candidates(initial)[0]
 
 
-def best_layer(configs: Sequence[TrainConfig], data: PackedSet, initial: Initial, machine: Machine) -> TrainConfig:
-    """Of configurations that differ in the layer which the last layer reads, the one whose fitted last layer has the lowest
-    loss on training images left out; said, with the errors of each."""
-    if len(configs) == 1:
-        return configs[0]
-    found: list[tuple[float, int, Head]] = []
-    for i, config in enumerate(configs):
-        with Bar(f"features {i + 1} of {len(configs)}", len(data.split("train")), quiet=machine.quiet) as bar:
-            _, head = with_fitted_head(config, data, initial, machine, progress=bar)
-        if head.chosen is None:  # one image in each class: nothing to choose by
-            return configs[0]
-        found.append((head.chosen.loss_nats, i, head))
-    _, best, _ = min(found, key=lambda one: one[:2])
-    names = [("pool5" if not fc6 else "fc6" if not fc7 else "fc7") for fc6, fc7 in (c.model.fc_units for c in configs)]  # type: ignore[union-attr]
-    errors = [
-        f"{head.chosen.left_out.error:.1%} after {name}"
-        for (_, _, head), name in zip(found, names, strict=True)
-        if head.chosen
-    ]
-    say(f"errors on training images left out: {', '.join(errors)}; the last layer reads {names[best]}")
-    return configs[best]
+def with_best_layer(config: TrainConfig, data: PackedSet, initial: Initial, machine: Machine) -> TrainConfig:
+    """The configuration with that network, and the input it needs, whose fitted last layer has the lowest loss on training images
+    left out: one of :func:`candidates`. The errors of each are said. One whose network is none of these stays as it is."""
+    choices = [replace(config, model=one.model, preprocessing=one.preprocessing) for one in candidates(initial)]
+    if len(choices) == 1 or config.model not in [one.model for one in choices]:
+        return config
+    heads: list[Head] = []
+    for i, choice in enumerate(choices, 1):
+        with Bar(f"features {i} of {len(choices)}", len(data.split("train")), quiet=machine.quiet) as bar:
+            heads.append(with_fitted_head(choice, data, initial, machine, progress=bar)[1])
+    found = [head.chosen for head in heads]
+    names = ["fc7" if all(one.model.fc_units) else "fc6" if any(one.model.fc_units) else "pool5" for one in choices]  # type: ignore[union-attr]
+    tried = {name: one for name, one in zip(names, found, strict=True) if one is not None}
+    if not tried:  # one image in each class
+        return config
+    best = min(tried, key=lambda name: tried[name].loss_nats)
+    errors = ", ".join(f"{one.left_out.error:.1%} for {name}" for name, one in tried.items())
+    say(f"the last layer reads {best}; errors on training images that were left out: {errors}")
+    return choices[names.index(best)]
 
 
 def train_from(
