@@ -31,7 +31,7 @@ from alexnet.recipes import IMAGENET_MEAN, IMAGENET_STD, RECIPES, modern_photos,
 from alexnet.recipes.look import is_uneven, look
 from alexnet.recipes.pace import Pace
 from alexnet.recipes.run import find_data, train
-from alexnet.recipes.transfer import LEAST, PARTS, configured, train_from
+from alexnet.recipes.transfer import LEAST, PARTS, configured, train_from, with_best_layer
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial, load_initial
 from alexnet.training.schedule import Cosine
@@ -132,6 +132,9 @@ def carry_out(
 ) -> dict[str, Any]:
     """Train as it was planned; the options are those of :func:`~alexnet.recipes.run.train`."""
     config, initial = planned.config, planned.initial
+    begun = resume and (out / "config.json").is_file()
+    if config.last_layer == "fitted" and initial is not None and not begun:
+        config = with_best_layer(config, data, initial, machine)
     if planned.tries and initial is not None:
         return train_from(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
     return train(config, out, machine, data=data, initial=initial, resume=resume, change=change, fresh=fresh)
