@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from alexnet.cli import main
+from alexnet.cli.train import tell_summary
 from alexnet.core.device import Machine
 from alexnet.core.errors import DataError, UsageError
 from alexnet.data.prepare import prepare
@@ -264,6 +265,21 @@ def test_a_budget_of_less_than_one_epoch_is_refused_with_what_one_takes(small, c
 )
 def test_times_are_said_as_people_say_them(seconds, words):
     assert auto.in_words(seconds) == f"about {words}"
+
+
+def test_a_time_is_divided_where_it_is_some_minutes():
+    assert auto._parts({"features": 65.0, "tuning": 170.0, "evaluation": 3.0}) == ": 1 for features, 3 for tuning"
+    assert auto._parts({"features": 20.0, "tuning": 170.0}) == ": less than 1 for features, 3 for tuning"
+    assert auto._parts({"training": 170.0, "evaluation": 3.0}) == auto._parts({"features": 9.0, "tuning": 60.0}) == ""
+
+
+@pytest.mark.parametrize(("loss", "said"), [(0.5, 1), (0.25, 0)])
+def test_the_fitted_layer_is_judged_by_itself_where_something_was_trained_after_it(loss, said, capsys):
+    errors = {"n": 4, "top1_errors": 1, "top5_errors": 0, "loss_nats": 0.25, "classes": 3, "precision": "float32"}
+    errors |= {"images_of_classes": [1, 1], "balanced_top1_error": 0.25}
+    head = errors | {"loss_nats": loss}
+    tell_summary({"head": head, "views": {"1": errors}, "model": "m", "report": "r"}, json=False)
+    assert capsys.readouterr().out.count("fitted last layer alone: top-1 error 25.00% (1 of 4)") == said
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -143,7 +143,8 @@ def tell_summary(summary: dict[str, Any], *, json: bool) -> None:
     if json:
         print_json(summary)
         return
-    if (head := summary.get("head")) is not None:
+    head, center = summary.get("head"), summary["views"].get("1")
+    if head is not None and not (center and head["loss_nats"] == center["loss_nats"]):  # something was trained after it
         print(*error_lines("fitted last layer alone", head, 0), sep="\n")
     for views, errors in summary["views"].items():
         lines = error_lines(views, errors, errors["classes"], errors["precision"])

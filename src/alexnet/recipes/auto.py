@@ -400,5 +400,6 @@ def _parts(seconds: dict[str, float]) -> str:
     """How a time of some minutes is divided."""
     if sum(seconds.values()) < 110:
         return ""
-    parts = [(name, round(part / 60)) for name, part in seconds.items() if part >= 30]
-    return ": " + ", ".join(f"{max(1, minutes)} for {name}" for name, minutes in parts) if len(parts) > 1 else ""
+    parts = [(name, part / 60) for name, part in seconds.items() if part >= 5]
+    words = [f"{'less than 1' if minutes < 0.75 else round(minutes)} for {name}" for name, minutes in parts]
+    return ": " + ", ".join(words) if len(words) > 1 else ""
