@@ -227,7 +227,11 @@ def test_dry_run_forecasts_and_writes_nothing(photos, tmp_path, capsys):
 WRONG = [
     (["trian"], 2, "unknown verb 'trian'"),
     (["train"], 2, "quickstart"),
-    (["train", "paper2013", "--out", "x"], 2, "unknown recipe 'paper2013'"),
+    (
+        ["train", "paper2013", "--out", "x"],
+        2,
+        "paper2013 is no recipe (perhaps paper2012), and no folder or file of that name is here",
+    ),
     (["train", "quickstart"], 2, "--out"),
     (["train", "quickstart", "--out", "x", "--epochs", "many"], 2, "epochs"),
     (["train", "quickstart", "--out", "x", "--epochs", "0"], 2, "must be at least 1"),

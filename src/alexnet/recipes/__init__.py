@@ -190,7 +190,7 @@ def transfer() -> TrainConfig:
     some passes at small rates that change conv4 and conv5 too. The network sees the whole square of each photograph, at 320
     pixels.
 
-    alexnet train transfer --data photos/ --init-from alexnet-owt-trunk --out runs/mine
+    alexnet train transfer --data my/ --init-from alexnet-owt-trunk --out runs/my
     `alexnet train photos/` does this and tries first whether the passes help.
     """
     base = owt()
