@@ -255,11 +255,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scale = replace(scale, network=network, four_layer=four_layer)
         return scale, open_laboratory(name, Path(options.out), machine, options.data_root)
 
-    stop_when_asked(options.minutes)
     seen: set[Key] = set()
     failed: set[Key] = set()
-    documents = _documents(options.out)
     try:
+        stop_when_asked(options.minutes)
+        documents = _documents(options.out)
         while turn := next_turn(groups, documents, seen, failed):
             key = (turn.group.scale, turn.experiment)
             print(f"{turn.experiment} at {turn.group.scale}: to {turn.seeds} seeds", flush=True)

@@ -32,8 +32,8 @@ from alexnet.core.device import Machine
 from alexnet.core.intervals import wilson
 from alexnet.core.runs import environment, write_json
 from alexnet.data.packed import PackedSet
+from alexnet.recipes.pretrained import configured, train_from
 from alexnet.recipes.run import open_data
-from alexnet.recipes.transfer import configured, train_from
 from alexnet.training.config import TrainConfig
 from alexnet.training.head import fit_head, frozen_features
 from alexnet.training.initial import Initial, load_initial

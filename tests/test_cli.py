@@ -116,8 +116,8 @@ def test_fine_tuning_takes_over_input_and_layers_but_the_head_and_keeps_frozen_l
     for command in (arguments, again, (*again, *start)):
         assert alexnet(capsys, *command, "--resume")[0] == 0
     code, _, err = alexnet(capsys, *arguments, "--resume", "--init-from", out_folder)
-    assert (code, len(err.splitlines())) == (2, 1)
-    assert "made with other settings (the initial weights)" in err
+    assert code == 2
+    assert "made with other settings (the initial weights)" in err.splitlines()[-1]
 
 
 def test_evaluate_counts_every_image_and_combines_saved_probabilities(run, photos, tmp_path, capsys):
@@ -230,7 +230,7 @@ WRONG = [
     (
         ["train", "paper2013", "--out", "x"],
         2,
-        "paper2013 is no recipe (perhaps paper2012), and no folder or file of that name is here",
+        "paper2013 is no recipe (perhaps paper2012) and no folder or file",
     ),
     (["train", "quickstart"], 2, "--out"),
     (["train", "quickstart", "--out", "x", "--epochs", "many"], 2, "epochs"),

@@ -12,6 +12,9 @@ from alexnet.claims.ledger import CLAIMS
 from alexnet.claims.scales import HISTORY
 from alexnet.claims.verdicts import counts, entries, level_of, overall, sentence, short_number, to_decide
 from alexnet.cli import main
+from alexnet.core.console import say
+from alexnet.data.packed import PackedSet
+from alexnet.data.sources import class_lines
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,7 +102,12 @@ def test_list_of_one_says_what_decides_it_and_where_it_can_be_tried(capsys, tmp_
 
 
 def test_run_trains_judges_and_is_shown_by_list(capsys, tmp_path, few_images, monkeypatch):
-    monkeypatch.setattr(laboratory, "open_data", lambda *_, **__: few_images)
+    def opened(*_: object, **__: object) -> PackedSet:
+        for line in class_lines(few_images.classes, few_images.class_counts):
+            say(line)
+        return few_images
+
+    monkeypatch.setattr(laboratory, "open_data", opened)
     run = ("claims", "run", "C13", "--scale", "smoke", "--seeds", "2", "--out", tmp_path, "--device", "cpu")
     code, out, err = alexnet(capsys, *run)
     assert code == 0

@@ -66,7 +66,7 @@ def test_where_arms_are_tuned_no_comparison_is_of_arms_that_were_tuned_otherwise
         pytest.skip(f"{experiment.id} means nothing at this scale")
     arms = {name: arm for name, (arm, _) in arms_of(experiment, find_scale(scale)).items()}
     for comparison in experiment.compared_at(find_scale(scale)):
-        pair = [arms[side.arm] for side in (comparison.lower, comparison.higher)]
+        pair = [arms[name] for side in (comparison.lower, comparison.higher) for name in side.arms]
         assert objections(comparison, arms, {arm.name: [] for arm in pair}) == []
 
 

@@ -346,8 +346,8 @@ def test_the_help_needs_no_photographs(capsys):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["nosuch"], 2, "nosuch is no recipe, and no folder or file of that name is here; the recipes are quickstart,"),
-        (["modren"], 2, "modren is no recipe (perhaps modern), and"),
+        (["nosuch"], 2, "nosuch is no recipe and no folder or file; `alexnet train --help` lists"),
+        (["modren"], 2, "modren is no recipe (perhaps modern) and"),
         (["p", "--minutes", "0"], 2, "--minutes is 0; it must be more than 0"),
         (["p", "--minutes", "-3"], 2, "--minutes is -3; it must be more than 0"),
         (["p", "--minutes", "nan"], 2, "--minutes is nan; it must be more than 0"),

@@ -73,7 +73,7 @@ def test_what_was_chosen_at_the_start_holds_where_the_run_goes_on(processor, ale
     processor(False)
     assert alexnet("train", "--epochs", "1")[0] == 0
     processor(True)
-    assert alexnet("train", "--epochs", "2", "--resume")[0] == 0
+    assert alexnet("train", "--epochs", "2", "--resume", "--change")[0] == 0
     assert stored(tmp_path / "run")["train"]["precision"] == "float32"
     assert stored(tmp_path / "run")["history"][0]["changed"] == {"epochs": [1, 2]}
 
@@ -82,7 +82,7 @@ def test_a_run_in_bfloat16_goes_on_so_and_the_way_out_that_is_printed_works(proc
     processor(True)
     assert alexnet("train", "--epochs", "1")[0] == 0
     processor(False)
-    code, _, err = alexnet("train", "--epochs", "2", "--resume")
+    code, _, err = alexnet("train", "--epochs", "2", "--resume", "--change")
     assert (code, err.count(WARNED), CHOSEN in err) == (0, 1, False)
     assert "; --resume --change --precision float32 is faster" in err
     assert stored(tmp_path / "run")["train"]["precision"] == "bfloat16"

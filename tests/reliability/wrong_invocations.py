@@ -275,7 +275,7 @@ USING = [
     _wrong("evaluate run/model --device cpu", "--data"),
     _wrong(EVALUATE + "--data nowhere", "nowhere", 4),
     _wrong(EVALUATE + "--data photo", "photo", 4),
-    _wrong(EVALUATE + "--data oneclass", "only class", 4),
+    _wrong(EVALUATE + "--data oneclass", "oneclass"),
     _wrong(EVALUATE + "--data other", "other"),
     _wrong(EVALUATE + "--split validation", "validation"),
     _wrong(EVALUATE + "--split ''", "split"),

@@ -330,7 +330,7 @@ def _normalize(
 def _lines(x_BSSC: Tensor) -> Tensor:
     """The same values with the channels of a row side by side: on a CPU three channels fill no vector, and what is done to each
     takes six times as long."""
-    return x_BSSC.view(*x_BSSC.shape[:2], -1)
+    return x_BSSC.view(*x_BSSC.shape[:2], x_BSSC.shape[2] * x_BSSC.shape[3])
 
 
 def _noise_size(augmentation: Augmentation, color: ColorStatistics) -> NDArray[np.float64]:

@@ -377,7 +377,7 @@ def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Pr
             predictor.mean,
             classes=predictor.classes,
             views=views,
-            batch_size=batch_size or subject.trained.get("batch_size", 128),
+            batch_size=subject.trained.get("batch_size", 128) if batch_size is None else batch_size,
             device=subject.machine.device,
             precision=predictor.precision,
             workers=subject.machine.workers,

@@ -30,8 +30,8 @@ from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import IMAGENET_MEAN, IMAGENET_STD, RECIPES, modern_photos, quickstart
 from alexnet.recipes.look import is_uneven, look
 from alexnet.recipes.pace import Pace
+from alexnet.recipes.pretrained import LEAST, PARTS, configured, train_from, with_best_layer
 from alexnet.recipes.run import find_data, train
-from alexnet.recipes.transfer import LEAST, PARTS, configured, train_from, with_best_layer
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial, load_initial
 from alexnet.training.schedule import Cosine
@@ -146,8 +146,8 @@ def require_data(photos: str | Path) -> None:
     if word in NAMED_SETS or Path(word).exists():
         return
     raise UsageError(
-        f"{printable(word)} is no recipe{perhaps(word, [*RECIPES, *NAMED_SETS])}, and no folder or file of that name is here; "
-        f"the recipes are {', '.join(RECIPES)}"
+        f"{printable(word)} is no recipe{perhaps(word, [*RECIPES, *NAMED_SETS])} and no folder or file; `alexnet train --help` "
+        "lists the recipes"
     )
 
 

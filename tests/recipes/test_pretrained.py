@@ -14,21 +14,19 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import StoppedError, UsageError
 from alexnet.evaluation.predict import load
 from alexnet.models import create_model, default_preprocessing
-from alexnet.recipes import transfer as recipes_transfer
-from alexnet.recipes.transfer import Trial, candidates, configured, train_from, try_tuning, with_best_layer
+from alexnet.recipes import pretrained, transfer
+from alexnet.recipes.pretrained import Trial, candidates, configured, train_from, try_tuning, with_best_layer
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import fit, network
+from shared import tiny_training
 
 QUIET = Machine(device=torch.device("cpu"), quiet=True)
-module = __import__("alexnet.recipes.transfer", fromlist=["transfer"])
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_set, tmp_path_factory) -> Initial:
     """Weights that know the colors of the tiny set, under other names of classes."""
-    from conftest import tiny_training
-
     config = tiny_training(tiny_set.path, epochs=2, batch_size=8, checkpoint_steps=100)
     model = fit(config, tiny_set, tmp_path_factory.mktemp("trained") / "run", QUIET).model
     return Initial("trained", config.network, model.state_dict(), config.preprocessing, ("a", "b"), model=config.model)
@@ -49,7 +47,7 @@ def owt(layers: str = "conv") -> Initial:
 
 def test_of_convolutions_alone_the_last_layer_reads_their_end_and_the_whole_square_is_seen():
     (config,) = candidates(owt())
-    assert config == recipes_transfer()
+    assert config == transfer()
     assert (config.model.fc_units, config.preprocessing.crop, config.preprocessing.resize, config.size) == (
         (0, 0),
         320,
@@ -84,7 +82,7 @@ def test_the_layer_is_read_whose_classifier_does_best_on_images_left_out(trained
     choices = [replace(config, model=one.model, preprocessing=one.preprocessing) for one in candidates(trained)]
     losses = []
     for choice in choices:
-        _, head = module.with_fitted_head(choice, tiny_set, trained, QUIET)
+        _, head = pretrained.with_fitted_head(choice, tiny_set, trained, QUIET)
         losses.append(min(tried.loss_nats for tried in head.tried))
     assert best == choices[int(np.argmin(losses))]
     assert f"the last layer reads {['pool5', 'fc6', 'fc7'][int(np.argmin(losses))]}" in said
@@ -102,29 +100,29 @@ def test_tuning_helps_if_there_are_fewer_errors_or_as_many_with_a_lower_loss(tun
 
 
 def test_the_trial_asks_a_fifth_of_the_training_images_and_no_other(monkeypatch, trained, config, tiny_set, tmp_path):
-    monkeypatch.setattr(module, "LEAST", 5)
+    monkeypatch.setattr(pretrained, "LEAST", 5)
     trial = try_tuning(config, tiny_set, QUIET, trained, tmp_path / "run")
     assert trial.n == 9  # ranks 4, 9 and 14 of 18 images in each of three classes
-    parts = module._parted(tiny_set, config.seed)
+    parts = pretrained._parted(tiny_set, config.seed)
     numbers = [set(parts.split(name).image_N.tolist()) for name in ("train", "val")]
     assert numbers[0] | numbers[1] == set(range(54))
     assert not numbers[0] & numbers[1]
     assert parts.split("val").split is tiny_set.split("train")
-    monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("tried again"))
+    monkeypatch.setattr(pretrained, "fit", lambda *_, **__: pytest.fail("tried again"))
     assert try_tuning(config, tiny_set, QUIET, trained, tmp_path / "run") == trial
 
 
 @pytest.mark.parametrize("helps", [False, True])
 def test_a_run_is_tuned_only_if_the_trial_says_so(monkeypatch, trained, config, tiny_set, tmp_path, helps):
     trial = Trial(n=9, head_errors=3, tuned_errors=2 if helps else 4, head_loss=1, tuned_loss=1, epochs=2)
-    monkeypatch.setattr(module, "try_tuning", lambda *_, **__: trial)
+    monkeypatch.setattr(pretrained, "try_tuning", lambda *_, **__: trial)
     out = tmp_path / "run"
     summary = train_from(config, out, QUIET, data=tiny_set, initial=trained)
     assert summary["trial"]["helps"] is helps
     assert json.loads((out / "config.json").read_text())["train"]["epochs"] == (2 if helps else 0)
     conv5 = load(out).model.state_dict()["conv5.weight"]
     assert torch.equal(conv5, trained.tensors["conv5.weight"]) is not helps
-    monkeypatch.setattr(module, "try_tuning", lambda *_, **__: pytest.fail("tried again"))
+    monkeypatch.setattr(pretrained, "try_tuning", lambda *_, **__: pytest.fail("tried again"))
     again = train_from(
         config if helps else replace(config, epochs=0), out, QUIET, data=tiny_set, initial=trained, resume=True
     )
@@ -139,7 +137,7 @@ def test_few_images_are_not_tried_on(trained, config, tiny_set, tmp_path, capsys
 
 
 def test_a_trial_that_was_stopped_goes_on(monkeypatch, trained, config, tiny_set, tmp_path):
-    monkeypatch.setattr(module, "LEAST", 5)
+    monkeypatch.setattr(pretrained, "LEAST", 5)
     straight = try_tuning(config, tiny_set, QUIET, trained, tmp_path / "straight")
 
     class Stop:
@@ -154,13 +152,13 @@ def test_a_trial_that_was_stopped_goes_on(monkeypatch, trained, config, tiny_set
     def stopped(*args, **options):
         return fit(*args, **options, stop=Stop())
 
-    monkeypatch.setattr(module, "fit", stopped)
+    monkeypatch.setattr(pretrained, "fit", stopped)
     with pytest.raises(StoppedError):
         try_tuning(config, tiny_set, QUIET, trained, tmp_path / "run")
-    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(pretrained, "fit", fit)
     assert try_tuning(config, tiny_set, QUIET, trained, tmp_path / "run") == straight
 
 
 def test_the_trunk_is_the_start_that_the_recipe_is_made_for(tmp_path: Path):
-    model = network(recipes_transfer(), 10, weights=False)
+    model = network(transfer(), 10, weights=False)
     assert model.fc8.in_features == 256 * 9 * 9
