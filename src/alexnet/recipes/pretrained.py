@@ -53,14 +53,15 @@ class Trial:
 
     @property
     def helps(self) -> bool:
-        """Whether there are fewer errors after it, or as many with a lower loss."""
-        return (self.tuned_errors, self.tuned_loss) < (self.head_errors, self.head_loss)
+        """Whether the loss is lower after it, and there are no more errors: a few errors fewer may be chance, and with a higher
+        loss the network has learned the training images by heart."""
+        return self.tuned_loss < self.head_loss and self.tuned_errors <= self.head_errors
 
     def __str__(self) -> str:
         verdict = "so the network is tuned" if self.helps else "so the fitted layer is kept as it is"
         return (
-            f"tuning tried on {self.n} training images that were left out: {self.head_errors} errors before, "
-            f"{self.tuned_errors} after {self.epochs} passes, {verdict}"
+            f"tuning tried on {self.n} training images that were left out: {self.head_errors} errors before (loss "
+            f"{self.head_loss:.3f}), {self.tuned_errors} after {self.epochs} passes ({self.tuned_loss:.3f}), {verdict}"
         )
 
 
