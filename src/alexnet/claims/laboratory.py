@@ -35,6 +35,7 @@ from alexnet.models.alexnet import AlexNetConfig
 from alexnet.probes.towers import PERMUTATIONS, measures_of
 from alexnet.recipes.run import open_data, train
 from alexnet.training.config import TrainConfig
+from alexnet.training.files import has_checkpoint
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import training_images
 
@@ -170,7 +171,7 @@ def train_in(
     """The result of a run in ``out``, which is trained, or goes on, unless it is finished. A training that ends in a loss
     that is not finite is a result too. ``make_initial``: the weights to start from, asked for only where there is no
     checkpoint yet."""
-    begun = (out / "checkpoint" / "last").is_file() or (out / "model" / "config.json").is_file()
+    begun = has_checkpoint(out) or (out / "model" / "config.json").is_file()
     initial = make_initial() if make_initial and not begun else None
     seen, plain = to_learn_from(data), replace(config, views=("1",))
     try:

@@ -35,7 +35,7 @@ from alexnet.recipes import auto, modern_photos
 from alexnet.recipes import run as runs
 from alexnet.recipes.look import look
 from alexnet.training.config import TrainConfig
-from alexnet.training.files import recover, stored_config
+from alexnet.training.files import has_checkpoint, recover, stored_config
 from alexnet.training.initial import Initial, load_initial
 
 
@@ -128,7 +128,7 @@ def _stored(out: Path, photos: str) -> auto.Proposal | None:
 
 def _initial(options: PhotosOptions, out: Path, proposal: auto.Proposal) -> Initial | None:
     """The weights to start from; of a run that goes on before its first checkpoint, those that it began with."""
-    if proposal.initial is not None or (out / "checkpoint" / "last").is_file() or not options.resume:
+    if proposal.initial is not None or has_checkpoint(out) or not options.resume:
         return proposal.initial
     source = options.init_from
     if source is None and (out / "config.json").is_file():

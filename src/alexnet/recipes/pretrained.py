@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -56,6 +56,9 @@ class Trial:
         """Whether the loss is lower after it, and there are no more errors: a few errors fewer may be chance, and with a higher
         loss the network has learned the training images by heart."""
         return self.tuned_loss < self.head_loss and self.tuned_errors <= self.head_errors
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"helps": self.helps}
 
     def __str__(self) -> str:
         verdict = "so the network is tuned" if self.helps else "so the fitted layer is kept as it is"
@@ -143,10 +146,10 @@ def train_from(
             config = replace(config, epochs=0)
     summary = train(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
     if trial is not None:
-        write_json(out / "results" / RECORD, asdict(trial) | {"helps": trial.helps})
+        write_json(out / "results" / RECORD, trial.to_json())
         shutil.rmtree(out / TRIAL, ignore_errors=True)
     done = _recorded(out / "results" / RECORD)
-    return summary | ({"trial": asdict(done) | {"helps": done.helps}} if done else {})
+    return summary | ({"trial": done.to_json()} if done else {})
 
 
 def try_tuning(
@@ -168,7 +171,9 @@ def try_tuning(
         elif (done := _recorded(folder / RECORD)) is not None:
             return done
         say(f"trying on {len(parts.split('val')):,} of the training images whether tuning helps")
-        start, _ = with_fitted_head(config, parts, initial, machine)
+        learned_N = cast(Subset, parts.splits["train"]).image_N
+        with Bar("features for the last layer", len(data.split("train")), quiet=machine.quiet) as bar:
+            start, _ = with_fitted_head(config, data, initial, machine, image_N=learned_N, progress=bar)
         fit(config, parts, folder, machine, initial=start, resume=(folder / "config.json").is_file())
         log = read_log(folder / "log.jsonl")
         head, last = log.head or {}, log.epochs[-1]
@@ -180,7 +185,7 @@ def try_tuning(
             tuned_loss=number(last["val_loss"]),
             epochs=len(log.epochs),
         )
-        write_json(folder / RECORD, asdict(trial))
+        write_json(folder / RECORD, trial.to_json())
         shutil.rmtree(folder / "checkpoint")
     say(trial)
     return trial

@@ -96,7 +96,7 @@ def put_back(run: Path) -> bool:
     """Undo :func:`set_aside`, wherever it or what followed was interrupted. Where the new run has a checkpoint it stands, and
     the earlier one is deleted. Whether the earlier run is back."""
     moving, aside = run / REPLACING, run / REPLACED
-    if aside.is_dir() and (run / "checkpoint" / "last").is_file():
+    if aside.is_dir() and has_checkpoint(run):
         shutil.rmtree(aside)
         return False
     if aside.is_dir():
@@ -386,7 +386,7 @@ def explained_faults(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         free = shutil.disk_usage(run).free
-        if (run / "checkpoint" / "last").is_file():
+        if has_checkpoint(run):
             saved = "the last checkpoint is intact: mend this, then add --resume"
         elif (run / REPLACED).is_dir():
             saved = "the earlier run is put back: mend this, then run the command again"

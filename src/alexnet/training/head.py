@@ -43,7 +43,7 @@ from alexnet.data.transforms import apply_crops
 from alexnet.distributed.launch import in_job
 from alexnet.models.lrn import kernels_in_use
 from alexnet.training.config import TrainConfig
-from alexnet.training.initial import Initial, transfer
+from alexnet.training.initial import Initial, Transfer, transfer
 from alexnet.training.targets import class_weights
 from alexnet.training.trainer import network, training_images
 
@@ -234,10 +234,14 @@ def _compute_features(
     views: int,
     progress: Callable[[int, int], object] | None,
 ) -> Rows:
-    model, last = _below(config, data, initial, machine.device)
+    taken, name, units = _taken(config, data, initial)
+    model = network(config, len(data.classes))
+    model.load_state_dict(taken.tensors, strict=False)
+    model = model.to(machine.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    last = model.get_submodule(name)
     split, mean_SSC = data.split("train"), torch.from_numpy(data.mean).to(machine.device)
     kernels_in_use(machine.device, build=True)
-    row_NVD = np.empty((len(image_N), views, last.in_features), np.float32)
+    row_NVD = np.empty((len(image_N), views, units), np.float32)
     read: list[Tensor] = []
     handle = last.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0]))
     made = config.preprocessing
@@ -260,11 +264,11 @@ def _compute_features(
     return row_NVD
 
 
-def _below(config: TrainConfig, data: PackedSet, initial: Initial, device: torch.device) -> tuple[nn.Module, nn.Linear]:
-    """The network with the weights in all layers but the last, and its last layer."""
+def _taken(config: TrainConfig, data: PackedSet, initial: Initial) -> tuple[Transfer, str, int]:
+    """What the network takes over, and the name and the units of what its last layer reads. :class:`UsageError` unless all
+    layers below that are taken over."""
     taken = transfer(initial, config, data.classes)
-    model = network(config, len(data.classes))
-    name, last = list(model.named_children())[-1]
+    name, last = list(network(config, len(data.classes), weights=False).named_children())[-1]
     if not isinstance(last, nn.Linear):
         raise UsageError(f"last_layer is fitted, but {name} of {config.network} is no linear layer; take random")
     if new := [layer for layer in taken.new if layer != name]:
@@ -272,8 +276,7 @@ def _below(config: TrainConfig, data: PackedSet, initial: Initial, device: torch
             f"last_layer is fitted to what the layers below compute, but {new[0]} would be new ({taken.new[new[0]]}); leave it "
             "out of the network (--model.fc-units 0 0), name other weights with --init-from, or take last_layer random"
         )
-    model.load_state_dict(taken.tensors, strict=False)
-    return model.to(device).to(memory_format=torch.channels_last).eval(), last  # type: ignore[call-overload]
+    return taken, name, last.in_features
 
 
 def require_fittable(config: TrainConfig, data: PackedSet, initial: Initial | None) -> None:
@@ -285,7 +288,7 @@ def require_fittable(config: TrainConfig, data: PackedSet, initial: Initial | No
             "--last-layer fitted is computed by one process: run it with --epochs 0 and without torchrun, then start the ranks "
             "with --init-from RUN and --last-layer random"
         )
-    _below(config, data, initial, torch.device("cpu"))
+    _taken(config, data, initial)
 
 
 def with_fitted_head(
@@ -294,26 +297,27 @@ def with_fitted_head(
     initial: Initial,
     machine: Machine,
     *,
+    image_N: Labels | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Initial, Head]:
-    """The weights of ``initial`` with a last layer that is fitted to the training images of a run, and what was found.
+    """The weights of ``initial`` with a last layer that is fitted to the training images of a run, or to those of them with the
+    numbers ``image_N``, and what was found. The features of all are computed once, whichever it is fitted to.
 
     Raises what :func:`frozen_features` raises."""
-    model, last = _below(config, data, initial, machine.device)
-    name = next(key for key, module in model.named_modules() if module is last)
-    image_N = training_images(len(data.split("train")), config)
-    label_N = np.asarray(data.split("train").labels, dtype=np.int64)[image_N]
-    most = MAX_BYTES // (4 * last.in_features)
-    views = 2 if config.augmentation.mirror and 2 * len(image_N) <= most else 1
-    if len(image_N) > most:
-        image_N = image_N[
-            np.sort(np.argsort(rng.rank_in_class(label_N, config.seed, "head/most"), kind="stable")[:most])
-        ]
-        label_N = np.asarray(data.split("train").labels, dtype=np.int64)[image_N]
-    row_NVD = frozen_features(config, data, initial, image_N, machine, views=views, progress=progress)
-    head = fit_head(row_NVD, label_N, len(data.classes), seed=config.seed, balanced=config.balance != "none")
-    tensors = transfer(initial, config, data.classes).tensors
-    tensors = dict(tensors) | {f"{name}.weight": head.weight_KD.float(), f"{name}.bias": head.bias_K.float()}
+    taken, name, units = _taken(config, data, initial)
+    every_N = np.asarray(data.split("train").labels, dtype=np.int64)
+    run_N = training_images(len(every_N), config)
+    most = MAX_BYTES // (4 * units)
+    views = 2 if config.augmentation.mirror and 2 * len(run_N) <= most else 1
+    if len(run_N) > most:
+        rank_N = rng.rank_in_class(every_N[run_N], config.seed, "head/most")
+        run_N = run_N[np.sort(np.argsort(rank_N, kind="stable")[:most])]
+    row_NVD = frozen_features(config, data, initial, run_N, machine, views=views, progress=progress)
+    if image_N is not None:
+        wanted_N = np.isin(run_N, image_N)
+        run_N, row_NVD = run_N[wanted_N], row_NVD[wanted_N]
+    head = fit_head(row_NVD, every_N[run_N], len(data.classes), seed=config.seed, balanced=config.balance != "none")
+    tensors = taken.tensors | {f"{name}.weight": head.weight_KD.float(), f"{name}.bias": head.bias_K.float()}
     made = {"weights": initial.fingerprint, **initial.made, "head": head.record()}
     fitted = replace(initial, tensors=tensors, classes=tuple(data.classes), network=config.network, made=made)
     return fitted, head
