@@ -16,6 +16,7 @@ from alexnet.evaluation.predict import load
 from alexnet.models import create_model, default_preprocessing
 from alexnet.recipes import pretrained, transfer
 from alexnet.recipes.pretrained import Trial, candidates, configured, train_from, try_tuning, with_best_layer
+from alexnet.training import head
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
 from alexnet.training.trainer import fit, network
@@ -128,6 +129,21 @@ def test_a_run_is_tuned_only_if_the_trial_says_so(monkeypatch, trained, config, 
         config if helps else replace(config, epochs=0), out, QUIET, data=tiny_set, initial=trained, resume=True
     )
     assert again == summary
+
+
+def test_trial_and_run_share_the_features_of_all_images(monkeypatch, trained, config, tiny_set, tmp_path):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pretrained, "LEAST", 5)
+    computed = []
+    compute = head._compute_features
+
+    def counted(*arguments):
+        computed.append(len(arguments[3]))
+        return compute(*arguments)
+
+    monkeypatch.setattr(head, "_compute_features", counted)
+    train_from(config, tmp_path / "run", QUIET, data=tiny_set, initial=trained)
+    assert computed == [54]
 
 
 def test_few_images_are_not_tried_on(trained, config, tiny_set, tmp_path, capsys):
