@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pty
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,26 @@ def tiny_set(tiny_folder, tmp_path_factory) -> PackedSet:
 def tiny_config(tiny_set) -> TrainConfig:
     """Dropout and all augmentation on: 7 steps an epoch, the last of 6 images."""
     return tiny_training(tiny_set.path, epochs=3, batch_size=8, checkpoint_steps=3)
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch):
+    """A function of a width and of some work: what the work writes to standard error, a terminal of that width.
+
+    A terminal hands over what was written bit by bit, and ends with an error once the writer has closed it."""
+
+    def shown(width: int, work: Callable[[], None]) -> str:
+        reader, writer = pty.openpty()
+        with open(writer, "w", encoding="utf-8") as stderr, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stderr)
+            patch.setenv("TERM", "xterm")
+            patch.setenv("COLUMNS", str(width))
+            work()
+        pieces = []
+        with suppress(OSError):
+            while piece := os.read(reader, 1 << 16):
+                pieces.append(piece)
+        os.close(reader)
+        return b"".join(pieces).decode()
+
+    return shown

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import pty
 import re
-import sys
 
 import pytest
 
@@ -74,20 +71,15 @@ def test_where_there_is_no_terminal_a_line_says_the_time_left(monkeypatch, capsy
 
 
 @pytest.mark.parametrize("width", [40, 80])
-def test_a_terminal_shows_one_line_and_messages_above_it(width, monkeypatch):
-    terminal, end = pty.openpty()
-    with open(end, "w", encoding="utf-8") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setenv("COLUMNS", str(width))
+def test_a_terminal_shows_one_line_and_messages_above_it(width, on_a_terminal):
+    def work():
         with Bar("prepare 照片/[red]猫", 100) as bar:
             bar.update(50, "epoch 1/3  loss 2.301")
             bar.live.refresh()
             say("left out: 一.jpg")
             bar.live.refresh()
-        stderr.flush()
-        shown = os.read(terminal, 1 << 16).decode()
-    os.close(terminal)
+
+    shown = on_a_terminal(width, work)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n").split("\n")
     assert "left out: 一.jpg" in lines
     drawn = [line for line in lines if "%" in line]

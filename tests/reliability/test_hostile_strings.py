@@ -9,14 +9,10 @@ import base64
 import csv
 import io
 import json
-import os
-import pty
 import re
 import shutil
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -187,23 +183,13 @@ def test_foreign_verdicts_are_printed_as_text(tmp_path: Path, alexnet: Callable[
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "[/bold]x"])
-def test_a_bar_on_a_terminal_shows_names_as_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    master, slave = pty.openpty()
-    with open(slave, "w", encoding="utf-8") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setenv("COLUMNS", "300")
+def test_a_bar_on_a_terminal_shows_names_as_text(name: str, on_a_terminal: Callable[[int, Callable], str]) -> None:
+    def work() -> None:
         with Bar(f"prepare {printable(name)}", 10) as bar:
             bar.update(3, printable(name))
             bar.live.refresh()
-        monkeypatch.undo()
-        os.set_blocking(master, False)
-        pieces = []
-        with suppress(BlockingIOError):  # a terminal gives what it has, piece by piece
-            while True:
-                pieces.append(os.read(master, 1 << 16))
-    os.close(master)
-    seen = b"".join(pieces).decode()
+
+    seen = on_a_terminal(300, work)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)  # rich's own
     assert f"prepare {printable(name)}" in plain
     assert "\x07" not in plain
