@@ -65,6 +65,22 @@ def test_the_usual_layer_comes_before_all_untrained_ones(usual: str, untrained: 
 
 
 @pytest.mark.parametrize(
+    ("name", "fields", "vectors", "maps"),
+    [
+        ("alexnet_2012", {}, "fc7", "conv5"),
+        ("alexnet_owt", {"fc_units": (0, 0)}, "pool5", "conv5"),
+        ("lenet", {}, "f6", "c3"),
+        ("cifar_13pct", {}, "local4", "local4"),
+        ("cifar_18pct", {}, "pool3", "conv3"),
+    ],
+)
+def test_without_fc7_the_usual_vectors_are_what_the_classifier_reads(name, fields, vectors, maps) -> None:
+    model = create_model(name, **fields)
+    assert usual_layer(model, None, "fc7").name == vectors
+    assert usual_layer(model, None, "conv5").name == maps
+
+
+@pytest.mark.parametrize(
     ("name", "fields", "expected"),
     [
         ("lenet", {}, "pixels c1 s2 c3 s4 c5 f6 output"),

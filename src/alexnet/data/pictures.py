@@ -168,6 +168,9 @@ def _require_picture(one: Any, i: int) -> None:
             order = ", ".join(map(str, axes if len(shape) == 4 else [axis - 1 for axis in axes[1:]]))
             turn = f"permute({order})" if tensor else f"transpose({order})"
             advice = f"if its channels are {'last' if tensor else 'first'}, take x.{turn}; "
+        elif len(shape) in (3, 4) and image[0 if tensor else 2] == 4:
+            colors = "x[..., :3]" if not tensor else "x[:3]" if len(shape) == 3 else "x[:, :3]"
+            advice = f"if its fourth channel is alpha, take {colors}; "
         raise ValueError(f"input {i} is {_kind(one)} of shape {shape}; {advice}{TAKEN}")
 
 

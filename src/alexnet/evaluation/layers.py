@@ -90,16 +90,21 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> list[Layer]:
 
 
 def usual_layer(model: nn.Module, name: str | None, usual: str, untrained: Collection[str] = ()) -> Layer:
-    """The layer called ``name``; without one ``usual``, fc7 or conv5, or in a network that has none of that name the last
-    hidden layer, or the last of maps, with weights. Where layers are ``untrained``, none that comes after the first of them is
+    """The layer called ``name``; without one ``usual``, fc7 or conv5. In a network that has no such layer, in the place of conv5
+    the last hidden layer of maps with weights, and in the place of fc7 the last hidden layer with weights or, if that has maps,
+    what the classifier reads of them: after pooling. Where layers are ``untrained``, none that comes after the first of them is
     chosen: the last before it is."""
     if name is not None:
         return find_layers(model, [name])[0]
     weights = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)}
     layers = network_layers(model)
-    hidden = [layer for layer in layers if layer.name in weights][:-1]
-    fitting = [layer for layer in hidden if len(layer.shape) == 3 or not usual.startswith("conv")] or hidden
-    found = next((layer for layer in fitting if layer.name == usual), fitting[-1])
+    *hidden, last = [layer for layer in layers if layer.name in weights]
+    maps = [layer for layer in hidden if len(layer.shape) == 3]
+    if usual.startswith("conv"):
+        other = (maps or hidden)[-1]
+    else:
+        other = layers[layers.index(last) - 1] if maps and hidden[-1] is maps[-1] else hidden[-1]
+    found = next((layer for layer in hidden if layer.name == usual), other)
     first = next((i for i, layer in enumerate(layers) if layer.name in untrained), len(layers))
     return found if layers.index(found) < first else layers[max(first - 1, 0)]
 
