@@ -1,18 +1,21 @@
 """What trained layers are worth on a few hundred photographs of your own: writes results/transfer.json.
 
-python benchmarks/transfer.py PHOTOS WEIGHTS [--seeds 5] [--draws 10] [--out results/transfer.json]
+python benchmarks/transfer.py PHOTOS WEIGHTS [--seeds 5] [--draws 10] [--from-scratch 3] [--out results/transfer.json]
 
 PHOTOS holds train/CLASS and val/CLASS (published: 800 + 290 photographs of clothing, CC0), WEIGHTS torchvision's convolutions.
 `train-SEED` is the whole of `alexnet train PHOTOS`. `few` is a last layer fitted to 20, 10, 5 and 1 images of each class, drawn
 anew, beside a plain program on the same draws: Pillow, torch's layers, and scikit-learn's ridge on pool5 of whole pictures at
-400 x 533 pixels. `neighbors` asks the nearest training image by cosine and by Euclidean distance. Parts that are in the file
-already are not made again.
+400 x 533 pixels. `scratch` is what `alexnet train` makes of the first of these draws where no trained weights are in the cache.
+`neighbors` asks the nearest training image by cosine and by Euclidean distance. Parts that are in the file already are not made
+again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +35,7 @@ from alexnet.core.device import Machine
 from alexnet.core.intervals import wilson
 from alexnet.core.runs import environment, write_json
 from alexnet.data.packed import PackedSet
+from alexnet.recipes.auto import train_photos
 from alexnet.recipes.pretrained import configured, train_from
 from alexnet.recipes.run import open_data
 from alexnet.training.config import TrainConfig
@@ -118,6 +122,27 @@ def few(row: dict[str, Any], draws: int) -> list[dict[str, Any]]:
     return found
 
 
+def scratch(photos: Path, data: PackedSet, per_class: int, draw: int, machine: Machine) -> dict[str, Any]:
+    """A network that begins with random weights, planned as `alexnet train PHOTOS` plans it, on one of the draws."""
+    split = data.split("train")
+    few_N = rng.rank_in_class(np.asarray(split.labels, dtype=np.int64), draw, "benchmark/few") < per_class
+    drawn, cache = Path("drawn") / f"{per_class}-{draw}", os.environ.get("ALEXNET_CACHE")
+    for path in np.asarray(split.paths)[few_N]:
+        (drawn / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photos / path, drawn / path)
+    shutil.copytree(photos / data.held_out, drawn / data.held_out, dirs_exist_ok=True)
+    start = time.perf_counter()
+    os.environ["ALEXNET_CACHE"] = "no-weights"
+    try:
+        summary = train_photos(drawn, Path("runs") / f"scratch-{per_class}-{draw}", machine=machine)
+    finally:
+        os.environ.pop("ALEXNET_CACHE")
+        if cache is not None:
+            os.environ["ALEXNET_CACHE"] = cache
+    errors = summary["views"]["1"]
+    return rate(errors["top1_errors"], errors["n"]) | {"seconds": time.perf_counter() - start}
+
+
 def neighbors(row_ND: Matrix, label_N: Labels, row_MD: Matrix, label_M: Labels) -> dict[str, Any]:
     """Whether the nearest training image is of the same class."""
     found = {}
@@ -136,6 +161,7 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--from-scratch", type=int, default=3, help="draws that a network is trained on from scratch")
     parser.add_argument("--out", type=Path, default=Path("results/transfer.json"))
     arguments = parser.parse_args()
     initial, machine = load_initial(arguments.weights), Machine(device=torch.device("cpu"))
@@ -180,6 +206,10 @@ def main() -> None:
             "neighbors",
             lambda: neighbors(row["ours_NVD"][:, 0], row["label_N"], row["ours_MD"], row["label_M"]),
         )
+    for draw in range(arguments.from_scratch):
+        for per_class in PER_CLASS:
+            make = partial(scratch, Path(arguments.photos), data, per_class, draw, machine)
+            part(f"scratch-{per_class}-{draw}", make)
     for seed in range(arguments.seeds):
         part(f"train-{seed}", partial(trained, config, data, initial, machine, seed))
 
