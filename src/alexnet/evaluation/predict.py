@@ -168,25 +168,34 @@ class Predictor:
                 PIXEL_KERNELS.available(build=True)
             yield group
 
-    @torch.inference_mode()
     def _predict_group(self, group: Sequence[Decoded], views: Views, top_k: int) -> list[Prediction]:
         predictions = [Prediction(name, (), it if isinstance(it, ImageError) else None) for name, it in group]
         images = {i: it for i, (_, it) in enumerate(group) if not isinstance(it, ImageError)}
         if not images:
             return predictions
 
+        for i, answers in zip(images, self.answers(list(images.values()), views, top_k), strict=True):
+            predictions[i] = Prediction(predictions[i].path, answers)
+        return predictions
+
+    @torch.inference_mode()
+    def answers(
+        self, images: Sequence[NDArray[np.uint8]], views: Views = CENTER, top_k: int = 5
+    ) -> list[tuple[Answer, ...]]:
+        """The ``top_k`` most probable classes of each of these images, computed together: of their :meth:`pixels`, whole where
+        ``views`` are random crops."""
         mean_SSC = None if self.mean is None else torch.as_tensor(self.mean).to(self.device)
         if views.kind == "random":
-            inputs = random_views_of(list(images.values()), views, self.preprocessing, mean_SSC, self.device)
+            inputs = random_views_of(list(images), views, self.preprocessing, mean_SSC, self.device)
         else:
-            pixels_BSSC = torch.from_numpy(np.stack(list(images.values()))).to(self.device)
+            pixels_BSSC = torch.from_numpy(np.stack(images)).to(self.device)
             inputs = views_of(pixels_BSSC, np.arange(len(images)), views, self.preprocessing, mean_SSC)
         probability_BK = mean_log_probability(self.model, inputs, self.precision).double().exp()
         order_BK = probability_BK.argsort(dim=1, descending=True, stable=True)[:, :top_k]
-        for i, order_K, probability_K in zip(images, order_BK.tolist(), probability_BK.tolist(), strict=True):
-            answers = tuple(Answer(label, self.classes[label], probability_K[label]) for label in order_K)
-            predictions[i] = Prediction(predictions[i].path, answers)
-        return predictions
+        return [
+            tuple(Answer(label, self.classes[label], probability_K[label]) for label in order_K)
+            for order_K, probability_K in zip(order_BK.tolist(), probability_BK.tolist(), strict=True)
+        ]
 
     def embed(
         self,
@@ -243,7 +252,10 @@ class Predictor:
         """The center square (S, S, C) of one picture, or with ``whole`` all of it (H, W, C) with its short side at S. A picture
         that cannot be read: :class:`ImageError`."""
         picture = given if isinstance(given, Picture) else next(pictures(given))
-        image = picture.decode(self.preprocessing.sample_max)
+        return self.pixels_of(picture.decode(self.preprocessing.sample_max), whole=whole)
+
+    def pixels_of(self, image: Image.Image, *, whole: bool = False) -> NDArray[np.uint8]:
+        """The :meth:`pixels` of a picture that is decoded: upright, RGB."""
         if self.preprocessing.channels == 1:
             image = image.convert("L")
         size = self.preprocessing.resize
