@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
     from alexnet.models.alexnet import AlexNetConfig as AlexNetConfig
+    from alexnet.page import serve as serve
     from alexnet.probes import probe as probe
     from alexnet.probes.features import features as features
     from alexnet.probes.features import open_features as open_features
@@ -68,6 +69,7 @@ _HOMES = {
     "probe": "alexnet.probes",
     "recipe": "alexnet.recipes",
     "search": "alexnet.probes.library",
+    "serve": "alexnet.page",
     "train": "alexnet.recipes.run",
     "train_photos": "alexnet.recipes.auto",
     "write_report": "alexnet.report.page",

@@ -62,6 +62,7 @@ def verbs(world: Path, out: Path) -> dict[str, list[str]]:
         "features": ["features", run, "--data", str(world / "packed"), "--out", str(out / "features")],
         "index": ["index", run, str(world / "photos"), "--out", str(out / "index")],
         "search": ["search", str(world / "index"), image],
+        "serve": ["serve", run, "--check", "--port", "0"],
         "probe": ["probe", "kernels", run, "--out", str(out / "probes")],
         "baseline": ["baseline", "pixels", "--data", str(world / "packed"), "--threads", "1"],
         "claims": ["claims", "list", "C7"],
@@ -75,7 +76,7 @@ def verbs(world: Path, out: Path) -> dict[str, list[str]]:
             *("--epochs", "1", "--train-images", "8", "--batch-size", "4"),
         ],
     }
-    computing = {"train", "pretrain", "evaluate", "predict", "features", "index", "search", "probe"}
+    computing = {"train", "pretrain", "evaluate", "predict", "features", "index", "search", "probe", "serve"}
     return {verb: line + ["--device", "cpu"] * (verb in computing) for verb, line in lines.items()}
 
 

@@ -441,6 +441,27 @@ INSIDE = [
     _wrong("search index photos/val/warm/0.png --picture nowhere/x.png --device cpu", "nowhere"),
     _wrong("search index photos/val/warm/0.png --depth 3", "--depth"),
 ]
+SERVING = [
+    _wrong("serve", "MODEL"),
+    _wrong("serve nowhere --port 0", "nowhere"),
+    _wrong("serve text.txt --port 0", "text.txt"),
+    _wrong("serve photos --port 0", "photos"),
+    _wrong("serve run --port 65536", "--port"),
+    _wrong("serve run --port -1", "--port"),
+    _wrong("serve run --port http", "--port"),
+    _wrong("serve run --port 0 --host nowhere.invalid", "--host"),
+    _wrong("serve run --port 0 --host 192.0.2.1", "--host"),
+    _wrong("serve run --port 0 --host ''", "--host"),
+    _wrong("serve run --port 0 --threads 0", "--threads"),
+    _wrong("serve run --port 0 --workers -1", "--workers"),
+    _wrong("serve run --port 0 --device tpu", "tpu"),
+    _wrong("serve run --port 0 --keep text.txt", "text.txt"),
+    _wrong("serve run --port 0 --data nowhere", "nowhere", 4),
+    _wrong("serve run --port 0 --index nowhere", "nowhere", 4),
+    _wrong("serve run --port 0 --index photos", "photos", 4),
+    _wrong("serve run --port 0 --open", "--open"),
+    _wrong("serve run run --port 0", "run"),
+]
 WEIGHTS = [
     _wrong("pretrain nowhere --out new.safetensors", "nowhere", 4),
     _wrong("pretrain photos", "--out"),
@@ -521,7 +542,7 @@ TRYING = [
     _wrong("selftest --out empty", "empty"),
     _wrong("selftest --quick", "--quick"),
 ]
-WRONG = [*VERBS, *TRAINING, *READING, *USING, *INSIDE, *WEIGHTS, *TRYING]
+WRONG = [*VERBS, *TRAINING, *READING, *USING, *INSIDE, *SERVING, *WEIGHTS, *TRYING]
 
 
 def build_world(root: Path) -> None:

@@ -42,6 +42,7 @@ look inside, and search your pictures:
   features MODEL --out F    activations of named layers as NumPy files
   index MODEL FOLDER...     index the pictures in your folders
   search INDEX IMAGE...     find the pictures that are most like these
+  serve MODEL               all of this on a page in your browser
 
 try what the paper says:
   claims list|run|report    the paper's claims, and what was measured here
@@ -70,6 +71,7 @@ VERBS = {
     "features": "features",
     "probe": "probe",
     **dict.fromkeys(("index", "search"), "search"),
+    "serve": "serve",
     "baseline": "baseline",
     "cache": "cache",
     "claims": "claims",
