@@ -10,7 +10,12 @@ import { motionAct } from "./motion.js";
 // Start, addresses, language and theme. The acts do the rest.
 
 const ACTS = { see: seeAct, unit: unitAct, teach: teachAct, search: searchAct, motion: motionAct };
-const page = { model: null, session: {}, end: () => {}, turn: 0 };
+const page = { model: null, session: beginning(), end: () => {}, turn: 0 };
+
+/** What the acts share while the page is open: the present picture, where somebody stands in the network, and what is switched off. */
+function beginning() {
+  return { picture: null, stage: null, channels: {}, off: new Set(), without: new Set() };
+}
 
 /** `/unit/conv5/117` -> {act: "unit", layer: "conv5", channel: 117}; without a server the address stands behind the #. */
 function readAddress() {
@@ -48,7 +53,7 @@ function drawFrame() {
   const dark = document.documentElement.dataset.theme === "dark";
   document.getElementById("skip").textContent = t("page.skip");
   document.getElementById("top").replaceChildren(
-    h("a", { class: "mark", href: href("/see"), "data-go": "/see" }, "alexnet", h("span", { class: "mark-model" }, page.model?.title ?? "")),
+    h("a", { class: "mark", href: href("/see"), "data-go": "/see" }, "alexnet", h("span", { class: "mark-model" }, page.model?.name ?? "")),
     h(
       "nav",
       { class: "acts", "aria-label": t("page.acts") },
