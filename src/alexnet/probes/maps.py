@@ -303,24 +303,28 @@ def top_patches(
         if progress:
             progress(min(int(batch.position_B[-1]) + 1, n), n)
 
-    columns, preprocessing, paths = (
-        (found.shape[2] if len(found.shape) == 3 else 1),
-        predictor.preprocessing,
-        split.paths,
-    )
-    start = (preprocessing.resize - preprocessing.crop) // 2
+    paths = split.paths
 
     def patch(image: int, activation: float, unit: int) -> Patch:
-        y, x = divmod(unit, columns)
-        box = top, left, bottom, right = box_of(found, y, x, preprocessing.crop)
-        stored = (top + start, left + start, bottom + start, right + start)
-        return Patch(image, paths[image], int(split.labels[image]), activation, y, x, box, stored)
+        return patch_at(predictor, found, image, paths[image], int(split.labels[image]), activation, unit)
 
     rows = zip(best.image_CT.tolist(), best.value_CT.tolist(), best.unit_CT.tolist(), strict=True)
     return [
         ChannelPatches(channel, tuple(map(patch, *row)), int(above_zero))
         for channel, row, above_zero in zip(channels, rows, above_zero_C, strict=True)
     ]
+
+
+def patch_at(
+    predictor: Predictor, layer: Layer, image: int, path: str, label: int, activation: float, unit: int
+) -> Patch:
+    """The patch of an image that the unit numbered ``unit``, in reading order, of each map of a layer sees."""
+    preprocessing = predictor.preprocessing
+    y, x = divmod(unit, layer.shape[2] if len(layer.shape) == 3 else 1)
+    box = top, left, bottom, right = box_of(layer, y, x, preprocessing.crop)
+    start = (preprocessing.resize - preprocessing.crop) // 2
+    stored = (top + start, left + start, bottom + start, right + start)
+    return Patch(image, path, label, activation, y, x, box, stored)
 
 
 def patch_pixels(
