@@ -11,6 +11,7 @@ import torch
 
 from alexnet.core.device import Machine
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.packed import PackedSet
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model, default_preprocessing
@@ -30,9 +31,16 @@ SMALL: dict[str, Any] = {
 
 
 def room_of(
-    name: str, cache: Path, *, preprocessing: Preprocessing | None = None, new: tuple[str, ...] = (), **fields: Any
+    name: str,
+    cache: Path,
+    *,
+    preprocessing: Preprocessing | None = None,
+    new: tuple[str, ...] = (),
+    images: PackedSet | None = None,
+    **fields: Any,
 ) -> Room:
-    """A room with a named network; ``fields`` are those of its configuration. ``new``: layers that count as untrained."""
+    """A room with a named network; ``fields`` are those of its configuration. ``new``: layers that count as untrained.
+    ``images``: a set whose validation images give the crops."""
     model = create_model(name, **fields).eval()
     config: Any = model.config
     usual = default_preprocessing(name)
@@ -55,7 +63,9 @@ def room_of(
         torch.device("cpu"),
         origin=Origin(file="weights.pth", sha256="0", taken=("conv1",), new=new, seed=0) if new else None,
     )
-    return Room(subject=subject, has_images=False, index=None, cache=cache, keep=cache)
+    if images is not None:
+        vars(subject)["packed"] = images
+    return Room(subject=subject, has_images=images is not None, index=None, cache=cache, keep=cache)
 
 
 def picture_for(room: Room, seed: int = 0) -> np.ndarray:

@@ -150,19 +150,6 @@ def test_what_can_be_asked_of_a_network_is_what_it_has(tmp_path, towers):
 # Answers --------------------------------------------------------------------------------------------------------------
 
 
-def test_answers_are_those_of_predict_alone_and_together(towers):
-    pictures = np.stack([picture_for(towers, seed) for seed in range(3)])
-    found = see.top_answers(towers, pictures)
-    for own, picture in zip(found, pictures, strict=True):
-        (alone,) = see.top_answers(towers, picture[None])
-        expected = towers.predictor.predict(picture).answers
-        for answers in (own, alone):
-            assert [(a["label"], a["name"]) for a in answers] == [(a.label, a.name) for a in expected]
-            assert [a["probability"] for a in answers] == pytest.approx([a.probability for a in expected], rel=1e-5)
-    assert len(found[0]) == 5
-    assert found[0][0]["probability"] >= found[0][1]["probability"]
-
-
 def test_each_of_the_ten_views_says_what_its_own_pixels_say(towers):
     picture = picture_for(towers)
     found = see.views(towers, picture)
@@ -189,7 +176,6 @@ def test_a_network_without_classes_refuses_to_answer(tmp_path):
     trunk = room_of("alexnet_owt", tmp_path, new=("fc6", "fc7", "fc8"), **SMALL)
     picture = picture_for(trunk)
     for ask in (
-        lambda: see.top_answers(trunk, picture[None]),
         lambda: see.views(trunk, picture),
         lambda: see.answers(trunk, picture, [("conv1", 0)]),
         lambda: see.saliency(trunk, picture, 0),
@@ -215,7 +201,10 @@ def test_sheet_and_numbers_are_what_the_layers_compute(towers):
         height, width = found["tile"]
         assert found["largest"] == pytest.approx(expected.max((1, 2)).tolist(), rel=1e-5)
         assert found["mean"] == pytest.approx(expected.mean((1, 2)).tolist(), rel=1e-4, abs=1e-6)
-        assert found["scale"] == pytest.approx(max(expected.max(), 0), rel=1e-6)
+        above = np.sort(expected[expected > 0])[::-1]
+        assert found["scale"] == pytest.approx(
+            above[len(above) // 100], rel=1e-6
+        )  # one value in 100 is whiter than white
         for c in (0, 1, len(expected) - 1):
             top, left = c // found["columns"] * height, c % found["columns"] * width
             shade = np.clip(np.round(expected[c] * 255 / found["scale"]), 0, 255)
@@ -385,11 +374,11 @@ def test_without_normalization_the_network_is_the_one_without_it(towers):
 
 def test_nothing_that_is_switched_off_stays_off(towers):
     picture, model = picture_for(towers), towers.predictor.model
-    before, state = see.top_answers(towers, picture[None]), {k: v.clone() for k, v in model.state_dict().items()}
+    before, state = towers.predictor.answers([picture]), {k: v.clone() for k, v in model.state_dict().items()}
     structure = repr(model)
     see.answers(towers, picture, [("conv1", 1), ("norm1", 2), ("fc7", 0)], ["normalization", "tower0"])
     see.saliency(towers, picture, 1, "gradient")
-    assert see.top_answers(towers, picture[None]) == before
+    assert towers.predictor.answers([picture]) == before
     assert repr(model) == structure
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())

@@ -44,6 +44,7 @@ NORMALIZATION, TOWERS = "normalization", ("tower0", "tower1")
 """What can be switched off besides channels."""
 METHODS = ("gradient", "guided_backprop", "integrated_gradients", "grad_cam")
 """How it is found what an answer rests on, besides by covering parts of the picture."""
+WHITE = 100
 COLORS = ("red", "green", "blue")
 
 
@@ -109,16 +110,6 @@ def _data(room: Room) -> dict[str, Any] | None:
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
-
-
-def top_answers(room: Room, pixels_BSSC: Pixels) -> list[list[dict[str, Any]]]:
-    """The most probable classes of each of several pictures, by their views in the middle, as ``alexnet predict`` gives them.
-    A network that cannot tell classes: :class:`UsageError`."""
-    predictor = room.predictor
-    predictor.require_answers()
-    with torch.inference_mode():
-        log_BK = mean_log_probability(predictor.model.eval(), _inputs(predictor, pixels_BSSC), predictor.precision)
-    return [_top(predictor, probability_K) for probability_K in log_BK.double().exp()]
 
 
 def views(room: Room, pixels_SSC: Pixels) -> dict[str, Any]:
@@ -339,8 +330,11 @@ def _numbers(values: NDArray[np.floating[Any]]) -> list[float]:
 
 
 def _scale(map_CHW: NDArray[np.float32]) -> float:
-    """The value that is white on a sheet: the largest of the layer, or 0 if none is above 0."""
-    return max(float(map_CHW.max()), 0.0)
+    """The value that is white on a sheet: one in :data:`WHITE` of the layer's values above 0 is larger, so that a few do not
+    leave the rest in the dark. 0 if none is above 0."""
+    above = map_CHW[map_CHW > 0]
+    place = len(above) - 1 - len(above) // WHITE
+    return float(np.partition(above, place)[place]) if len(above) else 0.0
 
 
 # With parts switched off ---------------------------------------------------------------------------------------------
