@@ -50,6 +50,13 @@ def tower_of(model: nn.Module, layer: Layer, channel: int) -> int | None:
     return 2 * channel // layer.shape[0]
 
 
+def field_json(layer: Layer) -> dict[str, int] | None:
+    """The side of what a unit sees, how far it lies from what the next one sees, and where that of the first begins, in pixels of
+    the view; None where a unit sees all."""
+    field = layer.field
+    return None if field is None else {"size": field.size, "stride": field.stride, "start": field.offset}
+
+
 def stages(model: nn.Module, preprocessing: Preprocessing, classes_known: bool) -> list[dict[str, Any]]:
     """All stages in forward order, the input first, as JSON. ``classes_known``: whether the last one tells classes."""
     layers, modules = layers_of(model), modules_of(model)
@@ -62,11 +69,10 @@ def stages(model: nn.Module, preprocessing: Preprocessing, classes_known: bool) 
         stage = counted.get(layer.name, Stage(layer.name, layer.shape, 0, 0))
         is_last = classes_known and layer.name == list(layers)[-1]
         step = _Step(stage, module, before, num_towers(model), is_last)
-        field = layer.field
         found.append(
             _json(stage, _kind(module), step.words())
             | {
-                "field": None if field is None else {"size": field.size, "stride": field.stride, "start": field.offset},
+                "field": field_json(layer),
                 "costs": step.costs(),
                 "has_maps": len(layer.shape) == 3,
                 "has_units": isinstance(module, WEIGHT_LAYERS),
