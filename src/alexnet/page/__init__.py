@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from alexnet.page.worker import Ready
 
 PORT, KEEP = 2012, "taught"
-END_SECONDS = 2
-"""How long requests that are being answered may go on when the server ends."""
 
 
 def serve(
@@ -49,9 +45,9 @@ def serve(
 
     Raises :class:`UsageError` for a host or port that cannot be, :class:`AlexNetError` for a port that is taken, and what opening
     the model, its data or the index raises."""
-    uvicorn = _library()
+    _require_libraries()
     from alexnet.page.desk import Desk, Process
-    from alexnet.page.server import MAX_CONNECTIONS, MAX_HEADER_BYTES, Connection, Place, application
+    from alexnet.page.server import Place, Server, application
     from alexnet.page.worker import Opening
 
     opening = Opening(
@@ -69,74 +65,24 @@ def serve(
         place = Place(*listening.getsockname()[:2])
         if not place.is_loopback:
             say(
-                f"warning: everybody who can reach {place.url} can use this page, without a password; leave out --host to serve "
-                "this machine alone"
+                "warning: everybody who can reach this machine can use this page, without a password; leave out --host to "
+                "serve this machine alone"
             )
         desk = Desk(lambda: Process(opening))
-
-        class Server(uvicorn.Server):  # type: ignore[name-defined, misc]
-            failure: BaseException | None = None
-
-            async def startup(self, sockets: Any = None) -> None:
-                await super().startup(sockets)
-                self.announcing = asyncio.create_task(self.announce())
-
-            async def announce(self) -> None:
-                try:
-                    ready = await asyncio.wrap_future(desk.ready)
-                    if on_ready is not None and await asyncio.to_thread(on_ready, place.url, ready) is False:
-                        self.should_exit = True
-                except Exception as error:
-                    self.failure, self.should_exit = error, True
-
-            async def shutdown(self, sockets: Any = None) -> None:
-                await asyncio.to_thread(desk.close)
-                await super().shutdown(sockets)
-
-            @contextlib.contextmanager
-            def capture_signals(self) -> Iterator[None]:
-                """As uvicorn's, but the signal that ends the server does not end the program."""
-                numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-                numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-                before = {number: signal.signal(number, self.handle_exit) for number in numbers}
-                try:
-                    yield
-                finally:
-                    for number, handler in before.items():
-                        signal.signal(number, handler)
-
         server = Server(
-            uvicorn.Config(
-                application(desk, place),
-                http=Connection,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                timeout_graceful_shutdown=END_SECONDS,
-            )
+            application(desk, place), desk, lambda ready: on_ready is None or on_ready(place.url, ready) is not False
         )
         try:
             server.run(sockets=[listening])
         finally:
             desk.close()
-        if server.failure is not None:
-            raise server.failure
+    if server.failure is not None:
+        raise server.failure
 
 
-def _library() -> Any:
-    """uvicorn, or what to install."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn
-    except ImportError:
-        raise AlexNetError('serve needs Starlette and uvicorn: pip install "alexnet[serve]"') from None
-    return uvicorn
+def _require_libraries() -> None:
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise AlexNetError('serve needs Starlette and uvicorn: pip install "alexnet[serve]"')
 
 
 def _listening(host: str, port: int) -> socket.socket:

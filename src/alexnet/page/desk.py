@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import OrderedDict, deque
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
@@ -27,6 +28,8 @@ MAX_CRASHERS = 256
 """Questions that are remembered because a worker did not live to answer them."""
 RESTART_SECONDS = 2.0
 """Pause before a worker is started again that could not be started."""
+PATIENCE_SECONDS = 5.0
+"""After which a question that has waited is asked before quicker ones that came later."""
 LOOK_SECONDS = 1.0
 """Time between two looks at whether a worker that nobody asks is still alive."""
 
@@ -97,6 +100,7 @@ class Process:
 class _Question:
     def __init__(self, name: str, arguments: Mapping[str, Any], key: str) -> None:
         self.name, self.arguments, self.key = name, arguments, key
+        self.came = time.monotonic()
         self.outcome: Future[Outcome] = Future()
         self.alone = False
         """Whether it is asked alone, because a worker died over several."""
@@ -135,7 +139,7 @@ class Desk:
         self.start, self.seconds = start, seconds
         self.ready: Future[Ready] = Future()
         self.status: Status = "starting"
-        self.waiting: deque[_Question] = deque()
+        self.waiting: list[_Question] = []
         self.crashers: OrderedDict[str, None] = OrderedDict()
         self.changed = threading.Condition()
         self.closed = False
@@ -212,8 +216,8 @@ class Desk:
         worker.kill()
 
     def _next(self, worker: Worker) -> list[_Question]:
-        """The question that has waited longest, and, if it is about a picture, others that wait with one; none where the desk
-        is closed, or the worker has died with nothing to do."""
+        """The question whose turn it is, and, if it brings a picture, others that wait with one; none where the desk is closed,
+        or the worker has died with nothing to do."""
         with self.changed:
             while True:
                 self.changed.wait_for(lambda: self.waiting or self.closed, LOOK_SECONDS)
@@ -221,7 +225,8 @@ class Desk:
                     return []
                 if not self.waiting:
                     continue
-                first = self.waiting.popleft()
+                first = min(self.waiting, key=self._turn)
+                self.waiting.remove(first)
                 if self._is_wanted(first):
                     break
             several = [first]
@@ -231,6 +236,12 @@ class Desk:
                     if self._is_wanted(other):
                         several.append(other)
             return several
+
+    def _turn(self, question: _Question) -> tuple[float, float]:
+        """Those that have waited long come first, then those that are quick: whoever walks over a picture does not wait for
+        many that are drawn."""
+        has_waited = time.monotonic() - question.came > PATIENCE_SECONDS
+        return (0.0 if has_waited else self.seconds[question.name], question.came)
 
     def _is_wanted(self, question: _Question) -> bool:
         """Whether somebody still waits for it, and it may be asked."""
@@ -258,9 +269,9 @@ class Desk:
         """Of several questions over which a worker died each is asked again, alone; of one it is known that it is to blame."""
         with self.changed:
             if len(several) > 1 and not self.closed:
-                for question in reversed(several):
+                for question in several:
                     question.alone = True
-                    self.waiting.appendleft(question)
+                self.waiting += several
                 return
             if not self.closed:
                 self.crashers[several[0].key] = None

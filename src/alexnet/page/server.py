@@ -12,15 +12,20 @@ import hashlib
 import ipaddress
 import json
 import re
+import signal
 import socket
+import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any, Generic, TypeVar
 
+import uvicorn
+from h11 import LocalProtocolError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -31,7 +36,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alexnet.core.errors import printable
 from alexnet.page.desk import BusyError, Desk, LostError
-from alexnet.page.worker import LOOK, Done, Look, Outcome, Pixels
+from alexnet.page.worker import LOOK, Done, Look, Outcome, Pixels, Ready
 
 Kept = TypeVar("Kept")
 
@@ -44,6 +49,8 @@ MAX_HEADER_BYTES = 16 << 10
 MAX_CONNECTIONS = 512
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 10.0, 60.0, 30.0
 """In which a client must have sent the head of a request and its body, and take some of an answer."""
+END_SECONDS = 2
+"""How long requests may go on when the server ends."""
 WAIT_SECONDS = 60.0
 """How long a question waits for its turn."""
 KEPT_PICTURES, KEPT_FEATURES, KEPT_HEADS = 64, 3000, 16
@@ -130,7 +137,9 @@ class Place:
 
     @property
     def url(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/"
+        address = ipaddress.ip_address(self.host)
+        host = "localhost" if address.is_unspecified else f"[{address}]" if address.version == 6 else str(address)
+        return f"http://{host}:{self.port}/"
 
     def is_named(self, host: str) -> bool:
         """Whether a Host header names this server. Names that others decide about are not taken, or a page of theirs could
@@ -247,21 +256,21 @@ class Service:
     async def teach_picture(self, request: Request) -> Response:
         began = time.monotonic()
         look = await self.look(request, answer=False)
-        features = await self.ask(request, "teach.features", pixels=look.pixels)
+        features = await self.ask(request, "teach.features", about=look.pixels.id, pixels=look.pixels)
         self.features.keep(look.pixels.id, features)
         return as_json({"picture": look.pixels.id, "seconds": time.monotonic() - began})
 
     async def teach(self, request: Request) -> Response:
         async with self.body(request, MAX_JSON_BYTES) as content:
-            named = piles_of(content)
+            named, about = piles_of(content), digest(content)
         piles = [(name, [self.features.get(one, "picture") for one in pictures]) for name, pictures in named]
-        document, head = await self.ask(request, "teach.teach", wrong="bad-request", piles=piles)
+        document, head = await self.ask(request, "teach.teach", about=about, wrong="bad-request", piles=piles)
         return as_json({"head": self.heads.keep(digest(head), head), **document})
 
     async def head_answers(self, request: Request) -> Response:
         head = self.heads.get(request.path_params["head"], "classifier")
         look = await self.look(request, answer=False)
-        document = await self.ask(request, "teach.head_answers", head=head, pixels=look.pixels)
+        document = await self.ask(request, "teach.head_answers", about=look.pixels.id, head=head, pixels=look.pixels)
         return as_json({"picture": look.pixels.id, **document})
 
     async def head_saliency(self, request: Request) -> Response:
@@ -284,7 +293,7 @@ class Service:
 
     async def _picture_to(self, request: Request, name: str) -> Response:
         look = await self.look(request, answer=False)
-        document = await self.ask(request, name, pixels=look.pixels)
+        document = await self.ask(request, name, about=look.pixels.id, pixels=look.pixels)
         return as_json({"picture": look.pixels.id, **document})
 
     async def thumbnail(self, request: Request) -> Response:
@@ -302,11 +311,12 @@ class Service:
         self.pictures.keep(look.pixels.id, look.pixels)
         return look
 
-    async def ask(self, request: Request, name: str, *, wrong: str = "unknown", **arguments: Any) -> Any:
-        """The answer of the worker. ``wrong``: the kind of error that an argument is which does not exist."""
-        key = (
-            f"{name}:{digest(repr([(k, v.id if isinstance(v, Pixels) else v) for k, v in arguments.items()]).encode())}"
-        )
+    async def ask(
+        self, request: Request, name: str, *, about: str = "", wrong: str = "unknown", **arguments: Any
+    ) -> Any:
+        """The answer of the worker. ``about``: what of the question its address does not say. ``wrong``: the kind of error
+        that an argument is which does not exist."""
+        key = f"{name} {request.url.path}?{request.url.query} {about}"
         return value_of(await self._outcome(request, name, arguments, key), wrong)
 
     async def _outcome(self, request: Request, name: str, arguments: Mapping[str, Any], key: str) -> Outcome:
@@ -567,7 +577,11 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except LocalProtocolError:  # what follows an answer that came before the end of the question is no HTTP
+            self.transport.abort()
+            return
         if self.cycle is None or self.cycle.response_complete:
             self._expect("head", HEADER_SECONDS)
         else:
@@ -588,6 +602,61 @@ class Connection(H11Protocol):
     def _content_with(self, what: str) -> None:
         if what in self.patience:
             self.patience.pop(what).cancel()
+
+
+class Server(uvicorn.Server):
+    """Of uvicorn, for an application and its desk: it ends with SIGINT, SIGTERM and SIGHUP, which then do not end the program as
+    well, or when its desk fails."""
+
+    def __init__(self, app: ASGIApp, desk: Desk, on_ready: Callable[[Ready], bool] = lambda ready: True) -> None:
+        """``on_ready``: called in a thread of its own once the worker is ready; the server ends if it answers False."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                timeout_graceful_shutdown=END_SECONDS,
+            )
+        )
+        self.desk, self.on_ready = desk, on_ready
+        self.failure: Exception | None = None
+        """Why the server has ended by itself."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.greeting = asyncio.create_task(self._greet())
+
+    async def _greet(self) -> None:
+        try:
+            ready = await asyncio.wrap_future(self.desk.ready)
+            self.should_exit |= not await asyncio.to_thread(self.on_ready, ready)
+        except Exception as error:
+            self.failure, self.should_exit = error, True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.to_thread(self.desk.close)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = [n for n in (SIGINT, SIGTERM, SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {n: signal.signal(n, self.handle_exit) for n in numbers}
+        try:
+            yield
+        finally:
+            for n, handler in before.items():
+                signal.signal(n, handler)
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -257,30 +257,20 @@ def look(room: Room, given: Sequence[tuple[bytes, bool]]) -> list[Outcome]:
     predictor = room.predictor
 
     def decode(content: bytes) -> Outcome:
-        def work() -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        def work() -> Look:
             image = Picture("the picture", content).decode(predictor.preprocessing.sample_max)
-            return predictor.pixels_of(image), image.size
+            return Look(Pixels.of(predictor.pixels_of(image)), *image.size, answers=None)
 
         return tried(work)
 
     contents = [content for content, _ in given]
     workers = 0 if len(given) == 1 else room.subject.machine.workers
-    decoded = list(ahead(decode, contents, workers=workers, window=len(given), what="picture"))
-    wanted = [i for i, it in enumerate(decoded) if isinstance(it, Done) and given[i][1]] if can_answer(room) else []
-    answered: Outcome = Done([])
-    if wanted:
-        pixels = [it.value[0] for i in wanted if isinstance(it := decoded[i], Done)]
-        answered = tried(lambda: predictor.answers(pixels))
-    outcomes: list[Outcome] = []
-    for i, it in enumerate(decoded):
-        if isinstance(it, Refused):
-            outcomes.append(it)
-        elif i in wanted and isinstance(answered, Refused):
-            outcomes.append(answered)
-        else:
-            pixels_SSC, (width, height) = it.value
-            answers = None
-            if i in wanted and isinstance(answered, Done):
-                answers = [vars(one) for one in answered.value[wanted.index(i)]]
-            outcomes.append(Done(Look(Pixels.of(pixels_SSC), width, height, answers)))
+    outcomes = list(ahead(decode, contents, workers=workers, window=len(given), what="picture"))
+    looks = {i: it.value for i, it in enumerate(outcomes) if isinstance(it, Done) and given[i][1]}
+    if looks and can_answer(room):
+        answered = tried(lambda: predictor.answers([it.pixels.array() for it in looks.values()]))
+        for place, (i, it) in enumerate(looks.items()):
+            outcomes[i] = answered
+            if isinstance(answered, Done):
+                outcomes[i] = Done(replace(it, answers=[vars(one) for one in answered.value[place]]))
     return outcomes
