@@ -103,7 +103,7 @@ class _Question:
         self.came = time.monotonic()
         self.outcome: Future[Outcome] = Future()
         self.alone = False
-        """Whether it is asked alone, because a worker died over several."""
+        """Whether it is asked alone, because a worker died over it."""
 
 
 class _Alarm:
@@ -266,9 +266,10 @@ class Desk:
         return not late.rang()
 
     def _lose(self, several: list[_Question], late: bool) -> None:
-        """Of several questions over which a worker died each is asked again, alone; of one it is known that it is to blame."""
+        """Questions over which a worker died are asked once more, each alone. The one over which another dies then, or that has
+        taken too long, is to blame: not what was asked when the system killed a worker for want of memory."""
         with self.changed:
-            if len(several) > 1 and not self.closed:
+            if not self.closed and not (len(several) == 1 and (late or several[0].alone)):
                 for question in several:
                     question.alone = True
                 self.waiting += several

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 import traceback
+import unicodedata
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,11 +27,11 @@ from typing import Any, Generic, TypeVar
 
 import uvicorn
 from h11 import LocalProtocolError
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -45,7 +46,7 @@ MAX_FILE_BYTES = 64 << 20
 MAX_JSON_BYTES = 1 << 20
 MAX_HELD_BYTES = 256 << 20
 """Of all bodies that are received or wait for the worker."""
-MAX_HEADER_BYTES = 16 << 10
+MAX_ADDRESS_BYTES, MAX_HEADER_BYTES = 8 << 10, 16 << 10
 MAX_CONNECTIONS = 512
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 10.0, 60.0, 30.0
 """In which a client must have sent the head of a request and its body, and take some of an answer."""
@@ -99,9 +100,9 @@ STATUS = {
 class Rejected(Exception):
     """A request that gets no answer: the kind, a sentence for people, and the status where it is not that of the kind."""
 
-    def __init__(self, kind: str, text: str, status: int | None = None) -> None:
+    def __init__(self, kind: str, text: str, status: int | None = None, **headers: str) -> None:
         super().__init__(text)
-        self.kind, self.text, self.status = kind, text, status or STATUS[kind]
+        self.kind, self.text, self.status, self.headers = kind, text, status or STATUS[kind], headers
 
 
 class Recent(Generic[Kept]):
@@ -369,7 +370,7 @@ class Service:
                             raise Rejected("busy", "too much is being sent at once; try again in some seconds")
             except TimeoutError:
                 text = f"the file did not arrive in {BODY_SECONDS:.0f} s; send a smaller one"
-                raise Rejected("bad-request", text, 408) from None
+                raise Rejected("bad-request", text, 408, connection="close") from None
             if not content:
                 raise Rejected("bad-request", "the body of this request is empty; it must be the content of a file")
             yield bytes(content)
@@ -434,11 +435,18 @@ def piles_of(content: bytes) -> list[tuple[str, list[str]]]:
     for name, pictures in piles:
         if not isinstance(pictures, list) or not all(isinstance(one, str) for one in pictures):
             raise Rejected("bad-request", f"the pictures of a pile must be a list of IDs: {wanted}")
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-            raise Rejected("bad-request", f"the name of a pile must be a text of 1 to {MAX_NAME} characters")
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not is_text(name):
+            raise Rejected(
+                "bad-request", f"the name of a pile must be a text of 1 to {MAX_NAME} characters on one line"
+            )
     if sum(len(pictures) for _, pictures in piles) > KEPT_FEATURES:
         raise Rejected("bad-request", f"these piles have more than {KEPT_FEATURES:,} pictures; take fewer")
     return piles
+
+
+def is_text(name: str) -> bool:
+    """Whether it is one line that can be written: no control characters, no halves of a pair."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 def routes(service: Service) -> list[Route]:
@@ -479,9 +487,7 @@ def application(desk: Desk, place: Place, files: Mapping[str, Asset] | None = No
     """All of it as one application, behind its :class:`Guard`."""
     service = Service(desk, place, assets() if files is None else files)
     handlers: Any = {Rejected: _rejected, HTTPException: _no_route}
-    app = Starlette(routes=routes(service), exception_handlers=handlers)
-    app.router.redirect_slashes = False
-    return Guard(app, place)
+    return Guard(ExceptionMiddleware(Router(routes(service), redirect_slashes=False), handlers), place)
 
 
 async def _rejected(request: Request, error: Rejected) -> Response:
@@ -491,13 +497,13 @@ async def _rejected(request: Request, error: Rejected) -> Response:
 async def _no_route(request: Request, error: HTTPException) -> Response:
     if error.status_code == 405:
         text = f"{printable(request.method)[:20]} is not understood at this address"
-        return rejection(Rejected("bad-request", text, 405), **(error.headers or {}))
+        return rejection(Rejected("bad-request", text, 405, **(error.headers or {})))
     return rejection(Rejected("unknown", "there is nothing at this address; docs/serving.md lists all"))
 
 
-def rejection(error: Rejected, **headers: str) -> Response:
+def rejection(error: Rejected) -> Response:
     again = {"retry-after": "3"} if error.status == 503 else {}
-    return as_json({"error": error.text, "kind": error.kind}, error.status, **again, **headers)
+    return as_json({"error": error.text, "kind": error.kind}, error.status, **again, **error.headers)
 
 
 @dataclass(frozen=True)
@@ -538,6 +544,12 @@ class Guard:
 
     def objection(self, scope: Scope) -> Rejected | None:
         """Why a request is not for this server, or not from its page."""
+        if scope["http_version"] not in ("1.0", "1.1"):
+            return Rejected("bad-request", "this server speaks HTTP/1.1")
+        if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_ADDRESS_BYTES:
+            return Rejected("bad-request", "this address is too long", 414)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            return Rejected("bad-request", "the headers of this request are too long", 431)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         hosts = [value for name, value in headers if name == "host"]
         if len(hosts) != 1 or not self.place.is_named(hosts[0]):

@@ -223,11 +223,16 @@ def answer(room: Room, name: str, several: Sequence[Mapping[str, Any]]) -> list[
     where = f"alexnet.page.{module}"
     if name not in QUESTIONS or find_spec(where) is None or not hasattr(import_module(where), function):
         return [Refused("unknown", f"this version answers no {printable(name)}") for _ in several]
-    return [tried(lambda one=one: getattr(import_module(where), function)(room, **_opened(one))) for one in several]  # type: ignore[misc]
+    work = getattr(import_module(where), function)
 
+    def done(one: Mapping[str, Any]) -> Outcome:
+        """Pixels, and the head before them, come first, whatever they are called."""
+        about = [it.array() if isinstance(it, Pixels) else it for key in ("head", "pixels") if (it := one.get(key))]
+        return tried(
+            lambda: work(room, *about, **{key: it for key, it in one.items() if key not in ("head", "pixels")})
+        )
 
-def _opened(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: it.array() if isinstance(it, Pixels) else it for name, it in arguments.items()}
+    return [done(one) for one in several]
 
 
 def tried(work: Callable[[], Any]) -> Outcome:
