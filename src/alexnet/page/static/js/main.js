@@ -112,8 +112,8 @@ async function show({ moved = false }) {
     }
     end = await ACTS[address.act](main, context);
   } catch (fault) {
-    console.warn(fault);
-    main.replaceChildren(faultNotice(fault));
+    if (!fault.kind) console.error(fault); // not a refusal: a fault of the page itself
+    main.replaceChildren(h("h1", {}, t("fault.title")), faultNotice(fault));
   }
   if (turn === page.turn) page.end = end;
   else end(); // somebody went on meanwhile

@@ -57,14 +57,14 @@ function classOf(stage, tower) {
 /** From left to right: [{stage, blocks, area}], and the wires between them. */
 function layOutAcross(model, width) {
   const { stages } = model;
-  const room = model.towers === 2 ? 118 : 190; // height of the largest map
+  const room = model.towers === 2 ? 150 : 230; // height of the largest map
   const lanes = model.towers === 2 ? [34 + room / 2, 34 + room * 1.5 + 26] : [40 + room / 2];
   const middle = (lanes[0] + lanes[lanes.length - 1]) / 2;
   const bottom = lanes[lanes.length - 1] + room / 2 + 14;
   const sizes = stages.map((stage, at) => {
     const p = proportions(model, stage, isSplit(model, at));
     const height = Math.max(10, p.side * room);
-    const channels = at === 0 ? 3 : p.isFlat ? 9 : 5 + p.channels * 34;
+    const channels = at === 0 ? 3 : p.isFlat ? 10 : 6 + p.channels * 44;
     return { height, width: channels, depth: p.isFlat ? 5 : Math.max(5, height * 0.3) };
   });
   const needed = sizes.map((size) => size.width + size.depth + 10);

@@ -11,7 +11,7 @@ export function pictureFrame({ size, label }) {
   const mark = svg("rect", { class: "frame-mark", rx: size / 200 });
   const shade = svg("path", { class: "frame-shade", "fill-rule": "evenodd" });
   const overlay = svg("svg", { class: "frame-overlay", viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" }, shade, field, mark);
-  const element = h("div", { class: "frame" }, image, heat, overlay);
+  const element = h("div", { class: `frame${size < 100 ? " frame-coarse" : ""}` }, image, heat, overlay);
   const place = (rect, box) => {
     rect.toggleAttribute("hidden", !box);
     rect.style.display = box ? "" : "none";
@@ -117,6 +117,19 @@ export function greyOf(image) {
   const bytes = new Uint8Array(width * height);
   for (let i = 0; i < bytes.length; i += 1) bytes[i] = data[4 * i];
   return { bytes, width, height };
+}
+
+/** The bytes of one channel, cut from the sheet of a layer that `about` describes. */
+export function tileOf(sheet, about, channel) {
+  const [height, width] = about.tile;
+  const bytes = new Uint8Array(height * width);
+  const top = Math.floor(channel / about.columns) * height;
+  const left = (channel % about.columns) * width;
+  for (let y = 0; y < height; y += 1) {
+    const start = (top + y) * sheet.width + left;
+    bytes.set(sheet.bytes.subarray(start, start + width), y * width);
+  }
+  return bytes;
 }
 
 const AGAINST = [0, 114, 178];

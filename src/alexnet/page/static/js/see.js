@@ -117,6 +117,10 @@ function pictureSide({ model, session }) {
   async function heat() {
     const mine = (turn += 1);
     const wanted = session.picture ? path() : null;
+    if (wanted !== null && !api.has(wanted)) {
+      status.replaceChildren(faultNotice({ kind: "not-exported" }));
+      return;
+    }
     control.querySelectorAll("input").forEach((input) => {
       input.checked = input.value === session.heat;
     });
@@ -285,13 +289,14 @@ function walkSection(context, ending) {
             },
           }),
         ),
-        hasPage ? h("a", { class: "permanent", href: context.href(address), "data-go": address }, icon("link"), t("unit.permanent")) : "",
+        hasPage ? h("a", { class: "permanent", href: context.href(address), "data-go": address }, icon("link"), t(stage.shape.length === 3 ? "unit.permanent" : "unit.permanent_dense")) : "",
         inner,
       );
       endChannel = channelPanel(inner, {
         context,
         layer: stage.name,
         channel,
+        level: 4,
         onoff: () => {
           grid?.repaint();
           walk.onoff();
@@ -388,7 +393,8 @@ async function drawSwitches(section, context, walk) {
   async function answer() {
     const mine = (turn += 1);
     if (off.size === 0 && without.size === 0) {
-      result.replaceChildren(h("p", { class: "note" }, t("switch.nothing_off")));
+      const now = session.picture.answers;
+      result.replaceChildren(...(now ? [h("div", { class: "stack" }, h("h3", {}, t("switch.before")), bars(now, { label: t("switch.before") }))] : []), h("p", { class: "note" }, t("switch.nothing_off")));
       return;
     }
     const query = new URLSearchParams();

@@ -1,18 +1,19 @@
 import { api } from "./api.js";
 import { formatFigure, formatNumber, formatPercent, t } from "./text.js";
 import { h, segmented } from "./parts.js";
-import { greyOf, inkTable, paintInk } from "./picture.js";
+import { greyOf, inkTable, paintInk, tileOf } from "./picture.js";
 import { kindText, shapeText } from "./map.js";
 
 // A stage: what it is made of, why its shape is what it is, and its channels on the present picture.
 
 const FIRST = 96; // tiles that are shown before "show all"
-const SUMS = /[(\d²][\d\s()²+×x*/.,·-]*\s=\s[\d.,/]+\d/g; // arithmetic inside a sentence
+const SUMS = /[(\d][\d\s()²+×/.,−]*\s=\s[\d.,]*\d/g; // arithmetic inside a sentence
 
 /** A sentence with its arithmetic set in figures. */
 function withSums(sentence) {
   const pieces = [];
   let end = 0;
+  sentence = sentence.replace(/(?<=\d) x (?=\d)/g, " × ").replace(/(?<=\d) - (?=\d)/g, " − ");
   for (const match of sentence.matchAll(SUMS)) {
     pieces.push(sentence.slice(end, match.index), h("span", { class: "figures sum" }, match[0]));
     end = match.index + match[0].length;
@@ -73,16 +74,8 @@ export async function channelGrid({ context, stage, picture, chosen, onchoose, s
   const tiles = new Map();
   const groups = h("div", { class: "stack" });
 
-  function tileBytes(channel) {
-    const bytes = new Uint8Array(height * width);
-    const top = Math.floor(channel / about.columns) * height;
-    const left = (channel % about.columns) * width;
-    for (let y = 0; y < height; y += 1) bytes.set(sheet.bytes.subarray((top + y) * sheet.width + left, (top + y) * sheet.width + left + width), y * width);
-    return bytes;
-  }
-
   function paint(channel, canvas) {
-    paintInk(canvas, tileBytes(channel), width, inkTable(towerOf(model, stage, channel)));
+    paintInk(canvas, tileOf(sheet, about, channel), width, inkTable(towerOf(model, stage, channel)));
   }
 
   function tile(channel) {

@@ -1,7 +1,7 @@
 import { api } from "./api.js";
 import { formatFigure, formatNumber, formatPercent, t } from "./text.js";
 import { announce, busyLine, faultNotice, h, icon, toggle } from "./parts.js";
-import { fieldBox, inkTable, paintInk, paintSigned, pictureFrame } from "./picture.js";
+import { fieldBox, greyOf, inkTable, paintInk, paintSigned, pictureFrame, tileOf } from "./picture.js";
 import { stageFacts, stageHeading, towerOf, towerText } from "./stage.js";
 import { firstPicture, sampleRow } from "./samples.js";
 
@@ -18,23 +18,29 @@ function stageOf(model, layer) {
 }
 
 /**
- * Fill `element` with a channel. `onoff()` is called when the channel was switched off or on. Returns what ends it.
+ * Fill `element` with a channel. `onoff()` is called when the channel was switched off or on; `below` stands beneath what it does with
+ * the present picture; `level` is that of its headings. Returns what ends it.
  */
-export function channelPanel(element, { context, layer, channel, onoff = () => {} }) {
+export function channelPanel(element, { context, layer, channel, onoff = () => {}, below = null, level = 3 }) {
   const { model, session } = context;
   const stage = stageOf(model, layer);
   const ending = new AbortController();
   const parts = [];
-  element.replaceChildren();
+  if (stage.trained === false) {
+    element.replaceChildren(h("p", { class: "notice" }, t("stage.untrained")));
+    return () => {};
+  }
   if (session.picture) {
     const part = h("div", { class: "stack" }, busyLine(t("busy.map")));
-    parts.push(part);
-    showOnPicture(part, { context, stage, channel, onoff, signal: ending.signal }).catch((fault) => fail(part, fault));
+    parts.push(h("div", { class: "stack wide-gap" }, part, below));
+    showOnPicture(part, { context, stage, channel, onoff, level, signal: ending.signal }).catch((fault) => fail(part, fault));
   }
-  const wants = h("div", { class: "stack" }, busyLine(t("busy.unit")));
-  parts.push(wants);
-  showWants(wants, { stage, channel, model, signal: ending.signal }).catch((fault) => fail(wants, fault));
-  element.append(...parts);
+  if (stage.has_units && api.has(`/api/units/${layer}/${channel}`)) {
+    const part = h("div", { class: "stack" }, busyLine(t("busy.unit")));
+    parts.push(part);
+    showWants(part, { stage, channel, model, level, signal: ending.signal }).catch((fault) => fail(part, fault));
+  }
+  element.replaceChildren(...parts);
 
   function fail(part, fault) {
     if (!ending.signal.aborted) part.replaceChildren(faultNotice(fault));
@@ -43,11 +49,11 @@ export function channelPanel(element, { context, layer, channel, onoff = () => {
 }
 
 /** On the present picture: its map, where each value comes from, what becomes of the answer without it. */
-async function showOnPicture(element, { context, stage, channel, onoff, signal }) {
+async function showOnPicture(element, { context, stage, channel, onoff, level, signal }) {
   const { model, session } = context;
   const { size } = model.input;
   const picture = session.picture.id;
-  const map = await api.json(`/api/pictures/${picture}/maps/${stage.name}/${channel}`, { signal });
+  const map = await mapOf({ picture, stage, channel, size, signal });
   const rows = map.values.length;
   const columns = map.values[0].length;
   const frame = pictureFrame({ size, label: t("unit.picture_alt") });
@@ -136,17 +142,33 @@ async function showOnPicture(element, { context, stage, channel, onoff, signal }
   look(state.y, state.x);
   const isLast = stage === model.stages[model.stages.length - 1];
   element.replaceChildren(
-    h("h3", {}, t("unit.on_picture")),
-    h(
-      "div",
-      { class: "pair" },
-      h("figure", {}, frame.element, h("figcaption", { class: "note" }, t(stage.field && !isDense ? "unit.picture_note" : "unit.picture_note_whole"))),
-      isDense ? "" : h("figure", {}, pad, h("figcaption", { class: "note" }, t("unit.map_note"))),
-    ),
+    h(`h${level}`, { class: "part-name" }, t("unit.on_picture")),
+    isDense
+      ? ""
+      : h(
+          "div",
+          { class: "pair" },
+          h("figure", {}, frame.element, h("figcaption", { class: "note" }, t(stage.field ? "unit.picture_note" : "unit.picture_note_whole"))),
+          h("figure", {}, pad, h("figcaption", { class: "note" }, t("unit.map_note"))),
+        ),
     value,
     hasProducts ? products : "",
     model.can_answer && !isLast && context.api.live ? switchOf({ session, stage, channel, picture, onoff, signal }) : "",
   );
+}
+
+/** One map as numbers: {values, largest, strongest, box}. An exported site has sheets only, and so 256 steps from 0 to the layer's largest. */
+async function mapOf({ picture, stage, channel, size, signal }) {
+  const sheetPath = `/api/pictures/${picture}/maps/${stage.name}`;
+  const ownPath = `${sheetPath}/${channel}`;
+  if (api.has(ownPath)) return api.json(ownPath, { signal });
+  const [about, image] = await Promise.all([api.json(sheetPath, { signal }), api.load(`${sheetPath}.png`)]);
+  const [height, width] = about.tile;
+  const bytes = tileOf(greyOf(image), about, channel);
+  const values = Array.from({ length: height }, (_, y) => Array.from(bytes.subarray(y * width, (y + 1) * width), (byte) => (byte / 255) * about.scale));
+  const at = bytes.indexOf(Math.max(...bytes));
+  const strongest = [Math.floor(at / width), at % width];
+  return { values, largest: Math.max(...values.flat()), strongest, box: fieldBox(stage.field, ...strongest, size) };
 }
 
 /** The channel's own switch, and what the answer is without it. */
@@ -170,7 +192,7 @@ function switchOf({ session, stage, channel, picture, onoff, signal }) {
     "div",
     { class: "stack tight" },
     toggle({
-      text: t("unit.switch_off"),
+      text: t(stage.shape.length === 3 ? "unit.switch_off" : "unit.switch_off_dense"),
       on: session.off.has(name),
       onchange: (isOff) => {
         if (isOff) session.off.add(name);
@@ -237,7 +259,7 @@ function formatSum(value) {
 }
 
 /** What it is, and what it wants to see: on any picture. */
-async function showWants(element, { stage, channel, model, signal }) {
+async function showWants(element, { stage, channel, model, level, signal }) {
   const path = `/api/units/${stage.name}/${channel}`;
   const unit = await api.json(path, { signal });
   if (signal.aborted) return;
@@ -248,9 +270,9 @@ async function showWants(element, { stage, channel, model, signal }) {
     unit.field ? h("div", { class: "fact" }, h("dt", {}, t("stage.field")), h("dd", {}, `${unit.field.size} × ${unit.field.size}`)) : null,
     unit.selectivity === null || unit.selectivity === undefined ? null : selectivity(unit.selectivity),
   ].filter(Boolean);
-  const wanted = await pictures({ unit, path, stage, model, hasKernel: stage === first, signal });
+  const wanted = await wantedPictures({ unit, path, stage, model, hasKernel: stage === first, level, signal });
   if (signal.aborted) return;
-  element.replaceChildren(h("h3", {}, t("unit.wants")), ...(facts.length ? [h("dl", { class: "facts" }, facts)] : []), ...wanted);
+  element.replaceChildren(h(`h${level}`, { class: "part-name" }, t("unit.wants")), ...(facts.length ? [h("dl", { class: "facts" }, facts)] : []), ...wanted);
 }
 
 function selectivity(share) {
@@ -268,7 +290,7 @@ function selectivity(share) {
   );
 }
 
-async function pictures({ unit, path, stage, model, hasKernel, signal }) {
+async function wantedPictures({ unit, path, stage, model, hasKernel, level, signal }) {
   const shown = [];
   const figure = async (name, alt, caption, className) => {
     const image = await api.load(`${path}/${name}.png`);
@@ -290,9 +312,9 @@ async function pictures({ unit, path, stage, model, hasKernel, signal }) {
       const canvas = h("canvas", { width: side, height: side, class: "crop", role: "img", "aria-label": t("unit.crop_alt", { n: i + 1 }) });
       canvas.getContext("2d").drawImage(image, i * side, 0, side, side, 0, 0, side, side);
       const label = typeof crop.label === "number" ? model.classes[crop.label] : crop.label;
-      return h("li", {}, canvas, h("span", { class: "crop-label" }, h("span", { class: "figures" }, formatFigure(crop.activation)), label ? ` ${label}` : ""));
+      return h("li", {}, canvas, h("span", { class: "crop-label" }, formatFigure(crop.activation), label ? ` ${label}` : ""));
     });
-    shown.push(h("div", { class: "stack tight" }, h("h4", {}, t("unit.crops")), h("ol", { class: "crops", "data-part": "crops" }, items), h("p", { class: "note" }, t("unit.crops_note"))));
+    shown.push(h("div", { class: "stack tight" }, h(`h${level + 1}`, { class: "part-name" }, t("unit.crops")), h("ol", { class: "crops", "data-part": "crops" }, items), h("p", { class: "note" }, t("unit.crops_note"))));
   } else if (unit.why_no_crops) {
     shown.push(h("p", { class: "note" }, t("unit.no_crops")));
   }
@@ -336,6 +358,7 @@ export async function unitAct(main, context) {
   const panel = h("div", { class: "unit-parts" });
   const tower = towerOf(model, stage, channel);
   const samples = h("div", {});
+  const about = h("div", { class: "stage-about" }, h("div", {}, stageHeading(stage)), h("div", { class: "stack" }, stageFacts(model, stage, context.language)));
   main.replaceChildren(
     h(
       "nav",
@@ -359,20 +382,19 @@ export async function unitAct(main, context) {
       }),
     ),
     panel,
-    samples,
-    h("section", { class: "section" }, stageHeading(stage), stageFacts(model, stage, context.language)),
+    h("section", { class: "section" }, about),
   );
   let stop = () => {};
   const redraw = () => {
     stop();
-    stop = channelPanel(panel, { context, layer, channel });
+    stop = channelPanel(panel, { context, layer, channel, below: samples, level: 2 });
   };
   try {
     await firstPicture(context);
+    redraw();
     samples.replaceChildren(await sampleRow(context, { title: t("unit.other_picture"), onpicture: redraw }));
   } catch (fault) {
-    samples.replaceChildren(faultNotice(fault));
+    panel.replaceChildren(faultNotice(fault));
   }
-  redraw();
   return () => stop();
 }
