@@ -57,7 +57,7 @@ WAIT_SECONDS = 60.0
 KEPT_PICTURES, KEPT_FEATURES, KEPT_HEADS = 64, 3000, 16
 MAX_NAME = 100
 """Characters of the name of a pile."""
-PAGES = ("/", "/see", "/unit/{layer}/{channel}", "/teach", "/search")
+PAGES = ("/", "/see", "/unit/{layer}/{channel}", "/teach", "/search", "/motion")
 STATIC = Path(__file__).parent / "static"
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -182,6 +182,8 @@ class Service:
     pictures: Recent[Pixels] = field(default_factory=lambda: Recent(KEPT_PICTURES))
     features: Recent[bytes] = field(default_factory=lambda: Recent(KEPT_FEATURES))
     heads: Recent[bytes] = field(default_factory=lambda: Recent(KEPT_HEADS))
+    samples: dict[str, Pixels] = field(default_factory=dict)
+    """Pictures to begin with, from when they are first asked for on."""
     held: int = 0
     """Bytes of bodies in memory."""
 
@@ -213,6 +215,19 @@ class Service:
         document = {"picture": look.pixels.id, "width": look.width, "height": look.height}
         return as_json({**document, "seconds": time.monotonic() - began, "answers": look.answers})
 
+    def picture(self, name: str) -> Pixels:
+        return self.samples.get(name) or self.pictures.get(name, "picture")
+
+    async def sample_pictures(self, request: Request) -> Response:
+        found: list[tuple[Pixels, str]] = await self.ask(request, "samples.samples")
+        self.samples = {pixels.id: pixels for pixels, _ in found}
+        return as_json({"samples": [{"picture": pixels.id, "label": label} for pixels, label in found]})
+
+    async def known_picture(self, request: Request) -> Response:
+        began, pixels = time.monotonic(), self.picture(request.path_params["picture"])
+        document = await self.ask(request, "samples.about", pixels=pixels)
+        return as_json({"picture": pixels.id, "seconds": time.monotonic() - began, **document})
+
     def about_picture(self, name: str, kind: str, *numbers: str) -> Callable[[Request], Awaitable[Response]]:
         """A route that asks about a picture that is kept: with the layer and the numbers that stand in its address."""
 
@@ -220,7 +235,7 @@ class Service:
             arguments: dict[str, Any] = {n: number(request.path_params[n]) for n in numbers}
             if "layer" in request.path_params:
                 arguments["layer"] = request.path_params["layer"]
-            pixels = self.pictures.get(request.path_params["picture"], "picture")
+            pixels = self.picture(request.path_params["picture"])
             return as_answer(await self.ask(request, name, pixels=pixels, **arguments), kind)
 
         return respond
@@ -231,17 +246,17 @@ class Service:
             for layer, _, channel in (one.rpartition(".") for one in listed(request.query_params.get("off", "")))
         ]
         without = listed(request.query_params.get("without", ""))
-        pixels = self.pictures.get(request.path_params["picture"], "picture")
+        pixels = self.picture(request.path_params["picture"])
         return as_json(await self.ask(request, "see.answers", pixels=pixels, off=off, without=without))
 
     async def saliency(self, request: Request) -> Response:
-        pixels = self.pictures.get(request.path_params["picture"], "picture")
+        pixels = self.picture(request.path_params["picture"])
         method = request.query_params.get("method", "gradient")
         label = number(request.query_params.get("label", ""))
         return as_answer(await self.ask(request, "see.saliency", pixels=pixels, label=label, method=method), PNG)
 
     async def occlusion(self, request: Request) -> Response:
-        pixels = self.pictures.get(request.path_params["picture"], "picture")
+        pixels = self.picture(request.path_params["picture"])
         label = number(request.query_params.get("label", ""))
         return as_answer(await self.ask(request, "see.occlusion", pixels=pixels, label=label), PNG)
 
@@ -276,7 +291,7 @@ class Service:
 
     async def head_saliency(self, request: Request) -> Response:
         head = self.heads.get(request.path_params["head"], "classifier")
-        pixels = self.pictures.get(request.query_params.get("picture", ""), "picture")
+        pixels = self.picture(request.query_params.get("picture", ""))
         label = number(request.query_params.get("label", ""))
         return as_answer(await self.ask(request, "teach.head_saliency", head=head, pixels=pixels, label=label), PNG)
 
@@ -459,6 +474,9 @@ def routes(service: Service) -> list[Route]:
         Route("/health", service.health),
         Route("/api/model", service.model),
         Route("/api/pictures", service.new_picture, methods=["POST"]),
+        Route("/api/samples", service.sample_pictures),
+        Route(picture, service.known_picture),
+        Route(f"{picture}/square.png", about("see.square_png", PNG)),
         Route(f"{picture}/input.png", about("see.input_png", PNG)),
         Route(f"{picture}/views", about("see.views", JSON)),
         Route(f"{picture}/answers", service.switched),

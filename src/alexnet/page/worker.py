@@ -36,9 +36,10 @@ LOOK = "look"
 QUESTIONS = {
     LOOK: 30,
     "see.model": 30,
-    **dict.fromkeys(("see.input_png", "see.maps", "see.maps_sheet", "see.one_map", "see.window"), 30),
+    **dict.fromkeys(("see.input_png", "see.square_png", "see.maps", "see.maps_sheet", "see.one_map", "see.window"), 30),
     **dict.fromkeys(("see.views", "see.answers", "see.saliency"), 60),
     "see.occlusion": 120,
+    **dict.fromkeys(("samples.samples", "samples.about"), 60),
     "units.kernel_png": 30,
     **dict.fromkeys(("units.unit", "units.crops_png", "units.optimal_png"), 180),
     **dict.fromkeys(("teach.features", "teach.head_answers", "teach.head_saliency", "teach.keep_head"), 60),

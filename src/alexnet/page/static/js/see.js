@@ -1,5 +1,5 @@
 import { api } from "./api.js";
-import { formatPercent, formatSeconds, hasText, t } from "./text.js";
+import { formatPercent, formatSeconds, t } from "./text.js";
 import { bars, busyLine, dropZone, faultNotice, h, icon, segmented, toggle } from "./parts.js";
 import { pictureFrame } from "./picture.js";
 import { networkMap } from "./map.js";
@@ -18,6 +18,7 @@ export async function seeAct(main, context) {
   const away = h("section", { class: "section", hidden: !canSwitch(context), "data-part": "switches" });
   main.replaceChildren(h("h1", {}, t("see.title")), h("p", { class: "lead" }, t(model.can_answer ? "see.lead" : "see.lead_no_answers")), top, views, walk.element, away);
 
+  const canExplain = api.live && model.can_answer && model.methods.length > 0;
   const looked = pictureSide(context);
   const answers = h("div", { class: "stack", "aria-live": "polite", "data-part": "answer-box" });
   const doors = h("div", { class: "stack" });
@@ -64,17 +65,17 @@ export async function seeAct(main, context) {
       h("h2", {}, t("see.answers")),
       bars(picture.answers, {
         chosen: session.heat === "none" ? null : chosen,
-        onchoose: api.live
+        onchoose: canExplain
           ? (answer) => {
               session.heatLabel = answer.label;
-              if (session.heat === "none") session.heat = "gradient";
+              if (session.heat === "none") session.heat = "saliency";
               looked.heat();
               drawAnswers();
               answers.querySelector('[aria-pressed="true"]')?.focus();
             }
           : null,
       }),
-      h("p", { class: "note" }, t("see.time", { time: formatSeconds(picture.seconds) }), " ", t("see.why_hint")),
+      h("p", { class: "note" }, t("see.time", { time: formatSeconds(picture.seconds) }), canExplain ? ` ${t("see.why_hint")}` : ""),
     );
   }
   looked.onheat = drawAnswers;
@@ -98,6 +99,7 @@ function canSwitch({ model }) {
 
 function pictureSide({ model, session }) {
   session.heat ??= "none";
+  session.method ??= model.methods[0];
   session.opacity ??= 0.75;
   const frame = pictureFrame({ size: model.input.size, label: t("see.picture_alt") });
   const status = h("div", { role: "status" });
@@ -111,7 +113,7 @@ function pictureSide({ model, session }) {
     const label = session.heatLabel ?? session.picture.answers?.[0].label;
     const base = `/api/pictures/${session.picture.id}`;
     if (session.heat === "none" || label === undefined) return null;
-    return session.heat === "occlusion" ? `${base}/occlusion.png?label=${label}` : `${base}/saliency.png?label=${label}&method=${session.heat}`;
+    return session.heat === "occlusion" ? `${base}/occlusion.png?label=${label}` : `${base}/saliency.png?label=${label}&method=${session.method}`;
   }
 
   async function heat() {
@@ -125,9 +127,10 @@ function pictureSide({ model, session }) {
       input.checked = input.value === session.heat;
     });
     sliderRow.hidden = wanted === null;
+    methodRow.hidden = session.heat !== "saliency" || model.methods.length < 2 || !api.live;
     note.hidden = wanted === null;
     const label = session.heatLabel ?? session.picture?.answers?.[0].label;
-    note.textContent = wanted === null ? "" : t(`heat.${session.heat}_note`, { name: model.classes[label] });
+    note.textContent = wanted === null ? "" : t(`heat.${session.heat === "occlusion" ? "occlusion" : session.method}_note`, { name: model.classes[label] });
     status.replaceChildren(wanted === null ? "" : busyLine(t("busy.heat")));
     try {
       await frame.heat(wanted, session.opacity);
@@ -154,11 +157,15 @@ function pictureSide({ model, session }) {
     session.opacity = slider.value / 100;
     if (session.picture) frame.heat(path(), session.opacity);
   });
-  const methods = (model.methods ?? ["gradient"]).filter((method) => method !== "occlusion");
-  const name = (method) => (hasText(`heat.${method}`) ? t(`heat.${method}`) : method);
+  const method = h("select", {}, model.methods.map((name) => h("option", { value: name, selected: name === session.method }, t(`heat.${name}`))));
+  method.addEventListener("change", () => {
+    session.method = method.value;
+    heat();
+  });
+  const methodRow = h("label", { class: "slider" }, t("heat.method"), method);
   const control = segmented({
     label: t("heat.label"),
-    choices: [["none", t("heat.none")], ...methods.map((method) => [method, name(method)]), ["occlusion", t("heat.occlusion")]],
+    choices: ["none", "saliency", "occlusion"].map((value) => [value, t(`heat.${value}`)]),
     value: session.heat,
     onchange: (value) => {
       session.heat = value;
@@ -166,10 +173,9 @@ function pictureSide({ model, session }) {
       side.onheat();
     },
   });
-  const controls = model.can_answer ? [h("div", {}, control), sliderRow, status, note] : [status];
+  const controls = model.can_answer && model.methods.length > 0 ? [h("div", {}, control), methodRow, sliderRow, status, note] : [status];
   side.element = h("div", { class: "stack see-picture" }, frame.element, ...controls);
-  sliderRow.hidden = true;
-  note.hidden = true;
+  for (const hidden of [methodRow, sliderRow, note]) hidden.hidden = true;
   return side;
 }
 
@@ -184,12 +190,14 @@ async function drawViews(section, { model, session }) {
     if (session.picture.id !== id) return;
     const scale = square.naturalWidth / found.square;
     const places = ["top_left", "top_right", "bottom_left", "bottom_right", "center"];
-    const items = found.views.map(({ box: [topEdge, left, bottom, right], mirrored, answers }, i) => {
+    const isWhole = model.input.resize === model.input.size; // then the five places are one
+    const shown = isWhole ? [found.views[4], found.views[9]] : found.views;
+    const items = shown.map(({ box: [topEdge, left, bottom, right], mirrored, answers }, i) => {
       const canvas = h("canvas", { width: 160, height: 160, "aria-hidden": "true" });
       const pen = canvas.getContext("2d");
       if (mirrored) pen.setTransform(-1, 0, 0, 1, 160, 0);
       pen.drawImage(square, left * scale, topEdge * scale, (right - left) * scale, (bottom - topEdge) * scale, 0, 0, 160, 160);
-      const place = t(`views.${places[i % 5]}`);
+      const place = t(`views.${isWhole ? "whole" : places[i % 5]}`);
       return h(
         "li",
         { class: "view" },

@@ -261,18 +261,25 @@ function formatSum(value) {
 /** What it is, and what it wants to see: on any picture. */
 async function showWants(element, { stage, channel, model, level, signal }) {
   const path = `/api/units/${stage.name}/${channel}`;
+  const first = model.stages.find(({ kind }) => kind === "convolution");
+  const heading = h(`h${level}`, { class: "part-name" }, t("unit.wants"));
+  const known = { tower: towerOf(model, stage, channel), field: stage.field, selectivity: null };
+  element.replaceChildren(heading, ...unitFacts(known), busyLine(t("busy.unit")));
   const unit = await api.json(path, { signal });
   if (signal.aborted) return;
+  const wanted = await wantedPictures({ unit, path, stage, model, hasKernel: stage === first && stage.kind === "convolution", level, signal });
+  if (signal.aborted) return;
+  element.replaceChildren(heading, ...unitFacts(unit), ...wanted);
+}
+
+function unitFacts(unit) {
   const tower = unit.tower ?? null;
-  const first = model.stages.find(({ kind }) => kind === "convolution");
   const facts = [
     tower === null ? null : h("div", { class: "fact" }, h("dt", {}, t("unit.tower")), h("dd", {}, h("span", { class: `badge tower-${tower}` }, towerText(tower)))),
     unit.field ? h("div", { class: "fact" }, h("dt", {}, t("stage.field")), h("dd", {}, `${unit.field.size} × ${unit.field.size}`)) : null,
     unit.selectivity === null || unit.selectivity === undefined ? null : selectivity(unit.selectivity),
   ].filter(Boolean);
-  const wanted = await wantedPictures({ unit, path, stage, model, hasKernel: stage === first, level, signal });
-  if (signal.aborted) return;
-  element.replaceChildren(h(`h${level}`, { class: "part-name" }, t("unit.wants")), ...(facts.length ? [h("dl", { class: "facts" }, facts)] : []), ...wanted);
+  return facts.length ? [h("dl", { class: "facts" }, facts)] : [];
 }
 
 function selectivity(share) {
@@ -316,7 +323,7 @@ async function wantedPictures({ unit, path, stage, model, hasKernel, level, sign
     });
     shown.push(h("div", { class: "stack tight" }, h(`h${level + 1}`, { class: "part-name" }, t("unit.crops")), h("ol", { class: "crops", "data-part": "crops" }, items), h("p", { class: "note" }, t("unit.crops_note"))));
   } else if (unit.why_no_crops) {
-    shown.push(h("p", { class: "note" }, t("unit.no_crops")));
+    shown.push(h("p", { class: "note" }, t(model.data === null ? "unit.no_crops" : "unit.nothing_excites")));
   }
   return shown;
 }
