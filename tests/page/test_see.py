@@ -419,3 +419,32 @@ def test_pictures_of_the_input_are_its_own_pixels(towers, tmp_path):
     assert np.array_equal(shades(see.square_png(towers, picture)), picture)
     grey = room_of("lenet", tmp_path, preprocessing=GREY_28)
     assert np.array_equal(shades(see.input_png(grey, picture_for(grey))), picture_for(grey)[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("alexnet_2012", SMALL | {"normalization": "batch", "activation": "prelu"}),
+        ("alexnet_2012", SMALL | {"normalization": "layer", "head": "global_average"}),
+        ("alexnet_2012", SMALL | {"dropout_place": "before", "joined": (), "conv_channels": (8, 8, 0, 12, 8)}),
+        ("alexnet_d2l", SMALL | {"in_channels": 1, "input_size": 28, "conv_strides": (1,) * 5, "pool_size": 2}),
+        ("cifar_18pct", {}),
+        ("lenet", {}),
+    ],
+)
+def test_every_stage_of_every_kind_of_network_can_be_looked_at(tmp_path, name, fields):
+    room = room_of(name, tmp_path, **fields)
+    picture, found = picture_for(room), see.model(room)
+    assert found["parameters"] == sum(stage["parameters"] for stage in found["stages"])
+    for stage in found["stages"][1:]:
+        layer, last = stage["name"], stage["shape"][0] - 1
+        assert see.maps(room, picture, layer)["shape"] == stage["shape"]
+        assert shades(see.maps_sheet(room, picture, layer)).ndim == 2
+        one, place = see.one_map(room, picture, layer, last), see.window(room, picture, layer, last, 0, 0)
+        assert one["values"][0][0] == pytest.approx(place["value"], rel=1e-5)
+        json.dumps([one, place], allow_nan=False)
+        if stage is not found["stages"][-1]:
+            json.dumps(see.answers(room, picture, [(layer, last)]), allow_nan=False)
+    parts = ["normalization"] * found["switches"]["normalization"] + ["tower1"] * bool(found["switches"]["towers"])
+    assert len(see.answers(room, picture, (), parts)["after"]) == 5
+    assert see.views(room, picture)["answers"][0]["probability"] > 0

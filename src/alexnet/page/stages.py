@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -67,8 +67,11 @@ def stages(model: nn.Module, preprocessing: Preprocessing, classes_known: bool) 
     for layer in layers.values():
         module = modules[layer.name]
         stage = counted.get(layer.name, Stage(layer.name, layer.shape, 0, 0))
+        follows = model.get_submodule(layer.path)  # the nonlinearity that is part of the layer, or the layer itself
+        slopes = 0 if follows is module else sum(slope.numel() for slope in follows.parameters())
+        stage = replace(stage, parameters=stage.parameters + slopes)
         is_last = classes_known and layer.name == list(layers)[-1]
-        step = _Step(stage, module, before, num_towers(model), is_last)
+        step = _Step(stage, module, before, num_towers(model), is_last, slopes)
         found.append(
             _json(stage, _kind(module), step.words())
             | {
@@ -155,24 +158,21 @@ class _Step:
     towers: int
     is_last: bool
     """Whether its outputs are the classes."""
+    slopes: int
+    """Parameters of the nonlinearity that follows."""
 
     def words(self) -> Words:
         match _kind(self.module):
             case "convolution":
-                return _joined(self._side(), self._kernels())
+                return _joined(self._side(), _SPACE, self._kernels())
             case "pooling":
-                return _joined(self._side(), self._pooled())
+                return _joined(self._side(), _SPACE, self._pooled())
             case "dense":
-                return self._units()
+                return _joined(self._listed(), self._units())
             case "normalization":
                 return self._normalized()
             case "dropout":
-                keep = f"{self.module.keep:g}"
-                return _unchanged(
-                    self.stage.shape,
-                    f"In training a part of the values is set to 0 at random; to answer, all are multiplied by {keep}.",
-                    f"训练时随机把一部分值置零；回答时全部乘以 {keep}。",
-                )
+                return _joined(self._listed(), self._dropped())
         return _unchanged(
             self.stage.shape,
             "Each value goes through the nonlinearity by itself.",
@@ -254,29 +254,42 @@ class _Step:
             )
         return {"en": f"{en}.", "zh": f"{zh}。"}
 
+    def _listed(self) -> Words:
+        """How maps become the numbers that a dense layer, or the dropout before it, reads; nothing where they are numbers."""
+        if len(self.before) == 1:
+            return {"en": "", "zh": ""}
+        product, num = math.prod(self.before), self.before[0]
+        if self._reads() == product:
+            en, zh = f"{_shape(self.before)} = {product:,}", f"{_shape(self.before, '×')} = {product:,}"
+            return {"en": f"All maps become one list of {en} numbers. ", "zh": f"所有特征图排成一列：{zh} 个数。"}
+        return {"en": f"Of each of the {num:,} maps the average is taken. ", "zh": f"{num:,} 张特征图各取平均值。"}
+
+    def _reads(self) -> int:
+        """Numbers that a dense layer or a dropout reads."""
+        if isinstance(self.module, Dropout):
+            return self.stage.shape[0]
+        return int(self.module.get_parameter("weight").shape[1]) * (self.stage.groups or 1)
+
     def _units(self) -> Words:
-        num, groups = self.stage.shape[0], self.stage.groups or 1
-        reads, sides = self._columns() * groups, self.before
-        en, zh = f"The layer reads {reads:,} numbers", f"读入 {reads:,} 个数"
-        if len(sides) == 3:
-            product = f"{_shape(sides)} = {reads:,}"
-            en, zh = (
-                f"All maps become one list of {product} numbers",
-                f"所有特征图排成一列：{product.replace('x', '×')} 个数",
-            )
-            if reads != math.prod(sides):
-                en = f"Of each of the {reads:,} maps the average is taken: {reads:,} numbers"
-                zh = f"{reads:,} 张特征图各取平均值，得 {reads:,} 个数"
-        en, zh = f"{en}; each of the {num:,} units reads", f"{zh}；{num:,} 个单元"
+        num, groups, reads = self.stage.shape[0], self.stage.groups or 1, self._reads()
+        en, zh = f"Each of the {num:,} units reads", f"{num:,} 个单元"
         if groups > 1:
-            en, zh = f"{en} the {reads // groups:,} of its own tower", f"{zh}各读自己那个塔的 {reads // groups:,} 个"
+            en, zh = (
+                f"{en} the {reads // groups:,} numbers of its own tower",
+                f"{zh}各读自己那个塔的 {reads // groups:,} 个数",
+            )
         else:
-            en, zh = f"{en} them all", f"{zh}每个都读全部"
+            en, zh = f"{en} all {reads:,} numbers", f"{zh}每个都读全部 {reads:,} 个数"
         if self.is_last:
             en, zh = f"{en}. There is one unit for each class", f"{zh}。每个类别一个单元"
         elif self.towers == 2:
             en, zh = f"{en}. {num // 2:,} units are in each tower", f"{zh}。两个塔各 {num // 2:,} 个单元"
         return {"en": f"{en}.", "zh": f"{zh}。"}
+
+    def _dropped(self) -> Words:
+        keep = f"{self.module.keep:g}"
+        en = f"In training a part of the values is set to 0 at random; to answer, all are multiplied by {keep}."
+        return _unchanged(self.stage.shape, en, f"训练时随机把一部分值置零；回答时全部乘以 {keep}。")
 
     def _normalized(self) -> Words:
         module, shape = self.module, self.stage.shape
@@ -303,10 +316,6 @@ class _Step:
             "把值平移、缩放到统一的均值和方差。",
         )
 
-    def _columns(self) -> int:
-        """Numbers that one unit of a dense layer reads."""
-        return int(self.module.get_parameter("weight").shape[1])
-
     def costs(self) -> Words | None:
         """How parameters and multiply-adds come about; None for a stage without weights."""
         if not isinstance(self.module, WEIGHT_LAYERS):
@@ -321,8 +330,10 @@ class _Step:
         else:
             factors = [s.shape[0], weight.shape[1]]
         product = " × ".join(f"{factor:,}" for factor in factors)
-        en = f"{product} weights + {biases:,} biases = {s.parameters:,} parameters."
-        zh = f"{product} 个权重 + {biases:,} 个偏置 = {s.parameters:,} 个参数。"
+        en, zh = f"{product} weights + {biases:,} biases", f"{product} 个权重 + {biases:,} 个偏置"
+        if self.slopes:
+            en, zh = f"{en} + {self.slopes} of the nonlinearity", f"{zh} + 非线性函数的 {self.slopes} 个"
+        en, zh = f"{en} = {s.parameters:,} parameters.", f"{zh} = {s.parameters:,} 个参数。"
         if isinstance(self.module, nn.Conv2d):
             times = f"{weight.numel():,} × {s.shape[1]} × {s.shape[2]} = {s.multiply_adds:,}"
             en += f" Each weight is used in every place: {times} multiply-adds."
@@ -333,8 +344,11 @@ class _Step:
         return {"en": en, "zh": zh}
 
 
+_SPACE = {"en": " ", "zh": ""}
+
+
 def _joined(*parts: Words) -> Words:
-    return {"en": " ".join(part["en"] for part in parts), "zh": "".join(part["zh"] for part in parts)}
+    return {language: "".join(part[language] for part in parts) for language in ("en", "zh")}
 
 
 def _unchanged(shape: tuple[int, ...], en: str, zh: str) -> Words:
