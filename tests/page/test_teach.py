@@ -7,76 +7,46 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rooms import SMALL, room_of
 
-from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
-from alexnet.core.preprocessing import Preprocessing
 from alexnet.evaluation.predict import load
-from alexnet.evaluation.subject import Subject
-from alexnet.models import create_model
-from alexnet.models.folder import Origin, save_model_folder
 from alexnet.page import teach
 from alexnet.page.room import Room
 
-SMALL = {
-    "input_size": 48,
-    "conv_channels": (8, 8, 8, 8, 8),
-    "conv_kernels": (5, 3, 3, 3, 3),
-    "conv_strides": (2, 1, 1, 1, 1),
-    "conv_padding": (2, 1, 1, 1, 1),
-    "fc_units": (24, 16),
-    "init": "he",
-}
-COLOR = Preprocessing(resize=52, crop=48, mean="channel", channel_mean=(120.0, 120.0, 120.0), scale=1 / 64)
-GREY = Preprocessing(resize=28, crop=28, channels=1, mean="none", scale=1 / 255)
+STAGES_2012 = ("norm pool act", "act", "act", "act", "pool act")
 NETWORKS = {
-    "two towers": ("alexnet_2012", SMALL, COLOR, ["pool5", "fc6", "fc7"]),
-    "dropout before": ("alexnet_2012", {**SMALL, "dropout_place": "before"}, COLOR, ["pool5", "fc6", "fc7"]),
-    "pooled before ReLU": (
-        "alexnet_2012_code",
-        {**SMALL, "stages": ("norm pool act", "act", "act", "act", "pool act")},
-        COLOR,
-        ["act5", "fc6", "fc7"],
-    ),
-    "without fc7": ("alexnet_owt", {**SMALL, "fc_units": (24, 0)}, COLOR, ["pool5", "fc6"]),
-    "averaged maps": (
-        "alexnet_2012",
-        {**SMALL, "head": "global_average", "normalization": "batch"},
-        COLOR,
-        ["pool5"],
-    ),
-    "grey": ("lenet", {}, GREY, ["f6"]),
-    "unshared": ("cifar_13pct", {}, Preprocessing(resize=32, crop=24, mean="none", scale=1 / 64), ["local4"]),
+    "two towers": ("alexnet_2012", SMALL, ["pool5", "fc6", "fc7"]),
+    "dropout before": ("alexnet_2012", SMALL | {"dropout_place": "before"}, ["pool5", "fc6", "fc7"]),
+    "pooled before ReLU": ("alexnet_2012_code", SMALL | {"stages": STAGES_2012}, ["act5", "fc6", "fc7"]),
+    "without fc7": ("alexnet_owt", SMALL | {"fc_units": (24, 0)}, ["pool5", "fc6"]),
+    "averaged maps": ("alexnet_2012", SMALL | {"head": "global_average", "normalization": "batch"}, ["pool5"]),
+    "grey": ("lenet", {}, ["f6"]),
+    "unshared": ("cifar_13pct", {}, ["local4"]),
 }
 
 
-def room_of(
-    folder: Path, network: str, fields: dict, preprocessing: Preprocessing, origin: Origin | None = None
-) -> Room:
-    """A room with this network, its weights drawn."""
-    model = create_model(network, seed=1, num_classes=4, **fields)
-    save_model_folder(folder / "model", model, network, preprocessing, list("abcd"), origin=origin)
-    subject = Subject(model=folder / "model", machine=Machine(device="cpu", workers=0, quiet=True))
-    return Room(subject=subject, has_images=False, index=None, cache=folder / "cache", keep=folder / "kept")
+def room_with(kind: str, folder: Path, **options: tuple[str, ...]) -> Room:
+    network, fields, _ = NETWORKS[kind]
+    return room_of(network, folder, **fields, **options)
 
 
-def pictures(room: Room, num: int, seed: int = 0) -> np.ndarray:
+def pictures(room: Room, num: int) -> np.ndarray:
     given = room.predictor.preprocessing
     shape = (num, given.resize, given.resize, given.channels)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory) -> Room:
-    return room_of(tmp_path_factory.mktemp("room"), *NETWORKS["two towers"][:3])
+    return room_with("two towers", tmp_path_factory.mktemp("room"))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_page_says_what_the_kept_model_says_and_the_features_times_the_head(kind, tmp_path):
-    network, fields, preprocessing, layers = NETWORKS[kind]
-    room = room_of(tmp_path, network, fields, preprocessing)
+    room = room_with(kind, tmp_path)
     choices = teach.readings(room.predictor)
-    assert [one.name for one in choices] == layers
+    assert [one.name for one in choices] == NETWORKS[kind][2]
     (picture,), random = pictures(room, 1), np.random.default_rng(2)
     feature_D = np.frombuffer(teach.features(room, picture), np.float16).astype(np.float64)
     parts = np.split(feature_D, np.cumsum([one.units for one in choices])[:-1])
@@ -177,12 +147,11 @@ def test_what_is_kept_takes_a_free_name_and_replaces_nothing(room, tmp_path):
 
 
 def test_layers_with_random_weights_are_not_read(tmp_path):
-    origin = Origin(file="x.pth", sha256="0" * 64, taken=("conv1",), new=("fc6", "fc7", "fc8"), seed=0)
-    room = room_of(tmp_path / "trunk", *NETWORKS["two towers"][:3], origin)
-    assert [one.name for one in teach.readings(room.predictor)] == ["pool5"]
-    head = teach.Taught(("a", "b"), 0, np.ones((2, 32), np.float32), np.ones(2, np.float32))
-    kept = teach.keep_head(room, head.to_bytes())
-    load(kept["path"]).require_answers()
-    room = room_of(tmp_path / "half", *NETWORKS["two towers"][:3], replace(origin, new=("conv5", *origin.new)))
+    room = room_with("two towers", tmp_path, new=("fc6", "fc7", "fc8"))
+    (end,) = teach.readings(room.predictor)
+    assert end.name == "pool5"
+    head = teach.Taught(("a", "b"), 0, np.ones((2, end.units), np.float32), np.ones(2, np.float32))
+    load(teach.keep_head(room, head.to_bytes())["path"]).require_answers()
+    room = room_with("two towers", tmp_path, new=("conv5", "fc6", "fc7", "fc8"))
     with pytest.raises(UsageError, match="cannot be taught, because conv5, fc6, fc7, fc8 in it has random weights"):
         teach.features(room, pictures(room, 1)[0])

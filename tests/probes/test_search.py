@@ -191,6 +191,12 @@ def test_codes_name_candidates_whose_vectors_are_compared(
         assert index_k.tolist() == near_m[order_k].tolist()
         np.testing.assert_allclose(distance_k, distance_m[order_k], rtol=1e-12)
     assert (found.index_Qk[0, 0], found.distance_Qk[0, 0]) == (3, 0)
+    by_codes = index.search_codes(query_QD, 7)
+    assert by_codes is not None
+    for code_K, index_k, bits_k in zip(code_QK, by_codes.index_Qk, by_codes.distance_Qk, strict=True):
+        bits_N = (code_NK != code_K).sum(axis=1)
+        assert index_k.tolist() == (near_k := np.argsort(bits_N, kind="stable")[:7]).tolist()
+        assert bits_k.tolist() == bits_N[near_k].tolist()
     true = [set(np.argsort(((base_ND - row_D).astype(float) ** 2).sum(1), kind="stable")[1:11]) for row_D in base_ND]
     own_Nk = index.search(base_ND, 11).index_Qk
     hits = sum(len(true[i] & set(own_Nk[i, 1:].tolist())) for i in range(60))

@@ -135,15 +135,7 @@ class Index:
         """The ``k`` images nearest to each query, or all if there are fewer, of features of the same model and layer. Exact
         by the kind ``exact``, a scan; by the others of those that faiss or short codes found, with exact distances. -1 and
         infinity where fewer were found."""
-        if len(self) == 0:
-            raise DataError(f"{printable(self.folder)}: holds no images yet; go on with `alexnet index --add`")
-        dim = int(self.meta["dimension"])
-        if query_QD.ndim != 2 or query_QD.shape[1] != dim or not np.isfinite(query_QD).all():
-            raise UsageError(f"queries are {query_QD.shape}; they must be (Q, {dim}), finite")
-        if k < 1:
-            raise UsageError(f"k is {k}; it must be at least 1")
-        query_QD = _as_stored(query_QD).astype(np.float32)
-        query_QD = Directions(query_QD)[:] if self.metric == "cosine" else query_QD
+        query_QD = self._as_rows(query_QD, k)
         k, num = min(k, len(self)), min(k + len(self._replaced), len(self))
         candidates = [nearest(query_QD, self._rows, num)] if self.shortcut is None else self._candidates(query_QD, num)
         index_Qk, distance_Qk = np.full((len(query_QD), k), -1), np.full((len(query_QD), k), math.inf)
@@ -156,6 +148,31 @@ class Index:
             order_k = np.lexsort([index_m, distance_m])[:k]
             index_Qk[i, : len(order_k)], distance_Qk[i, : len(order_k)] = index_m[order_k], distance_m[order_k]
         return Nearest(index_Qk, distance_Qk**2 / 2 if self.metric == "cosine" else distance_Qk)
+
+    def search_codes(self, query_QD: NDArray[Any], k: int) -> Nearest | None:
+        """By the short codes alone, without the vectors: the ``k`` images in whose codes the fewest bits differ from the code of
+        each query, and how many differ; of equal ones the first. None where the index has no codes."""
+        if self.meta["kind"] != "codes" or self.shortcut is None:
+            return None
+        rows, k = int(self.shortcut["rows"]), min(k, len(self))
+        index_Qk, bits_Qk = np.full((len(query_QD), k), -1), np.full((len(query_QD), k), math.inf)
+        live_N = np.setdiff1d(np.arange(rows), np.fromiter(self._replaced, np.int64, len(self._replaced)))
+        for i, bits_N in enumerate(self._codes.differing(self._as_rows(query_QD, k))):
+            order_k = _least(bits_N[live_N] * rows + live_N, k)
+            bits_Qk[i, : len(order_k)], index_Qk[i, : len(order_k)] = np.divmod(np.sort(order_k), rows)
+        return Nearest(index_Qk, bits_Qk)
+
+    def _as_rows(self, query_QD: NDArray[Any], k: int) -> NDArray[Any]:
+        """Queries like the rows that they are compared with. Refuses what cannot be searched for."""
+        if len(self) == 0:
+            raise DataError(f"{printable(self.folder)}: holds no images yet; go on with `alexnet index --add`")
+        dim = int(self.meta["dimension"])
+        if query_QD.ndim != 2 or query_QD.shape[1] != dim or not np.isfinite(query_QD).all():
+            raise UsageError(f"queries are {query_QD.shape}; they must be (Q, {dim}), finite")
+        if k < 1:
+            raise UsageError(f"k is {k}; it must be at least 1")
+        query_QD = _as_stored(query_QD).astype(np.float32)
+        return Directions(query_QD)[:] if self.metric == "cosine" else query_QD
 
     @property
     def shortcut(self) -> dict[str, Any] | None:
@@ -210,11 +227,17 @@ class Codes:
     def nearest(self, query_QD: NDArray[Any], m: int) -> NDArray[np.int64]:
         """The ``m`` nearest codes of each query (Q, m), in the order of the rows; of equally near ones the first."""
         n = len(self._word_NW)
-        index_Qm = np.empty((len(query_QD), m), np.int64)
-        for i, word_W in enumerate(_in_words(self.coder.encode(query_QD))):
-            order_N = bits_in(self._word_NW ^ word_W) * n + np.arange(n)
-            index_Qm[i] = np.sort(np.argpartition(order_N, m - 1)[:m])
-        return index_Qm
+        ordered = (_least(bits_N * n + np.arange(n), m) % n for bits_N in self.differing(query_QD))
+        return np.array([np.sort(index_m) for index_m in ordered]).reshape(len(query_QD), m)
+
+    def differing(self, query_QD: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
+        """How many bits of each code differ from those of a query, (N,), for one query after the other."""
+        return (bits_in(self._word_NW ^ word_W) for word_W in _in_words(self.coder.encode(query_QD)))
+
+
+def _least(value_N: NDArray[np.int64], m: int) -> NDArray[np.int64]:
+    """The ``m`` least values, or all if there are fewer, in no order."""
+    return np.partition(value_N, m - 1)[:m] if m < len(value_N) else value_N
 
 
 def _in_words(code_NB: NDArray[np.uint8]) -> NDArray[np.uint64]:
