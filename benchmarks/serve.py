@@ -14,7 +14,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -78,8 +77,8 @@ def served(model: str) -> Iterator[tuple[subprocess.Popen[str], int, float]]:
             if found is None:
                 raise SystemExit("the server did not start")
             yield server, int(found[1]), began
-            server.send_signal(signal.SIGINT)
-            assert server.wait(30) == 0
+            server.terminate()
+            assert server.wait(60) == 0
         finally:
             server.kill()
 

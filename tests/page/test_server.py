@@ -223,6 +223,19 @@ def test_whoever_waits_when_the_desk_closes_is_let_go(gate):
     assert waiting.cancelled()
 
 
+def test_whoever_waits_to_be_asked_again_is_let_go_as_well():
+    workers = iter([Gate(deadly=(13,)).start(), Fake(lambda worker, _: worker.hang(), first=("a long start", []))])
+    desk = Desk(lambda: next(workers))
+    lost = asked(desk, 13)
+    for _ in range(3000):
+        if desk.status == "restarting":
+            break
+        time.sleep(0.01)
+    desk.close()
+    with pytest.raises(LostError):
+        lost.result(30)
+
+
 # --- the worker ---------------------------------------------------------------------------------------------------------
 
 
@@ -565,7 +578,8 @@ def is_running(pid: int) -> bool:
 
 def test_a_server_from_its_first_line_to_ctrl_c(model, tmp_path):
     """The one test with real processes: it answers, outlives its worker, and leaves nothing behind."""
-    command = [sys.executable, "-m", "alexnet", "serve", str(model), "--port", "0"]
+    (tmp_path / "torch.py").write_text("raise SystemExit('a file of the working folder was run')")
+    command = [sys.executable, "-P", "-m", "alexnet", "serve", str(model), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as server:
         assert server.stdout is not None
         assert server.stderr is not None
@@ -593,7 +607,7 @@ def test_a_server_from_its_first_line_to_ctrl_c(model, tmp_path):
             assert server.wait(30) == 0
             assert (server.stdout.read(), server.stderr.read()) == ("", "")
             assert not is_running(worker)
-            assert list(tmp_path.iterdir()) == []
+            assert [file.name for file in tmp_path.iterdir()] == ["torch.py"]
         finally:
             server.kill()
 

@@ -71,7 +71,7 @@ class Process:
         code += f"from alexnet.page.worker import main; main({theirs.fileno()})"
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, "-P", "-c", code],  # no module of the working folder
                 env=environment,
                 stdin=subprocess.PIPE,  # its end tells the worker that this process has ended
                 stdout=subprocess.DEVNULL,
@@ -171,7 +171,8 @@ class Desk:
             if self.worker is not None:
                 self.worker.kill()
         for question in left:
-            question.outcome.cancel()
+            if not question.outcome.cancel():  # it was asked before, and the worker died over it
+                question.outcome.set_exception(LostError())
         self.thread.join()
 
     def _work(self) -> None:
@@ -183,11 +184,12 @@ class Desk:
 
     def _started(self) -> Worker | None:
         """A worker that is ready, however many have to be tried; None where the desk is closed, or the first one fails."""
-        while True:
+        while not self.closed:
+            worker = self.start()
             with self.changed:
+                self.worker = worker
                 if self.closed:
-                    return None
-                self.worker = worker = self.start()
+                    worker.kill()
             try:
                 said = worker.receive()
             except (EOFError, OSError):
@@ -202,11 +204,11 @@ class Desk:
                 self.ready.set_exception(said)
                 with self.changed:
                     self.closed = True
-                return None
             with self.changed:
                 if not self.closed:
                     say(f"the worker cannot be started again: {said}; trying again")
                     self.changed.wait(RESTART_SECONDS)
+        return None
 
     def _end(self, worker: Worker) -> None:
         with self.changed:

@@ -271,7 +271,7 @@ class Service:
 
     async def teach_picture(self, request: Request) -> Response:
         began = time.monotonic()
-        look = await self.look(request, answer=False)
+        look = await self.look(request, answer=False, keep=False)
         features = await self.ask(request, "teach.features", about=look.pixels.id, pixels=look.pixels)
         self.features.keep(look.pixels.id, features)
         return as_json({"picture": look.pixels.id, "seconds": time.monotonic() - began})
@@ -302,13 +302,13 @@ class Service:
     # --- search, motion -------------------------------------------------------------------------------------------
 
     async def search(self, request: Request) -> Response:
-        return await self._picture_to(request, "search.matches")
+        return await self._picture_to(request, "search.matches", keep=True)
 
     async def frame(self, request: Request) -> Response:
-        return await self._picture_to(request, "motion.frame")
+        return await self._picture_to(request, "motion.frame", keep=False)
 
-    async def _picture_to(self, request: Request, name: str) -> Response:
-        look = await self.look(request, answer=False)
+    async def _picture_to(self, request: Request, name: str, *, keep: bool) -> Response:
+        look = await self.look(request, answer=False, keep=keep)
         document = await self.ask(request, name, about=look.pixels.id, pixels=look.pixels)
         return as_json({"picture": look.pixels.id, **document})
 
@@ -318,13 +318,14 @@ class Service:
 
     # --- what they have in common ---------------------------------------------------------------------------------
 
-    async def look(self, request: Request, *, answer: bool) -> Look:
-        """The picture in the body of a request, decoded and kept."""
+    async def look(self, request: Request, *, answer: bool, keep: bool = True) -> Look:
+        """The picture in the body of a request, decoded and kept, unless there will be many that nobody asks about."""
         async with self.body(request, MAX_FILE_BYTES) as content:
             key = f"picture:{await asyncio.to_thread(digest, content)}"
             outcome = await self._outcome(request, LOOK, {"content": content, "answer": answer}, key)
         look: Look = value_of(outcome, "unknown")
-        self.pictures.keep(look.pixels.id, look.pixels)
+        if keep:
+            self.pictures.keep(look.pixels.id, look.pixels)
         return look
 
     async def ask(
@@ -332,7 +333,7 @@ class Service:
     ) -> Any:
         """The answer of the worker. ``about``: what of the question its address does not say. ``wrong``: the kind of error
         that an argument is which does not exist."""
-        key = f"{name} {request.url.path}?{request.url.query} {about}"
+        key = f"{name} {request.scope['path']}?{request.scope['query_string']} {about}"
         return value_of(await self._outcome(request, name, arguments, key), wrong)
 
     async def _outcome(self, request: Request, name: str, arguments: Mapping[str, Any], key: str) -> Outcome:
@@ -365,6 +366,7 @@ class Service:
             raise
         finally:
             gone.cancel()
+            outcome.cancel()  # nobody looks at it any more
 
     @contextlib.asynccontextmanager
     async def body(self, request: Request, most: int) -> AsyncIterator[bytes]:

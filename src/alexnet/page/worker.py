@@ -139,12 +139,27 @@ def main(descriptor: int) -> None:
         pipe.send(_sendable(error))
         return
     pipe.send(ready(room))
+    threading.Thread(target=warm_up, daemon=True).start()
     try:
         while True:
             name, several = pipe.recv()
             pipe.send(answer(room, name, several))
     except (EOFError, OSError):  # the server has ended
         return
+
+
+def warm_up() -> None:
+    """Have at hand what answers need: the modules of the acts, and the C code, for which a server answers long enough to be worth
+    a compiler's second."""
+    from alexnet.data.pixels import KERNELS as PIXELS
+    from alexnet.models.lrn.compiled import KERNELS as NORMALIZATION
+    from alexnet.models.winograd import KERNELS as CONVOLUTION
+
+    for module in sorted({name.partition(".")[0] for name in QUESTIONS} - {LOOK}):
+        if find_spec(f"alexnet.page.{module}"):
+            import_module(f"alexnet.page.{module}")
+    for source in (PIXELS, NORMALIZATION, CONVOLUTION):
+        source.available(build=True)
 
 
 def _follow() -> None:
