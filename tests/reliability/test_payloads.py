@@ -258,6 +258,7 @@ LOADED = (
     *(
         "alexnet.cli.train",
         "alexnet.cli.evaluate",
+        "alexnet.cli.predict",
         "alexnet.cli.info",
         "alexnet.cli.features",
         "alexnet.cli.search",
