@@ -16,9 +16,10 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
@@ -116,6 +117,16 @@ _OTHER_FORMATS = {
         "camera raw",
     ),
 }
+VIDEOS = {
+    b"\x1aE\xdf\xa3": "matroska",  # WebM too
+    b"\0\0\1\xba": "mpeg",
+    b"\0\0\1\xb3": "mpegvideo",
+    b"FLV\1": "flv",
+    b"0&\xb2u\x8ef\xcf\x11": "asf",  # WMV
+    b"OggS": "ogg",
+}
+"""How files of videos begin, beside those of QuickTime, AVI and MPEG transport streams; and FFmpeg's names of their formats."""
+_QUICKTIME_BOXES = (b"moov", b"mdat", b"wide", b"pnot")
 _BRANDS = {  # behind "ftyp"
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"), "HEIC"),
@@ -232,12 +243,26 @@ def read_image_file(path: str | Path, name: str | None = None, stamp: str = "") 
     """The bytes of a regular file of at most ``MAX_FILE_BYTES``; pipes and devices are not opened. ``stamp``: what
     :func:`file_stamp` said of it when it was listed; another file in its place is refused."""
     label = name or str(path)
-    try:
+    with open_file(path, label, stamp=stamp) as file, _faults_of_reading(label):
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+def open_file(path: str | Path, label: str, max_bytes: int = MAX_FILE_BYTES, stamp: str = "") -> BinaryIO:
+    """A regular file of at most ``max_bytes``, open at its start; pipes and devices are not opened. ``stamp`` as of
+    :func:`read_image_file`. Raises :class:`ImageError`."""
+    with _faults_of_reading(label), ExitStack() as stack:
         status = os.stat(path)  # noqa: PTH116  # before opening: a device may do something when it is opened
-        _check_file(status, label, stamp)
-        with open(os.open(path, _READ_FLAGS), "rb") as file:
-            _check_file(os.fstat(file.fileno()), label, stamp)
-            return file.read(MAX_FILE_BYTES + 1)
+        _check_file(status, label, max_bytes, stamp)
+        file = stack.enter_context(open(os.open(path, _READ_FLAGS), "rb"))
+        _check_file(os.fstat(file.fileno()), label, max_bytes, stamp)
+        stack.pop_all()
+        return file
+
+
+@contextmanager
+def _faults_of_reading(label: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise ImageError(label, "missing", "no such file") from None
     except PermissionError:
@@ -251,11 +276,11 @@ def file_stamp(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _check_file(status: os.stat_result, label: str, stamp: str) -> None:
+def _check_file(status: os.stat_result, label: str, max_bytes: int, stamp: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(label, "not an image", "not a regular file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise ImageError(label, "too large", f"{status.st_size:,} bytes; at most {MAX_FILE_BYTES:,}")
+    if status.st_size > max_bytes:
+        raise ImageError(label, "too large", f"{status.st_size:,} bytes; at most {max_bytes:,}")
     if stamp and file_stamp(status) != stamp:
         listed_bytes = int(stamp.split()[0])
         reason: Reason = "truncated" if status.st_size < listed_bytes else "damaged"
@@ -268,6 +293,29 @@ def looks_like_image(head: bytes) -> bool:
     """Whether the first 32 bytes of a file are those of an accepted format."""
     bitmap = head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"
     return bitmap or head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def kind_of_video(head: bytes) -> str:
+    """FFmpeg's name of the format of a video, by the first 512 bytes of its file; empty for what is none. A file of sound alone
+    may be in one of these formats."""
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head[4:8] in _QUICKTIME_BOXES or _kind_of_container(head) == "video":
+        return "mov"
+    if any(
+        len(head) > start + 2 * step and set(head[start::step][:3]) == {0x47} for start, step in ((0, 188), (4, 192))
+    ):
+        return "mpegts"
+    return next((name for signature, name in VIDEOS.items() if head.startswith(signature)), "")
+
+
+def _kind_of_container(head: bytes) -> str:
+    """What a file that begins like an MP4 holds, by its brands; empty for another beginning."""
+    if head[4:8] != b"ftyp":
+        return ""
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]  # the main one, then others that fit
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "video")
 
 
 def _kind_of_tiff(data: bytes, label: str) -> str:
@@ -590,13 +638,8 @@ def _unidentified(head: bytes, label: str) -> ImageError:
     for signature, name in _OTHER_FORMATS.items():
         if head.startswith(signature):
             return _unsupported(name, label)
-    if head[4:8] == b"ftyp":
-        end = min(int.from_bytes(head[:4], "big"), len(head))
-        brands = [
-            head[8:12],
-            *(head[at : at + 4] for at in range(16, end - 3, 4)),
-        ]  # the main one, then others that fit
-        return _unsupported(next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "video"), label)
+    if kind := _kind_of_container(head) or (kind_of_video(head) and "video"):
+        return _unsupported(kind, label)
     return ImageError(label, "not an image", f"begins with {head[:8]!r}")
 
 
