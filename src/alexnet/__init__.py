@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from alexnet.data.transforms import Augmentation as Augmentation
     from alexnet.evaluation.predict import load as load
     from alexnet.evaluation.subject import evaluate as evaluate
+    from alexnet.evaluation.video import predict_video as predict_video
     from alexnet.interop.importing import import_weights as import_weights
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
@@ -64,6 +65,7 @@ _HOMES = {
     "open_features": "alexnet.probes.features",
     "open_index": "alexnet.probes.search",
     "open_packed": "alexnet.data.packed",
+    "predict_video": "alexnet.evaluation.video",
     "prepare": "alexnet.data.prepare",
     "pretrain": "alexnet.recipes.run",
     "probe": "alexnet.probes",

@@ -319,6 +319,13 @@ USING = [
     _wrong(PREDICT + "--top 0", "--top"),
     _wrong(PREDICT + "--top -1", "--top"),
     _wrong(PREDICT + "--top best", "top"),
+    _wrong(PREDICT + "--every 0", "--every"),
+    _wrong(PREDICT + "--every often", "--every"),
+    _wrong(PREDICT + "--every 5", "--every"),
+    _wrong(PREDICT + "--picture time.png", "--picture"),
+    _wrong(PREDICT + "--picture nowhere/time.png", "nowhere"),
+    _wrong("predict run cut.mp4 --every 5 --device cpu", "cut.mp4", 4),
+    _wrong("predict run text.txt --every 5 --device cpu", "text.txt", 4),
     _wrong(PREDICT + "--views 0", "views"),
     _wrong(PREDICT + "--views random:0", "random:0"),
     _wrong(PREDICT + "--views random:1000000000", "random:1000000000"),
@@ -617,6 +624,7 @@ def build_world(root: Path) -> None:
         (root / name).write_text("only text\n")
     (root / "empty.jpg").touch()
     (root / "cut.png").write_bytes((root / "photos/val/warm/0.png").read_bytes()[:300])
+    (root / "cut.mp4").write_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2\0\0\1\0mdat")
     (root / "list-missing.csv").write_text("path,label\ngone.png,a\nphotos/val/warm/0.png,b\n")
     (root / "list-columns.csv").write_text("file;class\nphotos/val/warm/0.png;b\n")
     (root / "list-empty.csv").touch()

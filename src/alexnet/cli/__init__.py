@@ -31,7 +31,7 @@ train and use a network:
   train RECIPE --out RUN    the same as a recipe says
   pretrain DATA --out FILE  first layers from pictures without their labels
   evaluate MODEL...         exact top-1 and top-5 errors, also of ensembles
-  predict MODEL IMAGE...    the most probable classes of pictures
+  predict MODEL IMAGE...    the most probable classes of pictures, or of a video
   report RUN...             write a run's report again, or compare several runs
   info [NAME]               layers, shapes and costs of a network, or of two
   weights [get NAME]        trained weights by name, and how to fetch them
