@@ -49,7 +49,7 @@ class PredictOptions(ModelOptions):
     top: int = 5
     """Classes to show."""
     every: int | None = None
-    """Of a video, ask every N-th frame; by default each."""
+    """Ask every N-th frame of a video; by default each."""
     picture: str | None = None
     """Draw the answer to a video over time into this PNG file."""
     csv: bool = False
