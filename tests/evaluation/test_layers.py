@@ -15,7 +15,9 @@ from alexnet.evaluation.layers import (
     PIXELS,
     ReceptiveField,
     activations,
+    before_nonlinearity,
     find_layers,
+    negated,
     network_layers,
     recorded,
     usual_layer,
@@ -277,6 +279,78 @@ def test_conv1_of_the_2012_program_is_read_with_its_signs() -> None:
     assert torch.equal(read["act1"], read["pool1"].relu())
     assert (read["conv5"] < 0).any()
     assert torch.equal(read["act5"], read["pool5"].relu())
+
+
+NORM_FIRST = ("norm act pool", "norm act pool", "norm act", "norm act", "norm act pool")
+
+
+# Before the nonlinearity ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "layers"),
+    [
+        ("alexnet_2012", {}, "conv1 conv2 conv4 conv5 pool5 fc6 fc7 fc8"),  # norm1 and norm2 hold a ReLU
+        ("alexnet_2012_code", {}, "conv1 pool1 conv3 pool5 fc7"),  # pooled before the ReLU
+        ("alexnet_owt", {"normalization": "batch", "stages": NORM_FIRST}, "conv1 norm1 act1 conv3 fc6"),
+        ("cifar_13pct", {}, "conv1 pool1 conv2 local3 local4 fc10"),
+    ],
+)
+def test_what_comes_before_the_relu_becomes_the_layer_by_it(name: str, fields: dict[str, Any], layers: str) -> None:
+    model = create_model(name) if name.startswith("cifar") else narrow(name, init="he", **fields).eval()
+    config: Any = model.config
+    x_BCHW = 3 * torch.randn(2, 3, config.input_size, config.input_size, generator=torch.Generator().manual_seed(1))
+    for layer in find_layers(model, layers.split()):
+        expected = activations(model, x_BCHW, [layer.name])[layer.name]
+        found = before_nonlinearity(model, layer)(x_BCHW).detach()
+        is_rectified = bool((expected >= 0).all())
+        assert bool((found < 0).any()), layer.name  # a unit that is off is seen
+        torch.testing.assert_close(found.relu() if is_rectified else found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sigmoid_is_left_out_too() -> None:
+    model, x_BCHW = create_model("lenet"), torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    for layer in find_layers(model, ["c1", "c3", "c5", "f6"]):
+        expected = activations(model, x_BCHW, [layer.name])[layer.name]
+        torch.testing.assert_close(before_nonlinearity(model, layer)(x_BCHW).sigmoid().detach(), expected)
+
+
+@pytest.mark.parametrize("name", ["alexnet_2012", "alexnet_owt", "caffenet", "zfnet"])
+def test_without_padding_an_image_of_the_size_of_a_field_gives_one_unit(name: str) -> None:
+    model = narrow(name, init="he", input_size=195).eval()
+    x_1CHW = torch.randn(1, 3, 195, 195, generator=torch.Generator().manual_seed(1))
+    for layer in network_layers(model):
+        if len(layer.shape) != 3:
+            break
+        assert layer.field is not None
+        y = x = layer.shape[1] // 2
+        top, left, bottom, right = layer.field.box(y, x, 195)
+        if bottom - top != layer.field.size:
+            break
+        alone = before_nonlinearity(model, layer, unpadded=True)(x_1CHW[:, :, top:bottom, left:right])
+        assert alone.shape == (1, layer.shape[0], 1, 1), layer.name
+        expected = before_nonlinearity(model, layer)(x_1CHW)[:, :, y, x]
+        torch.testing.assert_close(alone[:, :, 0, 0], expected, rtol=1e-4, atol=1e-5)
+    else:
+        raise AssertionError("no layer was tried")
+    assert layer.name not in ("pixels", "conv1", "conv2")
+
+
+def test_the_other_sign_of_the_weights_is_the_other_sign_of_the_units_and_of_nothing_else() -> None:
+    model = narrow("alexnet_2012", init="he", input_size=67).eval()
+    x_BCHW = torch.randn(2, 3, 67, 67, generator=torch.Generator().manual_seed(1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for layer in find_layers(model, ["conv1", "norm1", "conv4", "fc8"]):
+        other = negated(model, layer)
+        expected = -before_nonlinearity(model, layer)(x_BCHW)
+        torch.testing.assert_close(before_nonlinearity(other, layer)(x_BCHW), expected)
+        theirs = dict(other.named_parameters())
+        shared = {name for name, parameter in model.named_parameters() if theirs[name] is parameter}
+        own = layer.name.replace("norm", "conv")
+        assert set(theirs) - shared == {f"{own}.weight", f"{own}.bias"}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(UsageError, match="pixels has no weights"):
+        negated(model, find_layers(model, ["pixels"])[0])
 
 
 def test_pixels_are_the_input() -> None:

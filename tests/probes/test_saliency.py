@@ -22,7 +22,7 @@ from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.evaluation.finding import Finding
-from alexnet.evaluation.layers import ReceptiveField, network_layers, recorded
+from alexnet.evaluation.layers import ReceptiveField, network_layers, recorded, with_relu_modules
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model
@@ -46,7 +46,6 @@ from alexnet.probes.saliency import (
     sanity,
     scores,
     window_and_stride,
-    with_relu_modules,
 )
 from alexnet.report.pictures.saliency import caption, draw_maps
 

@@ -5,6 +5,7 @@ Shape suffixes: B images, C channels, H rows, W columns, D units.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError, printable
-from alexnet.models.layers import ACTIVATIONS, WEIGHT_LAYERS, Dropout, LocalConv2d
+from alexnet.models.layers import ACTIVATIONS, WEIGHT_LAYERS, Dropout, LocalConv2d, StridedConv2d
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 
 
@@ -63,9 +64,8 @@ PIXELS = "pixels"
 
 def network_layers(model: nn.Module) -> list[Layer]:
     """The layers of a network in forward order, its input first, found by one forward pass of one image."""
-    config: Any = model.config
-    size = config.input_size
-    layers = [Layer(PIXELS, (config.in_channels, size, size), ReceptiveField(1, 1, 0, size), "")]
+    channels, size, _ = _input_shape(model)
+    layers = [Layer(PIXELS, (channels, size, size), ReceptiveField(1, 1, 0, size), "")]
     may_take_nonlinearity = False
     for path, module, shape in _leaves(model, layers[0].shape):
         name, last = path.rpartition(".")[2], layers[-1]
@@ -155,6 +155,79 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def with_relu_modules(model: nn.Module) -> nn.Module:
+    """The same function on the same weights (they are shared, not copied), in evaluation mode, in which every ReLU is a
+    module: one that a normalization has built in stands before it. Whoever changes the gradient of a ReLU, or reads what comes
+    before it, finds it there."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    unfolded: nn.Module = copy.deepcopy(model, dict(shared))
+    for path, module in list(unfolded.named_modules()):
+        if isinstance(module, LocalResponseNorm) and module.window.relu:
+            module.window = module.window._replace(relu=False)
+            unfolded.set_submodule(path, nn.Sequential(nn.ReLU(), module))
+    return unfolded.eval()
+
+
+def before_nonlinearity(model: nn.Module, layer: Layer, *, unpadded: bool = False) -> Callable[[Tensor], Tensor]:
+    """A layer as a function of the network's input, computed without the nonlinearity between the last weights and it, through
+    which a unit that is off lets no gradient pass: (B, C, H, W) or (B, D). What comes after a layer of maps is not computed. A
+    normalization after that nonlinearity divides by its neighbors' values, the negative ones too.
+
+    ``unpadded``: no layer of maps completes its input with zeros, so that an image of the size of the layer's receptive field
+    gives one unit alone, (B, C, 1, 1), at the cost of what that unit reads. Layers that know their place in the map, unshared
+    convolutions and normalization within a map, cannot do this."""
+    unfolded = with_relu_modules(model)
+    if layer.name == PIXELS:
+        return nn.Identity()
+    was_norm_alone = isinstance(unfolded.get_submodule(layer.path), nn.Sequential)
+    own = replace(layer, path=f"{layer.path}.1" if was_norm_alone else layer.path, relu=False)
+    paths = [path for path, _, _ in _leaves(unfolded, _input_shape(unfolded))]
+    paths = paths[: paths.index(own.path) + 1]
+    for path in reversed(paths):
+        module = unfolded.get_submodule(path)
+        if isinstance(module, tuple(ACTIVATIONS.values())):
+            unfolded.set_submodule(path, nn.Identity())
+            break
+        if isinstance(module, WEIGHT_LAYERS):
+            break
+    if len(layer.shape) == 3:
+        modules = [unfolded.get_submodule(path) for path in paths]
+        for module in modules if unpadded else []:
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+                module.padding = 0 if isinstance(module.padding, int) else (0, 0)
+            if isinstance(module, StridedConv2d):
+                module.overhang = 0
+        return nn.Sequential(*modules)
+
+    def units(x_BCHW: Tensor) -> Tensor:
+        with recorded(unfolded, [own]) as outputs:
+            unfolded(x_BCHW)
+        return outputs[own.name]
+
+    return units
+
+
+def negated(model: nn.Module, layer: Layer) -> nn.Module:
+    """The network with the other sign for the weights and biases that a layer comes from, its own or the last before it: what
+    excited a unit now calms it. All other weights are shared. A layer before all weights: :class:`UsageError`."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    changed: nn.Module = copy.deepcopy(model, dict(shared))
+    names = [path for path, _, _ in _leaves(changed, _input_shape(changed))]
+    for path in reversed(names[: names.index(layer.path) + 1] if layer.path else []):
+        module = changed.get_submodule(path)
+        own = dict(module.named_parameters(recurse=False))
+        if own and not isinstance(module, tuple(ACTIVATIONS.values())):
+            for name, parameter in own.items():
+                setattr(module, name, nn.Parameter(-parameter.detach(), requires_grad=parameter.requires_grad))
+            return changed
+    raise UsageError(f"{layer.name} has no weights before it whose sign could be changed; take another layer")
+
+
+def _input_shape(model: nn.Module) -> tuple[int, int, int]:
+    config: Any = model.config
+    return config.in_channels, config.input_size, config.input_size
 
 
 def _leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Module, tuple[int, ...]]]:

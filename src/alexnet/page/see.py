@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from alexnet.core.errors import AlexNetError, UsageError, as_text, printable
 from alexnet.evaluation.error_rate import mean_log_probability
-from alexnet.evaluation.layers import Layer
+from alexnet.evaluation.layers import Layer, with_relu_modules
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.evaluation.views import CENTER, TEN, Views, positions, views_of
 from alexnet.models import about_model, list_models
@@ -394,8 +394,6 @@ def _parts_off(room: Room, off: Sequence[tuple[str, int]], without: Sequence[str
 def _changed(model: nn.Module, silent: Mapping[str, set[int]], plain: bool) -> nn.Module:
     """The network with these channels of its layers at 0, and with ``plain`` without normalization. It shares the weights of
     ``model``, and none of its modules."""
-    from alexnet.probes.saliency import with_relu_modules  # late: it brings matplotlib
-
     changed = with_relu_modules(model)
     for path, module in list(changed.named_modules()):
         if plain and isinstance(module, NORMALIZATIONS):

@@ -9,7 +9,6 @@ layer's maps.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,13 +31,13 @@ from alexnet.data.transforms import fit
 from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.finding import Finding
-from alexnet.evaluation.layers import Layer, ReceptiveField, network_layers
+from alexnet.evaluation.layers import Layer, ReceptiveField, network_layers, with_relu_modules
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models import build_model
 from alexnet.models.layers import WEIGHT_LAYERS, LocalConv2d
-from alexnet.models.lrn import LocalResponseNorm, kernels_in_use
+from alexnet.models.lrn import kernels_in_use
 from alexnet.report.pictures.saliency import TITLES, caption, draw_maps, draw_sanity, draw_scores
 
 Method = Literal["gradient", "integrated_gradients", "guided_backprop", "grad_cam", "occlusion"]
@@ -348,19 +347,6 @@ def saliency(predictor: Predictor, x_BCHW: Tensor, target_B: Tensor, method: Met
 def window_and_stride(side: int) -> tuple[int, int]:
     """Window and stride of occlusion, in pixels, for inputs of this side."""
     return max(1, round(side * WINDOW)), max(1, round(side * STRIDE))
-
-
-def with_relu_modules(model: nn.Module) -> nn.Module:
-    """The same function on the same weights (they are shared, not copied), in evaluation mode, in which every ReLU is a
-    module: one that a normalization has built in stands before it. Guided backpropagation changes the gradient of those
-    modules, and Grad-CAM reads what they give."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    unfolded: nn.Module = copy.deepcopy(model, dict(shared))
-    for path, module in list(unfolded.named_modules()):
-        if isinstance(module, LocalResponseNorm) and module.window.relu:
-            module.window = module.window._replace(relu=False)
-            unfolded.set_submodule(path, nn.Sequential(nn.ReLU(), module))
-    return unfolded.eval()
 
 
 def place(map_Bhw: Tensor, field: ReceptiveField | None, side: int) -> Tensor:
