@@ -179,8 +179,13 @@ def test_a_hostile_file_is_frames_or_one_error_and_nothing_is_printed(tmp_path: 
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_pyav_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_pyav_or_with_one_that_crashes_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     clip = write_clip(tmp_path / "clip.mp4", panned("form-star", 2))
+    monkeypatch.setattr("av.__version__", "17.1.0")
+    with pytest.raises(AlexNetError, match=r'PyAV 18, and this is 17.1.0: pip install "alexnet\[video\]"'):
+        list(frames(clip))
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(AlexNetError, match=r'pip install "alexnet\[video\]"'):
         list(frames(clip))

@@ -58,11 +58,14 @@ def is_video(path: str | Path) -> bool:
 
 
 def require_pyav() -> Any:
-    """PyAV. :class:`AlexNetError` where it is not installed."""
+    """PyAV. :class:`AlexNetError` where it is not installed, or one that ends the process when it opens an MPEG file with
+    options, as all before 18 do."""
     try:
         import av
     except ImportError:
         raise AlexNetError('videos are read with PyAV: pip install "alexnet[video]"') from None
+    if int(av.__version__.partition(".")[0]) < 18:
+        raise AlexNetError(f'videos need PyAV 18, and this is {av.__version__}: pip install "alexnet[video]"')
     return av
 
 
