@@ -30,7 +30,7 @@ def fields_for(name: str) -> dict:
     if name.startswith("cifar") or name == "lenet":
         return {}
     layers = 6 if "six_conv" in name else 5
-    return {"conv_channels": (8,) * layers, "fc_units": (8, 8), "num_classes": 5}
+    return {"conv_channels": (4,) * layers, "fc_units": (4, 4), "num_classes": 5}
 
 
 @pytest.fixture

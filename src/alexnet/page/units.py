@@ -35,7 +35,7 @@ BATCH_NUMBERS = 1 << 24
 """Activations that a batch may have."""
 
 
-def unit(room: Room, layer: str, channel: int) -> dict[str, Any]:
+def unit(room: Room, layer: str, channel: int, optimal: bool = True) -> dict[str, Any]:
     """What is known of a channel: its tower, how much its kernel looks for color (in the first convolution: the share of its
     energy that is not grey), what a unit of it sees, and the crops of the room's images that excite it most, at most one of
     an image."""
@@ -134,6 +134,7 @@ def _crop_json(room: Room, patch: Patch) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1)
 def _images(room: Room) -> Subset:
     """The images that are looked through: those of the subject, of more than :data:`IMAGES` a fixed draw."""
     images = room.subject.images
