@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from test_see import shades
 from alexnet.core.errors import UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.page import see, units
+from alexnet.probes.optimal import frame_of
 
+facts = partial(units.unit, optimal=False)
 FIELDS = SMALL | {"input_size": 32, "num_classes": 3}
 
 
@@ -29,8 +32,8 @@ TINY = Preprocessing(resize=36, crop=32, scale=1 / 64)
 def test_the_crops_are_those_that_excite_the_unit_most(room):
     images = room.subject.images
     for layer in ("conv3", "fc6"):
-        channel = next(c for c in range(12) if units.unit(room, layer, c)["crops"])
-        found = units.unit(room, layer, channel)
+        channel = next(c for c in range(12) if facts(room, layer, c)["crops"])
+        found = facts(room, layer, channel)
         json.dumps(found, allow_nan=False)
         strongest = []
         for i in range(len(images)):  # each image by itself, through the See act
@@ -55,41 +58,41 @@ def test_the_crops_are_those_that_excite_the_unit_most(room):
 
 
 def test_a_layer_is_looked_through_once(room, monkeypatch):
-    first = units.unit(room, "conv2", 0)
+    first = facts(room, "conv2", 0)
     passes = []
     monkeypatch.setattr(units, "top_patches", lambda *_, **__: passes.append(1))
     again = room_of("alexnet_2012", room.cache, images=room.subject.packed, **FIELDS | {"preprocessing": TINY})
-    assert units.unit(again, "conv2", 0) == first  # by a new worker, too
-    assert units.unit(again, "conv2", 5)["crops"] is not None
+    assert facts(again, "conv2", 0) == first  # by a new worker, too
+    assert facts(again, "conv2", 5)["crops"] is not None
     units.crops_png(again, "conv2", 0)
     assert not passes
     monkeypatch.undo()
     (file,) = room.cache.iterdir()
     for damage in (b"", file.read_bytes()[:300]):
         file.write_bytes(damage)
-        assert units.unit(again, "conv2", 0) == first
+        assert facts(again, "conv2", 0) == first
     assert list(room.cache.iterdir()) == [file]
 
 
 def test_no_more_images_are_looked_through_than_the_limit(room, monkeypatch):
     monkeypatch.setattr(units, "IMAGES", 4)
-    assert len(units.unit(room, "norm1", 0)["crops"]) <= 4
+    assert len(facts(room, "norm1", 0)["crops"]) <= 4
     assert len(units._images(room)) == 4
 
 
 def test_why_there_are_no_crops(tmp_path, room, tiny_set):
-    without = units.unit(room_of("alexnet_2012", tmp_path, **FIELDS), "conv1", 0)
+    without = facts(room_of("alexnet_2012", tmp_path, **FIELDS), "conv1", 0)
     assert without["crops"] is None
     assert without["why_no_crops"] == "there are no images to take crops from; start the page with --data"
 
     grey = room_of(
         "lenet", tmp_path, images=tiny_set, preprocessing=Preprocessing(resize=28, crop=28, channels=1, mean="none")
     )
-    assert "the images have 3 channels, the network reads 1" in units.unit(grey, "c1", 0)["why_no_crops"]
+    assert "the images have 3 channels, the network reads 1" in facts(grey, "c1", 0)["why_no_crops"]
 
     with torch.no_grad():
         room.predictor.model.conv4.bias[2] = -1e6
-    silent = units.unit(room, "conv4", 2)
+    silent = facts(room, "conv4", 2)
     assert silent["crops"] == []
     assert silent["why_no_crops"] == "none of the 12 images brings this channel above 0"
     with pytest.raises(UsageError, match="brings this channel above 0"):
@@ -97,15 +100,15 @@ def test_why_there_are_no_crops(tmp_path, room, tiny_set):
 
 
 def test_towers_fields_and_what_is_not_there(room, tmp_path):
-    assert [units.unit(room, "conv3", c)["tower"] for c in (0, 5, 6, 11)] == [0, 0, 1, 1]
-    assert units.unit(room, "fc7", 6)["tower"] == 1
-    assert units.unit(room, "fc8", 0)["tower"] is None
-    assert units.unit(room, "pool1", 0)["field"] == {"size": 9, "stride": 4, "start": 0}
-    assert units.unit(room, "fc6", 0)["field"] is None
-    assert units.unit(room, "conv5", 3)["channels"] == 8
-    assert units.unit(room_of("lenet", tmp_path), "c3", 0)["tower"] is None
+    assert [facts(room, "conv3", c)["tower"] for c in (0, 5, 6, 11)] == [0, 0, 1, 1]
+    assert facts(room, "fc7", 6)["tower"] == 1
+    assert facts(room, "fc8", 0)["tower"] is None
+    assert facts(room, "pool1", 0)["field"] == {"size": 9, "stride": 4, "start": 0}
+    assert facts(room, "fc6", 0)["field"] is None
+    assert facts(room, "conv5", 3)["channels"] == 8
+    assert facts(room_of("lenet", tmp_path), "c3", 0)["tower"] is None
     for layer, channel, said in (("conv7", 0, "no layer is called"), ("conv1", 8, "conv1 has no channel 8")):
-        for ask in (units.unit, units.crops_png, units.kernel_png):
+        for ask in (facts, units.crops_png, units.kernel_png, units.optimal_png):
             with pytest.raises(UsageError, match=said):
                 ask(room, layer, channel)
 
@@ -117,10 +120,10 @@ def test_color_selectivity_and_picture_of_a_kernel(tmp_path):
         weight[:3] = 0
         weight[0, :, 1, 2] = -0.5  # grey
         weight[1, 0, 0, 0], weight[1, 1, 0, 0] = 0.2, -0.2  # red against green
-    assert units.unit(room, "conv1", 0)["selectivity"] == pytest.approx(0, abs=1e-6)
-    assert units.unit(room, "conv1", 1)["selectivity"] == pytest.approx(1)
-    assert units.unit(room, "conv1", 2)["selectivity"] is None
-    assert units.unit(room, "conv2", 0)["selectivity"] is None
+    assert facts(room, "conv1", 0)["selectivity"] == pytest.approx(0, abs=1e-6)
+    assert facts(room, "conv1", 1)["selectivity"] == pytest.approx(1)
+    assert facts(room, "conv1", 2)["selectivity"] is None
+    assert facts(room, "conv2", 0)["selectivity"] is None
     kernel = shades(units.kernel_png(room, "conv1", 1))
     assert kernel.shape == (5, 5, 3)
     assert kernel[0, 0].tolist() == [255, 0, 128]
@@ -131,5 +134,22 @@ def test_color_selectivity_and_picture_of_a_kernel(tmp_path):
     with pytest.raises(UsageError, match="this network has none"):
         units.kernel_png(room_of("alexnet_2012", tmp_path, **unshared), "conv1", 0)
     grey = room_of("lenet", tmp_path)
-    assert units.unit(grey, "c1", 0)["selectivity"] is None
+    assert facts(grey, "c1", 0)["selectivity"] is None
     assert shades(units.kernel_png(grey, "c1", 0)).shape == (5, 5, 3)
+
+
+def test_the_image_that_a_unit_wants_excites_it_as_much_as_is_said(room, monkeypatch):
+    layer = see.layer_of(room, "conv2")
+    frame = frame_of(room.predictor, layer)
+    channel = next(c for c in range(8) if facts(room, "conv2", c)["crops"])
+    found = units.unit(room, "conv2", channel)
+    wanted = shades(units.optimal_png(room, "conv2", channel))
+    assert wanted.shape == (frame.side, frame.side, 3)
+    whole = np.full((36, 36, 3), 128, np.uint8)  # the view begins at 2
+    whole[2 + frame.top : 2 + frame.top + frame.side, 2 + frame.left : 2 + frame.left + frame.side] = wanted
+    value = see.window(room, whole, "conv2", channel, frame.y, frame.x)["value"]
+    assert found["optimal"]["activation"] == pytest.approx(value, rel=1e-4)
+    assert found["optimal"]["crop_activation"] == found["crops"][0]["activation"]
+    monkeypatch.setattr("alexnet.probes.optimal.optimal_images", None)
+    assert units.unit(room, "conv2", channel) == found  # from the cache
+    assert facts(room, "conv2", channel)["optimal"] is None

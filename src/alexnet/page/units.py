@@ -8,6 +8,7 @@ Shape suffixes: C channels, T kept crops.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,7 @@ from alexnet.page.images import png, row_of_squares
 from alexnet.page.room import Room
 from alexnet.page.see import channel_of, layer_of
 from alexnet.page.stages import field_json, layers_of, modules_of, tower_of
+from alexnet.probes import optimal as probe
 from alexnet.probes.maps import Patch, field_size, patch_at, patch_pixels, top_patches
 
 IMAGES = 500
@@ -37,11 +39,12 @@ BATCH_NUMBERS = 1 << 24
 
 def unit(room: Room, layer: str, channel: int, optimal: bool = True) -> dict[str, Any]:
     """What is known of a channel: its tower, how much its kernel looks for color (in the first convolution: the share of its
-    energy that is not grey), what a unit of it sees, and the crops of the room's images that excite it most, at most one of
-    an image."""
+    energy that is not grey), what a unit of it sees, the crops of the room's images that excite it most, at most one of an
+    image, and how much the image excites it that was made to. Without ``optimal`` that image is not made."""
     found = layer_of(room, layer)
     channel_of(found, channel)
     crops, why_not = _crops(room, found, channel)
+    wanted = _optimum(room, found, channel) if optimal else None
     return {
         "layer": layer,
         "channel": channel,
@@ -51,7 +54,12 @@ def unit(room: Room, layer: str, channel: int, optimal: bool = True) -> dict[str
         "field": field_json(found),
         "crops": None if crops is None else [_crop_json(room, patch) for patch in crops],
         "why_no_crops": why_not,
-        "optimal": None,
+        "optimal": None
+        if wanted is None
+        else {
+            "activation": float(wanted["activation"]),
+            "crop_activation": crops[0].activation if crops else None,
+        },
     }
 
 
@@ -64,6 +72,13 @@ def crops_png(room: Room, layer: str, channel: int) -> bytes:
         raise UsageError(why_not or "there are no crops to show")
     pieces = patch_pixels(room.predictor, _images(room), found, crops)
     return png(row_of_squares(pieces, field_size(found, room.predictor.preprocessing)))
+
+
+def optimal_png(room: Room, layer: str, channel: int) -> bytes:
+    """The image that excites a unit in the middle of a channel most, as large as what it sees
+    (:func:`~alexnet.probes.optimal.optimal_images`)."""
+    found = layer_of(room, layer)
+    return png(_optimum(room, found, channel_of(found, channel))["pixels"])
 
 
 def kernel_png(room: Room, layer: str, channel: int) -> bytes:
@@ -142,22 +157,18 @@ def _images(room: Room) -> Subset:
     return Subset(images, image_N, images.labels[image_N])
 
 
-_COMPUTING = threading.Lock()
-
-
 def _strongest(room: Room, layer: Layer) -> dict[str, NDArray[Any]]:
     """For each channel of a layer the images that excite it most, their activation and the place of the unit in the map,
     (C, T) each: from the cache, or computed for all channels in one pass and put there."""
     subject, images = room.subject, _images(room)
     key = fingerprint([subject.packed.fingerprint, subject.images.name, IMAGES, CROPS, room.predictor.precision])
-    file = room.cache / f"crops-{layer.name}-{key}.npz"
-    with _COMPUTING:
-        with suppress(AlexNetError, KeyError):  # not there yet, or damaged
-            arrays = read_arrays(file)
-            shape, places = (layer.shape[0], min(CROPS, len(images))), layer.num_units // layer.shape[0]
-            whole = all(arrays[name].shape == shape for name in ("image", "activation", "unit"))
-            if whole and _within(arrays["image"], len(images)) and _within(arrays["unit"], places):
-                return arrays
+    shape, places = (layer.shape[0], min(CROPS, len(images))), layer.num_units // layer.shape[0]
+
+    def is_whole(arrays: dict[str, NDArray[Any]]) -> bool:
+        same = all(arrays[name].shape == shape for name in ("image", "activation", "unit"))
+        return same and _within(arrays["image"], len(images)) and _within(arrays["unit"], places)
+
+    def compute() -> dict[str, NDArray[Any]]:
         patches = top_patches(
             room.predictor,
             images,
@@ -168,16 +179,58 @@ def _strongest(room: Room, layer: Layer) -> dict[str, NDArray[Any]]:
             workers=subject.machine.workers,
         )
         columns = layer.shape[2] if len(layer.shape) == 3 else 1
-        arrays = {
+        return {
             "image": np.array([[patch.image for patch in own.patches] for own in patches]),
             "activation": np.array([[patch.activation for patch in own.patches] for own in patches], np.float32),
             "unit": np.array([[patch.y * columns + patch.x for patch in own.patches] for own in patches]),
         }
-        with suppress(OSError):  # a full disk keeps nobody from looking
-            room.cache.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, lambda opened: np.savez(opened, **arrays))  # type: ignore[arg-type]
-        return arrays
+
+    return _kept(room, f"crops-{layer.name}-{key}.npz", is_whole, compute)
 
 
 def _within(numbers: NDArray[Any], end: int) -> bool:
     return numbers.dtype.kind == "i" and int(numbers.min()) >= 0 and int(numbers.max()) < end
+
+
+# The image that a unit wants to see ----------------------------------------------------------------------------------
+
+
+def _optimum(room: Room, layer: Layer, channel: int) -> dict[str, NDArray[Any]]:
+    """The best of the images that excite a channel, ``pixels`` (F, F, C), and its ``activation``: from the cache, or computed
+    and put there."""
+    key = fingerprint([probe.STARTS, probe.STEPS, probe.RATE, probe.MAX_CONTRAST, room.predictor.precision])
+    shape = (*[probe.frame_of(room.predictor, layer).side] * 2, room.predictor.preprocessing.channels)
+
+    def is_whole(arrays: dict[str, NDArray[Any]]) -> bool:
+        return arrays["pixels"].shape == shape and arrays["activation"].shape == ()
+
+    def compute() -> dict[str, NDArray[Any]]:
+        found = probe.optimal_images(room.predictor, layer, channel)
+        return {"pixels": found.pixels_TFFC[0], "activation": np.asarray(found.activation_T[0])}
+
+    return _kept(room, f"optimal-{layer.name}-{channel}-{key}.npz", is_whole, compute)
+
+
+# What is kept --------------------------------------------------------------------------------------------------------
+
+_COMPUTING = threading.Lock()
+
+
+def _kept(
+    room: Room,
+    name: str,
+    is_whole: Callable[[dict[str, NDArray[Any]]], bool],
+    compute: Callable[[], dict[str, NDArray[Any]]],
+) -> dict[str, NDArray[Any]]:
+    """The arrays in the file called ``name`` of the room's cache; computed, and put there, if it is not there or damaged."""
+    file = room.cache / name
+    with _COMPUTING:
+        with suppress(AlexNetError, KeyError):
+            arrays = read_arrays(file)
+            if is_whole(arrays):
+                return arrays
+        arrays = compute()
+        with suppress(OSError):  # a full disk keeps nobody from looking
+            room.cache.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, lambda opened: np.savez(opened, **arrays))  # type: ignore[arg-type]
+        return arrays
