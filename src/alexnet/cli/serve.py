@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet.cli.shared import ModelOptions, Word, check_folder, check_threads, check_workers, parse, print_json
-from alexnet.core.errors import AlexNetError, printable
+from alexnet.core.errors import AlexNetError, UsageError, printable
 
 if TYPE_CHECKING:
     from alexnet.page.worker import Ready
@@ -20,6 +20,8 @@ class ServeOptions(ModelOptions):
     alexnet serve runs/mine
 
     alexnet serve models/trunk --data photos/ --index my.index
+
+    alexnet serve runs/mine --export site/ --pictures cat.jpg dog.jpg
     """
 
     model: Word
@@ -36,6 +38,11 @@ class ServeOptions(ModelOptions):
     """Address to serve at; 0.0.0.0 serves everybody who can reach this machine, without a password."""
     check: bool = False
     """Start, ask for the page and an answer, and stop (exit 3 if they are wrong)."""
+    export: str | None = None
+    """Instead of serving, write what the page shows of a few pictures into this new folder: at most 30 MB of files that any
+    web host or a USB stick shows without a server."""
+    pictures: tuple[str, ...] = ()
+    """With --export: the picture files to show, or folders of them; by default eight pictures of the data."""
 
 
 def serve(arguments: list[str]) -> int:
@@ -44,6 +51,10 @@ def serve(arguments: list[str]) -> int:
     check_workers(options.workers)
     if options.keep is not None:
         check_folder(Path(options.keep), "--keep")
+    if options.export is not None:
+        return _export(options, options.export)
+    if options.pictures:
+        raise UsageError("--pictures are shown in an exported site: add --export, or choose them on the page")
     from alexnet import page
 
     failed: list[str] = []
@@ -87,4 +98,34 @@ def serve(arguments: list[str]) -> int:
 
         complain(failed[0])
         return 3
+    return 0
+
+
+def _export(options: ServeOptions, out: str) -> int:
+    for name in ("index", "keep", "port", "host", "check"):
+        if getattr(options, name) != getattr(ServeOptions, name):
+            raise UsageError(f"--{name} needs a server, and --export writes files without one; leave one of them out")
+    check_folder(Path(out), "--export")
+    from alexnet.page.export import export
+    from alexnet.page.worker import Opening, open_room
+
+    room = open_room(
+        Opening(
+            model=options.model,
+            data=options.data,
+            device=options.device,
+            threads=options.threads,
+            workers=options.workers,
+            best=options.best,
+            data_root=options.data_root,
+        )
+    )
+    done = export(room, out, options.pictures)
+    if options.json:
+        print_json(vars(done))
+        return 0
+    print(f"{printable(out)}: {done.pictures} pictures and {done.units:,} units in {done.bytes / 1e6:.1f} MB")
+    for clause in done.left_out:
+        print(f"left out: {printable(clause)}")
+    print("Open its file index.html in a browser, or put the folder on a web host.")
     return 0

@@ -1,4 +1,6 @@
-// Asks the server; in an exported site, where there is none, looks the same paths up in `window.ALEXNET_SITE`.
+import { exportedImage, exportedJson, isExported, site } from "./exported.js";
+
+// Asks the server; in an exported site, where there is none, looks the same paths up.
 
 /** What went wrong: `kind` is a word that the page has a sentence for, `message` is the server's own English sentence. */
 export class ApiError extends Error {
@@ -9,7 +11,6 @@ export class ApiError extends Error {
   }
 }
 
-const site = window.ALEXNET_SITE ?? null;
 const sentPictures = new Map(); // picture ID -> blob, to send it again when the server has forgotten it
 const MOST_SENT = 64;
 
@@ -67,13 +68,14 @@ export const api = {
 
   /** Whether there is an answer for this path: always with a server, otherwise where it was exported. */
   has(path) {
-    return site === null || path in site.json || path in site.images;
+    return site === null || isExported(path);
   },
 
   async json(path, { signal } = {}) {
     if (site !== null) {
-      if (path in site.json) return site.json[path];
-      throw new ApiError("not-exported", path, 404);
+      const answer = await exportedJson(path);
+      if (answer === undefined) throw new ApiError("not-exported", path, 404);
+      return answer;
     }
     try {
       return await (await ask(path, { signal })).json();
@@ -102,7 +104,7 @@ export const api = {
   async load(path) {
     for (let attempt = 0; ; attempt += 1) {
       const image = new Image();
-      image.src = this.image(path);
+      image.src = site === null ? path : ((await exportedImage(path)) ?? "");
       try {
         await image.decode();
         return image;

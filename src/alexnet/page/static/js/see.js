@@ -16,7 +16,7 @@ export async function seeAct(main, context) {
   const views = h("section", { class: "section", "aria-label": t("views.title"), hidden: !model.can_answer, "data-part": "views" });
   const walk = walkSection(context, ending);
   const away = h("section", { class: "section", hidden: !canSwitch(context), "data-part": "switches" });
-  main.replaceChildren(h("h1", {}, t("see.title")), h("p", { class: "lead" }, t(model.can_answer ? "see.lead" : "see.lead_no_answers")), top, views, walk.element, away);
+  main.replaceChildren(h("h1", {}, t("see.title")), h("p", { class: "lead" }, t(leadOf(context))), top, views, walk.element, away);
 
   const canExplain = api.live && model.can_answer && model.methods.length > 0;
   const looked = pictureSide(context);
@@ -40,9 +40,11 @@ export async function seeAct(main, context) {
     const door = dropZone({ title: t("see.drop"), hint: t("see.drop_hint"), whole: true, onfiles: ([file]) => receive(() => sendPicture(context, file)) });
     ending.push(door.stop);
     doors.append(door.element);
+  } else {
+    doors.append(h("p", { class: "note" }, t("see.exported")));
   }
   doors.append(fault);
-  sampleRow(context, { title: t("samples.title"), onpicture: shownAnew, onfault: (error) => fault.replaceChildren(faultNotice(error)) }).then(
+  sampleRow(context, { title: t(api.live ? "samples.title" : "samples.title_exported"), onpicture: shownAnew, onfault: (error) => fault.replaceChildren(faultNotice(error)) }).then(
     (row) => doors.append(row),
     (error) => fault.replaceChildren(faultNotice(error)),
   );
@@ -91,6 +93,11 @@ export async function seeAct(main, context) {
   };
 }
 
+function leadOf({ model }) {
+  if (!model.can_answer) return "see.lead_no_answers";
+  return api.live ? "see.lead" : "see.lead_exported";
+}
+
 function canSwitch({ model }) {
   return api.live && model.can_answer;
 }
@@ -127,7 +134,7 @@ function pictureSide({ model, session }) {
       input.checked = input.value === session.heat;
     });
     sliderRow.hidden = wanted === null;
-    methodRow.hidden = session.heat !== "saliency" || model.methods.length < 2 || !api.live;
+    methodRow.hidden = session.heat !== "saliency" || model.methods.length < 2;
     note.hidden = wanted === null;
     const label = session.heatLabel ?? session.picture?.answers?.[0].label;
     note.textContent = wanted === null ? "" : t(`heat.${session.heat === "occlusion" ? "occlusion" : session.method}_note`, { name: model.classes[label] });
@@ -165,7 +172,7 @@ function pictureSide({ model, session }) {
   const methodRow = h("label", { class: "slider" }, t("heat.method"), method);
   const control = segmented({
     label: t("heat.label"),
-    choices: ["none", "saliency", "occlusion"].map((value) => [value, t(`heat.${value}`)]),
+    choices: ["none", "saliency", ...(api.live ? ["occlusion"] : [])].map((value) => [value, t(`heat.${value}`)]),
     value: session.heat,
     onchange: (value) => {
       session.heat = value;

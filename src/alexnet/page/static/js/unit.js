@@ -1,7 +1,7 @@
 import { api } from "./api.js";
 import { formatFigure, formatNumber, formatPercent, t } from "./text.js";
 import { announce, busyLine, faultNotice, h, icon, toggle } from "./parts.js";
-import { fieldBox, greyOf, inkTable, paintInk, paintSigned, pictureFrame, tileOf } from "./picture.js";
+import { fieldBox, inkTable, paintInk, paintSigned, pictureFrame } from "./picture.js";
 import { stageFacts, stageHeading, towerOf, towerText } from "./stage.js";
 import { firstPicture, sampleRow } from "./samples.js";
 
@@ -53,7 +53,7 @@ async function showOnPicture(element, { context, stage, channel, onoff, level, s
   const { model, session } = context;
   const { size } = model.input;
   const picture = session.picture.id;
-  const map = await mapOf({ picture, stage, channel, size, signal });
+  const map = await api.json(`/api/pictures/${picture}/maps/${stage.name}/${channel}`, { signal });
   const rows = map.values.length;
   const columns = map.values[0].length;
   const frame = pictureFrame({ size, label: t("unit.picture_alt") });
@@ -155,20 +155,6 @@ async function showOnPicture(element, { context, stage, channel, onoff, level, s
     hasProducts ? products : "",
     model.can_answer && !isLast && context.api.live ? switchOf({ session, stage, channel, picture, onoff, signal }) : "",
   );
-}
-
-/** One map as numbers: {values, largest, strongest, box}. An exported site has sheets only, and so 256 steps from 0 to the layer's largest. */
-async function mapOf({ picture, stage, channel, size, signal }) {
-  const sheetPath = `/api/pictures/${picture}/maps/${stage.name}`;
-  const ownPath = `${sheetPath}/${channel}`;
-  if (api.has(ownPath)) return api.json(ownPath, { signal });
-  const [about, image] = await Promise.all([api.json(sheetPath, { signal }), api.load(`${sheetPath}.png`)]);
-  const [height, width] = about.tile;
-  const bytes = tileOf(greyOf(image), about, channel);
-  const values = Array.from({ length: height }, (_, y) => Array.from(bytes.subarray(y * width, (y + 1) * width), (byte) => (byte / 255) * about.scale));
-  const at = bytes.indexOf(Math.max(...bytes));
-  const strongest = [Math.floor(at / width), at % width];
-  return { values, largest: Math.max(...values.flat()), strongest, box: fieldBox(stage.field, ...strongest, size) };
 }
 
 /** The channel's own switch, and what the answer is without it. */
