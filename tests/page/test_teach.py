@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rooms import SMALL, room_of
 
 from alexnet.core.errors import AlexNetError, UsageError
@@ -77,6 +79,24 @@ def test_piles_are_told_apart(room):
         first, second = teach.head_answers(room, head, own[7])["answers"]
         assert first["name"] == name
         assert first["probability"] + second["probability"] == pytest.approx(1)
+
+
+def test_what_it_looked_at_is_where_the_head_reads_a_map(room):
+    """A head that reads the upper left place of each map of pool5: no pixel outside of what that sees can count."""
+    (picture,) = pictures(room, 1)
+    end, side = teach.readings(room.predictor)[0], room.predictor.preprocessing.crop
+    weight_KD = np.zeros((2, end.units), np.float32)
+    weight_KD[0, :: end.units // end.layer.shape[0]] = 1
+    head = teach.Taught(("corner", "nothing"), 0, weight_KD, np.zeros(2, np.float32)).to_bytes()
+    heat_HW4 = np.asarray(Image.open(io.BytesIO(teach.head_saliency(room, head, picture, 0))))
+    assert heat_HW4.shape == (side, side, 4)
+    _, _, bottom, right = end.layer.field.box(0, 0, side)
+    assert max(bottom, right) < side
+    assert heat_HW4[:bottom, :right, 3].any()
+    assert not heat_HW4[bottom:, :, 3].any()
+    assert not heat_HW4[:, right:, 3].any()
+    with pytest.raises(UsageError, match="no class has the number 2"):
+        teach.head_saliency(room, head, picture, 2)
 
 
 def test_the_layer_is_the_one_that_tells_pictures_apart_that_were_left_out(room):

@@ -27,6 +27,7 @@ from alexnet.evaluation.predict import Predictor
 from alexnet.models import ModelConfig, build_model
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.models.folder import save_model_folder
+from alexnet.page import see
 from alexnet.page.room import Room
 from alexnet.training.head import Head, fit_head
 
@@ -155,6 +156,14 @@ def head_answers(room: Room, head: bytes, pixels: NDArray[np.uint8]) -> dict[str
     predictor = taught(room.predictor, head)
     (answers,) = predictor.answers([pixels], top_k=len(predictor.classes))
     return {"answers": [vars(answer) for answer in answers]}
+
+
+def head_saliency(room: Room, head: bytes, pixels: NDArray[np.uint8], label: int) -> bytes:
+    """Where a picture (S, S, C) must change to change the score of a pile most: a PNG file to lay over its center view, the
+    gradient through the head and the layers below it. Raises what :func:`~alexnet.page.see.saliency` raises."""
+    subject = replace(room.subject)
+    vars(subject)["predictor"] = taught(room.predictor, head)
+    return see.saliency(replace(room, subject=subject), pixels, label, "gradient")
 
 
 def keep_head(room: Room, head: bytes) -> dict[str, Any]:
