@@ -105,6 +105,24 @@ def test_pictures_that_wait_at_the_same_moment_are_asked_together(gate):
     assert held.asked == [("see.maps", [0]), (LOOK, [1, 2, 4, 5]), ("see.maps", [3])]
 
 
+def test_those_who_were_answered_together_are_waited_for(gate, monkeypatch):
+    held, desk = gate
+    monkeypatch.setattr(desks, "GATHER_SECONDS", 20.0)
+    futures = [asked(desk, n) for n in (1, 2, 3)]
+    held.opened.set()
+    wait(futures, 30)
+    futures = [asked(desk, 4)]
+    time.sleep(0.05)
+    futures += [asked(desk, 5), asked(desk, 6)]
+    began = time.monotonic()
+    wait(futures, 30)
+    assert time.monotonic() - began < 10
+    monkeypatch.setattr(desks, "GATHER_SECONDS", 0.01)
+    for n in (7, 8):
+        assert asked(desk, n).result(30) == Done(n)
+    assert held.asked == [("see.maps", [0]), (LOOK, [1, 2, 3]), (LOOK, [4, 5, 6]), (LOOK, [7]), (LOOK, [8])]
+
+
 def test_a_batch_has_a_limit_and_so_has_the_queue(gate):
     held, desk = gate
     futures = [asked(desk, n + 100) for n in range(desks.MAX_WAITING)]

@@ -22,6 +22,9 @@ from alexnet.page.worker import LOOK, QUESTIONS, Opening, Outcome, Ready
 
 BATCH = 32
 """Most pictures that are computed together."""
+GATHER_SECONDS = 0.03
+"""How long a picture waits for as many others as were computed with the last one: clients that were answered together ask again
+together, and the first of them would otherwise be computed alone, at twice the cost."""
 MAX_WAITING = 64
 """Most questions that wait."""
 MAX_CRASHERS = 256
@@ -143,6 +146,8 @@ class Desk:
         self.crashers: OrderedDict[str, None] = OrderedDict()
         self.changed = threading.Condition()
         self.closed = False
+        self.together = 1
+        """Pictures in the last batch."""
         self.worker: Worker | None = None
         self.thread = threading.Thread(target=self._work, name="desk", daemon=True)
         self.thread.start()
@@ -233,11 +238,16 @@ class Desk:
                     break
             several = [first]
             if first.name == LOOK and not first.alone:
-                for other in [it for it in self.waiting if it.name == LOOK and not it.alone][: BATCH - 1]:
+                self.changed.wait_for(lambda: self.closed or len(self._looks()) + 1 >= self.together, GATHER_SECONDS)
+                for other in self._looks()[: BATCH - 1]:
                     self.waiting.remove(other)
                     if self._is_wanted(other):
                         several.append(other)
+                self.together = len(several)
             return several
+
+    def _looks(self) -> list[_Question]:
+        return [it for it in self.waiting if it.name == LOOK and not it.alone]
 
     def _turn(self, question: _Question) -> tuple[float, float]:
         """Those that have waited long come first, then those that are quick: whoever walks over a picture does not wait for
