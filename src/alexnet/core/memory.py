@@ -24,6 +24,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def give_back_memory() -> None:
+    """Have the C library give what was freed back to the system after all, until it is needed again. For glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes of a CUDA device that were in use at most; elsewhere of this process, with its libraries."""
     if device.type == "cuda":

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
+from alexnet.core.memory import give_back_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,10 @@ QUESTIONS = {
 }
 """Each question, the module of this package and the function of it that answer, and after how many seconds the worker is taken
 to hang. A decoder stops by itself after 10 s of processor time for a picture."""
+
+
+IDLE_SECONDS = 0.5
+"""After which a worker that nobody asks gives back the memory that it has kept for the next question."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,8 @@ def main(descriptor: int) -> None:
     threading.Thread(target=warm_up, daemon=True).start()
     try:
         while True:
+            if not pipe.poll(IDLE_SECONDS):
+                give_back_memory()
             name, several = pipe.recv()
             pipe.send(answer(room, name, several))
     except (EOFError, OSError):  # the server has ended
