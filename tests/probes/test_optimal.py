@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
+from alexnet.cli.probe import probe as command
+from alexnet.core.device import Machine
 from alexnet.core.errors import UsageError
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.packed import PackedSet
+from alexnet.data.prepare import prepare
 from alexnet.evaluation.layers import find_layers
-from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.predict import Predictor, load
+from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model
-from alexnet.probes.optimal import Optimum, frame_of, optimal_images
+from alexnet.models.folder import save_model_folder
+from alexnet.probes.maps import top_patches
+from alexnet.probes.optimal import CROPS, Optimum, Settings, frame_of, measure, named_channels, optimal_images
+from alexnet.report.pictures.maps import Tile
+from alexnet.report.pictures.optimal import Row, draw_optimal
+
+TRUNK = os.environ.get("ALEXNET_TRUNK")
 
 NARROW: dict[str, Any] = {"conv_channels": (8, 8, 8, 8, 8), "fc_units": (16, 12), "num_classes": 4, "input_size": 67}
 
@@ -152,3 +167,111 @@ def test_frames_are_fields_that_lie_inside_the_image() -> None:
 def test_a_channel_that_there_is_not_is_refused() -> None:
     with pytest.raises(UsageError, match="conv2 has no channel 8; its channels are 0 to 7"):
         optimum(predictor_of("alexnet_2012"), "conv2", 8)
+
+
+# The probe -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
+    """Six pictures of noise in two classes."""
+    root, random = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for split, name, number in ((s, n, i) for s in ("train", "val") for n in ("猫", "狗") for i in range(3)):
+        (root / split / name).mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (71, 71, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return prepare(root, tmp_path_factory.mktemp("packed") / "set", size=71, workers=1)
+
+
+def saved(folder: Path, predictor: Predictor) -> str:
+    save_model_folder(folder, predictor.model, predictor.name, predictor.preprocessing, predictor.classes)
+    return str(folder)
+
+
+def test_the_probe_sets_images_beside_crops_and_says_which_units_are_silent(
+    tmp_path: Path, packed: PackedSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor = predictor_of("alexnet_2012")
+    with torch.no_grad():
+        predictor.model.get_parameter("conv2.bias")[5] = -1e4
+    model, out = saved(tmp_path / "model", predictor), tmp_path / "out"
+    arguments = ["--layer", "conv1", "conv2", "--channels", "1-2", "5", "--data", str(packed.path), "--out", str(out)]
+    assert command(["optimal", model, *arguments]) == 0
+    said = capsys.readouterr().out
+    document = json.loads((out / "optimal.json").read_text())
+    first, second = document["layers"]
+    assert [row["channel"] for row in second["channels"]] == [1, 2, 5]
+    assert [row["tower"] for row in second["channels"]] == [0, 0, 1]
+    assert second["silent"] == [5]
+    assert "conv2: no image was found for which these are above 0: channel 5" in said
+    best = [row["activations"][0] for row in first["channels"]]
+    assert first["sum"] == document["summary"]["conv1: sum of activations"] == pytest.approx(sum(best))
+    split = packed.split("val")
+    for row, patches in zip(first["channels"], top_patches(predictor, split, "conv1", [1, 2, 5], CROPS), strict=True):
+        assert [crop["activation"] for crop in row["crops"]] == [
+            pytest.approx(patch.activation, rel=1e-5) for patch in patches.patches
+        ]
+    assert first["above_crops"] == sum(
+        a > row["crops"][0]["activation"] for a, row in zip(best, first["channels"], strict=True)
+    )
+    assert np.load(out / "optimal-conv1.npy").shape == (3, 2, 11, 11, 3)
+    assert {file.name for file in out.glob("*.png")} == {"optimal-conv1.png", "optimal-conv2.png"}
+
+
+def test_a_model_folder_without_data_has_a_sheet_without_crops(tmp_path: Path) -> None:
+    predictor = predictor_of("lenet", num_classes=3)
+    predictor = replace(predictor, classes=("猫", "dog", "1"))
+    subject = Subject(
+        model=saved(tmp_path / "model", predictor), machine=Machine(device=torch.device("cpu"), quiet=True)
+    )
+    finding = measure(subject, Settings(layer=("output",), channels=("猫", "2"), starts=1))
+    (layer,) = finding.body["layers"]
+    assert [(row["channel"], row["name"], row["crops"]) for row in layer["channels"]] == [
+        (0, "猫", None),
+        (2, "1", None),
+    ]
+    assert "--data adds them" in finding.lines[-1]
+
+
+def test_towers_stand_side_by_side() -> None:
+    tile = Tile(np.zeros((5, 5, 3), np.uint8), (0, 0, 5, 5), 1.0)
+    rows = [Row("channel 0", [tile, tile], [tile])] * 3
+    one, two = draw_optimal([rows], 5, 5, title="one"), draw_optimal([rows, rows[:1]], 5, 5, title="two")
+    assert [len(axes.images) for axes in two.axes] == [9, 3]
+    assert [axes.get_title(loc="left") for axes in two.axes] == ["tower 1", "tower 2"]
+    assert two.get_figwidth() == pytest.approx(2 * one.get_figwidth())
+
+
+def test_channels_by_number_range_class_and_tower() -> None:
+    predictor = predictor_of("alexnet_2012")
+    conv2, fc8 = find_layers(predictor.model, ["conv2", "fc8"])
+    assert named_channels(predictor, conv2, ()) == [0, 1, 2, 3, 4, 5, 6, 7]
+    wide = replace(conv2, shape=(256, 27, 27))
+    assert named_channels(predictor, wide, ()) == [0, 1, 2, 3, 128, 129, 130, 131]
+    assert named_channels(predictor, fc8, ()) == [0, 1, 2, 3]
+    assert named_channels(predictor, conv2, ["3-5", "1", "4"]) == [3, 4, 5, 1]
+    assert named_channels(predictor, fc8, ["class 2", "0"]) == [2, 0]
+    for names, words in (
+        ("8", "channels 0 to 7"),
+        ("5-3", "upwards"),
+        ("-1", "no such channel"),
+        ("class 2", "last layer"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            named_channels(predictor, conv2, [names])
+    with pytest.raises(UsageError, match="names of classes"):
+        named_channels(predictor, fc8, ["cat"])
+    with pytest.raises(ValueError, match=r"Settings.starts is 0"):
+        Settings(starts=0)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(TRUNK is None, reason="ALEXNET_TRUNK names no model folder with the trained convolutions of 2014")
+def test_trained_units_answer_more_to_their_image_than_to_any_crop(packed: PackedSet) -> None:
+    predictor = load(str(TRUNK))
+    for name in ("conv2", "conv3"):
+        (layer,) = find_layers(predictor.model, [name])
+        crops = top_patches(predictor, packed.split("val"), name, [0, 1], 1)
+        for channel, best in zip((0, 1), crops, strict=True):
+            found = optimal_images(predictor, layer, channel, starts=1)
+            assert found.activation_T[0] > 1.5 * best.patches[0].activation

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alexnet.evaluation.finding import Finding
     from alexnet.evaluation.subject import Subject
 
-KINDS = ("kernels", "towers", "maps", "neighbors", "codes", "tsne", "saliency", "linear", "inputs")
+KINDS = ("kernels", "towers", "maps", "neighbors", "codes", "tsne", "saliency", "linear", "inputs", "optimal")
 """In the order in which a page shows them."""
 
 

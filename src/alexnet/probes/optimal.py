@@ -6,10 +6,11 @@ Shape suffixes: T starts, C channels, F rows and columns of a picture, N those o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,14 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.core import rng
+from alexnet.core.config import to_json
 from alexnet.core.device import autocast
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.packed import AllSplits, PackedSplit
 from alexnet.data.transforms import apply_crops, fit
-from alexnet.evaluation.layers import Layer, before_nonlinearity, negated
+from alexnet.evaluation.finding import Finding
+from alexnet.evaluation.layers import Layer, before_nonlinearity, negated, network_layers
 from alexnet.evaluation.predict import Predictor
+from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.models.layers import LocalConv2d
 from alexnet.models.lrn import MapResponseNorm
+from alexnet.probes.maps import Box, ChannelPatches, field_size, patch_pixels, top_patches
+from alexnet.report.pictures.maps import Tile
+from alexnet.report.pictures.optimal import Row, draw_optimal
 
 Aim = Literal["unit", "channel"]
 STEPS = 48
@@ -43,6 +51,238 @@ CONTRAST = 0.01
 # Square root of the covariance of red, green and blue in ImageNet, over its largest column (Lucid, Olah et al. 2017).
 COLORS_CC = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 COLORS_CC = COLORS_CC / COLORS_CC.norm(dim=0).max()
+
+TITLE = "What a unit wants to see"
+SENTENCE = (
+    "The images that excite units most, drawn by the network itself, beside the strongest crops of real images, with the "
+    "activation of the unit on both."
+)
+SHOWN = 8
+"""Channels to show where none are named."""
+CROPS = 4
+"""Crops of real images beside the images that a unit wants."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ImagesSettings):
+    """The image that excites a unit most, by gradient ascent on its pixels, beside the crops of real images that excite it most.
+
+    alexnet probe optimal runs/mine --layer conv5 --channels 0-15
+
+    alexnet probe optimal runs/mine --layer conv1 conv2 conv3 --negative
+
+    alexnet probe optimal runs/mine --layer fc8 --channels cat dog
+    """
+
+    layer: tuple[str, ...] = ()
+    """Layers, each drawn on a sheet of its own; by default conv5, or the last convolution of a network without one. A wrong
+    name lists all."""
+    channels: tuple[str, ...] = ()
+    """Channels by number, such as 3 or 0-15, and classes by name for the last layer; by default the first eight, or the first
+    four of each tower."""
+    aim: Aim = "unit"
+    """Excite the unit in the middle of the channel's map, or all units of the channel."""
+    negative: bool = False
+    """Look for what the channels answer least to: the sign of their weights is changed, for images and crops."""
+    starts: int = STARTS
+    """Images for each channel, from different random starts."""
+    seed: int = 0
+    """Seed for the starts, shifts, rotations and scales."""
+
+    def __post_init__(self) -> None:
+        if self.starts < 1:
+            raise ValueError(f"Settings.starts is {self.starts}; it must be at least 1")
+
+
+def measure(subject: Subject, settings: Settings) -> Finding:
+    """The images that units of one or several layers want to see, and the crops of data that excite the same units most."""
+    predictor = subject.predictor
+    layers = [predictor.usual_layer(name, "conv5") for name in dict.fromkeys(settings.layer) or (None,)]
+    chosen = [named_channels(predictor, layer, settings.channels) for layer in layers]
+    if settings.negative:
+        for layer in layers:
+            negated(predictor.model, layer)  # refused before anything is computed
+    has_data = subject.data is not None or subject.settings is not None
+    split = subject.images if has_data else None
+    lines, rows, pictures, arrays = [], [], {}, {}
+    for layer, channels in zip(layers, chosen, strict=True):
+        found = _layer(subject, layer, channels, settings, split)
+        rows.append(found.to_json())
+        lines += found.lines()
+        sides = found.optima[0].pixels_TFFC.shape[1], field_size(layer, predictor.preprocessing)
+        pictures[f"optimal-{layer.name}.png"] = draw_optimal(found.sheet(), *sides, title=found.title())
+        arrays[f"optimal-{layer.name}.npy"] = np.stack([optimum.pixels_TFFC for optimum in found.optima])
+    if split is None:
+        lines.append("this model folder names no data, so there are no crops to compare with; --data adds them")
+    return Finding(
+        subject=subject.record(None if split is None else split.name),
+        n=sum(map(len, chosen)),
+        summary={f"{row['layer']}: sum of activations": row["sum"] for row in rows}
+        | {f"{row['layer']}: units that never fire": len(row["silent"]) for row in rows if row["silent"]},
+        body={"layers": rows},
+        protocol=PROTOCOL
+        | {"steps": STEPS, "precision": predictor.precision, "preprocessing": to_json(predictor.preprocessing)},
+        lines=lines,
+        pictures=pictures,
+        arrays=arrays,
+    )
+
+
+PROTOCOL = {
+    "ascent": "Adam on the Fourier coefficients of the picture, whose amplitudes fall with the frequency, in decorrelated colors "
+    "of ImageNet (Olah et al. 2017); the gradient is brought to length 1, the contrast limited",
+    "transformations": f"shift up to {JITTER:.3g} of the side, scale within {SCALING:.0%}, rotation within {ROTATION:g} degrees, "
+    "drawn anew at every step",
+    "objective": "the value before the nonlinearity; activations are those of the network for the final pixels",
+    "crops": "one of an image at most, by the center view",
+}
+
+
+def named_channels(predictor: Predictor, layer: Layer, names: Sequence[str]) -> list[int]:
+    """Channels by number, range or, in the last layer, class; without names the first eight, or the first of each tower.
+    :class:`UsageError` for what is none of these."""
+    total = layer.shape[0]
+    if not names:
+        towers = _towers(predictor, layer)
+        each = min(SHOWN // towers, total // towers)
+        return [tower * (total // towers) + i for tower in range(towers) for i in range(each)]
+    classes = _classes(predictor, layer)
+    found: list[int] = []
+    for name in names:
+        if match := re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", name):
+            first = int(match[1])
+            last = first if match[2] is None else int(match[2])
+            if not first <= last < total:
+                raise UsageError(
+                    f"--channels {printable(name)}: {layer.name} has the channels 0 to {total - 1}, and a range goes upwards"
+                )
+            found += range(first, last + 1)
+        elif name in classes:
+            found.append(classes.index(name))
+        else:
+            what = " and the names of classes" if classes else "; only the last layer knows classes by name"
+            raise UsageError(
+                f"--channels {printable(name)}: {layer.name} has no such channel; its channels are 0 to {total - 1}{what}"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _classes(predictor: Predictor, layer: Layer) -> tuple[str, ...]:
+    """The names of the units of the last layer; none of others, nor where the network cannot tell classes yet."""
+    is_last = layer.path == network_layers(predictor.model)[-1].path
+    trained = predictor.origin is None or layer.name not in predictor.origin.new
+    return predictor.classes if is_last and trained and len(predictor.classes) == layer.shape[0] else ()
+
+
+def _towers(predictor: Predictor, layer: Layer) -> int:
+    """Equal parts of the units of a layer that stand in different towers; those of the last layer stand in none."""
+    is_last = layer.path == network_layers(predictor.model)[-1].path
+    return 1 if is_last else int(getattr(predictor.model.config, "towers", 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What was found for a layer."""
+
+    predictor: Predictor
+    layer: Layer
+    optima: list[Optimum]
+    crops: list[ChannelPatches] | None
+    pixels: list[list[tuple[NDArray[np.uint8], Box]]]
+    negative: bool
+
+    def name(self, channel: int) -> str:
+        if classes := _classes(self.predictor, self.layer):
+            return classes[channel]
+        return f"{'channel' if len(self.layer.shape) == 3 else 'unit'} {channel}"
+
+    def tower(self, channel: int) -> int | None:
+        towers = _towers(self.predictor, self.layer)
+        return None if towers == 1 else channel * towers // self.layer.shape[0]
+
+    def to_json(self) -> dict[str, Any]:
+        rows = []
+        for i, optimum in enumerate(self.optima):
+            row: dict[str, Any] = {
+                "channel": optimum.channel,
+                "name": self.name(optimum.channel),
+                "tower": self.tower(optimum.channel),
+                "activations": optimum.activation_T.tolist(),
+                "before_nonlinearity": optimum.before_T.tolist(),
+                "crops": None if self.crops is None else self.crops[i].to_json()["patches"],
+            }
+            rows.append(row)
+        best = [float(optimum.activation_T[0]) for optimum in self.optima]
+        crops = None if self.crops is None else [float(channel.patches[0].activation) for channel in self.crops]
+        return {
+            "layer": self.layer.name,
+            "side": int(self.optima[0].pixels_TFFC.shape[1]),
+            "sum": sum(best),
+            "sum_of_crops": None if crops is None else sum(crops),
+            "above_crops": None if crops is None else sum(a > b for a, b in zip(best, crops, strict=True)),
+            "silent": [row["channel"] for row, value in zip(rows, best, strict=True) if value <= 0],
+            "channels": rows,
+        }
+
+    def title(self) -> str:
+        body, sign = self.to_json(), "least" if self.negative else "most"
+        size = f"{body['side']} x {body['side']} pixels"
+        said = f"{self.layer.name} of {self.predictor.name}: what excites each channel {sign}, {size}"
+        total = f"; sum of activations {body['sum']:.3g}"
+        if body["sum_of_crops"] is None:
+            return said + total
+        total += f", of the crops {body['sum_of_crops']:.3g}"
+        return f"{said}, and the strongest crops of real images{total}; activations below"
+
+    def lines(self) -> list[str]:
+        body, n = self.to_json(), len(self.optima)
+        said = f"{self.layer.name}: sum of the activations of {n} channels {body['sum']:.4g}"
+        if body["sum_of_crops"] is not None:
+            said += f", on their strongest crops {body['sum_of_crops']:.4g}; "
+            said += f"{body['above_crops']} of {n} answer more to their image"
+        silent = [self.name(channel) for channel in body["silent"]]
+        if not silent:
+            return [said]
+        names = ", ".join(map(printable, silent))
+        return [said, f"{self.layer.name}: no image was found for which these are above 0: {names}"]
+
+    def sheet(self) -> list[list[Row]]:
+        """The rows of the sheet, tower by tower."""
+        columns: dict[int | None, list[Row]] = {}
+        for i, optimum in enumerate(self.optima):
+            side = optimum.pixels_TFFC.shape[1]
+            images = zip(optimum.pixels_TFFC, optimum.activation_T, strict=True)
+            wanted = [Tile(pixels_FFC, (0, 0, side, side), float(value)) for pixels_FFC, value in images]
+            crops = []
+            if self.crops is not None:
+                near = zip(self.pixels[i], self.crops[i].patches, strict=True)
+                crops = [Tile(pixels, place, patch.activation) for (pixels, place), patch in near]
+            name = self.name(optimum.channel)
+            row = Row(name if optimum.activation_T[0] > 0 else f"{name}\nnever fires", wanted, crops)
+            columns.setdefault(self.tower(optimum.channel), []).append(row)
+        return list(columns.values())
+
+
+def _layer(
+    subject: Subject,
+    layer: Layer,
+    channels: Sequence[int],
+    settings: Settings,
+    split: PackedSplit | AllSplits | None,
+) -> _Found:
+    predictor, optima = subject.predictor, []
+    with subject.progress(f"{layer.name}: images", len(channels), "channels") as bar:
+        for i, channel in enumerate(channels):
+            how: dict[str, Any] = {"aim": settings.aim, "negative": settings.negative, "seed": settings.seed}
+            optima.append(optimal_images(predictor, layer, channel, starts=settings.starts, **how))
+            bar(i + 1, len(channels))
+    if split is None:
+        return _Found(predictor, layer, optima, None, [], settings.negative)
+    asked = replace(predictor, model=negated(predictor.model, layer)) if settings.negative else predictor
+    with subject.progress(f"{layer.name} of {split.name}", len(split)) as bar:
+        crops = top_patches(asked, split, layer.name, channels, CROPS, workers=subject.machine.workers, progress=bar)
+    pixels = [patch_pixels(predictor, split, layer, channel.patches) for channel in crops]
+    return _Found(predictor, layer, optima, crops, pixels, settings.negative)
 
 
 @dataclass(frozen=True, eq=False)

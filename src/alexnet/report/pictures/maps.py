@@ -95,7 +95,7 @@ def draw_patches(rows: Sequence[tuple[str, Sequence[Tile]]], field_size: int, *,
     for i, (name, tiles) in enumerate(rows):
         axes.text(-8, i * step_y + TILE / 2, name, ha="right", va="center", fontsize=8)
         for j, tile in enumerate(tiles):
-            show_at(axes, _placed(tile, field_size), j * step_x, i * step_y, TILE, TILE)
+            show_at(axes, placed(tile, field_size), j * step_x, i * step_y, TILE, TILE)
             axes.text(
                 j * step_x + TILE / 2,
                 i * step_y + TILE + 3,
@@ -115,7 +115,7 @@ def draw_patches(rows: Sequence[tuple[str, Sequence[Tile]]], field_size: int, *,
     return figure
 
 
-def _placed(tile: Tile, field_size: int) -> NDArray[np.uint8]:
+def placed(tile: Tile, field_size: int) -> NDArray[np.uint8]:
     """The square of the receptive field at the size of a tile: (TILE, TILE, 3). Small fields are enlarged pixel by pixel."""
     square_SSC = np.full((field_size, field_size, 3), OUTSIDE, dtype=np.uint8)
     top, left, bottom, right = tile.place
