@@ -63,7 +63,7 @@ def trained(monkeypatch, tmp_path):
     def stop(config: TrainConfig, *_: object, **__: object) -> None:
         raise Opened(config)
 
-    monkeypatch.setattr("alexnet.cli.train.open_data", stop)
+    monkeypatch.setattr("alexnet.recipes.run.find_data", stop)
 
     def configuration(*arguments: str) -> TrainConfig:
         with pytest.raises(Opened) as opened:

@@ -239,7 +239,7 @@ def test_nothing_is_unpickled(folder: Path, tmp_path: Path):
         (Preprocessing(resize=28, crop=28, channels=1, mean="none"), ["a"], None, "1 class names for 10 outputs"),
         (Preprocessing(resize=28, crop=24, channels=1, mean="none"), CLASSES, None, "1 channels of 24 pixels"),
         (Preprocessing(resize=28, crop=28, channels=3, mean="none"), CLASSES, None, "3 channels of 28 pixels"),
-        (Preprocessing(resize=28, crop=28, channels=1), CLASSES, None, "there is none"),
+        (Preprocessing(resize=28, crop=28, channels=1), CLASSES, None, "names no mean.npy"),
         (Preprocessing(resize=28, crop=28, channels=1), CLASSES, np.zeros((28, 28)), r"\(28, 28\)"),
         (Preprocessing(resize=28, crop=28, channels=1), CLASSES, np.zeros((20, 20, 1)), "at least 28 pixels"),
         (Preprocessing(resize=28, crop=28, channels=1), CLASSES, np.full((28, 28, 1), np.nan), "finite"),

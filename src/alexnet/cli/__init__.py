@@ -15,7 +15,7 @@ from importlib import import_module
 from keyword import iskeyword
 
 from alexnet.cli.shared import complain, describe, open_outputs, silence_stdout
-from alexnet.core.errors import AlexNetError, StoppedError, UsageError, printable
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError, perhaps, printable
 
 OPENMP_SPINS = "2000"
 """How long a waiting thread of torch spins before it sleeps. The default of GNU OpenMP, for ever, makes training 10 times slower
@@ -144,7 +144,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     verb = arguments[0]
     if verb not in VERBS:
-        raise UsageError(f"unknown verb {printable(verb)!r}; the verbs are {', '.join(VERBS)}")
+        raise UsageError(f"unknown verb {printable(verb)!r}{perhaps(verb, VERBS)}; `alexnet --help` lists the verbs")
     if verb != "train" and _place()[1] != "1":
         raise UsageError(f"{verb} runs in one process: start it without torchrun")
     run: Callable[[list[str]], int] = getattr(import_module(f"alexnet.cli.{VERBS[verb]}"), verb + "_" * iskeyword(verb))

@@ -126,11 +126,15 @@ def train(arguments: list[str]) -> int:
             settings = job.on_first("reading the settings of the run", lambda: to_json(config))
             config = from_json(TrainConfig, settings)  # the other ranks may have no access to it
             say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
-        data = job.first_before_others(
-            "preparing the data", lambda: open_data(config, options.data_root, quiet=options.json)
-        )
         summary = runs.train(
-            config, out, machine, data=data, initial=initial, resume=resume, change=options.change, fresh=options.fresh
+            config,
+            out,
+            machine,
+            data_root=options.data_root,
+            initial=initial,
+            resume=resume,
+            change=options.change,
+            fresh=options.fresh,
         )
     if own is not None and not own.first:
         return 0
@@ -155,7 +159,7 @@ def tell_summary(summary: dict[str, Any], *, json: bool) -> None:
 
 def _list_recipes(arguments: Sequence[str]) -> int:
     if arguments and not set(arguments) & {"-h", "--help", "--help-all"}:
-        raise UsageError(f"train needs photographs or the name of a recipe first: {', '.join(RECIPES)}")
+        raise UsageError("train needs photographs or the name of a recipe first; `alexnet train` lists the recipes")
     sentences = {name: first_sentence(function.__doc__) for name, function in RECIPES.items()}
     last = (
         "For photographs of your own: `alexnet train PHOTOS`, which chooses everything itself. `alexnet train RECIPE --help` and "

@@ -283,7 +283,9 @@ def _check_fit(
         )
     if preprocessing.mean == "image":
         if mean is None:
-            raise AlexNetError(f"{printable(where)}: the preprocessing subtracts a mean image, and there is none")
+            raise AlexNetError(
+                f"{printable(where)}: preprocessor.json says that a mean image is subtracted, and config.json names no mean.npy"
+            )
         side = mean.shape[0] if mean.ndim else 0
         if mean.shape != (side, side, config.in_channels) or side < config.input_size or not np.isfinite(mean).all():
             raise AlexNetError(

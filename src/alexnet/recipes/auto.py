@@ -143,7 +143,7 @@ def carry_out(
 def require_data(photos: str | Path) -> None:
     """:class:`UsageError` for a word that is neither data nor a recipe."""
     word = str(photos)
-    if word in NAMED_SETS or Path(word).exists():
+    if word in NAMED_SETS or (word and Path(word).exists()):
         return
     raise UsageError(
         f"{printable(word)} is no recipe{perhaps(word, [*RECIPES, *NAMED_SETS])} and no folder or file; `alexnet train --help` "

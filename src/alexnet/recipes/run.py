@@ -23,7 +23,7 @@ from alexnet.data.prepare import resolve
 from alexnet.data.sources import class_lines
 from alexnet.data.twins import warning_of
 from alexnet.distributed.collectives import any_of
-from alexnet.distributed.launch import number, on_first
+from alexnet.distributed.launch import first_before_others, number, on_first
 from alexnet.evaluation.error_rate import Evaluation, evaluate_split
 from alexnet.evaluation.mistakes import save_mistakes
 from alexnet.evaluation.subject import CHOSEN, preparation, provenance
@@ -62,6 +62,11 @@ def open_data(
     """The training data of a run, prepared into the cache first if need be; without ``labels``, no classes and no held-out
     images are asked for. Its classes are shown, and what is odd about it is said."""
     data = find_data(config, data_root, quiet=quiet, labels=labels)
+    _tell_of(data, config, quiet=quiet, labels=labels)
+    return data
+
+
+def _tell_of(data: PackedSet, config: TrainConfig, *, quiet: bool, labels: bool = True) -> None:
     for fault in data.meta["rejected"][:TOLD]:
         say(f"left out: {fault['path']}: {fault['reason']}")
     if (more := len(data.meta["rejected"]) - TOLD) > 0:
@@ -73,7 +78,6 @@ def open_data(
     if labels and not quiet and number() == 0:  # so that a layout which was not read as meant is noticed
         for line in class_lines(data.classes, data.class_counts):
             say(line)
-    return data
 
 
 def find_data(
@@ -162,6 +166,7 @@ def train(
     machine: Machine | None = None,
     *,
     data: PackedSet | None = None,
+    data_root: str | Path | None = None,
     initial: Initial | None = None,
     resume: bool = False,
     change: bool = False,
@@ -169,7 +174,8 @@ def train(
     report: bool = True,
 ) -> dict[str, Any]:
     """Train into the folder ``out``, evaluate the network on all held-out images, save the model folder, write the
-    report (if ``report``). ``data`` is by default what ``config.data`` names, ``machine`` the best device there is.
+    report (if ``report``). ``data`` is by default what ``config.data`` names (sets by name are looked for in ``data_root``), and
+    is then described as soon as nothing is refused any more; ``machine`` is the best device there is.
     ``initial``: weights to start from, instead of random ones in the layers that fit.
 
     Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same summary,
@@ -178,7 +184,9 @@ def train(
     """
     out = Path(out)
     machine = machine or Machine(device=choose_device())
-    data = data or open_data(config, quiet=machine.quiet)
+    tell = data is None
+    if data is None:
+        data = first_before_others("preparing the data", lambda: find_data(config, data_root, quiet=machine.quiet))
     made = replace(config.preprocessing, sample_max=data.sample_max)  # what the network learns, it will be asked
     config = replace(config, sample_max=data.sample_max, preprocessing=made)
     with ExitStack() as stack:
@@ -204,6 +212,8 @@ def train(
             if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
                 write_report(out)
             return summary
+        if tell:  # what is refused is said alone
+            _tell_of(data, config, quiet=machine.quiet)
         with StopRequest() as stop:
             try:
                 if config.last_layer == "fitted" and (fresh or not has_checkpoint(out)):
