@@ -71,6 +71,11 @@ export const api = {
     return site === null || isExported(path);
   },
 
+  /** Wait until the network is open; large ones take some seconds. */
+  async ready() {
+    while (site === null && (await this.json("/health")).status !== "ready") await wait(0.5);
+  },
+
   async json(path, { signal } = {}) {
     if (site !== null) {
       const answer = await exportedJson(path);

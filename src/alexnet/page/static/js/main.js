@@ -126,6 +126,7 @@ async function start() {
   drawFrame();
   main.replaceChildren(busyLine(t("page.opening")));
   try {
+    await api.ready();
     page.model = await api.json("/api/model");
   } catch (fault) {
     main.replaceChildren(faultNotice(fault));
