@@ -47,6 +47,22 @@ export function busyLine(text) {
   return h("p", { class: "busy", "data-part": "busy" }, h("span", { class: "busy-dot", "aria-hidden": "true" }), text);
 }
 
+/** Until an element is about to come into sight. */
+export function whenSeen(element, signal) {
+  return new Promise((resolve) => {
+    const observer = new IntersectionObserver(
+      (entries) => {
+        if (!entries.some(({ isIntersecting }) => isIntersecting)) return;
+        observer.disconnect();
+        resolve();
+      },
+      { rootMargin: "300px" },
+    );
+    observer.observe(element);
+    signal.addEventListener("abort", () => observer.disconnect());
+  });
+}
+
 /** Answers as bars, the most probable first. `before` (by label) draws a mark at the probability that was; `onchoose(answer)` makes each a button. */
 export function bars(answers, { before = null, chosen = null, onchoose = null, label = t("bars.label") } = {}) {
   const rows = answers.map((answer) => {

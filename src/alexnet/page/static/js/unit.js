@@ -1,6 +1,6 @@
 import { api } from "./api.js";
 import { formatFigure, formatNumber, formatPercent, t } from "./text.js";
-import { announce, busyLine, faultNotice, h, icon, toggle } from "./parts.js";
+import { announce, busyLine, faultNotice, h, icon, toggle, whenSeen } from "./parts.js";
 import { fieldBox, inkTable, paintInk, paintSigned, pictureFrame } from "./picture.js";
 import { stageFacts, stageHeading, towerOf, towerText } from "./stage.js";
 import { firstPicture, sampleRow } from "./samples.js";
@@ -36,7 +36,7 @@ export function channelPanel(element, { context, layer, channel, onoff = () => {
     showOnPicture(part, { context, stage, channel, onoff, level, signal: ending.signal }).catch((fault) => fail(part, fault));
   }
   if (stage.has_units && api.has(`/api/units/${layer}/${channel}`)) {
-    const part = h("div", { class: "stack" }, busyLine(t("busy.unit")));
+    const part = h("div", { class: "stack", "data-part": "wants" });
     parts.push(part);
     showWants(part, { stage, channel, model, level, signal: ending.signal }).catch((fault) => fail(part, fault));
   }
@@ -250,7 +250,9 @@ async function showWants(element, { stage, channel, model, level, signal }) {
   const first = model.stages.find(({ kind }) => kind === "convolution");
   const heading = h(`h${level}`, { class: "part-name" }, t("unit.wants"));
   const known = { tower: towerOf(model, stage, channel), field: stage.field, selectivity: null };
-  element.replaceChildren(heading, ...unitFacts(known), busyLine(t("busy.unit")));
+  element.replaceChildren(heading, ...unitFacts(known));
+  await whenSeen(element, signal); // it may take the network seconds, in which it answers nothing else
+  element.append(busyLine(t("busy.unit")));
   const unit = await api.json(path, { signal });
   if (signal.aborted) return;
   const wanted = await wantedPictures({ unit, path, stage, model, hasKernel: stage === first && stage.kind === "convolution", level, signal });
