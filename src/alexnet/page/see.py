@@ -38,8 +38,8 @@ Pixels = NDArray[np.uint8]
 
 TOP = 5
 """Answers that are given for a picture."""
-MOST_BYTES = 64 << 20
-"""Bytes of recorded layers that are kept: those of the last pictures, ten or so of the largest networks."""
+MOST_BYTES = 24 << 20
+"""Bytes of recorded layers that are kept: those of the last pictures, four or so of the network of 2012."""
 NORMALIZATION, TOWERS = "normalization", ("tower0", "tower1")
 """What can be switched off besides channels."""
 METHODS = ("gradient", "guided_backprop", "integrated_gradients", "grad_cam")

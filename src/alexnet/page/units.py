@@ -33,8 +33,8 @@ from alexnet.probes.maps import Patch, field_size, patch_at, patch_pixels, top_p
 IMAGES = 500
 """Most images that are looked through for crops."""
 CROPS = 9
-BATCH_NUMBERS = 1 << 24
-"""Activations that a batch may have."""
+BATCH_NUMBERS = 1 << 22
+"""Activations that a batch of more than eight images may have."""
 
 
 def unit(room: Room, layer: str, channel: int, optimal: bool = True) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _strongest(room: Room, layer: Layer) -> dict[str, NDArray[Any]]:
             layer.name,
             range(layer.shape[0]),
             CROPS,
-            batch_size=max(8, min(64, BATCH_NUMBERS // layer.num_units)),
+            batch_size=max(8, min(32, BATCH_NUMBERS // layer.num_units)),
             workers=subject.machine.workers,
         )
         columns = layer.shape[2] if len(layer.shape) == 3 else 1
