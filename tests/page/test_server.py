@@ -233,6 +233,23 @@ def test_a_first_worker_that_cannot_start_ends_the_desk_and_a_later_one_is_tried
     desk.close()
 
 
+def test_a_worker_that_cannot_be_made_or_understood_is_replaced(monkeypatch, capsys):
+    monkeypatch.setattr(desks, "RESTART_SECONDS", 0.0)
+    gate = Gate()
+    made = iter([lambda: Fake(lambda *_: "nonsense"), OSError, OSError, gate.start])
+
+    def start() -> Fake:
+        how = next(made)
+        if how is OSError:
+            raise OSError("no more processes")
+        return how()
+
+    desk = Desk(start)
+    assert asked(desk, 1).result(30) == Done(1)
+    assert capsys.readouterr().err.count("no more processes") == 2
+    desk.close()
+
+
 def test_whoever_waits_when_the_desk_closes_is_let_go(gate):
     held, desk = gate
     waiting = asked(desk, 1)
@@ -363,6 +380,17 @@ def test_a_fault_of_ours_is_503_and_told_on_the_terminal(capsys):
     assert error(Client(application(desk, PLACE)).get("/api/model")) == (503, "failed")
     desk.close()
     assert "ValueError: Out of range float values are not JSON compliant" in capsys.readouterr().err
+
+
+def test_a_fault_that_cannot_be_told_is_503_as_well(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    desk = Desk(lambda: Fake(lambda *_: [Done({"number": float("nan")})]))
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert error(Client(application(desk, PLACE)).get("/api/model")) == (503, "failed")
+    desk.close()
 
 
 def test_a_question_that_kills_the_worker_is_503_once_and_422_then():

@@ -190,21 +190,14 @@ class Desk:
     def _started(self) -> Worker | None:
         """A worker that is ready, however many have to be tried; None where the desk is closed, or the first one fails."""
         while not self.closed:
-            worker = self.start()
-            with self.changed:
-                self.worker = worker
-                if self.closed:
-                    worker.kill()
-            try:
-                said = worker.receive()
-            except (EOFError, OSError):
-                said = AlexNetError("the worker process ended before it was ready (for want of memory?)")
-            if isinstance(said, Ready):
+            worker, said = self._start()
+            if worker is not None and isinstance(said, Ready):
                 self.status = "ready"
                 if not self.ready.done():
                     self.ready.set_result(said)
                 return worker
-            self._end(worker)
+            if worker is not None:
+                self._end(worker)
             if not self.ready.done():
                 self.ready.set_exception(said)
                 with self.changed:
@@ -214,6 +207,21 @@ class Desk:
                     say(f"the worker cannot be started again: {said}; trying again")
                     self.changed.wait(RESTART_SECONDS)
         return None
+
+    def _start(self) -> tuple[Worker | None, Any]:
+        """A new worker and its first word, or why there is none."""
+        try:
+            worker = self.start()
+        except OSError as error:  # no more processes, no memory
+            return None, error
+        with self.changed:
+            self.worker = worker
+            if self.closed:
+                worker.kill()
+        try:
+            return worker, worker.receive()
+        except (EOFError, OSError):
+            return worker, AlexNetError("the worker process ended before it was ready (for want of memory?)")
 
     def _end(self, worker: Worker) -> None:
         with self.changed:
@@ -269,11 +277,11 @@ class Desk:
         late = _Alarm(self.seconds[several[0].name], worker.kill)
         try:
             worker.send((several[0].name, [question.arguments for question in several]))
-            outcomes = worker.receive()
-        except (EOFError, OSError):
+            outcomes = dict(zip(several, worker.receive(), strict=True))
+        except Exception:  # it has died, which is EOFError or OSError, or said what cannot be understood
             self._lose(several, late.rang())
             return False
-        for question, outcome in zip(several, outcomes, strict=True):
+        for question, outcome in outcomes.items():
             question.outcome.set_result(outcome)
         return not late.rang()
 

@@ -555,7 +555,8 @@ class Guard:
         except ClientDisconnect:
             return
         except Exception:
-            traceback.print_exc()
+            with contextlib.suppress(OSError, ValueError):  # nobody reads the terminal
+                traceback.print_exc()
             if not started:
                 failed = Rejected(
                     "failed", "this request could not be answered; the terminal of alexnet serve says why"

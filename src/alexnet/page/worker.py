@@ -9,6 +9,7 @@ Shape suffixes: S rows or columns of a square, C channels.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -272,7 +273,8 @@ def tried(work: Callable[[], Any]) -> Outcome:
     except AlexNetError as error:
         return Refused("failed", printable(error))
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads the terminal
+            traceback.print_exc(file=sys.stderr)
         return Refused("failed", f"{type(error).__name__}: {printable(error)[:150]}")
 
 
