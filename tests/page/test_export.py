@@ -27,7 +27,8 @@ HOSTILE = "</script><script>alert(1)</script>"
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
+    monkeypatch.setattr(exporting, "WITH_OPTIMAL", 0)  # they take most of the time
     return room_of("alexnet_2012", tmp_path / "cache", **SMALL)
 
 
@@ -52,7 +53,10 @@ def everything(site: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(site.rglob("*")) if path.is_file())
 
 
-def test_a_site_has_every_path_it_names_and_is_listed_whole(room: Room, pictures: list[str], tmp_path: Path) -> None:
+def test_a_site_has_every_path_it_names_and_is_listed_whole(
+    room: Room, pictures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "WITH_OPTIMAL", 1)
     done = export(room, tmp_path / "site", pictures)
     site = tmp_path / "site"
     start = start_of(site)
@@ -69,6 +73,8 @@ def test_a_site_has_every_path_it_names_and_is_listed_whole(room: Room, pictures
     assert done == Exported(str(site), len(everything(site)), 2, units, [])
     assert {f"/api/units/conv1/{k}" for k in range(8)} <= start["later"].keys()
     assert {f"/api/units/conv1/{k}/kernel.png" for k in range(8)} <= start["images"].keys()
+    wanted = [path for path in start["images"] if path.endswith("/optimal.png")]
+    assert [path.split("/")[3] for path in wanted] == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 
 def test_a_stored_map_is_the_map_to_a_step_of_its_own(room: Room) -> None:

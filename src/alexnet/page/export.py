@@ -31,8 +31,10 @@ LIMIT = 30_000_000
 """Most bytes of a site."""
 FOR_PICTURES = 20_000_000
 """Most of them for pictures and their maps, so that there is room for units."""
-CROP_SIDE = 64
-"""Most pixels that the side of a crop keeps."""
+WITH_OPTIMAL = 12
+"""Units of each layer that have the image which they want to see: to find it takes a second or two."""
+CROP_SIDE, OPTIMAL_SIDE = 64, 160
+"""Most pixels that the side of a crop and of such an image keeps."""
 METHODS = ("gradient", "guided_backprop", "grad_cam")
 """What an answer rests on is computed by those methods that take about a second."""
 OVERHEAD = 700
@@ -229,7 +231,7 @@ def _add_units(site: Site, room: Room, ranks: Mapping[str, list[int]], progress:
             if turn >= len(channels):
                 continue
             channel = channels[turn]
-            unit, images = _unit(room, layer, channel)
+            unit, images = _unit(room, layer, channel, optimal=turn < WITH_OPTIMAL)
             bytes_left -= len(literal(unit)) + sum(map(len, images.values())) + OVERHEAD
             if bytes_left < 0:
                 break
@@ -247,11 +249,13 @@ def _add_units(site: Site, room: Room, ranks: Mapping[str, list[int]], progress:
     return num
 
 
-def _unit(room: Room, layer: str, channel: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _unit(room: Room, layer: str, channel: int, *, optimal: bool) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What is said of a unit, and its images by their names."""
-    unit, images = units.unit(room, layer, channel), {}
+    unit, images = units.unit(room, layer, channel, optimal), {}
     with suppress(UsageError):  # of other layers than the first convolution
         images["kernel"] = webp(units.kernel_png(room, layer, channel), exact=True)
     if unit["crops"]:
         images["crops"] = webp(units.crops_png(room, layer, channel), side=CROP_SIDE)
+    if unit["optimal"] is not None:
+        images["optimal"] = webp(units.optimal_png(room, layer, channel), side=OPTIMAL_SIDE)
     return unit, images
