@@ -6,6 +6,7 @@ Things are found by role and name, or by ``data-part``.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -27,8 +28,6 @@ from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes.library import index
 from shared import tiny_training
-
-ACTS = ("see", "teach", "search", "motion")
 
 Visit = Callable[..., AbstractContextManager[Any]]
 
@@ -86,20 +85,139 @@ def test_every_text_that_the_page_asks_for_is_there() -> None:
 # The acts ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [DESK, PHONE])
-@pytest.mark.parametrize("language", WORDS)
-@pytest.mark.parametrize("act", ACTS)
-def test_an_act_opens_by_its_address(visit: Visit, act: str, language: str, width: int) -> None:
-    with visit(f"/{act}", language=language, width=width) as page:
-        settle(page)
-        assert page.locator("main h1").inner_text() == WORDS[language][f"{act}.title"]
-        assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-Hans"}[language]
-        assert page.locator("nav [aria-current=page]").inner_text() == WORDS[language][f"nav.{act}"]
+def see(page: Any, say: dict[str, str], photos: Path) -> None:
+    choose(page, photos / "val/red/0.png")
+    settle(page)
+    assert page.locator("[data-part=answer-box] li").count() == 3
+    assert page.locator("[data-part=views] .view").count() == 10
+    page.get_by_role("radio", name=say["heat.saliency"]).check(force=True)
+    page.locator("[data-part=heat]").first.wait_for()
+
+    page.locator("#stage-conv1").focus()
+    for _ in range(3):  # norm1, pool1, conv2
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "stage-conv2"
+    assert page.locator(".stage-name").inner_text().startswith("conv2")
+    settle(page)
+    page.locator("[data-channel='5']").focus()
+    page.keyboard.press("Enter")
+    settle(page)
+    reading = page.locator("[data-part=reading]").inner_text()
+    page.locator("[data-part=map-pad]").press("ArrowUp")
+    page.locator("[data-part=map-pad]").press("ArrowLeft")
+    assert page.locator("[data-part=reading]").inner_text() != reading
+
+    page.get_by_role("switch", name=say["unit.switch_off"]).check(force=True)
+    page.get_by_role("switch", name=say["switch.normalization"]).check(force=True)
+    page.get_by_role("list", name=say["switch.after"]).wait_for()
+    assert page.get_by_role("button", name=say["switch.channel_on"].format(name="conv2.5")).is_visible()
+
+    page.locator("a.permanent").click()
+    settle(page)
+    assert page.url.endswith("/unit/conv2/5")
+    page.locator("[data-part=crops] li").first.wait_for()
+    assert page.locator(f"[alt='{say['unit.optimal_alt'].format(layer='conv2', channel=5)}']").is_visible()
 
 
-@pytest.mark.parametrize(("scheme", "language", "width"), [("light", "en", DESK), ("dark", "zh", PHONE)])
+def teach(page: Any, say: dict[str, str], photos: Path) -> None:
+    piles = page.locator("[data-part=pile]")
+    for pile, color in enumerate(("blue", "red")):
+        piles.nth(pile).locator("[data-part=pile-name]").fill(color)
+        choose(piles.nth(pile), *(photos / f"train/{color}/{i}.png" for i in range(4)))
+        piles.nth(pile).get_by_text(say["teach.count"].format(n=4)).wait_for()
+    piles.nth(1).locator("[data-part=record]").hover()
+    page.mouse.down()
+    piles.nth(1).get_by_text(say["teach.count"].format(n=5)).wait_for()
+    page.mouse.up()
+    settle(page)
+    page.locator("[data-part=teach]:enabled").click()
+    choose(page.locator("[data-part=try]"), photos / "val/blue/0.png")
+    answers = page.locator("[data-part=tried] li")
+    answers.nth(1).wait_for()
+    page.get_by_role("switch", name=say["teach.heat"]).check(force=True)
+    page.locator("[data-part=try] [data-part=heat]").wait_for()
+    page.locator("[data-part=live]").click()
+    page.locator("[data-part=live][aria-pressed=true]").click()
+    page.locator("[data-part=keep]").click()
+    kept = Path(page.locator("[data-part=kept] code").first.inner_text())
+    assert json.loads((kept / "classes.json").read_text()) == ["blue", "red"]
+
+
+def search(page: Any, say: dict[str, str], photos: Path) -> None:
+    choose(page, photos / "val/green/1.png")
+    found = page.locator("[data-part=by-features] .match")
+    found.nth(2).wait_for()
+    settle(page)
+    assert page.locator("[data-part=by-pixels] .match").count() == found.count()
+    assert page.evaluate("[...document.images].filter((image) => image.complete && !image.naturalWidth).length") == 0
+    found.first.click()
+    page.locator("[data-part=busy]").wait_for(state="detached")
+    assert page.get_by_role("heading", name=say["search.why"]).is_visible()
+
+
+def motion(page: Any, say: dict[str, str], photos: Path) -> None:
+    page.locator("[data-part=motion-start]").click()
+    page.locator("[data-part=steady] dd").first.wait_for()
+    page.locator("[data-part=motion-start]").click()
+    assert page.locator("[data-part=averaged] li").count() == 3
+    assert page.locator("[data-part=chart] polyline").count() == 3
+    assert page.locator("[data-part=motion-start]").inner_text() == say["motion.go_on"]
+
+
+ACTS = {act.__name__: act for act in (see, teach, search, motion)}
+
+
+def choose(where: Any, *files: Path) -> None:
+    """Give files to the door that stands there."""
+    where.locator("[data-part=file-input]").first.set_input_files(list(files))
+
+
+@pytest.mark.parametrize(
+    ("language", "width", "scheme"),
+    [
+        ("en", DESK, "light"),
+        ("zh", PHONE, "dark"),
+        pytest.param("en", PHONE, "dark", marks=pytest.mark.long),
+        pytest.param("zh", DESK, "light", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("act", ACTS)
-def test_an_act_can_be_read_and_reached(visit: Visit, act: str, scheme: str, language: str, width: int) -> None:
+def test_an_act_is_played(visit: Visit, tiny_folder: Path, act: str, language: str, width: int, scheme: str) -> None:
+    say = WORDS[language]
     with visit(f"/{act}", language=language, width=width, scheme=scheme) as page:
-        settle(page)
+        assert page.locator("main h1").inner_text() == say[f"{act}.title"]
+        assert page.locator("nav [aria-current=page]").inner_text() == say[f"nav.{act}"]
+        assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-Hans"}[language]
+        ACTS[act](page, say, tiny_folder)
         assert faint_or_nameless(page) == []
+
+
+def test_the_page_is_walked_by_keyboard_in_the_other_language_and_colors(visit: Visit) -> None:
+    with visit("/search") as page:
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"  # the act, past all that stands above it
+        page.locator("[data-part=language]").press("Enter")
+        page.get_by_role("heading", name=WORDS["zh"]["search.title"]).wait_for()
+        assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+        page.locator("[data-part=theme]").press("Enter")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.get_by_role("link", name=WORDS["zh"]["nav.teach"]).press("Enter")
+        page.get_by_role("heading", name=WORDS["zh"]["teach.title"]).wait_for()
+        page.reload()
+        page.get_by_role("heading", name=WORDS["zh"]["teach.title"]).wait_for()  # both choices are remembered
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.go_back()
+        page.get_by_role("heading", name=WORDS["zh"]["search.title"]).wait_for()
+
+
+def test_a_unit_opens_by_its_address(visit: Visit) -> None:
+    with visit("/unit/conv5/3") as page:
+        settle(page)
+        assert page.locator("main h1").inner_text().startswith("conv5, channel 3")
+        assert faint_or_nameless(page) == []
+
+
+def test_an_address_that_is_none_is_told_so(visit: Visit) -> None:
+    with visit("/unit/conv9/3", wants="[data-part=fault]", tolerated="conv9") as page:
+        assert "conv9" in page.locator("[data-part=fault]").inner_text()
