@@ -149,7 +149,7 @@ async function showOnPicture(element, { context, stage, channel, onoff, level, s
           "div",
           { class: "pair" },
           h("figure", {}, frame.element, h("figcaption", { class: "note" }, t(stage.field ? "unit.picture_note" : "unit.picture_note_whole"))),
-          h("figure", {}, pad, h("figcaption", { class: "note" }, t("unit.map_note"))),
+          h("figure", {}, pad, h("figcaption", { class: "note" }, t("unit.map_note", { largest: formatFigure(map.largest) }))),
         ),
     value,
     hasProducts ? products : "",
@@ -351,7 +351,6 @@ export async function unitAct(main, context) {
   session.channels[layer] = channel;
   const name = stage.kind === "dense" && stage === model.stages[model.stages.length - 1] && model.can_answer ? model.classes[channel] : null;
   const panel = h("div", { class: "unit-parts" });
-  const tower = towerOf(model, stage, channel);
   const samples = h("div", {});
   const about = h("div", { class: "stage-about" }, h("div", {}, stageHeading(stage)), h("div", { class: "stack" }, stageFacts(model, stage, context.language)));
   main.replaceChildren(
@@ -365,7 +364,7 @@ export async function unitAct(main, context) {
     h(
       "div",
       { class: "section-head" },
-      h("h1", { class: "unit-title" }, t(stage.shape.length === 3 ? "unit.title" : "unit.title_dense", { layer, channel }), name ? h("span", { class: "unit-class" }, name) : null, tower === null ? null : h("span", { class: `badge tower-${tower}` }, towerText(tower))),
+      h("h1", { class: "unit-title" }, t(stage.shape.length === 3 ? "unit.title" : "unit.title_dense", { layer, channel }), name ? h("span", { class: "unit-class" }, name) : null),
       unitSteps({
         stage,
         channel,
