@@ -188,6 +188,13 @@ function pictureSide({ model, session }) {
 
 // The ten views ---------------------------------------------------------------------------------------------------------------------
 
+/** Where a view lies in the square: a corner, or the center. */
+function viewPlace([top, left, bottom, right], square) {
+  const across = left === 0 ? "left" : right === square ? "right" : null;
+  const down = top === 0 ? "top" : bottom === square ? "bottom" : null;
+  return across && down ? `${down}_${across}` : "center";
+}
+
 async function drawViews(section, { model, session }) {
   const { id } = session.picture;
   const heading = h("div", { class: "section-head" }, h("div", {}, h("h2", {}, t("views.title")), h("p", {}, t(model.input.resize > model.input.size ? "views.lead" : "views.lead_whole", { size: model.input.size }))));
@@ -196,15 +203,14 @@ async function drawViews(section, { model, session }) {
     const [found, square] = await Promise.all([api.json(`/api/pictures/${id}/views`), api.load(`/api/pictures/${id}/square.png`)]);
     if (session.picture.id !== id) return;
     const scale = square.naturalWidth / found.square;
-    const places = ["top_left", "top_right", "bottom_left", "bottom_right", "center"];
     const isWhole = model.input.resize === model.input.size; // then the five places are one
-    const shown = isWhole ? [found.views[4], found.views[9]] : found.views;
-    const items = shown.map(({ box: [topEdge, left, bottom, right], mirrored, answers }, i) => {
+    const shown = isWhole ? [false, true].map((flag) => found.views.find(({ mirrored }) => mirrored === flag)) : found.views;
+    const items = shown.map(({ box: [topEdge, left, bottom, right], mirrored, answers }) => {
       const canvas = h("canvas", { width: 160, height: 160, "aria-hidden": "true" });
       const pen = canvas.getContext("2d");
       if (mirrored) pen.setTransform(-1, 0, 0, 1, 160, 0);
       pen.drawImage(square, left * scale, topEdge * scale, (right - left) * scale, (bottom - topEdge) * scale, 0, 0, 160, 160);
-      const place = t(`views.${isWhole ? "whole" : places[i % 5]}`);
+      const place = t(`views.${isWhole ? "whole" : viewPlace([topEdge, left, bottom, right], found.square)}`);
       return h(
         "li",
         { class: "view" },
