@@ -106,6 +106,9 @@ def _export(options: ServeOptions, out: str) -> int:
         if getattr(options, name) != getattr(ServeOptions, name):
             raise UsageError(f"--{name} needs a server, and --export writes files without one; leave one of them out")
     check_folder(Path(out), "--export")
+    from alexnet.page.site import require_free
+
+    require_free(Path(out))
     from alexnet.page.export import export
     from alexnet.page.worker import Opening, open_room
 

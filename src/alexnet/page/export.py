@@ -87,11 +87,11 @@ def export(room: Room, out: str | Path, pictures: Iterable[str | Path] = ()) -> 
     model = _model(room)
     layers = [stage["name"] for stage in model["stages"] if stage["has_maps"] or stage["has_units"]]
     with_weights = [stage["name"] for stage in model["stages"] if stage["has_units"]]
-    given = _pictures(room, files)
+    given = [*_pictures(room, files)]
     left_out: list[str] = []
 
     shown: dict[str, Shown] = {}
-    with Bar("export", len(files), "pictures", quiet=quiet) as bar:
+    with Bar("export", len(given), "pictures", quiet=quiet) as bar:
         for done, (label, pixels_SSC) in enumerate(given, start=1):
             picture = _shown(room, model, layers, label, pixels_SSC)
             if sum(one.size(with_weights) for one in [*shown.values(), picture]) > FOR_PICTURES:
