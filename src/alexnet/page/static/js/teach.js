@@ -173,7 +173,7 @@ async function drawThumb(picture) {
 
 /** One camera for all piles and for the try: opened when it is first wanted. */
 function sharedCamera() {
-  const video = h("video", { class: "teach-video", "aria-label": t("camera.label"), "data-part": "camera-video" });
+  const video = h("video", { class: "camera", "aria-label": t("camera.label"), "data-part": "camera-video" });
   const off = h("button", { type: "button", class: "quiet", onclick: () => camera.close() }, icon("close"), t("teach.camera_off"));
   const fault = h("p", { class: "notice", role: "alert", hidden: true }, t("camera.refused"));
   const element = h("div", { class: "teach-camera", hidden: true }, video, h("div", { class: "stack" }, h("p", { class: "note" }, t("teach.camera_on")), h("div", {}, off)));
