@@ -84,7 +84,7 @@ export async function teachAct(main, context) {
   async function receive(pile, files) {
     const added = files.map((blob) => ({ blob, id: null, thumb: h("canvas", { width: THUMB, height: THUMB }) }));
     pile.pictures.push(...added);
-    pile.unread = 0;
+    if (files.length > 1) pile.unread = 0; // frames of the camera come one by one
     changed();
     const queue = [...added];
     const send = async () => {
@@ -163,6 +163,11 @@ function tidy(name) {
   return name.trim().replace(/\s+/g, " ").normalize("NFC");
 }
 
+/** Whether a fault is of the file that was sent, and not of the network or the server. */
+function isOfFile(fault) {
+  return ["not-an-image", "unsupported", "too-large"].includes(fault.kind);
+}
+
 async function drawThumb(picture) {
   const bitmap = await createImageBitmap(picture.blob).catch(() => null); // what the server reads and the browser does not stays grey
   if (!bitmap) return;
@@ -235,7 +240,7 @@ function pileCard(pile, { camera, onfiles, onchange, onremove }) {
       const { pictures } = pile;
       const ready = pictures.filter((picture) => picture.id !== null).length;
       const said = [ready === pictures.length ? t(pictures.length === 1 ? "teach.one" : "teach.count", { n: formatNumber(ready) }) : t("teach.reading", { n: formatNumber(ready), of: formatNumber(pictures.length) })];
-      if (pile.unread > 0) said.push(t("teach.unread", { n: formatNumber(pile.unread) }));
+      if (pile.unread > 0) said.push(isOfFile(pile.fault) ? t("teach.unread", { n: formatNumber(pile.unread) }) : pile.fault.message);
       count.textContent = said.join(" ");
       const shown = pictures.slice(-SHOWN_THUMBS);
       thumbs.replaceChildren(
