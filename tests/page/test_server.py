@@ -305,6 +305,14 @@ def test_a_network_that_cannot_tell_classes_is_not_asked_for_them(tmp_path):
     assert found.value.answers is None
 
 
+def test_a_network_of_grey_pictures_is_shown_colored_ones(tmp_path):
+    grey = room_of("lenet", tmp_path, preprocessing=Preprocessing(resize=28, crop=28, mean="none", channels=1))
+    (found,) = look(grey, [(png(), True)])
+    assert isinstance(found, Done)
+    assert found.value.pixels.shape == (28, 28, 1)
+    assert [one["label"] for one in found.value.answers] == [one.label for one in grey.predictor.predict(png()).answers]
+
+
 # --- requests -----------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import signal
 import sys
@@ -135,6 +136,7 @@ def main(descriptor: int) -> None:
     """Open what the first message names, and answer questions until the pipe ends. Ends with the process that started this
     one, which holds the other end of standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it prints lines about its cache where there is no home
     threading.Thread(target=_follow, daemon=True).start()
     pipe: Connection[Any, Any] = Connection(descriptor)
     try:
