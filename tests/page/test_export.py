@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import DESK, PHONE, STATIC, faint_or_nameless, settle, visited
+from browsing import DESK, PHONE, STATIC, WORDS, faint_or_nameless, settle, visited
 from PIL import Image
 from rooms import SMALL, picture_for, room_of
 
@@ -230,5 +230,6 @@ def test_a_site_is_opened_as_a_file(
         page.reload()
         settle(page)
         assert "conv2" in page.locator("main h1").inner_text()
+        assert page.get_by_text(WORDS[language]["unit.optimal_left_out"]).is_visible()
         first = see.one_map(room, room.predictor.pixels(pictures[0]), "conv2", 3)  # of the picture that is shown first
         assert f"{first['largest']:.3g}" in page.locator("[data-part=reading]").inner_text()

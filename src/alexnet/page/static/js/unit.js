@@ -39,6 +39,8 @@ export function channelPanel(element, { context, layer, channel, onoff = () => {
     const part = h("div", { class: "stack", "data-part": "wants" });
     parts.push(part);
     showWants(part, { stage, channel, model, level, signal: ending.signal }).catch((fault) => fail(part, fault));
+  } else if (stage.has_units) {
+    parts.push(h("p", { class: "note" }, t("unit.left_out")));
   }
   element.replaceChildren(...parts);
 
@@ -297,6 +299,8 @@ async function wantedPictures({ unit, path, stage, model, hasKernel, level, sign
     const { activation, crop_activation: onCrop } = unit.optimal;
     const figures = onCrop === null || onCrop === undefined ? { value: formatFigure(activation) } : { value: formatFigure(activation), crop: formatFigure(onCrop) };
     beside.push(figure("optimal", t("unit.optimal_alt", { layer: stage.name, channel: unit.channel }), t("crop" in figures ? "unit.optimal_note" : "unit.optimal_note_alone", figures), ""));
+  } else if (!api.live) {
+    beside.push(h("p", { class: "note" }, t("unit.optimal_left_out")));
   }
   shown.push(h("div", { class: "pair" }, ...(await Promise.all(beside))));
   if (unit.crops?.length) {
