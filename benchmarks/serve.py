@@ -286,6 +286,7 @@ def main() -> None:
             "growth": growth(before, after),
         },
         "hostile": hostile,
+        "load_average": os.getloadavg(),
     }
     write_json(options.out, {**document, "environment": environment()})
     print(f"first answer after {max(starts):.1f} s; {', '.join(f'{k} {v:.2f} s' for k, v in seconds_of_acts.items())}")
