@@ -16,7 +16,9 @@ from browsing import DESK, PHONE, STATIC, WORDS, faint_or_nameless, settle, visi
 from PIL import Image
 from rooms import SMALL, picture_for, room_of
 
+from alexnet.cli.serve import serve
 from alexnet.core.errors import AlexNetError, ImageError, UsageError
+from alexnet.models.folder import save_model_folder
 from alexnet.page import export as exporting
 from alexnet.page import see
 from alexnet.page.export import Exported, export, ranked, stored_maps
@@ -157,7 +159,15 @@ def test_only_an_export_that_nobody_changed_is_replaced(tmp_path: Path, monkeypa
         UsageError, match=r"site holds more\.txt, which was not exported; name another folder, or remove this one"
     ):
         require_free(folder)
+    write({"pictures/1.js": b"", **content}, folder)
+    (folder / "drafts").mkdir()
+    with pytest.raises(UsageError, match="site holds drafts, which was not exported"):
+        require_free(folder)
     write(content, folder)
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="is the folder that you are in; name another for --export"):
+        require_free(Path())
+    monkeypatch.chdir(tmp_path)
     (folder / "index.html").write_text("mine")
     with pytest.raises(UsageError, match=r"index\.html was changed after it was exported"):
         require_free(folder)
@@ -233,3 +243,19 @@ def test_a_site_is_opened_as_a_file(
         assert page.get_by_text(WORDS[language]["unit.optimal_left_out"]).is_visible()
         first = see.one_map(room, room.predictor.pixels(pictures[0]), "conv2", 3)  # of the picture that is shown first
         assert f"{first['largest']:.3g}" in page.locator("[data-part=reading]").inner_text()
+
+
+def test_the_verb_says_what_it_wrote(
+    room: Room, pictures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = room.predictor
+    save_model_folder(tmp_path / "net", net.model, net.name, net.preprocessing, net.classes, net.mean)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):  # the second time over the first
+        assert serve(["net", "--export", "site", "--pictures", *pictures, "--device", "cpu"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            f"site: 2 pictures and 79 units in {len(everything(tmp_path / 'site')) / 1e6:.1f} MB",
+            "Open its file index.html in a browser, or put the folder on a web host.",
+        ]
+    assert str(tmp_path).encode() not in everything(tmp_path / "site")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.core.errors import AlexNetError, UsageError, printable, refused
-from alexnet.core.runs import read_json, write_bytes
+from alexnet.core.runs import read_json, sha256_file, write_bytes
 
 STATIC = Path(__file__).parent / "static"
 LANGUAGES = ("en", "zh")
@@ -113,7 +113,9 @@ def require_free(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{printable(folder)} is a file; --export names a folder")
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if folder.resolve() == Path.cwd():
+        raise UsageError(f"{printable(folder)} is the folder that you are in; name another for --export")
+    there = {path.relative_to(folder): path for path in folder.rglob("*")}
     if not there:
         return
     advice = "name another folder, or remove this one"
@@ -121,14 +123,15 @@ def require_free(folder: Path) -> None:
         listed = read_json(folder / LIST)
         if listed["format"] != FORMAT:
             raise KeyError
-        digests: dict[str, str] = listed["files"]
-    except (AlexNetError, OSError, KeyError, TypeError):
+        digests: dict[Path, str] = {Path(name): digest for name, digest in listed["files"].items()}
+    except (AlexNetError, OSError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{printable(folder)} holds files that are no exported site; {advice}") from None
-    for name in sorted(there - {LIST}):
-        if name not in digests:
+    known = {Path(LIST), *digests, *(parent for name in digests for parent in name.parents)}
+    for name, path in sorted(there.items()):
+        if name not in known or path.is_symlink():
             raise UsageError(f"{printable(folder)} holds {printable(name)}, which was not exported; {advice}")
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digests[name]:
-            raise UsageError(f"{printable(folder / name)} was changed after it was exported; {advice}")
+        if name in digests and sha256_file(path) != digests[name]:
+            raise UsageError(f"{printable(path)} was changed after it was exported; {advice}")
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:
