@@ -564,7 +564,7 @@ def test_health_answers_while_the_worker_computes(gate):
         connection = http.client.HTTPConnection(place.host, place.port, timeout=30)
         connection.request("GET", "/health")
         assert json.loads(connection.getresponse().read())["status"] == "ready"
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 3
         connection.close()
         gate[0].opened.set()
 
