@@ -75,7 +75,7 @@ export async function searchAct(main, context) {
     const { features, codes } = answer;
     const metric = features.metric === "cosine" ? "search.by_cosine" : "search.by_euclidean";
     found.replaceChildren(
-      row("features", t("search.features"), t(metric, { layer: answer.layer, time: formatSeconds(features.seconds), network: formatSeconds(answer.network_seconds) }), features.matches, formatFigure),
+      row("features", t("search.features"), t(metric, { layer: answer.layer, time: formatSeconds(features.seconds), network: formatSeconds(answer.network_seconds) }), features.matches, (distance) => formatFigure(Math.abs(distance) < 0.0005 ? 0 : distance)),
       byPixels(answer),
       codes
         ? row("codes", t("search.codes"), t("search.by_codes", { bits: formatNumber(codes.bits), bytes: formatNumber(codes.bits / 8), time: formatSeconds(codes.seconds) }), codes.matches, (share) => t("search.bits", { n: formatNumber(Math.round(share * codes.bits)) }))

@@ -65,7 +65,8 @@ export function formatNumber(value, digits = 0) {
 /** A figure of an activation or a weight: three significant digits. */
 export function formatFigure(value) {
   if (!Number.isFinite(value)) return "–";
-  return new Intl.NumberFormat(words.language, { maximumSignificantDigits: 3 }).format(value);
+  const notation = value !== 0 && Math.abs(value) < 1e-4 ? "scientific" : "standard";
+  return new Intl.NumberFormat(words.language, { maximumSignificantDigits: 3, notation }).format(value);
 }
 
 export function formatPercent(fraction) {
