@@ -16,8 +16,9 @@ pytest.register_assert_rewrite("browsing")
 from browsing import CHROMIUM, SWITCHES, lacking  # noqa: E402
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """Closed with its module: Playwright's loop runs until then, and nobody else could run one."""
     if reason := lacking():
         pytest.skip(reason)
     from playwright.sync_api import sync_playwright

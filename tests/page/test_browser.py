@@ -90,6 +90,12 @@ def see(page: Any, say: dict[str, str], photos: Path) -> None:
     settle(page)
     assert page.locator("[data-part=answer-box] li").count() == 3
     assert page.locator("[data-part=views] .view").count() == 10
+    before = page.locator("[data-part=input]").first.get_attribute("src")
+    page.get_by_role("button", name=say["drop.photograph"]).click()
+    page.get_by_role("button", name=say["camera.take"]).click()
+    page.locator("[data-part=camera]").wait_for(state="detached")
+    settle(page)
+    assert page.locator("[data-part=input]").first.get_attribute("src") != before
     page.get_by_role("radio", name=say["heat.saliency"]).check(force=True)
     page.locator("[data-part=heat]").first.wait_for()
 
@@ -212,9 +218,15 @@ def test_the_page_is_walked_by_keyboard_in_the_other_language_and_colors(visit: 
 
 
 def test_a_unit_opens_by_its_address(visit: Visit) -> None:
-    with visit("/unit/conv5/3") as page:
+    with visit("/unit/conv1/3") as page:
         settle(page)
-        assert page.locator("main h1").inner_text().startswith("conv5, channel 3")
+        assert page.locator("main h1").inner_text().startswith("conv1, channel 3")
+        page.get_by_role("img", name=WORDS["en"]["unit.kernel_alt"]).wait_for()
+        products = page.locator("[data-part=products]")
+        products.locator("tbody tr").nth(2).wait_for()
+        terms, _, total = products.locator(".sum-line").inner_text().replace("−", "-").partition("=")
+        sums = [float(sign + number) for sign, number in re.findall(r"(-?) ?(\d+(?:\.\d+)?)", terms)]
+        assert sum(sums) == pytest.approx(float(total.split()[0]), abs=0.003)
         assert faint_or_nameless(page) == []
 
 
