@@ -5,7 +5,8 @@ import { h, svg } from "./parts.js";
 // The drawing is for the eye; over it lie buttons, one a stage, that a keyboard and a screen reader use.
 
 const NARROW = 700; // below this many pixels the network runs downward
-const DENSE = new Set(["dense", "relu", "dropout", "activation"]);
+const LETTER = 7.6; // most pixels that a letter of a name takes, on average
+const SMALL_LETTER = 6.4; // and of a shape
 
 /** "96 × 55 × 55" */
 export function shapeText(shape) {
@@ -54,7 +55,7 @@ function classOf(stage, tower) {
   return `${color} ${hasWeights(stage) ? "weighted" : "bare"} ${stage.kind}`;
 }
 
-/** From left to right: [{stage, blocks, area}], and the wires between them. */
+/** From left to right: {columns: [{stage, blocks, area}], wires, labels, height}; null where the names of the stages find no room. */
 function layOutAcross(model, width) {
   const { stages } = model;
   const room = model.towers === 2 ? 150 : 230; // height of the largest map
@@ -67,8 +68,17 @@ function layOutAcross(model, width) {
     const channels = at === 0 ? 3 : p.isFlat ? 10 : 6 + p.channels * 44;
     return { height, width: channels, depth: p.isFlat ? 5 : Math.max(5, height * 0.3) };
   });
-  const needed = sizes.map((size) => size.width + size.depth + 10);
-  const spare = Math.max(0, width - needed.reduce((sum, part) => sum + part, 0)) / stages.length;
+  const names = stages.map(({ name }) => name.length * LETTER + 6);
+  const columnsOf = (shrink) => sizes.map((size, at) => Math.max(names[at], shrink * (size.width + size.depth) + 8));
+  const sum = (parts) => parts.reduce((whole, part) => whole + part, 0);
+  const shrink = [1, 0.8, 0.6].find((by) => sum(columnsOf(by)) <= width);
+  if (shrink === undefined) return null;
+  for (const size of sizes) {
+    size.width *= shrink;
+    size.depth *= shrink;
+  }
+  const needed = columnsOf(1);
+  const spare = Math.max(0, width - sum(needed)) / stages.length;
   let x = 0;
   const columns = stages.map((stage, at) => {
     const size = sizes[at];
@@ -91,7 +101,9 @@ function layOutAcross(model, width) {
       }
     }
   });
-  return { columns, wires, height: bottom + 44, labels: columns.map(acrossLabel) };
+  const shapes = columns.map(({ stage }) => (stage.shape.length === 3 ? `${stage.shape[0]} × ${stage.shape[1]}²` : formatNumber(stage.shape[0])));
+  const isRoomy = columns.every(({ area }, at) => shapes[at].length * SMALL_LETTER + 4 <= area.width);
+  return { columns, wires, height: bottom + 44, labels: columns.map((column, at) => acrossLabel(column, isRoomy ? shapes[at] : null)) };
 }
 
 /** The window that is read, drawn on the side of one block, and its way to one value of the next. */
@@ -113,15 +125,14 @@ function windowWires(stage, source, from, to, crosses) {
   ];
 }
 
-function acrossLabel({ stage, area }) {
+function acrossLabel({ stage, area }, shape) {
   const x = area.x + area.width / 2;
   const y = area.height - 26;
-  const isRoomy = area.width >= 62;
   return svg(
     "g",
     { class: "map-label" },
     svg("text", { x, y, class: "map-name" }, stage.name),
-    isRoomy ? svg("text", { x, y: y + 16, class: "map-shape" }, stage.shape.length === 3 ? `${stage.shape[0]} × ${stage.shape[1]}²` : formatNumber(stage.shape[0])) : null,
+    shape === null ? null : svg("text", { x, y: y + 16, class: "map-shape" }, shape),
   );
 }
 
@@ -218,8 +229,9 @@ export function networkMap(model, { chosen, onchoose, panel }) {
     const width = Math.floor(element.clientWidth);
     if (width === 0) return;
     state.width = width;
-    const isAcross = width >= NARROW;
-    const layout = isAcross ? layOutAcross(model, width) : layOutDown(model, width);
+    const across = width >= NARROW ? layOutAcross(model, width) : null;
+    const isAcross = across !== null;
+    const layout = across ?? layOutDown(model, width);
     drawing.setAttribute("viewBox", `0 0 ${width} ${layout.height}`);
     drawing.setAttribute("width", width);
     drawing.setAttribute("height", layout.height);

@@ -297,8 +297,9 @@ async function wantedPictures({ unit, path, stage, model, hasKernel, level, sign
   if (hasKernel) beside.push(figure("kernel", t("unit.kernel_alt"), t("unit.kernel_note"), "pixels"));
   if (unit.optimal) {
     const { activation, crop_activation: onCrop } = unit.optimal;
+    const isSilent = activation <= 0; // a unit that nothing excites
     const figures = onCrop === null || onCrop === undefined ? { value: formatFigure(activation) } : { value: formatFigure(activation), crop: formatFigure(onCrop) };
-    beside.push(figure("optimal", t("unit.optimal_alt", { layer: stage.name, channel: unit.channel }), t("crop" in figures ? "unit.optimal_note" : "unit.optimal_note_alone", figures), ""));
+    beside.push(figure("optimal", t("unit.optimal_alt", { layer: stage.name, channel: unit.channel }), t(isSilent ? "unit.optimal_silent" : "crop" in figures ? "unit.optimal_note" : "unit.optimal_note_alone", figures), ""));
   } else if (!api.live) {
     beside.push(h("p", { class: "note" }, t("unit.optimal_left_out")));
   }
