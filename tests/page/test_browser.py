@@ -133,7 +133,7 @@ def teach(page: Any, say: dict[str, str], photos: Path) -> None:
         piles.nth(pile).get_by_text(say["teach.count"].format(n=4)).wait_for()
     piles.nth(1).locator("[data-part=record]").hover()
     page.mouse.down()
-    piles.nth(1).get_by_text(say["teach.count"].format(n=5)).wait_for()
+    piles.nth(1).locator(".thumb").nth(4).wait_for()  # frames may come faster than they are read
     page.mouse.up()
     settle(page)
     page.locator("[data-part=teach]:enabled").click()
