@@ -1,6 +1,7 @@
 """What trained layers are worth on a few hundred photographs of your own: writes results/transfer.json.
 
 python benchmarks/transfer.py PHOTOS WEIGHTS [--seeds 5] [--draws 10] [--from-scratch 3] [--out results/transfer.json]
+    [--picture docs/pictures/transfer.png]
 
 PHOTOS holds train/CLASS and val/CLASS (published: 800 + 290 photographs of clothing, CC0), WEIGHTS torchvision's convolutions.
 `train-SEED` is the whole of `alexnet train PHOTOS`. `few` is a last layer fitted to 20, 10, 5 and 1 images of each class, drawn
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -143,6 +145,52 @@ def scratch(photos: Path, data: PackedSet, per_class: int, draw: int, machine: M
     return rate(errors["top1_errors"], errors["n"]) | {"seconds": time.perf_counter() - start}
 
 
+def picture(result: dict[str, Any], file: Path) -> None:
+    """The error against the photographs of a class: mean and range of the draws."""
+    figure = Figure(figsize=(6.5, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    n = result["few"][0]["n"]
+    scratch_errors = {
+        per_class: [result[name]["errors"] for name in result if name.startswith(f"scratch-{per_class}-")]
+        for per_class in PER_CLASS
+    }
+    lines = (
+        ("from random weights", {k: errors for k, errors in scratch_errors.items() if errors}, "#555555", "v", ":"),
+        (
+            "plain program on torchvision's layers",
+            {row["images_per_class"]: row["plain_errors"] for row in result["few"]},
+            "#d55e00",
+            "s",
+            "--",
+        ),
+        (
+            "alexnet, last layer fitted",
+            {row["images_per_class"]: row["errors"] for row in result["few"]},
+            "#0072b2",
+            "o",
+            "-",
+        ),
+    )
+    for label, errors, color, marker, dash in lines:
+        x, rows = list(errors), [np.asarray(of, np.float64) / n * 100 for of in errors.values()]
+        axes.plot(
+            x,
+            [row.mean() for row in rows],
+            dash,
+            color=color,
+            marker=marker,
+            label=f"{label} ({len(rows[0])} draw{'s' * (len(rows[0]) > 1)})",
+        )
+        axes.fill_between(x, [row.min() for row in rows], [row.max() for row in rows], color=color, alpha=0.15, lw=0)
+    axes.set_xscale("log")
+    axes.set_xticks(PER_CLASS, [str(k) for k in PER_CLASS], minor=False)
+    axes.minorticks_off()
+    axes.set(xlabel="photographs of a class", ylabel="top-1 error, %", ylim=(0, 100))
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file)
+
+
 def neighbors(row_ND: Matrix, label_N: Labels, row_MD: Matrix, label_M: Labels) -> dict[str, Any]:
     """Whether the nearest training image is of the same class."""
     found = {}
@@ -162,8 +210,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--from-scratch", type=int, default=3, help="draws that a network is trained on from scratch")
+    parser.add_argument("--picture", type=Path, help="draw the error against the photographs of a class here, and end")
     parser.add_argument("--out", type=Path, default=Path("results/transfer.json"))
     arguments = parser.parse_args()
+    if arguments.picture is not None:
+        picture(json.loads(arguments.out.read_text()), arguments.picture)
+        return
     initial, machine = load_initial(arguments.weights), Machine(device=torch.device("cpu"))
     config = replace(configured(initial), data=arguments.photos)
     data = open_data(config)
