@@ -173,14 +173,8 @@ def picture(result: dict[str, Any], file: Path) -> None:
     )
     for label, errors, color, marker, dash in lines:
         x, rows = list(errors), [np.asarray(of, np.float64) / n * 100 for of in errors.values()]
-        axes.plot(
-            x,
-            [row.mean() for row in rows],
-            dash,
-            color=color,
-            marker=marker,
-            label=f"{label} ({len(rows[0])} draw{'s' * (len(rows[0]) > 1)})",
-        )
+        draws = f"{len(rows[0])} draw{'s' * (len(rows[0]) > 1)}"
+        axes.plot(x, [row.mean() for row in rows], dash, color=color, marker=marker, label=f"{label} ({draws})")
         axes.fill_between(x, [row.min() for row in rows], [row.max() for row in rows], color=color, alpha=0.15, lw=0)
     axes.set_xscale("log")
     axes.set_xticks(PER_CLASS, [str(k) for k in PER_CLASS], minor=False)
