@@ -33,7 +33,7 @@ from alexnet.page import desk as desks
 from alexnet.page import server as servers
 from alexnet.page.desk import BusyError, Desk, LostError
 from alexnet.page.room import Room
-from alexnet.page.server import Place, application, assets
+from alexnet.page.server import Place, Server, application, assets, bound
 from alexnet.page.worker import LOOK, QUESTIONS, Done, Look, Refused, look
 
 
@@ -567,6 +567,26 @@ def test_health_answers_while_the_worker_computes(gate):
         assert time.monotonic() - began < 3
         connection.close()
         gate[0].opened.set()
+
+
+def test_a_server_that_is_told_to_end_while_it_greets_ends(gate):
+    _, desk = gate
+    greeted = threading.Event()
+    with bound("127.0.0.1", 0) as socket:
+        place = Place(*socket.getsockname()[:2])
+
+        def greet(_ready) -> bool:
+            server.should_exit = True  # as a signal would
+            greeted.set()
+            return True
+
+        server = Server(application(desk, place), desk, greet)
+        thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
+        thread.start()
+        gate[0].opened.set()
+        thread.join(30)
+        assert greeted.is_set()
+        assert not thread.is_alive()
 
 
 def test_a_client_that_leaves_takes_its_question_along(gate):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alexnet.cli.shared import ModelOptions, Word, machine_of, parse, print_part, tell
+from alexnet.core.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class FeaturesOptions(ModelOptions):
     """Run directory, checkpoint of a run, or model folder."""
     out: str
     """Folder to write."""
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...] | None = None
     """Their names, by default fc7, or the last hidden layer that holds trained weights; a wrong one lists all. fc7 is read after
     its ReLU and before the test-time halving, dropout7 after it."""
     data: str | None = None
@@ -41,12 +42,14 @@ class FeaturesOptions(ModelOptions):
 
 def features(arguments: list[str]) -> int:
     options = parse(FeaturesOptions, "features", arguments)
+    if options.layers == ():
+        raise UsageError("--layers names no layer; name one or more, or leave it out")
     from alexnet.core.parts import parse_part
     from alexnet.probes.features import Features, features
 
     found = features(
         options.model,
-        options.layers,
+        options.layers or (),
         options.out,
         options.data,
         machine_of(options),

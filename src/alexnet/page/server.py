@@ -670,7 +670,8 @@ class Server(uvicorn.Server):
     async def _greet(self) -> None:
         try:
             ready = await asyncio.wrap_future(self.desk.ready)
-            self.should_exit |= not await asyncio.to_thread(self.on_ready, ready)
+            if not await asyncio.to_thread(self.on_ready, ready):  # never False again, whatever a signal said meanwhile
+                self.should_exit = True
         except Exception as error:
             self.failure, self.should_exit = error, True
 

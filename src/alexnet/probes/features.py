@@ -157,8 +157,6 @@ def features(
         best=best,
         data_root=data_root,
     )
-    if layers is not None and not layers:
-        raise UsageError("--layers names no layer; name one or more, or leave it out")
     predictor, packed, images, out = subject.predictor, subject.packed, subject.images, Path(out)
     layers = [layers] if isinstance(layers, str) else layers or [predictor.usual_layer().name]
     with subject.progress("features", len(images)) as bar:
