@@ -192,7 +192,7 @@ def test_a_network_without_classes_refuses_to_answer(tmp_path):
 
 def test_sheet_and_numbers_are_what_the_layers_compute(towers):
     picture = picture_for(towers)
-    x_1CHW = next(see._inputs(towers.predictor, picture[None]))
+    x_1CHW = next(towers.predictor.inputs(torch.from_numpy(picture[None])))
     for layer in ("conv1", "norm1", "conv3", "pool5", "fc6", "fc8"):
         expected = activations(towers.predictor.model, x_1CHW, [layer])[layer][0].numpy()
         expected = expected.reshape(*expected.shape, *(1,) * (3 - expected.ndim))
@@ -337,7 +337,7 @@ def test_a_channel_that_is_off_gives_the_answer_of_a_network_without_it(towers):
     with torch.no_grad():
         other.conv3.weight[:, 5] = 0
         other.fc7.weight[:, 3] = 0
-        x_1CHW = next(see._inputs(towers.predictor, picture[None]))
+        x_1CHW = next(towers.predictor.inputs(torch.from_numpy(picture[None])))
         expected_K, whole_K = other(x_1CHW).softmax(1)[0], towers.predictor.model(x_1CHW).softmax(1)[0]
     for answer in found["after"]:
         assert answer["probability"] == pytest.approx(float(expected_K[answer["label"]]), rel=1e-4)
@@ -356,7 +356,7 @@ def test_without_a_tower_only_the_other_one_is_left(towers):
         for name in ("conv3", "fc6", "fc7", "fc8"):
             weight = getattr(other, name).weight
             weight[:, weight.shape[1] // 2 :] = 0
-        expected_K = other(next(see._inputs(towers.predictor, picture[None]))).softmax(1)[0]
+        expected_K = other(next(towers.predictor.inputs(torch.from_numpy(picture[None])))).softmax(1)[0]
     assert found["after"][0]["probability"] == pytest.approx(float(expected_K.max()), rel=1e-4)
     assert found["after"][0]["label"] == int(expected_K.argmax())
 
@@ -366,7 +366,7 @@ def test_without_normalization_the_network_is_the_one_without_it(towers):
     found = see.answers(towers, picture, (), ["normalization"])
     plain = room_of("alexnet_2012", towers.cache, normalization="none", **SMALL).predictor.model
     plain.load_state_dict(towers.predictor.model.state_dict())
-    expected_K = plain(next(see._inputs(towers.predictor, picture[None]))).softmax(1)[0].detach()
+    expected_K = plain(next(towers.predictor.inputs(torch.from_numpy(picture[None])))).softmax(1)[0].detach()
     for answer in found["after"]:
         assert answer["probability"] == pytest.approx(float(expected_K[answer["label"]]), rel=1e-4)
     assert found["after"][0]["probability_before"] != pytest.approx(found["after"][0]["probability"], rel=1e-4)
@@ -404,7 +404,7 @@ def test_heat_is_most_where_the_logit_depends_most(tmp_path):
     heat = shades(see.saliency(room, picture, 3, "gradient"))
     assert heat.shape == (28, 28, 4)
     assert heat[..., 3].max() == 230
-    x_1CHW = next(see._inputs(room.predictor, picture[None])).requires_grad_()
+    x_1CHW = next(room.predictor.inputs(torch.from_numpy(picture[None]))).requires_grad_()
     room.predictor.model(x_1CHW)[0, 3].backward()
     size_HW = x_1CHW.grad.abs()[0].amax(0).numpy()
     assert np.corrcoef(size_HW.ravel(), heat[..., 3].ravel().astype(float))[0, 1] > 0.98

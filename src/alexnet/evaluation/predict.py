@@ -184,12 +184,10 @@ class Predictor:
     ) -> list[tuple[Answer, ...]]:
         """The ``top_k`` most probable classes of each of these images, computed together: of their :meth:`pixels`, whole where
         ``views`` are random crops."""
-        mean_SSC = None if self.mean is None else torch.as_tensor(self.mean).to(self.device)
         if views.kind == "random":
-            inputs = random_views_of(list(images), views, self.preprocessing, mean_SSC, self.device)
+            inputs = random_views_of(list(images), views, self.preprocessing, self._mean(), self.device)
         else:
-            pixels_BSSC = torch.from_numpy(np.stack(images)).to(self.device)
-            inputs = views_of(pixels_BSSC, np.arange(len(images)), views, self.preprocessing, mean_SSC)
+            inputs = self.inputs(torch.from_numpy(np.stack(images)), views)
         probability_BK = mean_log_probability(self.model, inputs, self.precision).double().exp()
         order_BK = probability_BK.argsort(dim=1, descending=True, stable=True)[:, :top_k]
         return [
@@ -228,12 +226,19 @@ class Predictor:
         """The activations of these layers for the center view of a batch of stored images, (B, S, S, C) uint8: (B, D) each,
         maps flattened in the order channel, row, column."""
         model = self.model.eval()
-        mean_SSC = None if self.mean is None else torch.as_tensor(self.mean).to(self.device)
-        image_B = np.arange(len(pixels_BSSC))
-        (x_BCHW,) = views_of(pixels_BSSC.to(self.device), image_B, CENTER, self.preprocessing, mean_SSC)
+        (x_BCHW,) = self.inputs(pixels_BSSC)
         with recorded(model, layers) as outputs, autocast(self.device, self.precision):
             model(x_BCHW.double() if self.precision == "float64" else x_BCHW)
         return {layer.name: outputs[layer.name].flatten(1).float().cpu().numpy() for layer in layers}
+
+    def inputs(self, pixels_BSSC: torch.Tensor, views: Views = CENTER) -> Iterator[torch.Tensor]:
+        """What the network reads of stored images (B, S, S, C) uint8: float32 (B, C, crop, crop) on the device, one for each of
+        ``views``, which are no random ones."""
+        pixels_BSSC = pixels_BSSC.to(self.device)
+        return views_of(pixels_BSSC, np.arange(len(pixels_BSSC)), views, self.preprocessing, self._mean())
+
+    def _mean(self) -> torch.Tensor | None:
+        return None if self.mean is None else torch.as_tensor(self.mean).to(self.device)
 
     def usual_layer(self, name: str | None = None, usual: str = "fc7") -> Layer:
         """The layer called ``name``, or without one the usual one among those with trained weights

@@ -23,7 +23,6 @@ from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, recorded
 from alexnet.evaluation.motion import WINDOW, Steadiness, directions, running_mean, similarity, steadiness, stretches
 from alexnet.evaluation.predict import Answer, Predictor, load
-from alexnet.evaluation.views import CENTER, views_of
 from alexnet.models.lrn import kernels_in_use
 
 BATCH = 32
@@ -196,9 +195,7 @@ def probabilities_and_hidden(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What a network answers to the center view of stored images, (B, K), and what a layer computes on the way, (B, D): both of
     one forward pass."""
-    mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean).to(predictor.device)
-    pixels = torch.from_numpy(pixels_BSSC).to(predictor.device)
-    inputs = views_of(pixels, np.arange(len(pixels)), CENTER, predictor.preprocessing, mean_SSC)
+    inputs = predictor.inputs(torch.from_numpy(pixels_BSSC))
     with recorded(predictor.model.eval(), [layer]) as outputs:
         log_probability_BK = mean_log_probability(predictor.model, inputs, predictor.precision)
     return log_probability_BK.double().exp().float().numpy(), outputs[layer.name].flatten(1).float().cpu().numpy()

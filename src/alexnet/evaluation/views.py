@@ -105,6 +105,16 @@ def views_of(
         yield apply_crops(pixels_BSSC, top_B, left_B, mirror_B, preprocessing, mean_SSC)
 
 
+def view_of(pixels_BSSC: Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The center view of stored images as pixels: (B, crop, crop, C) uint8."""
+    start, crop = (preprocessing.resize - preprocessing.crop) // 2, preprocessing.crop
+    view_BSSC = fit(pixels_BSSC.cpu(), preprocessing.resize)[:, start : start + crop, start : start + crop]
+    if view_BSSC.is_floating_point():
+        view_BSSC = view_BSSC.round().clamp(0, 255).to(torch.uint8)
+    pixels: NDArray[np.uint8] = view_BSSC.numpy()
+    return pixels
+
+
 def random_views_of(
     images_HWC: Sequence[NDArray[np.uint8]],
     views: Views,

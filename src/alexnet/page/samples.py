@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, as_text
+from alexnet.evaluation.views import view_of
 from alexnet.page.room import Room
 from alexnet.page.worker import Pixels, can_answer
-from alexnet.probes.maps import view_of
 
 SAMPLES = 8
 

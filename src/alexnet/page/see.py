@@ -12,7 +12,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, cast
@@ -27,7 +27,7 @@ from alexnet.core.errors import AlexNetError, UsageError, as_text, printable
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, with_relu_modules
 from alexnet.evaluation.predict import Predictor, model_fingerprint
-from alexnet.evaluation.views import CENTER, TEN, Views, positions, views_of
+from alexnet.evaluation.views import CENTER, TEN, Views, positions, view_of
 from alexnet.models import about_model, list_models
 from alexnet.models.layers import LocalConv2d
 from alexnet.page.images import columns_for, heat, png, sheet
@@ -117,7 +117,7 @@ def views(room: Room, pixels_SSC: Pixels) -> dict[str, Any]:
     they say together: the mean of their probabilities."""
     start, predictor = time.monotonic(), room.predictor
     predictor.require_answers()
-    x_BCHW = torch.cat(list(_inputs(predictor, pixels_SSC[None], TEN)))
+    x_BCHW = torch.cat(list(_inputs(predictor, pixels_SSC, TEN)))
     with torch.inference_mode():
         log_BK = mean_log_probability(predictor.model.eval(), [x_BCHW], predictor.precision)
     probability_BK, side, crop = log_BK.double().exp(), len(pixels_SSC), predictor.preprocessing.crop
@@ -140,7 +140,8 @@ def views(room: Room, pixels_SSC: Pixels) -> dict[str, Any]:
 
 def input_png(room: Room, pixels_SSC: Pixels) -> bytes:
     """What the network sees of a picture: its view in the middle."""
-    return png(view_of(room.predictor, pixels_SSC))
+    (view_SSC,) = view_of(torch.from_numpy(pixels_SSC[None]), room.predictor.preprocessing)
+    return png(view_SSC)
 
 
 def square_png(_room: Room, pixels_SSC: Pixels) -> bytes:
@@ -148,18 +149,9 @@ def square_png(_room: Room, pixels_SSC: Pixels) -> bytes:
     return png(pixels_SSC)
 
 
-def view_of(predictor: Predictor, pixels_SSC: Pixels) -> Pixels:
-    """The view in the middle of a picture, (crop, crop, C)."""
-    crop = predictor.preprocessing.crop
-    start = (len(pixels_SSC) - crop) // 2
-    return pixels_SSC[start : start + crop, start : start + crop]
-
-
-def _inputs(predictor: Predictor, pixels_BSSC: Pixels, chosen: Views = CENTER) -> Any:
-    """What the network reads: (B, C, crop, crop) for each view."""
-    mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean).to(predictor.device)
-    pixels = torch.from_numpy(np.ascontiguousarray(pixels_BSSC)).to(predictor.device)
-    return views_of(pixels, np.arange(len(pixels_BSSC)), chosen, predictor.preprocessing, mean_SSC)
+def _inputs(predictor: Predictor, pixels_SSC: Pixels, chosen: Views = CENTER) -> Iterator[Tensor]:
+    """What the network reads of a picture: (1, C, crop, crop) for each view."""
+    return predictor.inputs(torch.from_numpy(np.ascontiguousarray(pixels_SSC[None])), chosen)
 
 
 def _top(predictor: Predictor, probability_K: Tensor) -> list[dict[str, Any]]:
@@ -291,7 +283,7 @@ def _products(
     is_first = layer.name == next(iter(layers_of(predictor.model)))
     if not is_first or not isinstance(module, nn.Conv2d | LocalConv2d):
         return None
-    (x_1CHW,) = _inputs(predictor, pixels_SSC[None])
+    (x_1CHW,) = _inputs(predictor, pixels_SSC)
     if isinstance(module, LocalConv2d):
         place = y * layer.shape[2] + x
         k, stride, padding = module.kernel, 1, module.kernel // 2
@@ -351,7 +343,7 @@ def answers(
     start, predictor = time.monotonic(), room.predictor
     predictor.require_answers()
     silent, plain = _parts_off(room, off, without)
-    inputs = list(_inputs(predictor, pixels_SSC[None]))
+    inputs = list(_inputs(predictor, pixels_SSC))
     with torch.inference_mode():
         both = [
             mean_log_probability(model, inputs, predictor.precision)[0].double().exp()
@@ -439,6 +431,6 @@ def _heat(room: Room, pixels_SSC: Pixels, label: int, method: str) -> bytes:
         raise UsageError('what an answer rests on is found with captum; install it with pip install "alexnet[probe]"')
     from alexnet.probes import saliency as probe  # late: it brings matplotlib
 
-    (x_1CHW,) = _inputs(predictor, pixels_SSC[None])
+    (x_1CHW,) = _inputs(predictor, pixels_SSC)
     (map_HW,) = probe.saliency(predictor, x_1CHW, torch.tensor([label]), cast(probe.Method, method))
     return png(heat(map_HW))

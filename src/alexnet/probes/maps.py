@@ -20,12 +20,12 @@ from alexnet.core.config import to_json
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.loader import batches
-from alexnet.data.transforms import fit
 from alexnet.evaluation.error_rate import Split
 from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.layers import Layer, find_layers
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
+from alexnet.evaluation.views import view_of
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.features import POSITIONS
 from alexnet.report.pictures.maps import Tile, draw_maps, draw_patches
@@ -352,16 +352,6 @@ def field_size(layer: Layer, preprocessing: Preprocessing) -> int:
 def box_of(layer: Layer, y: int, x: int, view_size: int) -> Box:
     """What unit (y, x) sees of the network's input; everything in a layer without a receptive field."""
     return (0, 0, view_size, view_size) if layer.field is None else layer.field.box(y, x, view_size)
-
-
-def view_of(pixels_BSSC: torch.Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The center view of stored images as pixels: (B, crop, crop, C) uint8."""
-    start, crop = (preprocessing.resize - preprocessing.crop) // 2, preprocessing.crop
-    view_BSSC = fit(pixels_BSSC.cpu(), preprocessing.resize)[:, start : start + crop, start : start + crop]
-    if view_BSSC.is_floating_point():
-        view_BSSC = view_BSSC.round().clamp(0, 255).to(torch.uint8)
-    pixels: NDArray[np.uint8] = view_BSSC.numpy()
-    return pixels
 
 
 class _Best:

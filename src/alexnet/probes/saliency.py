@@ -27,14 +27,13 @@ from alexnet.core.device import Precision, autocast
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.pictures import image_files
-from alexnet.data.transforms import fit
 from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.layers import Layer, ReceptiveField, network_layers, with_relu_modules
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
-from alexnet.evaluation.views import CENTER, views_of
+from alexnet.evaluation.views import view_of
 from alexnet.models import build_model
 from alexnet.models.layers import WEIGHT_LAYERS, LocalConv2d
 from alexnet.models.lrn import kernels_in_use
@@ -364,13 +363,8 @@ def place(map_Bhw: Tensor, field: ReceptiveField | None, side: int) -> Tensor:
 def center_inputs(predictor: Predictor, pixels_BSSC: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
     """The center view of stored images, as the network reads it, (B, C, H, W), and as it looks, (B, H, W, C) uint8."""
     pixels = torch.from_numpy(pixels_BSSC)
-    mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean).to(predictor.device)
-    image_B = np.arange(len(pixels_BSSC))
-    (x_BCHW,) = views_of(pixels.to(predictor.device), image_B, CENTER, predictor.preprocessing, mean_SSC)
-    size, crop = predictor.preprocessing.resize, predictor.preprocessing.crop
-    inner = slice((size - crop) // 2, (size - crop) // 2 + crop)
-    seen_BHWC = fit(pixels, size)[:, inner, inner].round().clamp(0, 255).byte().numpy()
-    return x_BCHW, seen_BHWC
+    (x_BCHW,) = predictor.inputs(pixels)
+    return x_BCHW, view_of(pixels, predictor.preprocessing)
 
 
 @torch.no_grad()
