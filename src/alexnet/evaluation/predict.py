@@ -245,13 +245,21 @@ class Predictor:
         (:func:`~alexnet.evaluation.layers.usual_layer`)."""
         return usual_layer(self.model, name, usual, () if self.origin is None else self.origin.new)
 
+    @property
+    def why_no_answers(self) -> str | None:
+        """Why the network cannot tell classes: where layers have random weights, the classes of a picture would be random. None
+        if it can."""
+        if self.origin is None or not self.origin.new:
+            return None
+        return (
+            f"this model cannot tell classes yet, because {self.origin.lack}; train it with --init-from, or use its trained "
+            "layers (alexnet features, index, search)"
+        )
+
     def require_answers(self) -> None:
-        """:class:`UsageError` where layers have random weights: so would be the classes of a picture."""
-        if self.origin is not None and self.origin.new:
-            raise UsageError(
-                f"this model cannot tell classes yet, because {self.origin.lack}; train it with --init-from, or use its trained "
-                "layers (alexnet features, index, search)"
-            )
+        """:class:`UsageError` with :attr:`why_no_answers` if there is a reason."""
+        if (why := self.why_no_answers) is not None:
+            raise UsageError(why)
 
     def pixels(self, given: Picture | PictureLike, *, whole: bool = False) -> NDArray[np.uint8]:
         """The center square (S, S, C) of one picture, or with ``whole`` all of it (H, W, C) with its short side at S. A picture

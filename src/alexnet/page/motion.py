@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import UsageError
 from alexnet.evaluation.layers import recorded
 from alexnet.page.room import Room
 
@@ -31,9 +30,7 @@ def frame(room: Room, pixels: NDArray[np.uint8]) -> dict[str, Any]:
     with recorded(predictor.model, [layer]) as outputs:
         (answers,) = predictor.answers([pixels], top_k=num if num <= FEW else SHOWN)
     hidden_D = outputs[layer.name].flatten().float().cpu().numpy().clip(-LARGEST, LARGEST).astype(np.float16)
-    try:
-        predictor.require_answers()
-    except UsageError:
+    if predictor.why_no_answers is not None:
         answers, num = (), 0
     by_label = sorted(answers, key=lambda answer: answer.label)
     return {

@@ -17,7 +17,7 @@ from alexnet.core import rng
 from alexnet.core.errors import AlexNetError, as_text
 from alexnet.evaluation.views import view_of
 from alexnet.page.room import Room
-from alexnet.page.worker import Pixels, can_answer
+from alexnet.page.worker import Pixels
 
 SAMPLES = 8
 
@@ -54,5 +54,6 @@ def chosen(label_N: NDArray[np.int64], num: int = SAMPLES) -> NDArray[np.int64]:
 
 def about(room: Room, pixels_SSC: NDArray[np.uint8]) -> dict[str, Any]:
     """What an upload of the picture would be answered: its most probable classes, or None where there are no classes."""
-    answers = [vars(one) for one in room.predictor.answers([pixels_SSC])[0]] if can_answer(room) else None
+    predictor = room.predictor
+    answers = None if predictor.why_no_answers else [vars(one) for one in predictor.answers([pixels_SSC])[0]]
     return {"width": pixels_SSC.shape[1], "height": pixels_SSC.shape[0], "answers": answers}

@@ -55,7 +55,7 @@ def model(room: Room) -> dict[str, Any]:
     """The network as the page shows it before there is a picture: its stages with the arithmetic of their shapes, what can be
     asked of it, and what is open beside it."""
     predictor = room.predictor
-    network, preprocessing, why_not = predictor.model, predictor.preprocessing, _why_no_answers(predictor)
+    network, preprocessing, why_not = predictor.model, predictor.preprocessing, predictor.why_no_answers
     found = stages(network, preprocessing, why_not is None)
     untrained = () if predictor.origin is None else predictor.origin.new
     known = True
@@ -93,14 +93,6 @@ def model(room: Room) -> dict[str, Any]:
 def fingerprint(predictor: Predictor) -> str:
     """:func:`model_fingerprint`, computed once: it reads all weights."""
     return model_fingerprint(predictor)
-
-
-def _why_no_answers(predictor: Predictor) -> str | None:
-    try:
-        predictor.require_answers()
-    except UsageError as error:
-        return str(error)
-    return None
 
 
 def _data(room: Room) -> dict[str, Any] | None:

@@ -229,16 +229,7 @@ def open_room(opening: Opening) -> Room:
 
 
 def ready(room: Room) -> Ready:
-    return Ready(room.predictor.name, len(room.predictor.classes), can_answer(room))
-
-
-def can_answer(room: Room) -> bool:
-    """Whether the network can tell classes."""
-    try:
-        room.predictor.require_answers()
-    except UsageError:
-        return False
-    return True
+    return Ready(room.predictor.name, len(room.predictor.classes), room.predictor.why_no_answers is None)
 
 
 def answer(room: Room, name: str, several: Sequence[Mapping[str, Any]]) -> list[Outcome]:
@@ -299,7 +290,7 @@ def look(room: Room, given: Sequence[tuple[bytes, bool]]) -> list[Outcome]:
     workers = 0 if len(given) == 1 else room.subject.machine.workers
     outcomes = list(ahead(decode, contents, workers=workers, window=len(given), what="picture"))
     looks = {i: it.value for i, it in enumerate(outcomes) if isinstance(it, Done) and given[i][1]}
-    if looks and can_answer(room):
+    if looks and predictor.why_no_answers is None:
         answered = tried(lambda: predictor.answers([it.pixels.array() for it in looks.values()]))
         for place, (i, it) in enumerate(looks.items()):
             outcomes[i] = answered
