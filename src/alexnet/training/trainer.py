@@ -204,7 +204,7 @@ def require_possible(
             f"note: --train-images is {config.train_images:,}, but there are {len(train):,}: the run learns from all of them"
         )
     image_B = np.zeros(1, dtype=np.int64)
-    pixels_BSSC, mean_SSC = torch.as_tensor(train.read(image_B)), torch.from_numpy(data.mean)
+    pixels_BSSC, mean_SSC = _read(train, image_B, machine), torch.from_numpy(data.mean)
     x_BCHW = network_input(pixels_BSSC, image_B, config, mean_SSC)
     batch = min(config.batch_size, len(train))
     with torch.no_grad():
@@ -236,6 +236,11 @@ def require_fitting(checkpoint: Checkpoint, config: TrainConfig, data: PackedSet
         parameter = parameters.get(name)
         if parameter is None or value.shape != (() if slot == "step" else parameter.shape):
             raise AlexNetError(f"optimizer.safetensors: {printable(key)[:80]} is of no parameter of {config.network}")
+
+
+def _read(split: Images, image_B: NDArray[np.int64], machine: Machine) -> Tensor:
+    """The images as stored, uint8 (B, S, S, C), read as a batch is: a disk that hangs is named after the same time."""
+    return next(batches(split, image_B, len(image_B), workers=machine.workers)).pixels_BSSC
 
 
 def _input(shape: tuple[int, int]) -> str:
@@ -759,7 +764,7 @@ class _Trainer:
     def _probe_input(self, dtype: torch.dtype) -> Tensor:
         """The centers of the first training images, as network input."""
         image_B = self.image_N[: min(PROBE_IMAGES, len(self.image_N))]
-        pixels_BSSC = torch.as_tensor(self.split.read(image_B)).to(self.device)
+        pixels_BSSC = _read(self.split, image_B, self.machine).to(self.device)
         return network_input(pixels_BSSC, image_B, self.config, self.mean_SSC).to(dtype)
 
     def _note_signal(self) -> None:
