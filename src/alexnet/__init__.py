@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from alexnet.core.device import Machine as Machine
     from alexnet.core.preprocessing import Preprocessing as Preprocessing
     from alexnet.data.check import check as check
+    from alexnet.data.dataset import ImageDataset as ImageDataset
     from alexnet.data.packed import open_packed as open_packed
     from alexnet.data.prepare import prepare as prepare
     from alexnet.data.transforms import Augmentation as Augmentation
@@ -47,6 +48,7 @@ _HOMES = {
     "AlexNetConfig": "alexnet.models.alexnet",
     "Augmentation": "alexnet.data.transforms",
     "Cosine": "alexnet.training.schedule",
+    "ImageDataset": "alexnet.data.dataset",
     "Machine": "alexnet.core.device",
     "OptimizerConfig": "alexnet.training.optimizer",
     "Plateau": "alexnet.training.schedule",

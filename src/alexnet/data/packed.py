@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import operator
 import os
 import weakref
 import zlib
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,33 @@ AGAIN = "remove the folder and prepare it again"
 SEAL = Seal(what="a packed set", formats=(FORMAT,), version=VERSION, check="sha256", again=AGAIN)
 
 
-class PackedSplit:
-    """The images of one split. Any number of threads may read at once."""
+class _Images:
+    """What can be asked of images one at a time, besides all that :meth:`read` gives together."""
+
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index_B: NDArray[np.integer]) -> NDArray[np.uint8]:
+        raise NotImplementedError
+
+    def __getitem__(self, index: SupportsIndex) -> tuple[NDArray[np.uint8], int]:
+        """The pixels (S, S, C) uint8 of one image, a copy, and its label. A negative number counts from the end."""
+        i = image_number(index, len(self))
+        return self.read(np.array([i]))[0], int(self.labels[i])
+
+
+def image_number(index: SupportsIndex, num: int) -> int:
+    """The number, from 0, of an image of ``num``, given as of a list: -1 is the last. Raises :class:`IndexError`."""
+    i = operator.index(index)
+    if not -num <= i < num:
+        raise IndexError(f"image {i} of {num:,}: the numbers are 0 to {num - 1:,}, or -1 to {-num:,} from the end")
+    return i % num
+
+
+class PackedSplit(_Images):
+    """The images of one split. Any number of threads may read at once, and of processes: pickled, it is opened again there."""
 
     def __init__(self, folder: Path, name: str, meta: dict[str, Any]) -> None:
         self.name = name
@@ -80,8 +106,8 @@ class PackedSplit:
             self._pixels = _open_array(folder / f"{name}.images.npy", (n, *self._shape_SSC), np.uint8)
         self._verified_N = np.zeros(n, dtype=bool)
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedSplit, (self._folder.absolute(), self.name, self._meta)
 
     @cached_property
     def paths(self) -> list[str]:
@@ -166,14 +192,14 @@ class PackedSplit:
 
 
 @dataclass(frozen=True)
-class AllSplits:
+class AllSplits(_Images):
     """The images of several splits as one split, in their order."""
 
     splits: Sequence[PackedSplit]
     name: str = "all"
 
     @cached_property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> NDArray[np.int64]:  # type: ignore[override]
         return np.concatenate([split.labels for split in self.splits])
 
     @cached_property
@@ -183,9 +209,6 @@ class AllSplits:
     @cached_property
     def paths(self) -> list[str]:
         return [path for split in self.splits for path in split.paths]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.splits))
 
     def read(self, index_B: NDArray[np.integer]) -> NDArray[np.uint8]:
         """As :meth:`PackedSplit.read`."""
@@ -200,7 +223,7 @@ class AllSplits:
 
 
 @dataclass(frozen=True, eq=False)
-class Subset:
+class Subset(_Images):
     """Some images of a split as a split, with labels of their own."""
 
     split: PackedSplit | AllSplits
@@ -212,10 +235,7 @@ class Subset:
         paths = self.split.paths
         return [paths[i] for i in self.image_N]
 
-    def __len__(self) -> int:
-        return len(self.image_N)
-
-    def read(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read(self, index_B: NDArray[np.integer]) -> NDArray[np.uint8]:
         return self.split.read(self.image_N[index_B])
 
 
