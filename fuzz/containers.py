@@ -65,7 +65,7 @@ def mutate_parts(data: bytes, draw: random.Random, others: Sequence[bytes] = ())
 
 
 def take_apart(data: bytes) -> Parts:
-    """The parts of a sound PNG, JPEG, WebP, GIF or TIFF file; of others none."""
+    """The parts of a sound PNG, JPEG, WebP, GIF, TIFF, AVIF or HEIC file; of others none."""
     if data.startswith(PNG_MAGIC):
         return Parts(list(_png_chunks(data)), _join_png)
     if data.startswith(b"\xff\xd8"):
@@ -79,6 +79,8 @@ def take_apart(data: bytes) -> Parts:
         )
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_tags(data)
+    if data[4:8] == b"ftyp":
+        return Parts(list(_boxes(data)), _join_boxes)
     return Parts([], bytes)
 
 
@@ -169,6 +171,41 @@ def _tiff_tags(data: bytes) -> Parts:
         return head + struct.pack(order + "H", len(parts)) + body + following
 
     return Parts([Part(entry[:2], entry[2:]) for entry in entries], join)
+
+
+def _boxes(data: bytes, inside: bytes = b"") -> list[Part]:
+    """The boxes of an AVIF or HEIC file, those inside of others behind these: of ``meta``, which says what there is, and of
+    ``iprp`` and ``ipco``, its properties. A name is that of the box behind those of the boxes around it."""
+    parts, at = [], 0
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        content = data[at + 8 : at + length]
+        if name in _AROUND:
+            head = _AROUND[name]
+            parts += [Part(inside + name, content[:head]), *_boxes(content[head:], inside + name)]
+        else:
+            parts.append(Part(inside + name, content))
+        at += max(length, 8)
+    return parts
+
+
+_AROUND = {b"meta": 4, b"iprp": 0, b"ipco": 0}
+"""Boxes around boxes, and the bytes that each has in front of them."""
+
+
+def _join_boxes(parts: Sequence[Part], depth: int = 0) -> bytes:
+    """Boxes that follow the one around them lie in it."""
+    out, at = b"", 0
+    while at < len(parts):
+        name, content = parts[at]
+        at += 1
+        if name[4 * depth :][:4] in _AROUND and len(name) == 4 * depth + 4:
+            start = at
+            while at < len(parts) and len(parts[at].name) > len(name):
+                at += 1
+            content += _join_boxes(parts[start:at], depth + 1)
+        out += struct.pack(">I", len(content) + 8) + name[-4:].rjust(4, b"\0") + content
+    return out
 
 
 # --- the kinds of damage ----------------------------------------------------------------------------------------------

@@ -207,6 +207,16 @@ def image_files() -> list[bytes]:
         (deep.convert("I"), "PPM", {}),
         (grey.convert("1"), "PPM", {}),
     ]
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        kinds.append((rgb, "HEIF", {"quality": 90, "exif": exif}))
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401
+
+        kinds.append((rgb, "JXL", {"lossless": True}))
+    kinds.append((rgba, "AVIF", {"quality": 90, "exif": exif}))
     files = []
     for image, kind, options in kinds:
         buffer = io.BytesIO()

@@ -116,6 +116,21 @@ def _webp(colors: NDArray[np.uint8], side: int, turn: int = 1, **options: object
     return by_pillow(in_quarters(colors, side, side), "WEBP", method=0, exif=exif, **options)
 
 
+def _newer(fmt: str, side: int, **options: object) -> bytes:
+    import pillow_heif
+    import pillow_jxl  # noqa: F401
+
+    pillow_heif.register_heif_opener()
+    return by_pillow(in_quarters(CORNERS, side, side).astype(np.uint8), fmt, **options)
+
+
+def _slow_jxl() -> bytes:
+    import pillow_jxl  # noqa: F401
+
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
+    return by_pillow(np.tile(noise, (7, 7, 1)), "JXL", lossless=True, effort=5, decoding_speed=0)[: 64 << 20]
+
+
 def _strip(width: int, height: int) -> bytes:
     color = tuple(map(int, CORNERS[0, 0]))
     return by_pillow(Image.new("RGB", (width, height), color), "JPEG", quality=100, subsampling=0)
@@ -197,18 +212,24 @@ def costly_kinds() -> Iterator[Costly]:
     yield Costly("frames-2000.gif", partial(_frames, "GIF", 2000, duration=20))
     yield Costly("frames-500.png", partial(_frames, "PNG", 500))
     yield Costly("frames-500.webp", partial(_frames, "WEBP", 500, lossless=True))
-    yield Costly("pages-2000.tif", partial(_frames, "TIFF", 2000))
     yield Costly("exif-of-40-megabytes-5000-times.png", _vast_exif)
     # Python decodes these in Pillow, which takes too long on a slow machine, and is then cut short.
     yield Costly("run-lengths-of-81-megapixels.bmp", partial(_run_lengths, 9000))
     yield Costly("text-of-60-megabytes.ppm", partial(_text, 30_000_000))
     yield Costly("few-levels-of-59-megabytes.pgm", partial(_few_levels, 7700))
 
+    yield Costly("64-megapixels.avif", partial(_newer, "AVIF", 8000, speed=10), CORNERS)
+    yield Costly("80-megapixels.heic", partial(_newer, "HEIF", 8940, enc_params={"preset": "ultrafast"}), CORNERS)
+    yield Costly("80-megapixels.jxl", partial(_newer, "JXL", 8940, effort=1), CORNERS)
+
     dense = partial(_jpeg, progressive=True, subsampling=0)
     yield Costly("large-progressive-444.jpg", dense, reason="too large")
     yield Costly("large-100-scans.jpg", partial(_jpeg, progressive=True, scans=100), reason="too large")
     yield Costly("large-500-scans.jpg", partial(_jpeg, progressive=True, scans=500), reason="too large")
     yield Costly("8000-scans.jpg", partial(scan_bomb, 8000), reason="too large")
+    yield Costly("pages-2000.tif", partial(_frames, "TIFF", 2000), reason="unsupported format")
+    yield Costly("81-megapixels.avif", partial(_newer, "AVIF", 9000, speed=10), reason="too large")
+    yield Costly("noise-of-49-megapixels.jxl", _slow_jxl, reason="too large")
     yield Costly("89-megapixels.webp", partial(_webp, CORNERS, SIDE, quality=1), reason="too large")
     yield Costly("tile-of-2-gigabytes.tif", _vast_tile, reason="too large")
     yield Costly("notes-of-100-megabytes.png", _vast_notes, reason="too large")
@@ -217,7 +238,7 @@ def costly_kinds() -> Iterator[Costly]:
 # --- what an image costs --------------------------------------------------------------------------------------------
 
 _MEASURE = """
-import json, sys, time
+import json, resource, sys, time
 from pathlib import Path
 from PIL import Image
 from alexnet.core.errors import ImageError
@@ -228,10 +249,14 @@ def megabytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1.024e-3 for line in lines if line.startswith(name))
 
+def apart():  # processes that were waited for: their time, and the most memory of one
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss * 1.024e-3
+
 Image.init()
 KERNELS.available()
 for path in sys.argv[1:]:
-    before, start, processor = megabytes("VmRSS"), time.monotonic(), time.process_time()
+    before, start, processor, before_apart = megabytes("VmRSS"), time.monotonic(), time.process_time(), apart()[0]
     reason, pixels = "", None
     try:
         pixels = resize_and_crop(decode_image(Path(path)), 256)
@@ -239,8 +264,8 @@ for path in sys.argv[1:]:
         reason = error.reason
     print(json.dumps({
         "seconds": time.monotonic() - start,
-        "processor_seconds": time.process_time() - processor,
-        "megabytes": megabytes("VmHWM") - before,
+        "processor_seconds": time.process_time() - processor + apart()[0] - before_apart,
+        "megabytes": max(megabytes("VmHWM"), apart()[1]) - before,
         "reason": reason,
         "quarters": None if pixels is None else pixels[64::128, 64::128].tolist(),
     }))

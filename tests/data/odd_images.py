@@ -837,7 +837,14 @@ def tiff_kinds() -> Iterator[Kind]:
     fax = by_pillow(Image.fromarray(bit * 255).convert("1"), "TIFF", compression="group4")
     yield Kind("tiff-fax.tif", fax, repeated(bit * 255))
     pages = [Image.fromarray(np.roll(RGB, i, axis=0)) for i in range(3)]
-    yield Kind("tiff-pages.tif", by_pillow(pages[0], "TIFF", save_all=True, append_images=pages[1:]), RGB)
+    several = by_pillow(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    yield Kind("tiff-pages.tif", several, reason="unsupported format")
+    small = Image.fromarray(RGB[::3, ::3])
+    yield Kind("tiff-small-copy-behind.tif", by_pillow(pages[0], "TIFF", save_all=True, append_images=[small]), RGB)
+    mask = struct.pack(
+        "<HHHIIHHIII", 2, 254, 4, 1, 4, 256, 4, 1, 14, 0
+    )  # subfile type, width, and no further directory
+    yield Kind("tiff-mask-behind.tif", tiff(RGB, next_page=len(tiff(RGB))) + mask, RGB)
     yield Kind("tiff-next-page-is-this.tif", tiff(RGB, next_page=None), RGB)
     yield Kind("tiff-next-page-outside.tif", tiff(RGB, next_page=10**9), RGB)
     turned = tiff(RGB, {274: 6, 278: 2, 259: 8}, data=deflated)
@@ -905,8 +912,9 @@ def foreign_kinds() -> Iterator[Kind]:
         ("pdf", b"%PDF-1.4\n1 0 obj <</Type /Catalog>> endobj\n", "unsupported format"),
         ("psd", b"8BPS\0\x01" + bytes(40), "unsupported format"),
         ("ico", by_pillow(np.zeros((16, 16, 3), np.uint8), "ICO"), "unsupported format"),
-        ("heic", b"\0\0\0\x18ftypheic" + bytes(40), "unsupported format"),
-        ("avif", b"\0\0\0\x20ftypavif" + bytes(40), "unsupported format"),
+        ("heic", b"\0\0\0\x18ftypheic" + bytes(40), "damaged"),
+        ("avif", b"\0\0\0\x20ftypavif" + bytes(40), "damaged"),
+        ("jxl", b"\xff\x0a" + bytes(40), "damaged"),
         ("film", b"\0\0\0\x20ftypisom" + bytes(40), "unsupported format"),
         ("jp2", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "unsupported format"),
         ("tga", bytes([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 4, 0, 24, 0]) + bytes(48), "not an image"),
@@ -914,6 +922,48 @@ def foreign_kinds() -> Iterator[Kind]:
         ("base64", b"/9j/4AAQSkZJRgABAQ==", "not an image"),
     ):
         yield Kind(f"foreign-{name}.jpg", data, reason=reason)
+
+
+def newer_kinds() -> Iterator[Kind]:
+    """AVIF, HEIC and JPEG XL, whose decoders read a whole file at once. None is written here: the blocks come back to a few
+    grey levels. The second and third turn pixels by rules of their own, beside which EXIF counts for nothing."""
+    import pillow_heif
+    import pillow_jxl  # noqa: F401
+
+    pillow_heif.register_heif_opener()
+    mask = blown_up(np.array([[255, 0, 255], [0, 255, 255]], dtype=np.uint8))
+    clear = Image.fromarray(np.dstack([PICTURE, mask]))
+    grey = repeated(blown_up(BLOCKS[:, :, 1]))
+    turned, plain = exif_block(6), Image.fromarray(PICTURE)
+    best: dict[str, tuple[str, dict[str, object]]] = {
+        "avif": ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
+        "heic": ("HEIF", {"quality": 100, "chroma": 444}),
+        "jxl": ("JXL", {"lossless": True}),
+    }
+    for suffix, (fmt, options) in best.items():
+        good = by_pillow(plain, fmt, **options)
+        yield Kind(f"newer-rgb.{suffix}", good, PICTURE, 4)
+        yield Kind(
+            f"newer-by-content-{suffix}.jpg", by_pillow(plain.rotate(180), fmt, **options), PICTURE[::-1, ::-1], 4
+        )
+        yield Kind(f"newer-clear.{suffix}", by_pillow(clear, fmt, **options), over_white(PICTURE, mask), 6)
+        yield Kind(f"newer-grey.{suffix}", by_pillow(Image.fromarray(grey[:, :, 0]), fmt, **options), grey, 4)
+        upright = (
+            PICTURE if suffix == "jxl" else UPRIGHT[6](PICTURE)
+        )  # the writers of the others make the format's own rule of it
+        yield Kind(f"newer-turned.{suffix}", by_pillow(plain, fmt, exif=turned, **options), upright, 4)
+        for share in (0.3, 0.7, 0.99):
+            reason = "truncated" if suffix == "avif" and share > 0.9 else "damaged"
+            yield Kind(f"newer-cut-{share}.{suffix}", good[: int(share * len(good))], reason=reason)
+    frames = [plain, plain.rotate(180)]
+    yield Kind(
+        "newer-moving.avif",
+        by_pillow(frames[0], "AVIF", save_all=True, append_images=frames[1:], **best["avif"][1]),
+        PICTURE,
+        4,
+    )
+    brand = by_pillow(plain, "AVIF", **best["avif"][1]).replace(b"ftypavif", b"ftypmif1", 1)
+    yield Kind("newer-of-a-wider-brand.heic", brand, PICTURE, 4)
 
 
 def container_kinds() -> Iterator[Kind]:
@@ -986,7 +1036,7 @@ def name_kinds() -> Iterator[Kind]:
 
 def make_kinds() -> Iterator[Kind]:
     families = exif_kinds, jpeg_kinds, png_kinds, gif_kinds, webp_kinds, bmp_kinds, tiff_kinds, pnm_kinds
-    for family in (*families, foreign_kinds, container_kinds, name_kinds):
+    for family in (*families, newer_kinds, foreign_kinds, container_kinds, name_kinds):
         yield from family()
 
 

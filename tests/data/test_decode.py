@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from alexnet.core.errors import ImageError
 from alexnet.data import decode
@@ -115,7 +116,7 @@ def test_grey_and_bilevel_are_repeated():
     assert pixels(encoded(Image.new("1", (4, 4), 1), "BMP"))[0, 0].tolist() == [255] * 3
 
 
-@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "TIFF", "PNG"])
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame_is_taken(fmt: str):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if fmt == "WEBP" else {}
@@ -164,7 +165,7 @@ PNG = encoded(Image.fromarray(random_rgb(40, 60)), "PNG")
         (b"<html><body>404</body></html>", "not an image"),
         (b"%PDF-1.4 ...", "unsupported format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported format"),
-        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "unsupported format"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "damaged"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "unsupported format"),
         (encoded(Image.new("RGB", (16, 16)), "ICO"), "unsupported format"),
         (encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "unsupported format"),
@@ -352,3 +353,37 @@ def test_a_fault_of_our_own_does_not_hide_among_damaged_files(monkeypatch: pytes
     monkeypatch.setattr(decode, "_check_size", broken)
     with pytest.raises(KeyError):
         decode_image(JPEG)
+
+
+@pytest.mark.parametrize(
+    ("data", "without", "said"),
+    [
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "pillow_heif", 'HEIC; pip install "alexnet[formats]"'),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0heic" + b"\0" * 40, "pillow_heif", 'HEIC; pip install "alexnet[formats]"'),
+        (b"\xff\x0a" + b"\0" * 40, "pillow_jxl", 'JPEG XL; pip install "alexnet[formats]"'),
+        (b"\0\0\0\x20ftypavif" + b"\0" * 40, "avif", "AVIF; Pillow from 11.3 on reads it: pip install -U pillow"),
+    ],
+)
+def test_a_format_whose_decoder_is_not_installed_is_refused_with_the_command_that_installs_it(
+    data: bytes, without: str, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, without, None)
+    monkeypatch.setattr(
+        features, "modules", {name: module for name, module in features.modules.items() if name != without}
+    )
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, "a.jpg")
+    assert str(caught.value) == f"a.jpg: unsupported format ({said})"
+
+
+def test_tiffs_that_are_refused_say_the_way_out():
+    page = Image.new("RGB", (8, 8))
+    for data, said in (
+        (
+            encoded(page, "TIFF", save_all=True, append_images=[page]),
+            "TIFF of several pages; save each page as a file of its own",
+        ),
+        (encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "scale them to 8 or 16 bits and save them as PNG"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            decode_image(data, "a.tif")

@@ -11,20 +11,23 @@ import os
 import re
 import stat
 import struct
+import sys
 import threading
 import time
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError, features
 
 from alexnet.core.errors import ImageError, Reason, printable
+from alexnet.data.apart import decode_apart
 from alexnet.data.samples import (
     FULL,
     is_inverted,
@@ -38,7 +41,13 @@ from alexnet.data.samples import (
 )
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-"""What is decoded, recognized by content. Not MPO: the JPEG reader opens those files too, by their first image."""
+"""What is decoded in this process, by content. Not MPO: the JPEG reader opens those files too, by their first image."""
+NEWER = {
+    "AVIF": "Pillow from 11.3 on reads it: pip install -U pillow",
+    "HEIF": 'pip install "alexnet[formats]"',
+    "JXL": 'pip install "alexnet[formats]"',
+}
+"""What is decoded in a process apart, as its decoders read a whole file at once; and how to get the decoder."""
 
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -48,6 +57,9 @@ SUFFIXES = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JXL": (".jxl",),
     "camera raw": (
         *(
             ".nef",
@@ -68,7 +80,7 @@ SUFFIXES = {
         *(".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mef", ".mos", ".mrw", ".erf", ".dcr", ".kdc", ".gpr"),
     ),
     "slide or stack": (".svs", ".stk", ".lsm", ".ndpi", ".scn", ".bif", ".qptiff"),
-    "other": (".heic", ".heif", ".hif", ".avif", ".jxl", ".svg", ".jp2", ".psd", ".ico"),
+    "other": (".svg", ".jp2", ".psd", ".ico"),
 }
 """File names that claim to be an image. A file so named that does not decode is a fault."""
 
@@ -82,7 +94,7 @@ MAX_SCAN_PIXELS = 4_000_000_000
 MAX_DECODER_BYTES = 650_000_000
 """What a decoder may hold beside the file: the pixels, and for some kinds much more (see ``_decoder_bytes``)."""
 MAX_SECONDS = 8.0
-"""Processor time for reading an image. To make the pixels upright RGB and to resize them may take 2 s more: 10 s in all."""
+"""Processor time for decoding an image. To make the pixels upright RGB and to resize them may take 2 s more: 10 s in all."""
 LARGE_PIXELS = 1 << 24
 """Images with more pixels are converted and turned in strips, so there is never more than one whole copy beside the decoder's."""
 _STRIP_PIXELS = 1 << 18
@@ -94,8 +106,7 @@ _SIGNATURES = (
 _WAYS_OUT = {
     "camera raw": "export it from its program as JPEG or TIFF",
     "slide or stack": "export its planes as TIFF or PNG",
-    "HEIC": "convert it to JPEG, for example with heif-convert",
-    "AVIF": "convert it to PNG, for example with avifdec",
+    "TIFF of several pages": "save each page as a file of its own, for example with: magick FILE page-%d.png",
     "video": "save frames of it as JPEG",
 }
 _OTHER_FORMATS = {
@@ -104,8 +115,6 @@ _OTHER_FORMATS = {
     b"8BPS": "PSD",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"\xff\x0a": "JPEG XL",
     b"II\xbc\x01": "JPEG XR",
     b"v/1\x01": "OpenEXR",
     b"gimp xcf": "XCF",
@@ -129,12 +138,18 @@ VIDEOS = {
 _QUICKTIME_BOXES = (b"moov", b"mdat", b"wide", b"pnot")
 _BRANDS = {  # behind "ftyp"
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"), "HEIC"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "HEIF"),
+    **dict.fromkeys((b"mif1", b"msf1", b"mif2"), "AVIF or HEIF"),
     b"crx ": "camera raw",
 }
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_CONTAINERS = ("AVIF", "HEIF", "AVIF or HEIF")
+_SPOKEN = {"AVIF": "AVIF", "HEIF": "HEIC", "JXL": "JPEG XL"}
 _TAGS_OF_STACKS = (33628, 33629, 34412, 65420)
 """TIFF tags by which stacks are known: two of MetaMorph's, then those of Zeiss's LSM and Hamamatsu's slides."""
-_SUBFILE, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION = 254, 262, 330, 50706
+_SUBFILE, _WIDTH, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION = 254, 256, 262, 330, 50706
+_MAX_DIRECTORIES = 100
+"""Directories of a TIFF file that are looked at."""
 _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892
 _TURNS = {  # EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -145,12 +160,24 @@ _TURNS = {  # EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_BYTES_A_PIXEL = {"AVIF": 10, "HEIF": 8, "JXL": 8}
+"""What their decoders hold, with the pixels; measured (`results/newer-formats.json`)."""
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 """Markers that a length follows, and the end marker, which none does. The others stand inside coded data or stand alone."""
 _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps, of the passes of an interlaced file."""
 _LOADING = threading.Lock()
 _PROCESS_LOCK = threading.Lock()  # `warnings.catch_warnings` and `_quiet` change the whole process
+
+
+def _release_in_child() -> None:
+    """In a forked process nobody holds them."""
+    global _LOADING, _PROCESS_LOCK
+    _LOADING, _PROCESS_LOCK = threading.Lock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)
 _QUIET_FORMATS = ("JPEG", "MPO", "WEBP")
 """Formats whose pixels Pillow decodes without a warning: several threads may do it at a time, but for large images, because of
 their memory."""
@@ -180,11 +207,35 @@ def decode_image(source: Path | bytes, name: str | None = None, sample_max: int 
         raise ImageError(label, "too large", f"{len(data):,} bytes; at most {MAX_FILE_BYTES:,}")
     if kind := _kind_of_tiff(data, label):
         raise _unsupported(kind, label)
+    if formats := _newer_formats(data, label):
+        return decode_apart(
+            partial(_decode_alone, data, label, sample_max, formats),
+            label,
+            max_bytes=MAX_DECODER_BYTES,
+            max_seconds=MAX_SECONDS,
+        )
+    return _decode(data, label, sample_max, FORMATS)
+
+
+def _decode_alone(data: bytes, label: str, sample_max: int | None, formats: tuple[str, ...]) -> Image.Image:
+    """The same, with as many threads as the limit of processor time counts."""
+    if (pillow_heif := sys.modules.get("pillow_heif")) is not None:
+        pillow_heif.options.DECODE_THREADS = 1
+    for name, setting in (
+        ("PIL.AvifImagePlugin", "DEFAULT_MAX_THREADS"),
+        ("pillow_jxl.JpegXLImagePlugin", "DECODE_THREADS"),
+    ):
+        if name in sys.modules:
+            setattr(sys.modules[name], setting, 1)
+    return _decode(data, label, sample_max, formats)
+
+
+def _decode(data: bytes, label: str, sample_max: int | None, formats: tuple[str, ...]) -> Image.Image:
     with _PROCESS_LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        image = _open(data, label)
+        image = _open(data, label, formats)
         with _faults_of(label):
-            wide = is_wide(image)
+            wide = is_wide(image) or image.mode.startswith("I;16")
             if wide:
                 mend_tiles(image)
             two = wide and sample_max is not None and read_exactly(image, sample_max)
@@ -215,14 +266,17 @@ def upright_rgb(image: Image.Image, name: str = "image", sample_max: int | None 
         with _quiet(image):
             image.load()
         own = image.copy()
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = None if _says_how_itself(image) else _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     own.format = image.format
     with _faults_of(name):
         return _upright_rgb(own, None, turn, (sample_max or white_of(image)) if wide else None, name)
 
 
 def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
-    """Width and height of an image file when it is upright; from its header alone. Raises :class:`ImageError`."""
+    """Width and height of an image file when it is upright; for most kinds from its header alone. Raises
+    :class:`ImageError`."""
+    if _newer_formats(data, name):
+        return decode_image(data, name).size
     with _PROCESS_LOCK, warnings.catch_warnings(), _faults_of(name):
         warnings.simplefilter("ignore")
         with _open(data, name) as image:
@@ -232,7 +286,10 @@ def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
 
 
 def is_wide_file(data: bytes, name: str = "image") -> bool:
-    """Whether an image file has samples of more than 8 bits; from its header alone. Raises :class:`ImageError`."""
+    """Whether an image file has samples of more than 8 bits that count; for most kinds from its header alone. Raises
+    :class:`ImageError`."""
+    if _newer_formats(data, name):
+        return "samples" in decode_image(data, name).info
     with _PROCESS_LOCK, warnings.catch_warnings(), _faults_of(name):
         warnings.simplefilter("ignore")
         with _open(data, name) as image:
@@ -292,7 +349,8 @@ def _check_file(status: os.stat_result, label: str, max_bytes: int, stamp: str) 
 def looks_like_image(head: bytes) -> bool:
     """Whether the first 32 bytes of a file are those of an accepted format."""
     bitmap = head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"
-    return bitmap or head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return bitmap or webp or head.startswith((*_SIGNATURES, *_JPEG_XL)) or _kind_of_container(head) in _CONTAINERS
 
 
 def kind_of_video(head: bytes) -> str:
@@ -315,7 +373,36 @@ def _kind_of_container(head: bytes) -> str:
         return ""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]  # the main one, then others that fit
-    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "video")
+    kinds = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
+    return next((kind for kind in kinds if kind != "AVIF or HEIF"), kinds[0] if kinds else "video")
+
+
+def _newer_formats(data: bytes, label: str) -> tuple[str, ...]:
+    """The formats among ``NEWER`` that a file may have, by its first bytes, whose decoders are made ready. Raises
+    :class:`ImageError` where they are not installed."""
+    kind = "JXL" if data.startswith(_JPEG_XL) else _kind_of_container(data[:512])
+    if kind not in (*_CONTAINERS, "JXL"):
+        return ()
+    formats = tuple(name for name in NEWER if name in kind.split(" or "))
+    if ready := tuple(name for name in formats if _is_ready(name)):
+        return ready
+    raise ImageError(label, "unsupported format", f"{_SPOKEN[formats[-1]]}; {NEWER[formats[-1]]}")
+
+
+def _is_ready(name: str) -> bool:
+    """Whether Pillow can open this format among ``NEWER``, with its plug-in, which is loaded."""
+    if name == "AVIF":
+        return "avif" in features.modules and bool(features.check_module("avif"))
+    try:
+        if name == "HEIF":
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        else:
+            import pillow_jxl  # noqa: F401  # it registers itself
+    except ImportError:
+        return False
+    return True
 
 
 def _kind_of_tiff(data: bytes, label: str) -> str:
@@ -327,27 +414,40 @@ def _kind_of_tiff(data: bytes, label: str) -> str:
     for kind in ("camera raw", "slide or stack"):
         if suffix in SUFFIXES[kind]:
             return kind
-    tags = _first_tags(data)
+    directories = _tiff_directories(data)
+    tags = next(directories, {})
     if any(tag in tags for tag in _TAGS_OF_STACKS):
         return "slide or stack"
     raw = _DNG_VERSION in tags or data[8:10] == b"CR" or tags.get(_PHOTOMETRIC) in (_COLOR_FILTERS, _LINEAR_RAW)
     preview = tags.get(_SUBFILE, 0) & 1 and _SUBDIRECTORIES in tags
-    return "camera raw" if raw or preview else ""
+    if raw or preview:
+        return "camera raw"
+    return "TIFF of several pages" if any(map(partial(_is_page, tags), directories)) else ""
 
 
-def _first_tags(data: bytes) -> dict[int, int]:
-    """The tags of the first directory of a TIFF file. Their values where they are one short or long number, else 0."""
+def _is_page(first: dict[int, int], tags: dict[int, int]) -> bool:
+    """Whether a directory behind the first is a page of its own: neither a mask, nor a smaller copy, which may not say so."""
+    return not tags.get(_SUBFILE, 0) & 5 and 2 * tags.get(_WIDTH, 0) >= first.get(_WIDTH, 0)
+
+
+def _tiff_directories(data: bytes) -> Iterator[dict[int, int]]:
+    """The tags of each directory of a TIFF file. Their values where they are one short or long number, else 0."""
     order = "<" if data[:2] == b"II" else ">"
-    tags = {}
+    seen = {0}
     try:
         (at,) = struct.unpack_from(order + "I", data, 4)
-        for i in range(struct.unpack_from(order + "H", data, at)[0]):
-            tag, field, count = struct.unpack_from(order + "HHI", data, at + 2 + 12 * i)
-            form = {3: "H", 4: "I"}.get(field) if count == 1 else None
-            tags[tag] = struct.unpack_from(order + form, data, at + 10 + 12 * i)[0] if form else 0
+        while at not in seen and len(seen) <= _MAX_DIRECTORIES:
+            seen.add(at)
+            tags = {}
+            (num,) = struct.unpack_from(order + "H", data, at)
+            for i in range(num):
+                tag, field, count = struct.unpack_from(order + "HHI", data, at + 2 + 12 * i)
+                form = {3: "H", 4: "I"}.get(field) if count == 1 else None
+                tags[tag] = struct.unpack_from(order + form, data, at + 10 + 12 * i)[0] if form else 0
+            yield tags
+            (at,) = struct.unpack_from(order + "I", data, at + 2 + 12 * num)
     except struct.error:  # it is cut, which the decoder will say
         pass
-    return tags
 
 
 class _TimedBytes(io.BytesIO):
@@ -377,10 +477,10 @@ def _faults_of(label: str) -> Iterator[None]:
         raise _fault(error, label) from error
 
 
-def _open(data: bytes, label: str) -> Image.Image:
+def _open(data: bytes, label: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     with _faults_of(label):
         try:
-            return Image.open(_TimedBytes(data), formats=FORMATS)
+            return Image.open(_TimedBytes(data), formats=formats)
         except UnidentifiedImageError:
             raise _unidentified(data[:512], label) from None
 
@@ -388,8 +488,18 @@ def _open(data: bytes, label: str) -> Image.Image:
 def _turn(image: Image.Image, label: str) -> Image.Transpose | None:
     """How to turn the pixels, once they are loaded as they are stored."""
     with _faults_of(label):
+        if _says_how_itself(image):
+            return None
         exif = image.getexif()
         return _TURNS.get(exif.pop(ExifTags.Base.Orientation, 1))  # or else Pillow turns TIFF files while it loads them
+
+
+def _says_how_itself(image: Image.Image) -> bool:
+    """Whether the format turns its pixels by a rule of its own, beside which EXIF counts for nothing. Pillow gives that rule of
+    AVIF as EXIF. What the plug-in gives of a JPEG XL file that was made of a JPEG file is that file."""
+    if image.format == "AVIF":
+        image.info.pop("xmp", None)
+    return image.format == "HEIF" or (image.format == "JXL" and not getattr(image, "jpeg", False))
 
 
 def _load(image: Image.Image, label: str) -> None:
@@ -467,6 +577,8 @@ def _decoder_bytes(image: Image.Image, scans: int, file_bytes: int) -> int:
     """What Pillow and the library below it hold to decode an image, beside the file."""
     pixels = image.width * image.height
     needed = pixels * {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+    if image.format in _BYTES_A_PIXEL:
+        return _BYTES_A_PIXEL[image.format] * pixels + 2 * file_bytes
     if image.format == "WEBP":
         return 4 * needed + 2 * file_bytes  # two canvases and a copy of one, always of four channels
     if image.format in ("JPEG", "MPO") and (scans > 1 or "progressive" in image.info):
@@ -601,7 +713,12 @@ def _to_rgb(
     if white is not None and (mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM"))):
         return _grey_of_16_bits(image, white)
     if mode in ("I", "F"):
-        raise ImageError(label, "unsupported format", f"mode {mode}: 32-bit samples have no stated range")
+        raise ImageError(
+            label,
+            "unsupported format",
+            f"mode {mode}: samples of 32 bits, or in floating point, have no stated range; scale them to 8 or 16 bits and "
+            "save them as PNG",
+        )
     if low is not None:
         image, largest = join_bytes(image, low, white or FULL)
     elif white is not None:
@@ -649,13 +766,14 @@ def _unsupported(kind: str, label: str) -> ImageError:
 
 
 def _fault(error: Exception, label: str) -> ImageError:
-    text = printable(error)[:200]
-    if not text or not isinstance(error, OSError | EOFError | SyntaxError | ValueError | MemoryError):
+    text = printable(str(error).strip())[:200]
+    if "Please build `libjxl`" in text:  # which is all that is said of whatever is wrong
+        text = "the decoder of JPEG XL refuses it"
+    elif not text or not isinstance(error, OSError | EOFError | SyntaxError | ValueError | MemoryError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     reason: Reason = "damaged"
     if isinstance(error, TimeoutError | MemoryError | Image.DecompressionBombError) or any(
-        words in text
-        for words in ("too large", "Too much memory")  # compressed notes beyond Pillow's limits
+        words in text for words in ("too large", "Too much memory", "Out of memory", "Memory allocation")
     ):
         reason = "too large"
     elif isinstance(error, EOFError) or any(word in text.lower() for word in ("truncated", "premature", "not enough")):

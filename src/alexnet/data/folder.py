@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from alexnet.core.errors import DataError, as_text, printable
-from alexnet.data.decode import SUFFIXES, file_stamp, looks_like_image
+from alexnet.data.decode import NEWER, SUFFIXES, file_stamp, looks_like_image
 from alexnet.data.layout import Layout, splits_of, understand
 from alexnet.data.sources import (
     HELD_OUT_NOTE,
@@ -81,7 +81,7 @@ def image_folder(root: Path, seed: int = 0) -> Source:
 def pictures(root: Path) -> Source:
     """Every image below ``root``, in whatever folders, to learn from without labels. Raises :class:`DataError` for none."""
     listing = walk(root)
-    images, _ = without_unread_twins([found for found in listing.files if is_image(found)])
+    images, _ = without_second_kinds([found for found in listing.files if is_image(found)])
     if not images:
         raise DataError(
             f"{printable(root)}: no images among {len(listing.files):,} files; name a folder that holds some"
@@ -215,7 +215,7 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
     """Splits and classes from the names of files. Raises :class:`DataError` for what is no set, or may be two."""
     files = sorted([*listing.files, *listing.twins], key=lambda found: found.name)
     claims = [found for found in files if is_image(found)]
-    images, twins = without_unread_twins(claims)
+    images, twins = without_second_kinds(claims)
     if not images:
         raise DataError(
             f"{where}: no images among {len(listing.files):,} files; expected train/CLASS/*.jpg and val/CLASS/*.jpg, "
@@ -349,13 +349,14 @@ def is_image(found: Found) -> bool:
         return error.errno not in (errno.ENOENT, errno.ELOOP)
 
 
-def without_unread_twins(images: Sequence[Found]) -> tuple[list[Found], Counter[str]]:
-    """``images`` without files of a kind that is not read (camera raw, HEIC, ...) beside one of the same name that is: the
-    same photograph, as cameras and telephones write it. How many there were, by kind."""
-    read = {_stem(found) for found in images if _unread_kind(found) is None}
+def without_second_kinds(images: Sequence[Found]) -> tuple[list[Found], Counter[str]]:
+    """``images`` without files of a kind that is not read (camera raw, ...), or not everywhere (HEIC, AVIF, JPEG XL), beside
+    one of the same name of another kind: the same photograph, as cameras and telephones write it. How many there were, by
+    kind."""
+    read = {_stem(found) for found in images if _second_kind(found) is None}
     kept, twins = [], Counter[str]()
     for found in images:
-        kind = _unread_kind(found)
+        kind = _second_kind(found)
         if kind is not None and _stem(found) in read:
             twins[kind] += 1
         else:
@@ -367,12 +368,13 @@ def _stem(found: Found) -> str:
     return found.name[: len(found.name) - len(PurePosixPath(found.name).suffix)].casefold()
 
 
-def _unread_kind(found: Found) -> str | None:
-    """The kind of image that the suffix names, if that kind is not read; else None."""
+def _second_kind(found: Found) -> str | None:
+    """The kind of image that the suffix names, if that kind is not read, or not everywhere; else None."""
     suffix = PurePosixPath(found.name).suffix.lower()
     if suffix in SUFFIXES["camera raw"]:
         return "camera raw"
-    return suffix if suffix in (*SUFFIXES["slide or stack"], *SUFFIXES["other"]) else None
+    second = chain.from_iterable(SUFFIXES[kind] for kind in (*NEWER, "slide or stack", "other"))
+    return suffix if suffix in second else None
 
 
 def has_image_suffix(found: Found) -> bool:

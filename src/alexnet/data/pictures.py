@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alexnet.core.errors import DataError, printable
 from alexnet.data.decode import MAX_FILE_BYTES, decode_image, upright_rgb
-from alexnet.data.folder import is_image, walk, without_unread_twins
+from alexnet.data.folder import is_image, walk, without_second_kinds
 
 STDIN = "-"
 File = io.BufferedIOBase | io.RawIOBase
@@ -131,7 +131,7 @@ def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
             yield source
             continue
         found = False
-        for file in without_unread_twins([*filter(is_image, walk(Path(source)).files)])[0]:
+        for file in without_second_kinds([*filter(is_image, walk(Path(source)).files)])[0]:
             found = True
             yield file.file
         if not found:
