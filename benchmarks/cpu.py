@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -394,8 +395,13 @@ def _run(command: list[str]) -> str:
     return done.stdout.strip()
 
 
-_FOLDER = tempfile.TemporaryDirectory(prefix="alexnet-bench-")
 _PACKED: list[PackedSet] = []
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Of what is drawn and packed, as long as this process."""
+    return tempfile.TemporaryDirectory(prefix="alexnet-bench-")
 
 
 def photographs() -> list[Path]:
@@ -403,7 +409,7 @@ def photographs() -> list[Path]:
     real = sorted(Path(os.environ.get("ALEXNET_DATA", "nowhere"), "imagenet-samples", "images").rglob("*.JPEG"))
     if real:
         return real
-    drawn = Path(_FOLDER.name, "drawn")
+    drawn = Path(_folder().name, "drawn")
     if not drawn.exists():
         rates.drawn_photographs(drawn, 300)
     return sorted(drawn.rglob("*.jpg"))
@@ -417,10 +423,10 @@ def packed() -> PackedSet:
     """These photographs twice, prepared, in two classes."""
     if not _PACKED:
         for copy, path in itertools.product(range(2), photographs()):
-            target = Path(_FOLDER.name, "source", f"class {copy}", f"{copy}-{path.name}")
+            target = Path(_folder().name, "source", f"class {copy}", f"{copy}-{path.name}")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        _PACKED.append(prepare(Path(_FOLDER.name, "source"), Path(_FOLDER.name, "packed")))
+        _PACKED.append(prepare(Path(_folder().name, "source"), Path(_folder().name, "packed")))
     return _PACKED[0]
 
 

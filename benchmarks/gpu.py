@@ -51,11 +51,16 @@ class Sizes:
     repeats: int
     stored: int
     """Images of the drawn packed set."""
+    units: int
+    """Of fc6 and of fc7, which hold most of a network's weights."""
     precision: str
 
+    def network(self, name: str) -> torch.nn.Module:
+        return create_model(name, fc_units=(self.units, self.units))
 
-FULL = Sizes(batches=(128, 512, 2048), steps=10, repeats=5, stored=16_384, precision="bfloat16")
-TINY = Sizes(batches=(2,), steps=1, repeats=1, stored=4, precision="float32")  # most CPUs are slow in bfloat16
+
+FULL = Sizes(batches=(128, 512, 2048), steps=10, repeats=5, stored=16_384, units=4096, precision="bfloat16")
+TINY = Sizes(batches=(2,), steps=1, repeats=1, stored=4, units=16, precision="float32")  # bfloat16 is slow on most CPUs
 
 
 # --- correct first ----------------------------------------------------------------------------------------------------
@@ -157,15 +162,16 @@ class Drawn:
         return torch.from_numpy(np.array(self.stored))
 
 
-def networks(device: torch.device, precision: str) -> dict[str, Callable[[Tensor, Tensor], object]]:
+def networks(device: torch.device, sizes: Sizes) -> dict[str, Callable[[Tensor, Tensor], object]]:
     """Training steps by name: ours, plain with autocast, and torchvision's where it is installed, both channels last too."""
     last = torch.channels_last
     steps: dict[str, Callable[[Tensor, Tensor], object]] = {
-        name: rates.training_step(create_model(name), device, precision) for name in ("alexnet_2012", "alexnet_owt")
+        name: rates.training_step(sizes.network(name), device, sizes.precision)
+        for name in ("alexnet_2012", "alexnet_owt")
     }
     others = {
-        "plain": plain.PlainAlexNet().to(device),
-        "plain, channels last": plain.PlainAlexNet().to(device, memory_format=last),
+        "plain": plain.PlainAlexNet(units=sizes.units).to(device),
+        "plain, channels last": plain.PlainAlexNet(units=sizes.units).to(device, memory_format=last),
     }
     if find_spec("torchvision"):
         from torchvision.models import alexnet as torchvision_alexnet
@@ -173,10 +179,12 @@ def networks(device: torch.device, precision: str) -> dict[str, Callable[[Tensor
         others["torchvision, channels last"] = torchvision_alexnet().to(device, memory_format=last)
     for name, model in others.items():
         optimizer = plain.plain_optimizer(model)
-        steps[name] = lambda x, y, m=model, o=optimizer: plain.plain_step(m, o, x, y, bfloat16=precision == "bfloat16")
-    compiled = create_model("alexnet_2012").to(device, memory_format=last)
+        steps[name] = lambda x, y, m=model, o=optimizer: plain.plain_step(
+            m, o, x, y, bfloat16=sizes.precision == "bfloat16"
+        )
     if device.type == "cuda":  # what torch's compiler would add; minutes on a CPU
-        ours = rates.training_step(compiled, device, precision)
+        compiled = sizes.network("alexnet_2012").to(device, memory_format=last)
+        ours = rates.training_step(compiled, device, sizes.precision)
         compiled.compile()
         steps["alexnet_2012, torch.compile"] = ours
     return steps
@@ -187,7 +195,7 @@ def measure_steps(device: torch.device, sizes: Sizes, end: float) -> list[dict[s
     rows = []
     for batch_size in sizes.batches:
         x_BCHW, label_B = rates.random_batch(batch_size, 224, 3, 1000, device)
-        for name, step in networks(device, sizes.precision).items():
+        for name, step in networks(device, sizes).items():
             if time.monotonic() > end:
                 break
             row: dict[str, Any] = {"network": name, "batch": batch_size, "images_per_second": None}
@@ -222,7 +230,7 @@ def measure_end_to_end(device: torch.device, sizes: Sizes, data: Drawn, end: flo
         for source, split, workers in (("packed file", data, 4), ("device memory", resident, 1)):
             if time.monotonic() > end:
                 break
-            step = rates.training_step(create_model("alexnet_2012"), device, sizes.precision)
+            step = rates.training_step(sizes.network("alexnet_2012"), device, sizes.precision)
             batches = rates.training_input(data, split, batch_size=batch_size, device=device, workers=workers)
             times = rates.seconds({"step": lambda s=step, b=batches: _feed(s, b, sizes.steps)}, sizes.repeats)
             rate = rates.median_rate(sizes.steps * batch_size, times["step"])
@@ -282,7 +290,7 @@ def main() -> int:
     document: dict[str, Any] = {"environment": environment(), "kernels": kernels_in_use(device), "tiny": options.tiny}
     document |= {"errors_in_units_of_what_is_allowed": errors, "repeats": sizes.repeats, "steps_a_repeat": sizes.steps}
     product = rates.matrix_product_rate(device, sizes.precision)
-    flops = rates.training_flops(create_model("alexnet_2012"))
+    flops = rates.training_flops(sizes.network("alexnet_2012"))
     document |= {"matrix_product_flops": product, "copy_bytes": rates.copy_rate(device), "flops_per_image": flops}
     document["end_to_end"] = measure_end_to_end(device, sizes, Drawn(sizes.stored), start + 0.5 * SECONDS)
     document["steps"] = measure_steps(device, sizes, start + 0.9 * SECONDS)

@@ -17,9 +17,9 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 class PlainAlexNet(nn.Sequential):
     """The paper's network in torch's own layers: grouped convolutions for the towers, nn.LocalResponseNorm over all
-    channels, dropout as torch has it. ``norm=False`` leaves the normalization out."""
+    channels, dropout as torch has it. ``norm=False`` leaves the normalization out; ``units`` are those of fc6 and of fc7."""
 
-    def __init__(self, classes: int = 1000, *, norm: bool = True) -> None:
+    def __init__(self, classes: int = 1000, *, norm: bool = True, units: int = 4096) -> None:
         def lrn() -> list[nn.Module]:
             return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if norm else []
 
@@ -29,8 +29,8 @@ class PlainAlexNet(nn.Sequential):
             *[nn.Conv2d(256, 384, 3, padding=1), nn.ReLU()],
             *[nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU()],
             *[nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2)],
-            *[nn.Flatten(), nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout()],
-            *[nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, classes)],
+            *[nn.Flatten(), nn.Linear(9216, units), nn.ReLU(), nn.Dropout()],
+            *[nn.Linear(units, units), nn.ReLU(), nn.Dropout(), nn.Linear(units, classes)],
         )
 
 
