@@ -27,7 +27,18 @@ from alexnet.evaluation.subject import Subject
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
 from alexnet.probes.maps import top_patches
-from alexnet.probes.optimal import CROPS, Optimum, Settings, frame_of, measure, named_channels, optimal_images
+from alexnet.probes.optimal import (
+    CROPS,
+    MOMENTUM,
+    RATE,
+    Optimum,
+    Settings,
+    _Adam,
+    frame_of,
+    measure,
+    named_channels,
+    optimal_images,
+)
 from alexnet.report.pictures.maps import Tile
 from alexnet.report.pictures.optimal import Row, draw_optimal
 
@@ -56,7 +67,7 @@ def predictor_of(name: str, *, mean: NDArray[np.float32] | None = None, **fields
 
 def optimum(predictor: Predictor, layer: str, channel: int, **how: Any) -> Optimum:
     (found,) = find_layers(predictor.model, [layer])
-    return optimal_images(predictor, found, channel, **({"steps": 12, "starts": 2} | how))
+    return optimal_images(predictor, found, [channel], **({"steps": 12, "starts": 2} | how))[0]
 
 
 def seen_by_the_network(predictor: Predictor, layer: str, pixels_TFFC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -120,6 +131,30 @@ def test_a_seed_and_a_start_have_their_own_pictures_whatever_else_is_asked() -> 
     assert not np.array_equal(first.pixels_TFFC, optimum(predictor, "conv2", 4).pixels_TFFC)
 
 
+def test_several_channels_are_climbed_together_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet.probes.optimal.TOGETHER", 5)  # two channels of two starts, then the third
+    predictor, seen = predictor_of("alexnet_2012"), list[int]()
+    (layer,) = find_layers(predictor.model, ["conv2"])
+    several = optimal_images(predictor, layer, [6, 1, 4], steps=4, progress=lambda done, _: seen.append(done))
+    assert seen == [2, 3]
+    for found in several:
+        alone = optimum(predictor, "conv2", found.channel, steps=4)
+        np.testing.assert_allclose(found.activation_T, alone.activation_T, rtol=1e-3)
+        assert np.abs(found.pixels_TFFC.astype(int) - alone.pixels_TFFC).max() <= 2  # sums in another order
+
+
+def test_the_ascent_is_adams() -> None:
+    # torch's own descends, so it gets the gradients with the other sign.
+    gradients = torch.from_numpy(np.random.default_rng(2).normal(size=(5, 3, 2)))
+    ours, theirs = torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    climb, adam = _Adam(ours), torch.optim.Adam([theirs], lr=RATE, betas=(MOMENTUM, 0.999), eps=1e-12)
+    for gradient in gradients:
+        climb.step(gradient)
+        theirs.grad = -gradient
+        adam.step()
+    torch.testing.assert_close(ours, theirs.detach())
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv5", "fc6"])
 def test_a_unit_that_is_off_is_climbed_towards_all_the_same(layer: str) -> None:
     # A ReLU that is off gives no gradient: who ascends behind it gets the grey he began with.
@@ -142,7 +177,7 @@ def test_weights_however_small_are_climbed() -> None:
 def test_a_whole_channel_is_excited_at_more_places_than_a_unit() -> None:
     predictor = predictor_of("alexnet_2012")
     (layer,) = find_layers(predictor.model, ["conv1"])
-    unit, channel = (optimal_images(predictor, layer, 0, aim=aim, steps=24, starts=1) for aim in ("unit", "channel"))
+    unit, channel = (optimum(predictor, "conv1", 0, aim=aim, steps=24, starts=1) for aim in ("unit", "channel"))
     assert unit.pixels_TFFC.shape == (1, 11, 11, 3)
     assert channel.pixels_TFFC.shape == (1, 67, 67, 3)
     whole = np.full((1, 71, 71, 3), 128, np.uint8)
@@ -272,6 +307,5 @@ def test_trained_units_answer_more_to_their_image_than_to_any_crop(packed: Packe
     for name in ("conv2", "conv3"):
         (layer,) = find_layers(predictor.model, [name])
         crops = top_patches(predictor, packed.split("val"), name, [0, 1], 1)
-        for channel, best in zip((0, 1), crops, strict=True):
-            found = optimal_images(predictor, layer, channel, starts=1)
+        for found, best in zip(optimal_images(predictor, layer, (0, 1), starts=1), crops, strict=True):
             assert found.activation_T[0] > 1.5 * best.patches[0].activation

@@ -198,14 +198,16 @@ def _within(numbers: NDArray[Any], end: int) -> bool:
 def _optimum(room: Room, layer: Layer, channel: int) -> dict[str, NDArray[Any]]:
     """The best of the images that excite a channel, ``pixels`` (F, F, C), and its ``activation``: from the cache, or computed
     and put there."""
-    key = fingerprint([probe.STARTS, probe.STEPS, probe.RATE, probe.MAX_CONTRAST, room.predictor.precision])
+    key = fingerprint(
+        [probe.STARTS, probe.STEPS, probe.RATE, probe.MOMENTUM, probe.MAX_CONTRAST, room.predictor.precision]
+    )
     shape = (*[probe.frame_of(room.predictor, layer).side] * 2, room.predictor.preprocessing.channels)
 
     def is_whole(arrays: dict[str, NDArray[Any]]) -> bool:
         return arrays["pixels"].shape == shape and arrays["activation"].shape == ()
 
     def compute() -> dict[str, NDArray[Any]]:
-        found = probe.optimal_images(room.predictor, layer, channel)
+        (found,) = probe.optimal_images(room.predictor, layer, [channel])
         return {"pixels": found.pixels_TFFC[0], "activation": np.asarray(found.activation_T[0])}
 
     return _kept(room, f"optimal-{layer.name}-{channel}-{key}.npz", is_whole, compute)

@@ -1,7 +1,8 @@
 """What a unit wants to see: the image that excites it most, found by gradient ascent on the pixels (Erhan et al. 2009), among
 images of natural spectrum and color (Olah, Mordvintsev and Schubert 2017), beside the crops of real images that do.
 
-Shape suffixes: T starts, C channels, F rows and columns of a picture, N those of the canvas that it is cut from.
+Shape suffixes: K channels to excite, T starts of each, P pictures (K * T), C colors, F rows and columns of a picture, N those of
+the canvas that it is cut from.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ from alexnet.report.pictures.maps import Tile
 from alexnet.report.pictures.optimal import Row, draw_optimal
 
 Aim = Literal["unit", "channel"]
-STEPS = 48
+STEPS = 36
 STARTS = 2
-RATE = 0.1
-"""Learning rate of Adam, in standard deviations of a coefficient."""
+TOGETHER = 16
+"""Pictures that are climbed in one batch."""
+RATE, MOMENTUM = 0.15, 0.5
+"""Of Adam: its learning rate, and how much of the average of gradients is kept at a step. Each gradient is of other shifts and
+rotations, and with the usual 0.9 the average holds to those of ten steps ago: that takes 48 steps to get as far."""
 JITTER = 1 / 16
 """Largest shift, as a share of the side of a picture: 10 of the 163 pixels that a unit of conv5 sees."""
 SCALING, ROTATION = 0.05, 5.0
@@ -270,12 +274,10 @@ def _layer(
     settings: Settings,
     split: PackedSplit | AllSplits | None,
 ) -> _Found:
-    predictor, optima = subject.predictor, []
+    predictor = subject.predictor
     with subject.progress(f"{layer.name}: images", len(channels), "channels") as bar:
-        for i, channel in enumerate(channels):
-            how: dict[str, Any] = {"aim": settings.aim, "negative": settings.negative, "seed": settings.seed}
-            optima.append(optimal_images(predictor, layer, channel, starts=settings.starts, **how))
-            bar(i + 1, len(channels))
+        how: dict[str, Any] = {name: getattr(settings, name) for name in ("aim", "negative", "starts", "seed")}
+        optima = optimal_images(predictor, layer, channels, **how, progress=bar)
     if split is None:
         return _Found(predictor, layer, optima, None, [], settings.negative)
     asked = replace(predictor, model=negated(predictor.model, layer)) if settings.negative else predictor
@@ -332,41 +334,52 @@ def frame_of(predictor: Predictor, layer: Layer, aim: Aim = "unit") -> Frame:
 def optimal_images(
     predictor: Predictor,
     layer: Layer,
-    channel: int,
+    channels: Sequence[int],
     *,
     aim: Aim = "unit",
     negative: bool = False,
     starts: int = STARTS,
     steps: int = STEPS,
     seed: int = 0,
-) -> Optimum:
-    """The images that excite a channel most, one from each start, most exciting first."""
-    if not 0 <= channel < layer.shape[0]:
-        raise UsageError(f"{layer.name} has no channel {channel}; its channels are 0 to {layer.shape[0] - 1}")
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Optimum]:
+    """For each channel the images that excite it most, one from each start, most exciting first. Several channels are computed
+    together: their images are those of each alone but for rounding."""
+    if bad := [channel for channel in channels if not 0 <= channel < layer.shape[0]]:
+        raise UsageError(f"{layer.name} has no channel {bad[0]}; its channels are 0 to {layer.shape[0] - 1}")
     if negative:
         predictor = replace(predictor, model=negated(predictor.model, layer))
     frame = frame_of(predictor, layer, aim)
-    value = _objective(predictor, layer, channel, frame, aim)
-    pixels_TFFC = _ascend(value, predictor, layer.name, channel, frame.side, starts, steps, seed)
-    return _measured(predictor, layer, channel, frame, value, pixels_TFFC, aim)
+    value, found = _objective(predictor, layer, frame, aim), list[Optimum]()
+    num = max(1, TOGETHER // starts)
+    for some in (channels[first : first + num] for first in range(0, len(channels), num)):
+        pixels_PFFC = _ascend(value, predictor, layer.name, some, frame.side, starts, steps, seed)
+        found += _measured(predictor, layer, some, frame, value, pixels_PFFC, aim)
+        if progress:
+            progress(len(found), len(channels))
+    return found
 
 
-def _objective(predictor: Predictor, layer: Layer, channel: int, frame: Frame, aim: Aim) -> Callable[[Tensor], Tensor]:
-    """What is to be made large, (T,), as a function of pixels (T, F, F, C) of 0 to 255."""
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""Of pixels (P, F, F, C) of 0 to 255 and a channel for each (P,), what is to be made large: (P,)."""
+
+
+def _objective(predictor: Predictor, layer: Layer, frame: Frame, aim: Aim) -> Objective:
     compute = before_nonlinearity(predictor.model, layer, unpadded=not frame.whole)
     preprocessing, mean_FFC = _framed(predictor, frame)
     y, x = (frame.y, frame.x) if frame.whole else (0, 0)
 
-    def value(pixels_TFFC: Tensor) -> Tensor:
-        at_T = torch.zeros(len(pixels_TFFC), dtype=torch.int64)
-        x_TCFF = apply_crops(pixels_TFFC, at_T, at_T, at_T.bool(), preprocessing, mean_FFC)
+    def value(pixels_PFFC: Tensor, channel_P: Tensor) -> Tensor:
+        at_P = torch.zeros(len(pixels_PFFC), dtype=torch.int64)
+        x_PCFF = apply_crops(pixels_PFFC, at_P, at_P, at_P.bool(), preprocessing, mean_FFC)
         if predictor.precision == "float64":
-            x_TCFF = x_TCFF.double()
+            x_PCFF = x_PCFF.double()
         with autocast(predictor.device, predictor.precision):
-            output = compute(x_TCFF)[:, channel]
-        if output.ndim == 1:
-            return output.float()
-        return (output.mean((1, 2)) if aim == "channel" else output[:, y, x]).float()
+            output = compute(x_PCFF)
+        own = output[torch.arange(len(output), device=output.device), channel_P]
+        if own.ndim == 3:
+            own = own.mean((1, 2)) if aim == "channel" else own[:, y, x]
+        return own.float()
 
     return value
 
@@ -383,18 +396,17 @@ def _framed(predictor: Predictor, frame: Frame) -> tuple[Preprocessing, Tensor |
 
 
 def _ascend(
-    value: Callable[[Tensor], Tensor],
+    value: Objective,
     predictor: Predictor,
     layer: str,
-    channel: int,
+    channels: Sequence[int],
     side: int,
     starts: int,
     steps: int,
     seed: int,
 ) -> NDArray[np.uint8]:
-    """The pixels (T, F, F, C) at the end of ``steps`` steps from each start."""
-    stream, start_T = f"optimal/{layer}/{channel}", np.arange(starts)
-    colors = predictor.preprocessing.channels
+    """The pixels (P, F, F, C) at the end of ``steps`` steps from each start of each channel."""
+    start_T, colors = np.arange(starts), predictor.preprocessing.channels
     jitter = int(side * JITTER)
     size = next(
         size for size in count(side + 2 * jitter, 2) if _has_small_factors(size)
@@ -403,30 +415,50 @@ def _ascend(
     half = size // 2 + 1
     frequency_NH = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None])
     scale_NH = 1 / frequency_NH.clamp(min=1 / size)  # amplitudes of natural images fall with the frequency
-    drawn = rng.normal(seed, f"{stream}/start", 0, start_T, colors * size * half * 2)
-    shape = (starts, colors, size, half, 2)
-    coefficients = (CONTRAST * torch.from_numpy(drawn).float().view(shape)).to(predictor.device).requires_grad_()
     scale_NH = scale_NH.to(predictor.device)
     mixing_CC = (COLORS_CC if colors == 3 else torch.eye(colors)).to(predictor.device)
+    streams = [f"optimal/{layer}/{channel}" for channel in channels]
+    num = colors * size * half * 2
+    drawn_PD = np.concatenate([rng.normal(seed, f"{stream}/start", 0, start_T, num) for stream in streams])
+    coefficients = CONTRAST * torch.from_numpy(drawn_PD).float().view(-1, colors, size, half, 2)
+    coefficients = coefficients.to(predictor.device).requires_grad_()
+    channel_P = torch.tensor(channels, device=predictor.device).repeat_interleave(starts)
 
     def canvas() -> Tensor:
         spectrum = torch.view_as_complex(coefficients) * scale_NH
-        x_TCNN = torch.fft.irfft2(spectrum, s=(size, size), norm="ortho") / 4
-        x_TCNN = torch.einsum("kc,tchw->tkhw", mixing_CC, x_TCNN)
-        contrast_T111 = x_TCNN[:, :, inner, inner].square().mean((1, 2, 3), keepdim=True).sqrt()
-        return (x_TCNN * (MAX_CONTRAST / contrast_T111).clamp(max=1)).sigmoid()
+        x_PCNN = torch.fft.irfft2(spectrum, s=(size, size), norm="ortho") / 4
+        x_PCNN = torch.einsum("kc,pchw->pkhw", mixing_CC, x_PCNN)
+        contrast_P111 = x_PCNN[:, :, inner, inner].square().mean((1, 2, 3), keepdim=True).sqrt()
+        return (x_PCNN * (MAX_CONTRAST / contrast_P111).clamp(max=1)).sigmoid()
 
-    adam = torch.optim.Adam([coefficients], lr=RATE, eps=1e-12)
+    climb = _Adam(coefficients)
     for step in range(steps):
-        picture_TCFF = _transformed(canvas(), side, jitter, rng.uniform(seed, stream, step, start_T, 4))
-        value_T = value(255 * picture_TCFF.permute(0, 2, 3, 1))
-        (gradient,) = torch.autograd.grad(value_T.sum(), coefficients)
-        norm_T = gradient.flatten(1).norm(dim=1).clamp(min=1e-30)
-        coefficients.grad = -gradient / norm_T.view(-1, 1, 1, 1, 1)
-        adam.step()
+        drawn_P4 = np.concatenate([rng.uniform(seed, stream, step, start_T, 4) for stream in streams])
+        picture_PCFF = _transformed(canvas(), side, jitter, drawn_P4)
+        value_P = value(255 * picture_PCFF.permute(0, 2, 3, 1), channel_P)
+        (gradient,) = torch.autograd.grad(value_P.sum(), coefficients)
+        norm_P = gradient.flatten(1).norm(dim=1).clamp(min=1e-30)
+        climb.step(gradient / norm_P.view(-1, 1, 1, 1, 1))
     with torch.no_grad():
-        picture_TCFF = canvas()[:, :, inner, inner]
-        return (255 * picture_TCFF.permute(0, 2, 3, 1)).round().to(torch.uint8).cpu().numpy()
+        picture_PCFF = canvas()[:, :, inner, inner]
+        return (255 * picture_PCFF.permute(0, 2, 3, 1)).round().to(torch.uint8).cpu().numpy()
+
+
+class _Adam:
+    """Kingma and Ba's ascent (2015) on one tensor, with torch's averages and nearly no epsilon. That of :mod:`torch.optim` makes
+    its process import torch's compiler, which takes longer than to climb."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.parameter, self.steps = parameter, 0
+        self.mean, self.square = torch.zeros_like(parameter), torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor) -> None:
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - MOMENTUM)
+        self.square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
+        deviation = (self.square / (1 - 0.999**self.steps)).sqrt_().add_(1e-12)
+        self.parameter.addcdiv_(self.mean, deviation, value=RATE / (1 - MOMENTUM**self.steps))
 
 
 def _has_small_factors(size: int) -> bool:
@@ -434,45 +466,51 @@ def _has_small_factors(size: int) -> bool:
     return 2520**8 % size == 0  # 2520 = 2^3 3^2 5 7
 
 
-def _transformed(canvas_TCNN: Tensor, side: int, jitter: int, drawn_T4: NDArray[np.float64]) -> Tensor:
-    """A picture (T, C, F, F) of each canvas: shifted, scaled, and rotated about its middle."""
-    size = canvas_TCNN.shape[2]
-    draw_T4 = torch.from_numpy(2 * drawn_T4 - 1)
-    scale_T = side / size * (1 + SCALING * draw_T4[:, 0])
-    angle_T = torch.deg2rad(ROTATION * draw_T4[:, 1])
-    shift_T2 = 2 * jitter / size * draw_T4[:, 2:]
-    sine_T, cosine_T = scale_T * angle_T.sin(), scale_T * angle_T.cos()
-    affine_T23 = torch.stack(
+def _transformed(canvas_PCNN: Tensor, side: int, jitter: int, drawn_P4: NDArray[np.float64]) -> Tensor:
+    """A picture (P, C, F, F) of each canvas: shifted, scaled, and rotated about its middle."""
+    size = canvas_PCNN.shape[2]
+    draw_P4 = torch.from_numpy(2 * drawn_P4 - 1)
+    scale_P = side / size * (1 + SCALING * draw_P4[:, 0])
+    angle_P = torch.deg2rad(ROTATION * draw_P4[:, 1])
+    shift_P2 = 2 * jitter / size * draw_P4[:, 2:]
+    sine_P, cosine_P = scale_P * angle_P.sin(), scale_P * angle_P.cos()
+    affine_P23 = torch.stack(
         [
-            torch.stack([cosine_T, -sine_T, shift_T2[:, 0]], 1),
-            torch.stack([sine_T, cosine_T, shift_T2[:, 1]], 1),
+            torch.stack([cosine_P, -sine_P, shift_P2[:, 0]], 1),
+            torch.stack([sine_P, cosine_P, shift_P2[:, 1]], 1),
         ],
         1,
-    ).to(canvas_TCNN)
-    grid = F.affine_grid(affine_T23, [len(canvas_TCNN), canvas_TCNN.shape[1], side, side], align_corners=False)
-    return F.grid_sample(canvas_TCNN, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    ).to(canvas_PCNN)
+    grid = F.affine_grid(affine_P23, [len(canvas_PCNN), canvas_PCNN.shape[1], side, side], align_corners=False)
+    return F.grid_sample(canvas_PCNN, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _measured(
     predictor: Predictor,
     layer: Layer,
-    channel: int,
+    channels: Sequence[int],
     frame: Frame,
-    value: Callable[[Tensor], Tensor],
-    pixels_TFFC: NDArray[np.uint8],
+    value: Objective,
+    pixels_PFFC: NDArray[np.uint8],
     aim: Aim,
-) -> Optimum:
+) -> list[Optimum]:
+    channel_P = np.repeat(channels, len(pixels_PFFC) // len(channels))
     with torch.no_grad():
-        before_T = value(torch.from_numpy(pixels_TFFC).to(predictor.device)).cpu().numpy()
+        at = predictor.device
+        before_P = value(torch.from_numpy(pixels_PFFC).to(at), torch.from_numpy(channel_P).to(at)).cpu().numpy()
     preprocessing = predictor.preprocessing
     size = preprocessing.resize
     start = (size - preprocessing.crop) // 2
-    whole = np.full((len(pixels_TFFC), size, size, preprocessing.channels), 128, np.uint8)
+    whole = np.full((len(pixels_PFFC), size, size, preprocessing.channels), 128, np.uint8)
     top, left = start + frame.top, start + frame.left
-    whole[:, top : top + frame.side, left : left + frame.side] = pixels_TFFC
+    whole[:, top : top + frame.side, left : left + frame.side] = pixels_PFFC
     output = predictor.activations(torch.from_numpy(whole), [layer])[layer.name].reshape(len(whole), *layer.shape)
-    activation_T = output[:, channel]
-    if activation_T.ndim == 3:
-        activation_T = activation_T.max((1, 2)) if aim == "channel" else activation_T[:, frame.y, frame.x]
-    order = np.argsort(-before_T, kind="stable")
-    return Optimum(channel, pixels_TFFC[order], activation_T[order], before_T[order])
+    activation_P = output[np.arange(len(output)), channel_P]
+    if activation_P.ndim == 3:
+        activation_P = activation_P.max((1, 2)) if aim == "channel" else activation_P[:, frame.y, frame.x]
+    order_KT = np.argsort(-before_P.reshape(len(channels), -1), axis=1, kind="stable")
+    order_KT += np.arange(0, len(before_P), order_KT.shape[1])[:, None]
+    return [
+        Optimum(channel, pixels_PFFC[order_T], activation_P[order_T], before_P[order_T])
+        for channel, order_T in zip(channels, order_KT, strict=True)
+    ]
