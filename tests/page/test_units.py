@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
-from rooms import SMALL, room_of
+from rooms import SMALL, picture_for, room_of
+from serving import client_of, desk_of
 from test_see import shades
 
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.page import see, units
+from alexnet.page.worker import Pixels
 from alexnet.probes.optimal import frame_of
 
-facts = partial(units.unit, optimal=False)
+
+def facts(room, layer, channel):
+    """What is known of a unit once all images have been looked through; without the image made for it."""
+    with suppress(AlexNetError):
+        units.look_through(room, lambda *_: None)
+    return units.unit(room, layer, channel, optimal=False)
+
+
 FIELDS = SMALL | {"input_size": 32, "num_classes": 3}
 
 
@@ -57,21 +66,52 @@ def test_the_crops_are_those_that_excite_the_unit_most(room):
         assert np.array_equal(inside, view[top:bottom, left:right])
 
 
-def test_a_layer_is_looked_through_once(room, monkeypatch):
+def test_images_are_looked_through_once_for_all_layers(room, monkeypatch):
     first = facts(room, "conv2", 0)
-    passes = []
-    monkeypatch.setattr(units, "top_patches", lambda *_, **__: passes.append(1))
+    monkeypatch.setattr(units._Looks, "go_on", None)
     again = room_of("alexnet_2012", room.cache, images=room.subject.packed, **FIELDS | {"preprocessing": TINY})
     assert facts(again, "conv2", 0) == first  # by a new worker, too
-    assert facts(again, "conv2", 5)["crops"] is not None
+    assert facts(again, "fc7", 5)["crops"] is not None
     units.crops_png(again, "conv2", 0)
-    assert not passes
     monkeypatch.undo()
     (file,) = room.cache.iterdir()
     for damage in (b"", file.read_bytes()[:300]):
         file.write_bytes(damage)
+        units._looks.cache_clear()
         assert facts(again, "conv2", 0) == first
     assert list(room.cache.iterdir()) == [file]
+
+
+def test_a_look_goes_on_with_every_question_and_others_are_answered_meanwhile(room, monkeypatch):
+    # A question for a unit looks at images for so long; what is asked meanwhile is answered after it, not after the last image.
+    monkeypatch.setattr(units, "SECONDS", 0.0)
+    monkeypatch.setattr(units, "BATCH", 2)
+    unit, picture = "/api/units/conv2/0", Pixels.of(picture_for(room))
+    with desk_of(room) as desk:
+        desk.ready.result()
+        asked = [
+            desk.ask("units.unit", {"layer": "conv2", "channel": 0, "optimal": False}, key=f"{unit} {i}")
+            for i in range(8)
+        ]
+        seen_when_answered = []
+        maps = desk.ask("see.maps", {"pixels": picture, "layer": "conv1"}, key="maps")
+        maps.add_done_callback(lambda _: seen_when_answered.append(units.progress_of(room)[0]))
+        said = [one.result().value for one in asked]
+    assert [one["images"] for one in said] == [2, 4, 6, 8, 10, 12, 12, 12]
+    assert all(one["of"] == 12 and (one["crops"] is None) == (one["images"] < 12) for one in said)
+    assert all(one["why_no_crops"] is None for one in said)
+    assert maps.result().value["layer"] == "conv1"
+    assert seen_when_answered[0] <= 4
+    assert said[-1]["crops"] == facts(room, "conv2", 0)["crops"]
+
+
+def test_crops_that_are_still_looked_for_are_asked_for_again(room, monkeypatch):
+    monkeypatch.setattr(units, "SECONDS", 0.0)
+    with client_of(room) as client:
+        first = client.get("/api/units/conv2/0/crops.png")
+        assert (first.status_code, first.json()["kind"], first.headers["retry-after"]) == (503, "busy", "3")
+        assert first.json()["error"] == "8 of 12 images have been looked through for crops; ask again"
+        assert client.get("/api/units/conv2/0/crops.png").headers["content-type"] == "image/png"
 
 
 def test_no_more_images_are_looked_through_than_the_limit(room, monkeypatch):

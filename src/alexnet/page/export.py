@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.core.console import Bar
-from alexnet.core.errors import UsageError, as_text
+from alexnet.core.errors import AlexNetError, UsageError, as_text
 from alexnet.data.pictures import image_files
 from alexnet.page import samples, see, units
 from alexnet.page.images import png, sheet
@@ -113,6 +113,8 @@ def export(room: Room, out: str | Path, pictures: Iterable[str | Path] = ()) -> 
     site.json |= {"/api/model": model, "/api/samples": chosen}
     for number, picture in enumerate(shown.values(), start=1):
         _add_picture(site, picture, layers, f"pictures/{number}")
+    with Bar("export: crops", units.progress_of(room)[1], "images", quiet=quiet) as bar, suppress(AlexNetError):
+        units.look_through(room, lambda seen, _: bar.update(seen))  # of images that cannot be read each unit says why
     ranks = {name: ranked([picture.maps[name][0]["largest"] for picture in shown.values()]) for name in with_weights}
     with Bar("export", sum(map(len, ranks.values())), "units", quiet=quiet) as bar:
         num_units = _add_units(site, room, ranks, bar)

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import takewhile
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -161,14 +162,19 @@ def layer_of(room: Room, name: str) -> Layer:
     predictor, known = room.predictor, layers_of(room.predictor.model)
     if name not in known:
         raise UsageError(f"no layer is called {printable(name)!r}; the layers are {', '.join(known)}")
-    if predictor.origin is not None and predictor.origin.new:
-        names = list(known)
-        first = min((names.index(new) for new in predictor.origin.new if new in known), default=len(names))
-        if names.index(name) >= first:
-            raise UsageError(
-                f"{name} shows nothing, because {predictor.origin.lack}; look at the layers {', '.join(names[:first])}"
-            )
+    names = [layer.name for layer in trained_layers(room)]
+    if predictor.origin is not None and name not in names:
+        raise UsageError(
+            f"{name} shows nothing, because {predictor.origin.lack}; look at the layers {', '.join(names)}"
+        )
     return known[name]
+
+
+def trained_layers(room: Room) -> list[Layer]:
+    """The layers before the first that has random weights: all of a network that was trained."""
+    origin, layers = room.predictor.origin, list(layers_of(room.predictor.model).values())
+    new = () if origin is None else origin.new
+    return list(takewhile(lambda layer: layer.name not in new, layers))
 
 
 def channel_of(layer: Layer, channel: int) -> int:

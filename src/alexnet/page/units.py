@@ -8,12 +8,15 @@ Shape suffixes: C channels, T kept crops.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -25,25 +28,32 @@ from alexnet.evaluation.layers import Layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.page.images import png, row_of_squares
 from alexnet.page.room import Room
-from alexnet.page.see import channel_of, layer_of
+from alexnet.page.see import channel_of, layer_of, trained_layers
 from alexnet.page.stages import field_json, layers_of, modules_of, tower_of
+from alexnet.page.worker import NotYetError
 from alexnet.probes import optimal as probe
-from alexnet.probes.maps import Patch, field_size, patch_at, patch_pixels, top_patches
+from alexnet.probes.maps import Best, Patch, field_size, patch_at, patch_pixels
 
 IMAGES = 500
 """Most images that are looked through for crops."""
 CROPS = 9
-BATCH_NUMBERS = 1 << 22
-"""Activations that a batch of more than eight images may have."""
+BATCH = 8
+"""Images that are looked at together."""
+SECONDS = 0.5
+"""How long images are looked through with one question, so that others are answered in between."""
 
 
 def unit(room: Room, layer: str, channel: int, optimal: bool = True) -> dict[str, Any]:
     """What is known of a channel: its tower, how much its kernel looks for color (in the first convolution: the share of its
     energy that is not grey), what a unit of it sees, the crops of the room's images that excite it most, at most one of an
-    image, and how much the image excites it that was made to. Without ``optimal`` that image is not made."""
+    image, and how much the image excites it that was made to. Without ``optimal`` that image is not made.
+
+    The images are looked through for :data:`SECONDS` with every question, for all layers at once; as long as ``images`` of them
+    are fewer than ``of``, there are neither crops nor a reason why not."""
     found = layer_of(room, layer)
     channel_of(found, channel)
     crops, why_not = _crops(room, found, channel)
+    seen, of = progress_of(room)
     wanted = _optimum(room, found, channel) if optimal else None
     return {
         "layer": layer,
@@ -54,6 +64,8 @@ def unit(room: Room, layer: str, channel: int, optimal: bool = True) -> dict[str
         "field": field_json(found),
         "crops": None if crops is None else [_crop_json(room, patch) for patch in crops],
         "why_no_crops": why_not,
+        "images": seen,
+        "of": of,
         "optimal": None
         if wanted is None
         else {
@@ -65,9 +77,12 @@ def unit(room: Room, layer: str, channel: int, optimal: bool = True) -> dict[str
 
 def crops_png(room: Room, layer: str, channel: int) -> bytes:
     """The crops as a row of equal squares, what a unit sees being one; what lies outside the image is grey. None to show:
-    :class:`UsageError`."""
+    :class:`UsageError`; :class:`NotYetError` as long as images are looked through."""
     found = layer_of(room, layer)
     crops, why_not = _crops(room, found, channel_of(found, channel))
+    if crops is None and why_not is None:
+        seen, of = progress_of(room)
+        raise NotYetError(f"{seen} of {of} images have been looked through for crops; ask again")
     if not crops:
         raise UsageError(why_not or "there are no crops to show")
     pieces = patch_pixels(room.predictor, _images(room), found, crops)
@@ -123,16 +138,20 @@ def _color_selectivity(predictor: Predictor) -> NDArray[np.float64]:
 
 
 def _crops(room: Room, layer: Layer, channel: int) -> tuple[list[Patch] | None, str | None]:
-    """The crops that excite a channel most, best first, or none and the reason."""
+    """The crops that excite a channel most, best first, or none and the reason; neither while images are looked through."""
     if not room.has_images:
         return None, "there are no images to take crops from; start the page with --data"
     try:
         images = _images(room)
-        strongest = _strongest(room, layer)
+        best = _strongest(room)
     except AlexNetError as error:  # images of another kind than the network reads, or damaged ones
         return None, str(error)
-    paths = images.paths
-    rows = zip(*(strongest[name][channel].tolist() for name in ("image", "activation", "unit")), strict=True)
+    if best is None:
+        return None, None
+    own, paths = best[layer.name], images.paths
+    rows = zip(
+        own.image_CT[channel].tolist(), own.value_CT[channel].tolist(), own.unit_CT[channel].tolist(), strict=True
+    )
     crops = [
         patch_at(room.predictor, layer, image, paths[image], int(images.labels[image]), activation, at)
         for image, activation, at in rows
@@ -157,35 +176,83 @@ def _images(room: Room) -> Subset:
     return Subset(images, image_N, images.labels[image_N])
 
 
-def _strongest(room: Room, layer: Layer) -> dict[str, NDArray[Any]]:
-    """For each channel of a layer the images that excite it most, their activation and the place of the unit in the map,
-    (C, T) each: from the cache, or computed for all channels in one pass and put there."""
-    subject, images = room.subject, _images(room)
+def look_through(room: Room, progress: Callable[[int, int], object]) -> None:
+    """Look through all images now, instead of some with every question. Raises what reading damaged images raises."""
+    while room.has_images and _strongest(room) is None:
+        progress(*progress_of(room))
+
+
+def progress_of(room: Room) -> tuple[int, int]:
+    """How many images have been looked through, and of how many."""
+    return (_looks(room).seen, len(_images(room))) if room.has_images else (0, 0)
+
+
+class _Looks:
+    """The images that excite each channel of each layer most, of those that were looked through: the first ``seen``."""
+
+    def __init__(self, room: Room) -> None:
+        self.images, self.seen = _images(room), 0
+        self.best = {layer.name: Best(layer.shape[0], CROPS) for layer in trained_layers(room)}
+
+    def go_on(self, room: Room, seconds: float) -> None:
+        """Look at some more: at :data:`BATCH` images at least, and for so long."""
+        end, n, layers = time.monotonic() + seconds, len(self.images), trained_layers(room)
+        while self.seen < n:
+            image_B = np.arange(self.seen, self.seen + BATCH)
+            pixels_BSSC = torch.as_tensor(self.images.read(image_B.clip(max=n - 1)))  # every pass has the same shape
+            rows = room.predictor.activations(pixels_BSSC, layers)
+            if bad := [name for name, row_BD in rows.items() if not np.isfinite(row_BD).all()]:
+                raise AlexNetError(f"{bad[0]}: activations are not finite; take an earlier checkpoint of the network")
+            num = min(BATCH, n - self.seen)
+            for layer in layers:
+                units_BCU = rows[layer.name][:num].reshape(num, layer.shape[0], -1)
+                self.best[layer.name].add(units_BCU.max(2), units_BCU.argmax(2), image_B[:num])
+            self.seen += num
+            if time.monotonic() >= end:
+                break
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"{name}/{what}": getattr(best, what) for name, best in self.best.items() for what in Best.ARRAYS}
+
+    def take(self, arrays: dict[str, NDArray[Any]], layers: Sequence[Layer]) -> bool:
+        """Take these, of all images, if they are sound."""
+        for layer in layers:
+            shape, places = (layer.shape[0], min(CROPS, len(self.images))), layer.num_units // layer.shape[0]
+            own = {what: arrays[f"{layer.name}/{what}"] for what in Best.ARRAYS}
+            sound = _within(own["image_CT"], len(self.images)) and _within(own["unit_CT"], places)
+            if not sound or any(array.shape != shape for array in own.values()):
+                return False
+            for what, array in own.items():
+                setattr(self.best[layer.name], what, array)
+        self.seen = len(self.images)
+        return True
+
+
+@lru_cache(maxsize=1)
+def _looks(room: Room) -> _Looks:
+    """What was looked at so far: all, where the cache has it."""
+    looks = _Looks(room)
+    with suppress(AlexNetError, KeyError):
+        looks.take(read_arrays(_crops_file(room)), trained_layers(room))
+    return looks
+
+
+def _crops_file(room: Room) -> Path:
+    subject = room.subject
     key = fingerprint([subject.packed.fingerprint, subject.images.name, IMAGES, CROPS, room.predictor.precision])
-    shape, places = (layer.shape[0], min(CROPS, len(images))), layer.num_units // layer.shape[0]
+    return room.cache / f"crops-{key}.npz"
 
-    def is_whole(arrays: dict[str, NDArray[Any]]) -> bool:
-        same = all(arrays[name].shape == shape for name in ("image", "activation", "unit"))
-        return same and _within(arrays["image"], len(images)) and _within(arrays["unit"], places)
 
-    def compute() -> dict[str, NDArray[Any]]:
-        patches = top_patches(
-            room.predictor,
-            images,
-            layer.name,
-            range(layer.shape[0]),
-            CROPS,
-            batch_size=max(8, min(32, BATCH_NUMBERS // layer.num_units)),
-            workers=subject.machine.workers,
-        )
-        columns = layer.shape[2] if len(layer.shape) == 3 else 1
-        return {
-            "image": np.array([[patch.image for patch in own.patches] for own in patches]),
-            "activation": np.array([[patch.activation for patch in own.patches] for own in patches], np.float32),
-            "unit": np.array([[patch.y * columns + patch.x for patch in own.patches] for own in patches]),
-        }
-
-    return _kept(room, f"crops-{layer.name}-{key}.npz", is_whole, compute)
+def _strongest(room: Room) -> dict[str, Best] | None:
+    """For each layer the images that excite its channels most, from the cache or from one pass for all layers, of which each
+    call does some: None until it is done."""
+    with _COMPUTING:
+        looks = _looks(room)
+        if looks.seen < len(looks.images):
+            looks.go_on(room, SECONDS)
+            if looks.seen == len(looks.images):
+                _keep(_crops_file(room), looks.arrays())
+        return looks.best if looks.seen == len(looks.images) else None
 
 
 def _within(numbers: NDArray[Any], end: int) -> bool:
@@ -232,7 +299,11 @@ def _kept(
             if is_whole(arrays):
                 return arrays
         arrays = compute()
-        with suppress(OSError):  # a full disk keeps nobody from looking
-            room.cache.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, lambda opened: np.savez(opened, **arrays))  # type: ignore[arg-type]
+        _keep(file, arrays)
         return arrays
+
+
+def _keep(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    with suppress(OSError):  # a full disk keeps nobody from looking
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, lambda opened: np.savez(opened, **arrays))  # type: ignore[arg-type]

@@ -100,11 +100,15 @@ class Done:
 class Refused:
     """A question that has no answer, and why, in a sentence for the one who asked."""
 
-    kind: Literal["unknown", "not-an-image", "unsupported", "too-large", "failed"]
+    kind: Literal["unknown", "not-an-image", "unsupported", "too-large", "busy", "failed"]
     text: str
 
 
 Outcome = Done | Refused
+
+
+class NotYetError(AlexNetError):
+    """What was asked for takes several questions to compute, of which this was not the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +267,8 @@ def tried(work: Callable[[], Any]) -> Outcome:
         return Refused(kinds.get(error.reason, "not-an-image"), printable(error))
     except UsageError as error:
         return Refused("unknown", printable(error))
+    except NotYetError as error:
+        return Refused("busy", printable(error))
     except AlexNetError as error:
         return Refused("failed", printable(error))
     except Exception as error:

@@ -287,7 +287,7 @@ def top_patches(
         raise UsageError(f"{layer} has no channel {bad[0]}; its channels are 0 to {found.shape[0] - 1}")
     if not channels or k < 1 or n == 0:
         raise UsageError(f"{len(channels)} channels, the {k} best of {n} images; there must be one of each at least")
-    best = _Best(len(channels), k)
+    best = Best(len(channels), k)
     above_zero_C = np.zeros(len(channels), dtype=np.int64)
     batch_size = min(batch_size, n)
     order_N = np.minimum(np.arange(math.ceil(n / batch_size) * batch_size), n - 1)  # every pass has the same shape
@@ -354,8 +354,10 @@ def box_of(layer: Layer, y: int, x: int, view_size: int) -> Box:
     return (0, 0, view_size, view_size) if layer.field is None else layer.field.box(y, x, view_size)
 
 
-class _Best:
+class Best:
     """The T largest values of each channel seen so far, with their images and units; earlier images first among equals."""
+
+    ARRAYS = ("image_CT", "value_CT", "unit_CT")
 
     def __init__(self, num_channels: int, num: int) -> None:
         self.num = num

@@ -253,13 +253,26 @@ async function showWants(element, { stage, channel, model, level, signal }) {
   const heading = h(`h${level}`, { class: "part-name" }, t("unit.wants"));
   const known = { tower: towerOf(model, stage, channel), field: stage.field, selectivity: null };
   element.replaceChildren(heading, ...unitFacts(known));
-  await whenSeen(element, signal); // it may take the network seconds, in which it answers nothing else
+  await whenSeen(element, signal); // it may take the network seconds
   element.append(busyLine(t("busy.unit")));
-  const unit = await api.json(path, { signal });
-  if (signal.aborted) return;
-  const wanted = await wantedPictures({ unit, path, stage, model, hasKernel: stage === first && stage.kind === "convolution", level, signal });
-  if (signal.aborted) return;
-  element.replaceChildren(heading, ...unitFacts(unit), ...wanted);
+  const show = async (unit, ...more) => {
+    if (signal.aborted) return;
+    const wanted = await wantedPictures({ unit, path, stage, model, hasKernel: stage === first && stage.kind === "convolution", level, signal });
+    if (!signal.aborted) element.replaceChildren(heading, ...unitFacts(unit), ...wanted, ...more);
+  };
+  let unit = await api.json(path, { signal });
+  if (unit.images < unit.of && unit.why_no_crops === null) {
+    // The pictures of the data are looked through a little with every question.
+    const line = h("p", { class: "note", "data-part": "looking" });
+    const say = () => line.replaceChildren(t("unit.looking", { n: formatNumber(unit.images), of: formatNumber(unit.of) }));
+    say();
+    await show(unit, line);
+    while (!signal.aborted && unit.images < unit.of && unit.why_no_crops === null) {
+      unit = await api.json(path, { signal });
+      say();
+    }
+  }
+  await show(unit);
 }
 
 function unitFacts(unit) {
