@@ -68,7 +68,7 @@ def measure(folder: Path, weights: Path, queries: int, place: Path) -> dict[str,
     unit_QD = Directions(query_QD)[:]
     true_Qk = nearest(unit_QD, index._rows, K).index_Qk
     scan_seconds = timed(lambda unit_QD: nearest(unit_QD, index._rows, K).index_Qk, unit_QD[:SCANNED])[1]
-    codes_Qk, codes_seconds = timed(lambda unit_QD: index._codes.nearest(unit_QD, K), unit_QD)
+    codes_Qk, codes_seconds = timed(lambda unit_QD: index.codes.nearest(unit_QD, K), unit_QD)
     found_Qk, found_seconds = timed(lambda query_QD: index.search(query_QD, K).index_Qk, query_QD)
     results = {
         "scan of all vectors": {"recall_at_10": 1.0, "median_seconds": scan_seconds, "queries": len(unit_QD[:SCANNED])},

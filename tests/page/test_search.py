@@ -143,6 +143,23 @@ def test_codes_are_compared_where_the_index_has_them(tmp_path, monkeypatch):
     ]
 
 
+def test_what_is_compared_is_read_once_and_compared_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(autoencoder, "STEPS", 4)
+    monkeypatch.setattr(indexes, "COMPARED", 15)
+    monkeypatch.setattr(search, "PART", 16)
+    drawn = draw(tmp_path / "pictures", 40)
+    room = open_with_index(tmp_path, kind="codes", layer="s4")
+    first = search.matches(room, drawn[7])
+    compared, really = [], indexes.Index.search_codes
+    monkeypatch.setattr(search, "read_arrays", None)
+    monkeypatch.setattr(indexes.Index, "search_codes", lambda *given: compared.append(1) or really(*given))
+    again = search.matches(room, drawn[7])
+    assert len(compared) == 1
+    for space in ("pixels", "codes"):
+        assert again[space]["matches"] == first[space]["matches"]
+    assert again["pixels"]["images"] == 40
+
+
 def test_without_an_index_a_search_says_how_to_start_one(tmp_path):
     room = room_of("lenet", tmp_path)
     with pytest.raises(UsageError, match="start `alexnet serve` with --index INDEX"):

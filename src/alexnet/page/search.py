@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from alexnet.probes.search import Index
 SHOWN = 12
 PART = 64
 """Thumbnails in a file."""
+KEPT_PARTS = 256
+"""Parts that are kept in memory: 50 MB."""
 SECONDS = 1.0
 """How long thumbnails are made while somebody waits."""
 SIDE = 224
@@ -100,11 +102,9 @@ def _by_features(index: Index, feature_1D: NDArray[np.float32]) -> dict[str, Any
 
 
 def _by_codes(index: Index, feature_1D: NDArray[np.float32]) -> dict[str, Any] | None:
-    bits = (index.shortcut or {}).get("bits")
-    if (
-        index.search_codes(feature_1D, SHOWN) is None or bits is None
-    ):  # reads the codes, whose time is not that of a search
+    if index.meta["kind"] != "codes" or index.shortcut is None:
         return None
+    bits = index.codes.coder.num_bits  # reads the codes, whose time is not that of a search
     start = time.perf_counter()
     near = index.search_codes(feature_1D, SHOWN)
     seconds = time.perf_counter() - start
@@ -125,8 +125,7 @@ def _by_pixels(room: Room, index: Index, pixels_SSC: NDArray[np.uint8]) -> dict[
     query_D = small(pixels_SSC[None])[0].astype(np.float32)
     start = time.perf_counter()
     found, distances = [np.empty(0, np.int64)], [np.empty(0)]
-    for file in files[:made]:
-        part = _read(file) or {}
+    for part in map(_part, files[:made]):
         if part:
             found.append(part["number_B"])
             distances.append(np.sqrt(np.square(part["row_BD"] - query_D).mean(axis=1)) / 255)
@@ -180,7 +179,17 @@ def _thumbnails(room: Room, index: Index, numbers: Sequence[int]) -> tuple[NDArr
     return np.array([number for number, _ in there], np.int64), small(np.stack([it for _, it in there]))
 
 
-def _read(file: Path) -> dict[str, NDArray[Any]] | None:
+def _part(file: Path) -> dict[str, NDArray[Any]] | None:
+    """What :func:`_read` says of a part, from memory where the file has not changed since."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return _read(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=KEPT_PARTS)
+def _read(file: Path, _time_ns: int, _size: int) -> dict[str, NDArray[Any]] | None:
     """A part; None of one without thumbnails. One that is damaged is removed, and made again with the next question."""
     with suppress(AlexNetError, OSError):
         part = read_arrays(file)

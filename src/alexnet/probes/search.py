@@ -157,7 +157,7 @@ class Index:
         rows, k = int(self.shortcut["rows"]), min(k, len(self))
         index_Qk, bits_Qk = np.full((len(query_QD), k), -1), np.full((len(query_QD), k), math.inf)
         live_N = np.setdiff1d(np.arange(rows), np.fromiter(self._replaced, np.int64, len(self._replaced)))
-        for i, bits_N in enumerate(self._codes.differing(self._as_rows(query_QD, k))):
+        for i, bits_N in enumerate(self.codes.differing(self._as_rows(query_QD, k))):
             order_k = _least(bits_N[live_N] * rows + live_N, k)
             bits_Qk[i, : len(order_k)], index_Qk[i, : len(order_k)] = np.divmod(np.sort(order_k), rows)
         return Nearest(index_Qk, bits_Qk)
@@ -191,7 +191,7 @@ class Index:
         assert self.shortcut is not None
         rows, n = int(self.shortcut["rows"]), len(self)
         index_Qk = (
-            self._codes.nearest(query_QD, min(max(k, COMPARED), rows))
+            self.codes.nearest(query_QD, min(max(k, COMPARED), rows))
             if self.meta["kind"] == "codes"
             else self._faiss.search(query_QD.astype(np.float32), min(k, rows))[1]
         )
@@ -206,7 +206,8 @@ class Index:
         return found
 
     @cached_property
-    def _codes(self) -> Codes:
+    def codes(self) -> Codes:
+        """The short codes of an index of the kind ``codes``, which are read when they are first asked for."""
         about = self.meta["codes"]
         coder = load_coder(self.folder / about["coder"])
         code_NB = ArrayFile(self.folder / about["file"])[:]
