@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -572,8 +573,8 @@ def test_health_answers_while_the_worker_computes(gate):
 def test_a_server_that_is_told_to_end_while_it_greets_ends(gate):
     _, desk = gate
     greeted = threading.Event()
-    with bound("127.0.0.1", 0) as socket:
-        place = Place(*socket.getsockname()[:2])
+    with bound("127.0.0.1", 0) as listens:
+        place = Place(*listens.getsockname()[:2])
 
         def greet(_ready) -> bool:
             server.should_exit = True  # as a signal would
@@ -581,12 +582,41 @@ def test_a_server_that_is_told_to_end_while_it_greets_ends(gate):
             return True
 
         server = Server(application(desk, place), desk, greet)
-        thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
+        thread = threading.Thread(target=server.run, args=([listens],), daemon=True)
         thread.start()
         gate[0].opened.set()
         thread.join(30)
         assert greeted.is_set()
         assert not thread.is_alive()
+
+
+def test_a_server_ends_within_a_second_whatever_it_is_doing():
+    # As Ctrl-C has it: the worker computes, another question waits, a body comes slowly, and a browser keeps its connection.
+    desk = Desk(lambda: Fake(lambda worker, _: worker.hang()))
+    with bound("127.0.0.1", 0) as listens:
+        place = Place(*listens.getsockname()[:2])
+        server = Server(application(desk, place), desk)
+        thread = threading.Thread(target=server.run, args=([listens],), daemon=True)
+        thread.start()
+        idle = http.client.HTTPConnection(place.host, place.port, timeout=30)
+        idle.request("GET", "/health")
+        idle.getresponse().read()
+        open_ones = [socket.create_connection((place.host, place.port)) for _ in range(3)]
+        host = f"Host: {place.host}:{place.port}\r\n"
+        open_ones[0].sendall(f"GET /api/units/conv1/0 HTTP/1.1\r\n{host}\r\n".encode())
+        open_ones[1].sendall(f"GET /api/samples HTTP/1.1\r\n{host}\r\n".encode())
+        open_ones[2].sendall(f"POST /api/pictures HTTP/1.1\r\n{host}Content-Length: 9000\r\n\r\nhalf".encode())
+        for _ in range(1000):
+            if desk.waiting:
+                break
+            time.sleep(0.01)
+        began = time.monotonic()
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+        assert time.monotonic() - began < 1
+        for connection in (idle, *open_ones):
+            connection.close()
 
 
 def test_a_client_that_leaves_takes_its_question_along(gate):

@@ -50,8 +50,8 @@ MAX_ADDRESS_BYTES, MAX_HEADER_BYTES = 8 << 10, 16 << 10
 MAX_CONNECTIONS = 512
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 10.0, 60.0, 30.0
 """In which a client must have sent the head of a request and its body, and take some of an answer."""
-END_SECONDS = 2
-"""How long requests may go on when the server ends."""
+END_SECONDS = 0.5
+"""How long requests may go on when the server ends: who has said so does not wait."""
 WAIT_SECONDS = 60.0
 """How long a question waits for its turn."""
 KEPT_PICTURES, KEPT_FEATURES, KEPT_HEADS = 64, 3000, 16
@@ -656,7 +656,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 limit_concurrency=MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                timeout_graceful_shutdown=END_SECONDS,
+                timeout_graceful_shutdown=END_SECONDS,  # type: ignore[arg-type]  # halves of seconds do as well
             )
         )
         self.desk, self.on_ready = desk, on_ready
