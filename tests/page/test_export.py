@@ -51,6 +51,13 @@ def start_of(site: Path) -> dict[str, Any]:
     return json.loads(text.removeprefix("window.ALEXNET_SITE = ").removesuffix(";\n"))
 
 
+def start_answers(site: Path, picture: str) -> list[dict[str, Any]]:
+    """The answers to a picture, from the script that brings them."""
+    text = (site / start_of(site)["later"][f"/api/pictures/{picture}"]).read_text("ascii")
+    found = json.JSONDecoder().raw_decode(text[text.index(f'"/api/pictures/{picture}":') :].partition(":")[2])[0]
+    return found["answers"]
+
+
 def everything(site: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(site.rglob("*")) if path.is_file())
 
@@ -71,6 +78,9 @@ def test_a_site_has_every_path_it_names_and_is_listed_whole(
         path = f"/api/pictures/{one['picture']}"
         assert {path, f"{path}/views", f"{path}/maps/conv1", f"{path}/maps/conv5.png"} <= start["later"].keys()
         assert {f"{path}/input.png", f"{path}/square.png"} <= start["images"].keys()
+        top = start_answers(site, one["picture"])[0]["label"]
+        heats = [f"{path}/saliency.png?label={top}&method={method}" for method in see.METHODS]
+        assert {*heats, f"{path}/occlusion.png?label={top}"} <= start["images"].keys()
     units = sum(SMALL["conv_channels"]) + sum(SMALL["fc_units"]) + SMALL["num_classes"]
     assert done == Exported(str(site), len(everything(site)), 2, units, [])
     assert {f"/api/units/conv1/{k}" for k in range(8)} <= start["later"].keys()

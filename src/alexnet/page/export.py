@@ -35,8 +35,6 @@ WITH_OPTIMAL = 12
 """Units of each layer that have the image which they want to see: to find it takes a second or two."""
 CROP_SIDE, OPTIMAL_SIDE = 64, 160
 """Most pixels that the side of a crop and of such an image keeps."""
-METHODS = ("gradient", "guided_backprop", "grad_cam")
-"""What an answer rests on is computed by those methods that take about a second."""
 OVERHEAD = 700
 """Bytes that a unit takes besides its images and what is said of it: its names in the lists."""
 
@@ -132,7 +130,7 @@ def _model(room: Room) -> dict[str, Any]:
     model = see.model(room)
     if model["data"] is not None:
         model["data"]["name"] = Path(model["data"]["name"]).name
-    return model | {"index": None, "methods": [name for name in METHODS if name in model["methods"]]}
+    return model | {"index": None}
 
 
 def webp(content: bytes, *, side: int | None = None, exact: bool = False) -> bytes:
@@ -174,6 +172,8 @@ def _shown(
         for method in model["methods"]:
             heat = see.saliency(room, pixels_SSC, top, method)
             images[f"/saliency.png?label={top}&method={method}"] = webp(heat)
+        if model["methods"]:
+            images[f"/occlusion.png?label={top}"] = webp(see.occlusion(room, pixels_SSC, top))
     maps = {layer: stored_maps(room, pixels_SSC, layer) for layer in layers}
     return Shown(id=picture, label=label, answers=answers, images=images, maps=maps)
 

@@ -172,7 +172,7 @@ function pictureSide({ model, session }) {
   const methodRow = h("label", { class: "slider" }, t("heat.method"), method);
   const control = segmented({
     label: t("heat.label"),
-    choices: ["none", "saliency", ...(api.live ? ["occlusion"] : [])].map((value) => [value, t(`heat.${value}`)]),
+    choices: ["none", "saliency", "occlusion"].map((value) => [value, t(`heat.${value}`)]),
     value: session.heat,
     onchange: (value) => {
       session.heat = value;
