@@ -11,7 +11,9 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,9 +29,9 @@ from PIL import Image, PngImagePlugin
 from alexnet.core.config import fingerprint, from_json
 from alexnet.core.errors import AlexNetError, DataError, ImageError
 from alexnet.core.preprocessing import Preprocessing
+from alexnet.data.archives import image_archive
 from alexnet.data.cifar import cifar10
 from alexnet.data.decode import MAX_PIXELS, decode_image
-from alexnet.data.folder import image_tar
 from alexnet.data.idx import idx_set
 from alexnet.data.imagenet import imagenet
 from alexnet.data.lists import csv_list
@@ -453,7 +455,7 @@ def results_target(folder: Path) -> Target:
 
 
 def sources_target(folder: Path) -> Target:
-    """Sets as others publish them: IDX, CIFAR-10, tars, ImageNet's development kit."""
+    """Sets as others publish them: IDX, CIFAR-10, archives, ImageNet's development kit."""
     images, labels = (
         bytes((0, 0, 8, 3)) + b"".join(n.to_bytes(4, "big") for n in (3, 4, 4)),
         bytes((0, 0, 8, 1, 0, 0, 0, 3)),
@@ -473,6 +475,12 @@ def sources_target(folder: Path) -> Target:
             member = tarfile.TarInfo(name)
             member.size = len(png)
             archive.addfile(member, io.BytesIO(png))
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for i, name in enumerate(("train/cat/0.png", "train/dog/0.png", "val/cat/1.png", "val/dog/é.png")):
+            archive.writestr(
+                zipfile.ZipInfo(name), png, compress_type=zipfile.ZIP_DEFLATED if i % 2 else zipfile.ZIP_STORED
+            )
     for kit in ("mat", "kaggle"):
         (folder / kit / "val").mkdir(parents=True)
         (folder / kit / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(png)
@@ -492,7 +500,10 @@ def sources_target(folder: Path) -> Target:
         ("bin/data_batch_1.bin", batch, parent(cifar10)),
         ("python/data_batch_1", _cifar_pickle(), parent(cifar10)),
         ("npz/train.npz", npz.getvalue(), parent(cifar10)),
-        ("tar/a.tar", tar.getvalue(), lambda path: use(image_tar(path))),
+        ("tar/a.tar", tar.getvalue(), lambda path: use(image_archive(path))),
+        ("zip/a.zip", zipped.getvalue(), lambda path: use(image_archive(path))),
+        ("gz/a.tgz", gzip.compress(tar.getvalue(), mtime=0), lambda path: use(image_archive(path))),
+        ("xz/a.txz", lzma.compress(tar.getvalue()), lambda path: use(image_archive(path))),
         ("mat/meta.mat", _meta_mat(), parent(imagenet)),
         ("kaggle/LOC_val_solution.csv", solution, parent(imagenet)),
     ]

@@ -21,8 +21,9 @@ import pytest
 from PIL import Image
 
 from alexnet.core.errors import DataError, ImageError, as_text
+from alexnet.data.archives import image_archive, list_tar, tar_members
 from alexnet.data.check import check
-from alexnet.data.folder import image_folder, image_tar, list_tar, tar_members, walk
+from alexnet.data.folder import image_folder, walk
 from alexnet.data.named import find_pictures
 from alexnet.data.pictures import image_files
 from alexnet.data.prepare import prepare
@@ -300,7 +301,7 @@ def test_a_folder_that_cannot_be_listed_or_entered_is_named(readable_by_all: Pat
 def test_a_pipe_with_the_name_of_a_tar_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "set.tar")
     with pytest.raises(DataError, match="not a regular file"):
-        image_tar(tmp_path / "set.tar")
+        image_archive(tmp_path / "set.tar")
 
 
 def test_a_set_whose_splits_are_links_is_found_to_leak(tmp_path: Path):
@@ -392,7 +393,7 @@ def test_a_tar_is_read_in_place(tmp_path: Path):
     (root / "train" / "cat" / "a.png").write_bytes(png() + b"first")
     with tarfile.open(tmp_path / "set.tar", "w") as tar:
         tar.add(root, arcname="./set")
-    source = image_tar(tmp_path / "set.tar")
+    source = image_archive(tmp_path / "set.tar")
     assert rows(source) == rows(image_folder(root))
     assert [r.read() for r in source.records] == [r.read() for r in image_folder(root).records]
 
@@ -405,7 +406,7 @@ def test_hard_links_in_a_tar_are_the_files_that_they_name(tmp_path: Path):
     with tarfile.open(tmp_path / "set.tar", "w") as tar:
         tar.add(root / "train", arcname="train")
         tar.add(root / "val", arcname="val")
-    source = image_tar(tmp_path / "set.tar")
+    source = image_archive(tmp_path / "set.tar")
     assert rows(source) == rows(image_folder(root))
     assert [r.read() for r in source.records] == [r.read() for r in image_folder(root).records]
     assert any(note.startswith("1 file is in two splits by links") for note in source.notes)
@@ -424,16 +425,15 @@ def test_a_tar_inside_a_tar_is_found_at_its_offset(tmp_path: Path):
     assert data[inner.offset_data : inner.offset_data + inner.size] == png()
 
 
-@pytest.mark.parametrize("damage", ["cut", "gzip", "text"])
+@pytest.mark.parametrize("damage", ["cut", "text"])
 def test_a_tar_that_cannot_be_read_says_so(tmp_path: Path, damage: str):
     root = build(tmp_path / "set", *(f"cat/{i}.png" for i in range(20)))
     path = tmp_path / "set.tar"
-    with tarfile.open(path, "w:gz" if damage == "gzip" else "w") as tar:
+    with tarfile.open(path, "w") as tar:
         tar.add(root, arcname=".")
-    if damage != "gzip":
-        path.write_bytes(path.read_bytes()[:7000] if damage == "cut" else b"no tar " * 1000)
-    with pytest.raises(DataError, match=r"not a readable tar.*decompress"):
-        image_tar(path)
+    path.write_bytes(path.read_bytes()[:7000] if damage == "cut" else b"no tar " * 1000)
+    with pytest.raises(DataError, match=r"not a readable tar.*get it again"):
+        image_archive(path)
 
 
 def tar_of(*members: tuple[str | tarfile.TarInfo, bytes], end: int = 1024) -> bytes:
@@ -476,13 +476,13 @@ def test_a_tar_damaged_behind_its_first_file_is_refused_and_loses_nothing(tmp_pa
         data[start : start + zeros] = bytes(zeros)
     (tmp_path / "set.tar").write_bytes(data)
     with pytest.raises(DataError, match=r"not a readable tar .*(cut|damaged).* at byte|is cut"):
-        image_tar(tmp_path / "set.tar")
+        image_archive(tmp_path / "set.tar")
 
 
 def test_two_tars_in_one_are_refused(tmp_path: Path):
     (tmp_path / "set.tar").write_bytes(tar_of(*SIX[:3]) + tar_of(*SIX[3:]))
     with pytest.raises(DataError, match="two tars joined without tar -A"):
-        image_tar(tmp_path / "set.tar")
+        image_archive(tmp_path / "set.tar")
 
 
 def header_with(size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
@@ -538,7 +538,7 @@ def test_of_two_files_of_one_name_in_a_tar_the_last_counts(tmp_path: Path):
     (root / "cat" / "a.png").write_bytes(png() + b"newer")
     with tarfile.open(tmp_path / "set.tar", "a") as tar:
         tar.add(root / "cat" / "a.png", arcname="cat/a.png")
-    source = image_tar(tmp_path / "set.tar")
+    source = image_archive(tmp_path / "set.tar")
     assert [r.name for r in source.records] == ["cat/a.png", "dog/b.png"]
     assert source.records[0].read() == png() + b"newer"
     assert "earlier file of the same name in the tar: 1 skipped" in source.notes
@@ -548,15 +548,15 @@ def test_a_tar_replaced_since_it_was_listed_is_refused(tmp_path: Path):
     # Pictures of one length: the places of the new ones are those of the old.
     path = tmp_path / "set.tar"
     path.write_bytes(tar_of(*SIX))
-    before = image_tar(path)
+    before = image_archive(path)
     os.utime(path, (1, 1))
-    record = image_tar(path).records[0]
+    record = image_archive(path).records[0]
     path.write_bytes(tar_of(*((name, content) for (name, _), (_, content) in zip(SIX, SIX[::-1], strict=True))))
     with pytest.raises(
         ImageError, match=r"cat/0.png: damaged \(.*set.tar changed since it was listed; run the command"
     ):
         record.read()
-    assert image_tar(path).fingerprint != before.fingerprint
+    assert image_archive(path).fingerprint != before.fingerprint
 
 
 def test_camera_raw_and_heic_beside_an_image_of_the_same_name_are_skipped_and_counted(tmp_path: Path):

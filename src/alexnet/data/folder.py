@@ -1,4 +1,4 @@
-"""Folders of images, on disk or in a tar file, as they are found; ``layout`` says which folders are splits and classes.
+"""Folders of images, on disk or in an archive, as they are found; ``layout`` says which folders are splits and classes.
 
 Classes are in the order of their names (by code point).
 """
@@ -8,20 +8,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tarfile
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
-from alexnet.core.errors import DataError, as_text, printable
+from alexnet.core.errors import DataError, ImageError, as_text, printable
 from alexnet.data.decode import NEWER, SUFFIXES, file_stamp, looks_like_image
 from alexnet.data.layout import Layout, splits_of, understand
 from alexnet.data.sources import (
     HELD_OUT_NOTE,
     SPLITS,
+    Container,
     Fault,
     Record,
     Source,
@@ -30,12 +29,6 @@ from alexnet.data.sources import (
     hold_out,
 )
 
-TAR_END_BYTES = 64 << 20
-"""Bytes behind the end of a tar that are searched for more files."""
-
-_OF_ODD_HEADERS = (ValueError, OverflowError, MemoryError, RecursionError)
-"""What ``tarfile`` raises for impossible sizes, and for long chains of headers."""
-
 _IMAGE_SUFFIXES = frozenset(chain.from_iterable(SUFFIXES.values()))
 _NOBODYS = ("__MACOSX", "lost+found", "@eaDir")
 """Folders that systems make for themselves: macOS in archives, ext4, and Synology's previews of every image."""
@@ -43,17 +36,19 @@ _NOBODYS = ("__MACOSX", "lost+found", "@eaDir")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file of a folder or tar."""
+    """One file of a folder or archive."""
 
     name: str
-    """Relative to the folder or tar, parts joined by "/"."""
+    """Relative to the folder or archive, parts joined by "/"."""
     file: str
     offset: int = 0
     length: int | None = None
     stamp: str = ""
-    """Size and modification time, of the tar if it lies in one."""
+    """Size and modification time, of the archive if it lies in one."""
     twin_of: str = ""
     """The name by which the same file (by a hard or symbolic link) was found first."""
+    inside: Container | None = None
+    """What reads it, if it does not lie in ``file`` as it is."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -71,6 +66,7 @@ class Listing:
     linked_folders: dict[str, str] = field(default_factory=dict)
     """Links to folders of this list, and the names by which these were found first."""
     skipped: Counter[str] = field(default_factory=Counter)
+    faults: list[Fault] = field(default_factory=list)
 
 
 def image_folder(root: Path, seed: int = 0) -> Source:
@@ -94,11 +90,6 @@ def pictures(root: Path) -> Source:
         notes=notes_on_skipped(listing, len(listing.twins)),
         held_out="source",
     )
-
-
-def image_tar(path: Path, seed: int = 0) -> Source:
-    """The same layouts inside an uncompressed tar file, which is read in place."""
-    return arrange(list_tar(path), printable(path), seed)
 
 
 def walk(root: Path) -> Listing:
@@ -130,7 +121,7 @@ def walk(root: Path) -> Listing:
             if name:
                 listing.folders.append(name)
             for entry in _entries(path):
-                if _is_hidden(entry.name):
+                if is_hidden(entry.name):
                     listing.skipped["hidden file or folder"] += 1
                     continue
                 push = pending.append if entry.is_symlink() else pending.appendleft
@@ -144,71 +135,6 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
     except OSError as error:
         raise DataError(f"{printable(folder)}: cannot be listed ({error.strerror})") from error
-
-
-def list_tar(path: Path, offset: int = 0, size: int | None = None) -> Listing:
-    """The regular files of an uncompressed tar, by their place in it; of members of one name the last, as ``tar`` unpacks
-    them. ``offset``, ``size``: of a tar inside the file. Raises :class:`DataError` for one that is damaged or cut."""
-    listing = Listing()
-    files: dict[str, Found] = {}
-    try:
-        stamp = file_stamp(path.stat())
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
-    for member in tar_members(path, offset, size):
-        name = str(PurePosixPath(member.name))
-        if any(_is_hidden(part) for part in name.split("/")):
-            listing.skipped["hidden file or folder"] += 1
-        elif member.isdir():
-            listing.folders.append(name)
-        elif member.isreg() and not member.issparse():
-            if name in files:
-                listing.skipped["earlier file of the same name in the tar"] += 1
-            files[name] = Found(name, str(path), member.offset_data, member.size, stamp)
-        elif member.islnk() and (first := files.get(str(PurePosixPath(member.linkname)))) and name not in files:
-            listing.twins.append(replace(first, name=name, twin_of=first.name))
-        else:
-            listing.skipped["link or special file in the tar"] += 1
-    listing.files = sorted(files.values(), key=lambda found: found.name)
-    return listing
-
-
-def tar_members(path: Path, offset: int = 0, size: int | None = None) -> Iterator[tarfile.TarInfo]:
-    """The members of the tar that begins at ``offset`` of a file and has ``size`` bytes (None: up to the end); a tar may lie
-    inside another. Raises :class:`DataError` for one that is damaged or cut, at the latest behind its last member."""
-    if path.exists() and not path.is_file():
-        raise DataError(f"{printable(path)}: not a regular file; a tar is read in place")
-    try:
-        with open(path, "rb") as file:
-            end = os.fstat(file.fileno()).st_size if size is None else offset + size
-            file.seek(offset)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    if member.size < 0 or not member.offset_data <= tar.offset <= end:
-                        raise tarfile.ReadError(f"the file at byte {member.offset:,} of it is cut, or has a wrong size")
-                    yield member
-                    tar.members = []  # type: ignore[attr-defined]  # a million of them would stay in memory
-                _check_end_of_tar(file, tar.offset, end)
-    except (tarfile.TarError, *_OF_ODD_HEADERS) as error:
-        said = printable(error)[:150] or type(error).__name__
-        raise DataError(
-            f"{printable(path)}: not a readable tar ({said}); get it again, or decompress .gz, .xz or .bz2 first"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
-
-
-def _check_end_of_tar(file: BinaryIO, at: int, end: int) -> None:
-    """Raise unless a tar ends ``at`` this byte: ``tarfile`` takes a damaged header for the end, and a tar that was cut
-    between two files for a whole one. There must be a block of zeros (two by the standard, but not all write them), and
-    nothing else behind it."""
-    file.seek(at)
-    left = min(end - at, TAR_END_BYTES)
-    if left < tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"cut short at byte {at:,}: there is no end mark")
-    for start in range(at, at + left, 1 << 16):
-        if file.read(min(1 << 16, at + left - start)).strip(b"\0"):
-            raise tarfile.ReadError(f"damaged at byte {at:,}, or two tars joined without tar -A")
 
 
 def arrange(listing: Listing, where: str, seed: int) -> Source:
@@ -234,7 +160,7 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
         if at and (key := (found.twin_of or found.name, *at)) not in records:
             name = as_text("/".join(found.parts[layout.wrapping :]))
             place = found.file, found.offset, found.length
-            records[key] = Record(at[0], number[at[1]], name, *place, stamp=found.stamp)
+            records[key] = Record(at[0], number[at[1]], name, *place, stamp=found.stamp, inside=found.inside)
     ordered = sorted(records.values(), key=lambda record: (SPLITS.index(record.split), record.label, record.name))
     again = sum(at is not None for at, _ in placed) - len(records)
     stray = sum(at is None for at, _ in placed)
@@ -257,7 +183,7 @@ def arrange(listing: Listing, where: str, seed: int) -> Source:
         fingerprint=fingerprint_of("folder", seed, *(f"{found.name} {found.stamp}" for found in files)),
         not_images=len(files) - again - len(ordered),
         notes=notes,
-        faults=_linked_folders(listing, layout),
+        faults=[*listing.faults, *_linked_folders(listing, layout)],
         empty=_empty_classes(listing, layout, placed),
         held_out="hash" if only_train else "source",
     )
@@ -342,9 +268,13 @@ def is_image(found: Found) -> bool:
     if has_image_suffix(found):
         return True
     try:
+        if found.inside is not None and found.length is not None:
+            return looks_like_image(found.inside.read(found.offset, found.length, found.name)[:32])
         with open(found.file, "rb") as file:
             file.seek(found.offset)
             return looks_like_image(file.read(32))
+    except ImageError:
+        return True
     except OSError as error:
         return error.errno not in (errno.ENOENT, errno.ELOOP)
 
@@ -381,5 +311,5 @@ def has_image_suffix(found: Found) -> bool:
     return PurePosixPath(found.name).suffix.lower() in _IMAGE_SUFFIXES
 
 
-def _is_hidden(part: str) -> bool:
+def is_hidden(part: str) -> bool:
     return part.startswith(".") or part in _NOBODYS

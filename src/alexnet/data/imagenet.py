@@ -26,16 +26,8 @@ from typing import Any
 
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.runs import read_file
-from alexnet.data.folder import (
-    Found,
-    Listing,
-    has_image_suffix,
-    is_image,
-    list_tar,
-    notes_on_skipped,
-    tar_members,
-    walk,
-)
+from alexnet.data.archives import list_tar, tar_members
+from alexnet.data.folder import Found, Listing, has_image_suffix, is_image, notes_on_skipped, walk
 from alexnet.data.sources import HELD_OUT_BY_HASH, VAL_FRACTION, Record, Source, SplitName, fingerprint_of, hold_out
 
 _WNID = re.compile(r"n\d{8}")

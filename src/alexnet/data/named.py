@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from alexnet.core.errors import DataError, printable, refused
+from alexnet.data.archives import image_archive, is_archive
 from alexnet.data.builtin import digits, shapes_folder
 from alexnet.data.cifar import cifar10, is_cifar10
-from alexnet.data.folder import Found, image_folder, image_tar, is_image, pictures
+from alexnet.data.folder import Found, image_folder, is_image, pictures
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
 from alexnet.data.lists import LIST_SUFFIXES, csv_list
@@ -97,7 +98,7 @@ def named_source(
 
 
 def read_source(source: str | Path, *, seed: int = 0) -> Source:
-    """The records of a path: a folder of images, IDX or CIFAR-10 files or ImageNet, a tar, a list, or an IDX
+    """The records of a path: a folder of images, IDX or CIFAR-10 files or ImageNet, an archive, a list, or an IDX
     file."""
     path = Path(source)
     try:
@@ -118,8 +119,8 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
         raise DataError(said) from error
     if is_idx(path):
         return idx_set(path, seed)
-    if path.suffix.lower() == ".tar":
-        return image_tar(path, seed)
+    if is_archive(path):
+        return image_archive(path, seed)
     if path.suffix.lower() in LIST_SUFFIXES:
         return csv_list(path, seed)
     if is_image(Found(path.name, str(path))):
@@ -127,4 +128,4 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
             f"{printable(path)}: a single picture is no set of images; name the folder that holds a folder of pictures for each "
             "class, or ask a model about this one with `alexnet predict`"
         )
-    raise DataError(f"{printable(path)}: not a folder, .tar, .csv, .tsv, .txt or IDX file; decompress archives first")
+    raise DataError(f"{printable(path)}: not a folder, .tar, .tar.gz, .zip, .csv, .tsv, .txt or IDX file")

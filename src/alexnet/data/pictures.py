@@ -20,8 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet.core.errors import DataError, printable
+from alexnet.data.archives import is_archive, list_archive
 from alexnet.data.decode import MAX_FILE_BYTES, decode_image, upright_rgb
 from alexnet.data.folder import is_image, walk, without_second_kinds
+from alexnet.data.sources import Record
 
 STDIN = "-"
 File = io.BufferedIOBase | io.RawIOBase
@@ -45,13 +47,16 @@ class Picture:
     name: str
     """Its path, ``-`` for standard input, or, for what has no name, which of the inputs it is: ``input 0``, or ``input 0[2]``
     for the third image of a batch."""
-    source: Path | bytes | Image.Image
+    source: Path | bytes | Image.Image | Record
 
     def decode(self, sample_max: int | None = None) -> Image.Image:
         """Its upright RGB pixels, whatever the form. Raises :class:`~alexnet.core.errors.ImageError`."""
         if isinstance(self.source, Image.Image):
             return upright_rgb(self.source, self.name, sample_max)
-        return decode_image(self.source, self.name, sample_max)
+        if not isinstance(self.source, Record):
+            return decode_image(self.source, self.name, sample_max)
+        data = self.source.read()
+        return decode_image(data, self.name, sample_max) if isinstance(data, bytes) else Image.fromarray(data)
 
     def __str__(self) -> str:
         return self.name
@@ -62,16 +67,16 @@ def is_one(given: PictureLike | Iterable[PictureLike]) -> bool:
     if isinstance(given, np.ndarray | Tensor):
         return given.ndim != 4
     if isinstance(given, str | os.PathLike):
-        return not _is_folder(os.fspath(given))
+        return not _is_folder(os.fspath(given)) and not _holds_pictures(os.fspath(given))
     return isinstance(given, bytes | bytearray | memoryview | File | Image.Image)
 
 
 def pictures(given: PictureLike | Iterable[PictureLike]) -> Iterator[Picture]:
     """The pictures in what is given, in order.
 
-    - A path is a file, a folder (its images, recursively, in the order of their names), or ``-`` for the bytes of one
-      image on standard input. bytes are those of an image file, which may also be open: it is read from its start if that can
-      be sought, and left open.
+    - A path is a file, a folder or an archive (its images, recursively, in the order of their names), or ``-`` for the bytes
+      of one image on standard input. bytes are those of an image file, which may also be open: it is read from its start if
+      that can be sought, and left open.
     - An image of Pillow is turned as its EXIF orientation says and laid over white where it is transparent, as files are.
     - Arrays have their channels last, tensors have them first: red, green and blue, or one of grey. Samples are uint8, 0 to
       255, or floating point, 0 to 1 as of torchvision's ``ToTensor``, rounded to steps of 1/255 (and beyond by less than half a
@@ -97,7 +102,9 @@ def pictures(given: PictureLike | Iterable[PictureLike]) -> Iterator[Picture]:
 def _in_order(several: Iterable[Any]) -> Iterator[Picture]:
     for i, one in enumerate(several):
         _require_picture(one, i)
-        if isinstance(one, str | os.PathLike):
+        if isinstance(one, str | os.PathLike) and _holds_pictures(os.fspath(one)):
+            yield from _pictures_in(Path(one))
+        elif isinstance(one, str | os.PathLike):
             for path in image_files([os.fspath(one)]):
                 # standard input is read by who asks: a thread that waits for it would outlive the process's end
                 stdin = path == STDIN
@@ -136,6 +143,30 @@ def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
             yield file.file
         if not found:
             raise DataError(f"{printable(source)}: no image files in this folder; name another folder or the files")
+
+
+def _pictures_in(archive: Path) -> Iterator[Picture]:
+    """All pictures of an archive, whatever its folders are, in the order of their names."""
+    listing = list_archive(archive)
+    found = without_second_kinds([*filter(is_image, listing.files)])[0]
+    if not found or listing.faults:
+        fault = listing.faults[0] if listing.faults else None
+        said = (
+            f"{printable(fault.path)}: {fault.reason}" if fault else "no image files in this archive; name another one"
+        )
+        raise DataError(f"{printable(archive)}: {said}")
+    for file in found:
+        name = f"{archive}/{file.name}"
+        place = file.file, file.offset, file.length
+        yield Picture(name, Record("train", 0, name, *place, stamp=file.stamp, inside=file.inside))
+
+
+def _holds_pictures(source: str | bytes) -> bool:
+    """Whether a path is an archive of pictures."""
+    try:
+        return isinstance(source, str) and source != STDIN and os.path.isfile(source) and is_archive(Path(source))  # noqa: PTH113
+    except (DataError, ValueError):  # it cannot be read, which decoding it says
+        return False
 
 
 def _is_folder(source: str | bytes) -> bool:

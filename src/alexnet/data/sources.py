@@ -9,11 +9,12 @@ import hashlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ MAX_IMAGES = 2_000_000
 """Most images of a set that come as arrays: a small file can announce millions of empty ones."""
 
 
+class Container(Protocol):
+    """A file from which pieces are read that do not lie in it as they are, by any number of threads and forked processes."""
+
+    def read(self, offset: int, length: int | None, name: str) -> bytes:
+        """One piece, which is called ``name`` in messages. Raises :class:`ImageError`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One image and where its bytes are: a file, a part of a file (as in a tar), or memory."""
@@ -51,39 +60,51 @@ class Record:
     data: bytes | NDArray[np.uint8] | None = None
     """An encoded image, or pixels (H, W, C)."""
     stamp: str = ""
-    """Size and modification time of the file (or tar) when it was listed. Another one in its place is refused."""
+    """Size and modification time of the file (or archive) when it was listed. Another one in its place is refused."""
+    inside: Container | None = None
+    """What reads it, if it does not lie in ``file`` as it is; ``offset`` and ``length`` are then as that means them."""
 
     @property
     def size(self) -> int | None:
         """Bytes, as listed; None for a file that could not be looked at."""
         if self.data is not None:
             return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
-        return self.length if self.length is not None or not self.stamp else int(self.stamp.split()[0])
+        return self.length if self.length is not None or self.inside or not self.stamp else int(self.stamp.split()[0])
 
     def read(self) -> bytes | NDArray[np.uint8]:
         """The encoded image, or pixels. Raises :class:`ImageError`."""
         if self.data is not None:
             return self.data
+        if self.length is not None and self.length > MAX_FILE_BYTES:
+            raise ImageError(self.name, "too large", f"{self.length:,} bytes; at most {MAX_FILE_BYTES:,}")
+        if self.inside is not None:
+            return self.inside.read(self.offset, self.length, self.name)
         if self.length is None:
             return read_image_file(self.file, self.name, self.stamp)
-        if self.length > MAX_FILE_BYTES:
-            raise ImageError(self.name, "too large", f"{self.length:,} bytes; at most {MAX_FILE_BYTES:,}")
-        try:
-            with open(self.file, "rb") as file:
-                if self.stamp and file_stamp(os.fstat(file.fileno())) != self.stamp:
-                    changed = f"{printable(self.file)} changed since it was listed; run the command again"
-                    raise ImageError(self.name, "damaged", changed)
-                file.seek(self.offset)
-                data = file.read(self.length)
-        except FileNotFoundError:
-            raise ImageError(self.name, "missing", f"{printable(self.file)}: no such file") from None
-        except PermissionError:
-            raise ImageError(self.name, "no permission", printable(self.file)) from None
-        except OSError as error:
-            raise ImageError(self.name, "damaged", printable(error)) from error
+        with part_of(self.file, self.stamp, self.name) as file:
+            file.seek(self.offset)
+            data = file.read(self.length)
         if len(data) < self.length:
             raise ImageError(self.name, "truncated", f"{printable(self.file)} ends inside it")
         return data
+
+
+@contextmanager
+def part_of(path: str, stamp: str, name: str) -> Iterator[BinaryIO]:
+    """A file that holds ``name``, open, if it is the one of this ``stamp`` (empty: any). Whatever goes wrong with it is an
+    :class:`ImageError` of ``name``."""
+    try:
+        with open(path, "rb") as file:
+            if stamp and file_stamp(os.fstat(file.fileno())) != stamp:
+                changed = f"{printable(path)} changed since it was listed; run the command again"
+                raise ImageError(name, "damaged", changed)
+            yield file
+    except FileNotFoundError:
+        raise ImageError(name, "missing", f"{printable(path)}: no such file") from None
+    except PermissionError:
+        raise ImageError(name, "no permission", printable(path)) from None
+    except OSError as error:
+        raise ImageError(name, "damaged", printable(error)) from error
 
 
 @dataclass(frozen=True)
