@@ -1,4 +1,5 @@
-"""The pictures of the README and of docs/claims.md: examples of the drawn set, the curves and kernels of a run, figure 1.
+"""The pictures of the README, of docs/claims.md and of docs/learn/: examples of the drawn set, the curves and kernels of a run,
+figure 1, the windows of conv1, where parameters and arithmetic are, masks of dropout.
 
 python benchmarks/pictures.py [RUN]    (a finished run; writes docs/pictures/)
 """
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from PIL import Image
 
 from alexnet.claims.results import Results
+from alexnet.core.rng import DropoutDraw, dropout_keep
 from alexnet.core.runs import read_json
 from alexnet.data.builtin import CLASSES, draw_picture
+from alexnet.models import create_model
+from alexnet.models.summary import summarize
 from alexnet.report.tables import read_log
 
 mpl.use("Agg")
@@ -77,9 +82,66 @@ def figure_1() -> None:
     figure.savefig(OUT / "figure-1.png", dpi=110)
 
 
+def windows() -> None:
+    """The last windows of conv1 along a row of 224 pixels: 11 wide, 4 apart, the 55th 3 pixels over the edge."""
+    figure, axes = plt.subplots(figsize=(7.5, 2.4))
+    for x in range(188, 227):
+        axes.add_patch(
+            plt.Rectangle(
+                (x, 0), 1, 1, facecolor="0.85" if x < 224 else "white", edgecolor="white" if x < 224 else "0.6"
+            )
+        )
+    for n in range(48, 55):
+        left, row = 4 * n, 1.4 + (54 - n)
+        axes.add_patch(plt.Rectangle((left, row), 11, 0.7, facecolor="C1" if n == 54 else "C0", alpha=0.8))
+        axes.text(
+            left - 0.5, row + 0.35, f"window {n + 1}: pixels {left} to {left + 10}", ha="right", va="center", fontsize=8
+        )
+    axes.axvline(224, color="0.2", linewidth=1)
+    axes.text(224.3, -0.6, "three zeros", fontsize=8, va="center")
+    axes.text(223.7, -0.6, "pixels 0 to 223 of the image", ha="right", fontsize=8, va="center")
+    axes.set(xlim=(168, 230), ylim=(-1, 9))
+    axes.axis("off")
+    figure.tight_layout()
+    figure.savefig(OUT / "windows.png", dpi=110)
+
+
+def parameters() -> None:
+    """The share of each layer in the parameters and in the multiply-adds of the paper's network."""
+    stages = [stage for stage in summarize(create_model("alexnet_2012")) if stage.parameters]
+    figure, axes = plt.subplots(figsize=(7.5, 2.6))
+    for what, shift in (("parameters", -0.2), ("multiply_adds", 0.2)):
+        values = np.array([getattr(stage, what) for stage in stages])
+        bars = axes.bar(np.arange(len(stages)) + shift, 100 * values / values.sum(), 0.4, label=what.replace("_", "-"))
+        axes.bar_label(bars, fmt="%.1f", fontsize=7)
+    axes.set_xticks(range(len(stages)), [stage.name for stage in stages])
+    axes.set(ylabel="share, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(OUT / "parameters.png", dpi=110)
+
+
+def dropout() -> None:
+    """Which of the first units of fc6 stay, for the same 24 images in two passes."""
+    figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.4))
+    for epoch, ax in enumerate(axes):
+        kept = dropout_keep(DropoutDraw(0, epoch, np.arange(24)), "fc6", 64, 0.5, torch.device("cpu"))
+        ax.imshow(kept, cmap="Blues", vmin=0, vmax=1.4, aspect="auto", interpolation="nearest")
+        ax.set(
+            title=f"pass {epoch + 1}: {100 * kept.float().mean():.0f} % stay", xlabel="units of fc6", ylabel="images"
+        )
+        ax.tick_params(length=0)
+    figure.tight_layout()
+    figure.savefig(OUT / "dropout.png", dpi=110)
+
+
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     shapes()
     figure_1()
+    windows()
+    parameters()
+    dropout()
     if len(sys.argv) > 1:
         training(Path(sys.argv[1]))
