@@ -1,5 +1,6 @@
 """Publish what `alexnet claims run` found: experiments to results/claims/, with the results that they were judged and tuned by,
-one line each in a file for each scale; verdicts into the package; the table into docs/claims.md, its counts into README.md.
+one line each in a file for each scale; verdicts into the package; the table into docs/claims.md, its counts into docs/results.md,
+and the verdicts of the course into docs/learn/.
 
 python benchmarks/collect_claims.py runs/claims
 python benchmarks/collect_claims.py results/claims        # judge again what is published, by the rules of today
@@ -13,6 +14,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import course
 from alexnet.claims.comparison import compare_all
 from alexnet.claims.documents import CURVES, PUBLISHED, read_documents
 from alexnet.claims.drawing import columns_of
@@ -135,7 +137,7 @@ def table() -> str:
 
 
 def counted() -> str:
-    """How many entries have a verdict, for the README."""
+    """How many entries have a verdict, for docs/results.md."""
     known = entries(read_documents(None))
     number = counts(known)
     unfair = sum(entry["trained"] == UNFAIR for entry in known)
@@ -188,5 +190,6 @@ if __name__ == "__main__":
     publish(Path(sys.argv[1]))
     judge_published()
     write_between(ROOT / "docs" / "claims.md", (BEGIN, table(), END), (PILOT_BEGIN, pilot_table(), PILOT_END))
-    write_between(ROOT / "README.md", (COUNTS_BEGIN, fill(counted(), 140), COUNTS_END))
+    write_between(ROOT / "docs" / "results.md", (COUNTS_BEGIN, fill(counted(), 140), COUNTS_END))
+    course.write()
     print(counted())

@@ -25,7 +25,14 @@ PLACES = [
     *(("claims", kind) for kind in ("list", "run", "report")),
     *(("train", recipe) for recipe in ("PHOTOS", *RECIPES)),
 ]
-READMES = sorted(Path(__file__).parents[1].glob("README*.md"))
+ROOT = Path(__file__).parents[1]
+PAIRS = [("README.md", "README.zh.md"), ("docs/use.md", "docs/use.zh.md")]
+"""The pages of commands, in English and Chinese."""
+PAGES = [ROOT / english for english, _ in PAIRS]
+PAGES += sorted(
+    page for folder in ("learn", "do") for page in (ROOT / "docs" / folder).glob("*.md") if ".zh." not in page.name
+)
+"""In English; the Chinese ones have the same commands (below, and in test_docs.py)."""
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -109,10 +116,10 @@ def test_every_example_is_understood(place, capsys, monkeypatch):
         understand(command, monkeypatch)
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_every_command_of_the_readmes_is_understood(readme, monkeypatch):
-    commands = examples_of(readme.read_text(encoding="utf-8"))
-    assert len(commands) > 10
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_every_command_of_the_pages_is_understood(page, monkeypatch):
+    commands = examples_of(page.read_text(encoding="utf-8"))
+    assert len(commands) > (10 if page in PAGES[: len(PAIRS)] else -1)
     for command in commands:
         understand(command, monkeypatch)
 
@@ -155,11 +162,35 @@ def test_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
         assert columns - 12 < max(widths) <= columns
 
 
-def test_both_readmes_have_the_same_commands_and_figures():
-    """The Chinese one has every command of the English one, and no figure that the English one has not."""
-    english, chinese = (path.read_text(encoding="utf-8") for path in READMES)
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0])
+def test_both_languages_have_the_same_commands_and_sections(pair):
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in pair)
     commands = [re.sub(r"\s+#.*", "", line) for line in examples_of(english)]
     assert [re.sub(r"\s+#.*", "", line) for line in examples_of(chinese)] == commands
-    figures = set(re.findall(r"\d+\.\d+ %", chinese))
-    assert len(figures) > 12
-    assert figures <= set(re.findall(r"\d+\.\d+ %", english))
+    levels = re.findall(r"^(#+) ", re.sub(r"^```.*?^```", "", english, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    assert (
+        re.findall(r"^(#+) ", re.sub(r"^```.*?^```", "", chinese, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+        == levels
+    )
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", english)
+    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", chinese) == pictures
+
+
+def test_the_readmes_are_short_begin_with_a_picture_and_say_the_same():
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in PAIRS[0])
+    for text in (english, chinese):
+        assert len(text.splitlines()) <= 120
+        assert re.match(r"# alexnet\n\n!\[", text)
+    links = [re.findall(r"[^!]\[[^]]*\]\(([^)]+)\)", text) for text in (english, chinese)]
+    assert [link.replace(".zh.md", ".md") for link in links[1][1:]] == links[0][1:]  # the first leads to the other
+    for pattern in (r"\d+\.\d+ %", r"\b\d,\d{3}\b", r"`make \w+`"):
+        assert re.findall(pattern, chinese) == re.findall(pattern, english)
+
+
+def test_the_chinese_results_have_no_figure_that_the_english_ones_have_not():
+    english, chinese = (
+        set(re.findall(r"\d+\.\d+ %", (ROOT / "docs" / name).read_text("utf-8")))
+        for name in ("results.md", "results.zh.md")
+    )
+    assert len(chinese) > 12
+    assert chinese <= english
