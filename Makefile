@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Torch's threads wait asleep, not spinning, when the machine is shared (docs/experiment-log.md).
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: demo test test-all check format constraints bench photos-model inside imagenette fashion-mnist clean
+.PHONY: demo docs test test-all check format constraints bench photos-model inside imagenette fashion-mnist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/alexnet train quickstart --out runs/quickstart --resume
@@ -39,6 +39,12 @@ constraints: $(VENV)/.dev
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+.*//' -e '/@/d' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d'; } > constraints.new
 	mv constraints.new constraints.txt
+
+# The documentation as a site, in site/. It is checked for dead links and for anything that it would load from elsewhere.
+docs: $(VENV)/.docs
+	$(BIN)/python benchmarks/documentation.py gather build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python benchmarks/documentation.py check site
 
 # docs/benchmarks.md, measured again: some fifteen minutes on a quiet machine. Exit 3 if a figure misses its line.
 bench: $(VENV)/.dev
@@ -77,6 +83,10 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[fast]"
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[docs]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
