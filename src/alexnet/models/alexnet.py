@@ -29,6 +29,7 @@ from alexnet.models.layers import (
     initialize,
 )
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
+from alexnet.models.network import Network
 from alexnet.models.winograd import Conv2d
 
 STAGE_WORDS = ("act", "norm", "map_norm", "pool")
@@ -363,7 +364,7 @@ class Step(NamedTuple):
         return x if self.dropout is None or self.drops_input else self.dropout(x, draw)
 
 
-class AlexNet(nn.Module):
+class AlexNet(Network):
     """AlexNet. Reads (B, in_channels, input_size, input_size) floats that went through the network's `Preprocessing`,
     gives logits (B, num_classes). Initial weights are a function of `config` and `seed` alone; with `seed=None` they
     have no memory (the `meta` device) until a state dict is loaded with `assign=True`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alexnet.core.rng import DropoutDraw
 from alexnet.models.layers import Activation, LocalConv2d, activation, check_input, check_sizes, initialize
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
+from alexnet.models.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def cifar_19pct() -> CifarConvConfig:
     return replace(cifar_18pct(), normalization="none")
 
 
-class CifarLocalNet(nn.Module):
+class CifarLocalNet(Network):
     """Reads (B, in_channels, input_size, input_size), gives logits (B, num_classes). There is no dropout: `draw` has no
     effect."""
 
@@ -125,7 +126,7 @@ class CifarLocalNet(nn.Module):
         return cast(Tensor, self.fc10(x_BCHW.flatten(1)))  # logits_BK
 
 
-class CifarConvNet(nn.Module):
+class CifarConvNet(Network):
     """Reads (B, in_channels, input_size, input_size), gives logits (B, num_classes). There is no dropout: `draw` has no
     effect."""
 

@@ -9,12 +9,13 @@ import math
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.errors import UsageError
 from alexnet.core.rng import DropoutDraw, dropout_keep
-from alexnet.models.winograd import conv2d
+from alexnet.models.winograd import conv2d, has_memory
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -44,10 +45,14 @@ class TowerLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features, device=device))
 
     def forward(self, x_BD: Tensor) -> Tensor:
-        towers = zip(
-            x_BD.chunk(self.towers, 1), self.weight.chunk(self.towers), self.bias.chunk(self.towers), strict=True
-        )
-        return torch.cat([F.linear(x, weight, bias) for x, weight, bias in towers], dim=1)
+        return tower_linear(x_BD, self.weight, self.bias, self.towers)
+
+
+@torch.fx.wrap  # one call in the graph of a tracer, here and below: it cannot follow loops and questions about shapes
+def tower_linear(x_BD: Tensor, weight_OD: Tensor, bias_O: Tensor, towers: int) -> Tensor:
+    """What :class:`TowerLinear` computes."""
+    parts = zip(x_BD.chunk(towers, 1), weight_OD.chunk(towers), bias_O.chunk(towers), strict=True)
+    return torch.cat([F.linear(x, weight, bias) for x, weight, bias in parts], dim=1)
 
 
 class StridedConv2d(nn.Conv2d):
@@ -62,32 +67,50 @@ class StridedConv2d(nn.Conv2d):
         self.overhang = overhang
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        channels_last = x_BCHW.is_contiguous(memory_format=torch.channels_last) and not x_BCHW.is_contiguous()
-        if not channels_last or torch.compiler.is_exporting():
-            if self.overhang:
-                x_BCHW = F.pad(x_BCHW, (0, self.overhang, 0, self.overhang))
-            return super().forward(x_BCHW)
-        s, k, pad = self.stride[0], self.kernel_size[0], int(self.padding[0])
-        span = -(-k // s)  # side of a kernel, in cells
-        B, C, H, W = x_BCHW.shape
-        rows, columns = ((side + self.overhang + 2 * pad - k) // s + span for side in (H, W))
-        if pad % s or H % s or W % s:
-            x_BCHW = F.pad(x_BCHW, (pad, s * columns - W - pad, pad, s * rows - H - pad))
-            pad, H, W = 0, s * rows, s * columns
-        device = x_BCHW.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BCHW.dtype
-        cells_BHWssC = x_BCHW.new_zeros((B, rows, columns, s, s, C), dtype=dtype)
-        pixels_BHsWsC = x_BCHW.permute(0, 2, 3, 1).reshape(B, H // s, s, W // s, s, C)
-        top, bottom, right = pad // s, min(rows, (pad + H) // s), min(columns, (pad + W) // s)
-        cells_BHWssC[:, top:bottom, top:right] = pixels_BHsWsC.transpose(2, 3)[:, : bottom - top, : right - top]
-        weight_OCkk = F.pad(self.weight, (0, s * span - k) * 2).view(-1, C, span, s, span, s)
-        weight_OCkk = weight_OCkk.permute(0, 3, 5, 1, 2, 4).reshape(self.out_channels, -1, span, span)
-        return conv2d(
-            cells_BHWssC.view(B, rows, columns, -1).permute(0, 3, 1, 2),
-            weight_OCkk.contiguous(memory_format=torch.channels_last),
-            self.bias,
-            padding=0,
+        return strided_conv2d(
+            x_BCHW, self.weight, self.bias, self.stride[0], padding=int(self.padding[0]), overhang=self.overhang
         )
+
+
+@torch.fx.wrap
+def strided_conv2d(
+    x_BCHW: Tensor, weight_OCkk: Tensor, bias_O: Tensor | None, stride: int, *, padding: int = 0, overhang: int = 0
+) -> Tensor:
+    """What :class:`StridedConv2d` computes."""
+    if not _is_channels_last(x_BCHW):
+        if overhang:
+            x_BCHW = F.pad(x_BCHW, (0, overhang, 0, overhang))
+        return F.conv2d(x_BCHW, weight_OCkk, bias_O, stride, padding)
+    s, pad = stride, padding
+    C, k = weight_OCkk.shape[1:3]
+    span = -(-k // s)  # side of a kernel, in cells
+    B, _, H, W = x_BCHW.shape
+    rows, columns = ((side + overhang + 2 * pad - k) // s + span for side in (H, W))
+    if pad % s or H % s or W % s:
+        x_BCHW = F.pad(x_BCHW, (pad, s * columns - W - pad, pad, s * rows - H - pad))
+        pad, H, W = 0, s * rows, s * columns
+    device = x_BCHW.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BCHW.dtype
+    cells_BHWssC = x_BCHW.new_zeros((B, rows, columns, s, s, C), dtype=dtype)
+    pixels_BHsWsC = x_BCHW.permute(0, 2, 3, 1).reshape(B, H // s, s, W // s, s, C)
+    top, bottom, right = pad // s, min(rows, (pad + H) // s), min(columns, (pad + W) // s)
+    cells_BHWssC[:, top:bottom, top:right] = pixels_BHsWsC.transpose(2, 3)[:, : bottom - top, : right - top]
+    weight_OCkk = F.pad(weight_OCkk, (0, s * span - k) * 2).view(-1, C, span, s, span, s)
+    weight_OCkk = weight_OCkk.permute(0, 3, 5, 1, 2, 4).reshape(len(weight_OCkk), -1, span, span)
+    return conv2d(
+        cells_BHWssC.view(B, rows, columns, -1).permute(0, 3, 1, 2),
+        weight_OCkk.contiguous(memory_format=torch.channels_last),
+        bias_O,
+        padding=0,
+    )
+
+
+def _is_channels_last(x_BCHW: Tensor) -> bool:
+    """Whether a batch is channels last and not contiguous as well. Never for a program that is written down, nor within
+    vmap, whose batches answer no such question."""
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or x_BCHW.is_contiguous():  # type: ignore[attr-defined,no-untyped-call]
+        return False
+    return has_memory(x_BCHW) and x_BCHW.is_contiguous(memory_format=torch.channels_last)
 
 
 class LocalConv2d(nn.Module):
@@ -113,15 +136,21 @@ class LocalConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(positions, out_channels, device=device))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        B, g = len(x_BCHW), self.groups
-        L, units, D = self.weight.shape
-        patch_LBgD = F.unfold(x_BCHW, self.kernel, padding=self.kernel // 2).permute(2, 0, 1).reshape(L, B, g, D)
-        y_NBO = torch.baddbmm(  # N: a product for each position and group
-            self.bias.view(L * g, 1, -1),
-            patch_LBgD.transpose(1, 2).reshape(L * g, B, D),
-            self.weight.view(L * g, -1, D).mT,
-        )
-        return y_NBO.view(L, g, B, -1).permute(2, 1, 3, 0).reshape(B, units, *x_BCHW.shape[2:])
+        return local_conv2d(x_BCHW, self.weight, self.bias, self.kernel, self.groups)
+
+
+@torch.fx.wrap
+def local_conv2d(x_BCHW: Tensor, weight_LOD: Tensor, bias_LO: Tensor, kernel: int, groups: int) -> Tensor:
+    """What :class:`LocalConv2d` computes."""
+    B, g = x_BCHW.shape[0], groups
+    L, units, D = weight_LOD.shape
+    patch_LBgD = F.unfold(x_BCHW, kernel, padding=kernel // 2).permute(2, 0, 1).reshape(L, B, g, D)
+    y_NBO = torch.baddbmm(  # N: a product for each position and group
+        bias_LO.view(L * g, 1, -1),
+        patch_LBgD.transpose(1, 2).reshape(L * g, B, D),
+        weight_LOD.view(L * g, -1, D).transpose(1, 2),
+    )
+    return y_NBO.view(L, g, B, -1).permute(2, 1, 3, 0).reshape(B, units, *x_BCHW.shape[2:])
 
 
 class Dropout(nn.Module):
@@ -139,15 +168,19 @@ class Dropout(nn.Module):
             return x_BD
         if not self.training:
             return x_BD * self.keep if self.kind == "plain" else x_BD
-        if draw is None:
-            keep_BD = torch.rand_like(x_BD, dtype=torch.float32) < self.keep
-        else:
-            keep_BD = dropout_keep(draw, self.layer, x_BD.shape[1], self.keep, x_BD.device)
-        x_BD = x_BD * keep_BD
+        x_BD = masked(x_BD, self.layer, self.keep, draw)
         return x_BD if self.kind == "plain" else x_BD / self.keep
 
     def extra_repr(self) -> str:
         return f"{self.layer}, {self.kind}, keep={self.keep}"
+
+
+@torch.fx.wrap
+def masked(x_BD: Tensor, layer: str, keep: float, draw: DropoutDraw | None) -> Tensor:
+    """The units that dropout keeps, the others as zeros: those of ``draw``, or by torch's generator."""
+    if draw is None:
+        return x_BD * (torch.rand_like(x_BD, dtype=torch.float32) < keep)
+    return x_BD * dropout_keep(draw, layer, x_BD.shape[1], keep, x_BD.device)
 
 
 def activation(name: Activation) -> nn.Module:
@@ -202,7 +235,9 @@ class InputShape(Protocol):
 
 
 def check_input(name: str, config: InputShape, x_BCHW: Tensor) -> None:
-    """Refuse a batch of another shape than the network was built for, naming both."""
+    """Refuse a batch of another shape than the network was built for, naming both. A tracer's shapes are not numbers."""
+    if isinstance(x_BCHW, torch.fx.Proxy) or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return
     expected = (config.in_channels, config.input_size, config.input_size)
     if tuple(x_BCHW.shape[1:]) != expected:
         raise UsageError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from alexnet.core.rng import DropoutDraw
 from alexnet.models.layers import Activation, activation, check_input, check_sizes, initialize
+from alexnet.models.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def lenet() -> LeNetConfig:
     return LeNetConfig()
 
 
-class LeNet(nn.Module):
+class LeNet(Network):
     """Layers bear the names of the 1998 paper. Reads (B, in_channels, input_size, input_size), gives logits
     (B, num_classes). There is no dropout: `draw` has no effect."""
 

@@ -11,6 +11,7 @@ from ctypes import c_int64, c_void_p
 from pathlib import Path
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,6 +42,7 @@ class Conv2d(nn.Conv2d):
         return super().forward(x_BCHW)
 
 
+@torch.fx.wrap  # one call in the graph of a tracer
 def conv2d(x_BCHW: Tensor, weight_OCkk: Tensor, bias_O: Tensor | None, *, padding: int, groups: int = 1) -> Tensor:
     """A convolution of stride 1. On a CPU in float32, without gradients, the same sums in another order and with fewer products:
     Winograd's minimal filtering, whose rounding errors are two or three times those of a plain sum in float32. The result for
@@ -59,16 +61,27 @@ def _fits(x_BCHW: Tensor, weight_OCkk: Tensor, padding: int, groups: int) -> boo
         and type(x_BCHW) is Tensor
         and x_BCHW.device.type == "cpu"
         and x_BCHW.dtype == weight_OCkk.dtype == torch.float32
-        and len(x_BCHW) >= LEAST_IMAGES
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and len(x_BCHW) >= LEAST_IMAGES
         and kernel in ([3, 3], [5, 5])
         and channels % 16 == 0
         and outputs % (32 * groups) == 0
         and min(x_BCHW.shape[2:]) + 2 * padding > SIDE
+        and has_memory(x_BCHW)
+        and has_memory(weight_OCkk)
     )
+
+
+def has_memory(x: Tensor) -> bool:
+    """Whether a tensor has an address: not so within torch.func's transforms, where it stands for several."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Call(ctypes.Structure):

@@ -10,11 +10,13 @@ Shape suffixes: B images, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -106,14 +108,26 @@ class MapResponseNorm(nn.Module):
         return f"{w.size} x {w.size}, alpha={self.alpha} of mean, beta={w.beta}, k={w.k}"
 
 
+@torch.fx.wrap  # one call in the graph of a tracer
 def response_norm(x_BCHW: Tensor, window: Window) -> Tensor:
     """y for a batch of maps, differentiable once. The first training step on a CPU has the kernels compiled; what only
     predicts takes them if they are there, and never waits for a compiler."""
-    if torch.compiler.is_exporting():
-        return written_out(x_BCHW, window)
-    if not torch.compiler.is_compiling() and x_BCHW.requires_grad and torch.is_grad_enabled():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return _to_export(x_BCHW, window)
+    if torch.compiler.is_compiling():
+        return torch.ops.alexnet.response_norm(x_BCHW, *window)  # type: ignore[no-any-return]
+    if x_BCHW.requires_grad and torch.is_grad_enabled():
         kernels_in_use(x_BCHW.device, build=True)
-    return torch.ops.alexnet.response_norm(x_BCHW, *window)  # type: ignore[no-any-return]
+    return _ResponseNorm.apply(x_BCHW, *window)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _to_export(x_BCHW: Tensor, window: Window) -> Tensor:
+    """The same for a program that is written down: ONNX has the operator; others get torch's operations."""
+    if window.towers and x_BCHW.dtype == torch.float32 and torch.onnx.is_in_onnx_export():
+        from alexnet.models.lrn import onnx
+
+        return onnx.response_norm(x_BCHW, window)
+    return written_out(x_BCHW, window)
 
 
 def kernels_in_use(device: torch.device, *, build: bool = False) -> str:
@@ -177,6 +191,38 @@ torch.library.register_fake(
     "alexnet::response_norm_backward", lambda _g, x_BCHW, *_window: torch.empty_like(_dense(x_BCHW)), lib=_LIBRARY
 )
 torch.library.register_autograd("alexnet::response_norm", _gradient, setup_context=_save, lib=_LIBRARY)
+
+
+class _ResponseNorm(torch.autograd.Function):
+    """The operator with its gradient as torch.func's transforms want it: they take no gradient that is registered."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x_BCHW: Tensor, *window: Any) -> Tensor:
+        return torch.ops.alexnet.response_norm(x_BCHW, *window)  # type: ignore[no-any-return]
+
+    setup_context = staticmethod(_save)
+    backward = staticmethod(_gradient)
+
+
+def _over_more_images(operator: Callable[..., Tensor], num: int) -> Callable[..., tuple[Tensor, int]]:
+    """The rule of vmap for an operator on ``num`` tensors: another dimension of images is as good as more of them."""
+
+    def rule(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+        stacks = [
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(arguments[:num], dims, strict=False)
+        ]
+        y = operator(*(x_VBCHW.flatten(0, 1) for x_VBCHW in stacks), *arguments[num:])
+        return y.view(*stacks[0].shape[:2], *y.shape[1:]), 0
+
+    return rule
+
+
+for _name, _num in (("response_norm", 1), ("response_norm_backward", 2)):
+    _rule = _over_more_images(getattr(torch.ops.alexnet, _name), _num)
+    torch.library.register_vmap(f"alexnet::{_name}", _rule, lib=_LIBRARY)
 
 
 def _dense(x_BCHW: Tensor) -> Tensor:
