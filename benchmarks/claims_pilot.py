@@ -42,11 +42,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     machine = Machine(device=CPU, quiet=True, workers=1)
-    scale = find_scale(options.scale).on(machine.device)
+    scale, notes = find_scale(options.scale).on(machine.device)
     if options.steps:
         time_steps(scale, options.steps)
         return
-    lab = open_laboratory(scale.name, Path(options.out), machine, options.data_root)
+    lab = open_laboratory(scale.name, Path(options.out), machine, options.data_root, notes)
     lab.open_data(scale.network)
     file = ROOT / "results" / "claims" / f"pilot-{scale.name}.json"
     runs = read_json(file)["runs"] if file.exists() else []

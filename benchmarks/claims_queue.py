@@ -249,11 +249,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     @cache
     def at(name: str) -> tuple[Scale, Laboratory]:
-        scale = find_scale(name).on(machine.device)
+        scale, notes = find_scale(name).on(machine.device)
         if options.data:
             network, four_layer = (replace(config, data=options.data) for config in (scale.network, scale.four_layer))
             scale = replace(scale, network=network, four_layer=four_layer)
-        return scale, open_laboratory(name, Path(options.out), machine, options.data_root)
+        return scale, open_laboratory(name, Path(options.out), machine, options.data_root, notes)
 
     seen: set[Key] = set()
     failed: set[Key] = set()

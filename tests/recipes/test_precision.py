@@ -118,9 +118,17 @@ def test_a_dry_run_in_bfloat16_says_how_much_longer_it_takes(processor, alexnet,
 def test_claims_are_tried_in_what_the_processor_can(processor, capsys):
     scale = find_scale("cifar10")
     processor(True)
-    assert scale.on(torch.device("cpu")) == scale
+    assert scale.on(torch.device("cpu")) == (scale, [])
     processor(False)
-    tried = scale.on(torch.device("cpu"))
+    tried, (note,) = scale.on(torch.device("cpu"))
     assert (tried.network.precision, tried.four_layer.precision) == ("float32", "float32")
     assert tried.says == scale.says.replace("bfloat16", "float32")
-    assert "no instructions for bfloat16, so all is computed in float32" in capsys.readouterr().err
+    assert "no instructions for bfloat16, so all is computed in float32" in note
+    assert capsys.readouterr().err == ""  # a laboratory says it, once it computes
+
+
+def test_what_is_refused_is_said_alone(processor, alexnet, tmp_path):
+    """The note on the number format would be about a run that never begins."""
+    processor(False)
+    code, _, err = alexnet("train", "--data", str(tmp_path / "nowhere"))
+    assert (code > 0, len(err.splitlines()), CHOSEN in err) == (True, 1, False), err

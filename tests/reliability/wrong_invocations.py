@@ -724,7 +724,7 @@ def own_words(message: str, arguments: Sequence[str]) -> str:
 
 def faults_of(wrong: Wrong, got: Answer) -> list[str]:
     """What is wrong with an answer."""
-    lines = [line for line in got.err.splitlines() if not line.startswith("note: this processor has no ")]
+    lines = got.err.splitlines()
     message = lines[-1] if lines else ""
     faults = []
     if got.code not in wrong.codes:

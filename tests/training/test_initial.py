@@ -227,15 +227,16 @@ def test_weights_that_know_another_input_are_noted(source, tiny_config, tiny_set
 def test_the_input_is_taken_over_with_the_first_layer(source, tiny_config, capsys):
     other = replace(tiny_config.preprocessing, mean="channel", channel_mean=(1.0, 2.0, 3.0), scale=0.1)
     config, initial = replace(tiny_config, preprocessing=other), load_initial(source)
-    assert with_input_of(initial, config) == tiny_config
-    assert "(preprocessing.channel_mean, preprocessing.mean, preprocessing.scale)" in capsys.readouterr().err
-    kept = with_input_of(initial, config, ["preprocessing.scale"]).preprocessing
+    found, (note,) = with_input_of(initial, config)
+    assert found == tiny_config
+    assert "(preprocessing.channel_mean, preprocessing.mean, preprocessing.scale)" in note
+    kept = with_input_of(initial, config, ["preprocessing.scale"])[0].preprocessing
     assert kept == replace(tiny_config.preprocessing, scale=0.1)
     wide = replace(config, model=replace(config.model, conv_channels=(12, 8, 8, 8, 8)))
-    assert with_input_of(initial, wide) is wide
-    assert with_input_of(initial, tiny_config) is tiny_config
+    assert with_input_of(initial, wide) == (wide, [])
+    assert with_input_of(initial, tiny_config) == (tiny_config, [])
     unknown = replace(initial, input_known=False)
-    assert with_input_of(unknown, config) is config
+    assert with_input_of(unknown, config) == (config, [])
     assert other_input(unknown, config) == []
 
 

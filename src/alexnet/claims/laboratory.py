@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from operator import getitem
 from pathlib import Path
@@ -24,6 +24,7 @@ from alexnet.claims.scales import DATA_FILE, SCALES, find_scale, results_folder
 from alexnet.claims.subsets import to_learn_from
 from alexnet.core import rng
 from alexnet.core.config import fingerprint, to_json
+from alexnet.core.console import say
 from alexnet.core.device import Machine
 from alexnet.core.errors import NotFiniteError, UsageError, printable
 from alexnet.core.runs import environment, read_json, write_json
@@ -72,6 +73,8 @@ class Laboratory:
     open_data: Callable[[TrainConfig], PackedSet]
     tunes: bool = False
     """Whether its results choose settings: of these neither the run nor the course of the training is kept, but for a race."""
+    notes: list[str] = field(default_factory=list)
+    """Lines that are said before the first result is computed: by then nothing is refused any more."""
 
     @property
     def folder(self) -> Path:
@@ -86,12 +89,15 @@ class Laboratory:
         key = result_key(arm, config)
         if (known := self.results.find(key)) is not None:
             return known
+        data = self.open_data(config)
+        while self.notes:
+            say(self.notes.pop(0))
         made = {
             "arm": arm.name,
             "scale": self.scale,
             "seed": config.seed,
             "fingerprint": key,
-            "num_classes": len(self.open_data(config).classes),
+            "num_classes": len(data.classes),
             **(arm.result or train_and_measure)(self, config),
             "config": to_json(config),
             "environment": environment(),
@@ -129,8 +135,11 @@ class Laboratory:
         return self.folder / "runs" / (config_key(replace(config, views=("1",))) + (f"-{what}" if what else ""))
 
 
-def open_laboratory(scale: str, out: Path, machine: Machine, data_root: str | None = None) -> Laboratory:
-    """A laboratory that opens each data set when it is first asked for, once, and takes of it what the scale does."""
+def open_laboratory(
+    scale: str, out: Path, machine: Machine, data_root: str | None = None, notes: Sequence[str] = ()
+) -> Laboratory:
+    """A laboratory that opens each data set when it is first asked for, once, and takes of it what the scale does. ``notes``
+    are what it says before its first result."""
     opened: dict[tuple[str, int | None], PackedSet] = {}
     images_of = find_scale(scale).images_of
 
@@ -140,7 +149,7 @@ def open_laboratory(scale: str, out: Path, machine: Machine, data_root: str | No
             opened[key] = images_of(open_data(config, data_root, quiet=machine.quiet))
         return opened[key]
 
-    return Laboratory(scale, out, machine, data_of)
+    return Laboratory(scale, out, machine, data_of, notes=list(notes))
 
 
 def config_key(config: TrainConfig) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from alexnet.claims.subsets import only_classes, with_held_out
-from alexnet.core.console import say
 from alexnet.core.device import Precision, emulates, lacking
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import PackedSet
@@ -61,13 +60,14 @@ class Scale:
             data = only_classes(data, np.array(self.classes))
         return with_held_out(data, self.held_out) if self.held_out else data
 
-    def on(self, device: torch.device) -> Scale:
-        """The scale as it is tried on a device: in float32 where the device has no instructions for bfloat16, which is said."""
+    def on(self, device: torch.device) -> tuple[Scale, list[str]]:
+        """The scale as it is tried on a device: in float32 where the device has no instructions for bfloat16. Beside it the
+        notes that a laboratory says of it, when it has its data."""
         precision = self.network.precision
         if not emulates(device, precision):
-            return self
-        say(f"note: {lacking(device)} {precision}, so all is computed in float32, which is many times faster here")
-        return self.computed_in("float32")
+            return self, []
+        note = f"note: {lacking(device)} {precision}, so all is computed in float32, which is many times faster here"
+        return self.computed_in("float32"), [note]
 
     def computed_in(self, precision: Precision) -> Scale:
         network, four_layer = (replace(config, precision=precision) for config in (self.network, self.four_layer))

@@ -225,8 +225,8 @@ def _run(arguments: list[str]) -> int:
             f"{printable(options.scale)}: no such scale, folder or packed set{near}; the scales are {', '.join(SCALES)}"
         )
     machine = machine_of(options)
-    scale = find_scale(options.scale).on(machine.device)
-    lab = open_laboratory(scale.name, Path(options.out), machine, options.data_root)
+    scale, notes = find_scale(options.scale).on(machine.device)
+    lab = open_laboratory(scale.name, Path(options.out), machine, options.data_root, notes)
     documents = []
     for experiment in experiments.values():
         if not experiment.fits(scale.name):

@@ -65,8 +65,8 @@ def pretrain(arguments: list[str]) -> int:
     named = {name: getattr(options, name) for name in ("data", "batch_size", "train_images", "precision", "seed")}
     config = replace(base, **{name: value for name, value in named.items() if value is not None})
     machine = machine_of(options)
-    config = config if options.precision else for_device(config, machine.device)
-    summary = runs.pretrain(config, options.out, machine, epochs=epochs, data_root=options.data_root)
+    config, notes = (config, []) if options.precision else for_device(config, machine.device)
+    summary = runs.pretrain(config, options.out, machine, epochs=epochs, data_root=options.data_root, notes=notes)
     if options.json:
         print_json(to_json(summary))
         return 0

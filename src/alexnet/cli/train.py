@@ -9,6 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from alexnet.cli.helptext import first_sentence, listing
@@ -111,18 +112,25 @@ def train(arguments: list[str]) -> int:
     else:  # what the first rank writes is not to surprise the others
         check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
     initial = None
+    notes: list[str] = []
     if options.init_from is not None:
         initial = start_from(options.init_from, config)
         if not resume or stored_config(standing(out)) is None:
-            config = with_input_of(initial, config, given(arguments))
-    if not in_job and not decided:
-        config = for_device(config, machine.device)
+            config, notes = with_input_of(initial, config, given(arguments))
+
+    def chosen(config: TrainConfig, device: torch.device) -> TrainConfig:
+        config, note = (config, []) if decided else for_device(config, device)
+        notes.extend(note)
+        return config
+
+    if not in_job:
+        config = chosen(config, machine.device)
     if options.dry_run:
-        return _dry_run(options, config, machine, initial)
+        return _dry_run(options, config, machine, initial, notes)
     with job.join(options.device) if in_job else nullcontext() as own:
         if own is not None:
             machine = replace(machine, device=own.device)
-            config = config if decided else for_device(config, own.device)
+            config = chosen(config, own.device)
             settings = job.on_first("reading the settings of the run", lambda: to_json(config))
             config = from_json(TrainConfig, settings)  # the other ranks may have no access to it
             say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
@@ -135,6 +143,7 @@ def train(arguments: list[str]) -> int:
             resume=resume,
             change=options.change,
             fresh=options.fresh,
+            notes=notes,
         )
     if own is not None and not own.first:
         return 0
@@ -256,9 +265,11 @@ def check_out(out: Path, *, resume: bool, fresh: bool) -> None:
         )
 
 
-def _dry_run(options: RecipeOptions, config: TrainConfig, machine: Machine, initial: Initial | None) -> int:
+def _dry_run(
+    options: RecipeOptions, config: TrainConfig, machine: Machine, initial: Initial | None, notes: Sequence[str]
+) -> int:
     data = open_data(config, options.data_root, quiet=options.json)
-    forecast = dry_run(config, Path(options.out), machine, data=data, initial=initial)
+    forecast = dry_run(config, Path(options.out), machine, data=data, initial=initial, notes=notes)
     if options.json:
         print_json(forecast)
         return 0

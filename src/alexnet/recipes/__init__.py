@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from alexnet.core.console import say
 from alexnet.core.device import emulates, lacking
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
@@ -317,16 +316,17 @@ def cifar10() -> TrainConfig:
     )
 
 
-def for_device(config: TrainConfig, device: torch.device) -> TrainConfig:
+def for_device(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, list[str]]:
     """A configuration whose number format nobody named, for the start of a run: float32 where the device has no instructions
-    for bfloat16, which is said. What is chosen is stored with the run, and holds wherever it goes on."""
+    for bfloat16. What is chosen is stored with the run, and holds wherever it goes on. Beside it the notes that
+    :func:`~alexnet.recipes.run.train` says of it, once nothing is refused any more."""
     if not emulates(device, config.precision):
-        return config
-    say(
+        return config, []
+    note = (
         f"note: {lacking(device)} {config.precision}, so this run computes in float32, which is many times faster here "
         f"(--precision {config.precision} computes as the recipe says)"
     )
-    return replace(config, precision="float32")
+    return replace(config, precision="float32"), [note]
 
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -114,12 +115,14 @@ def pretrain(
     *,
     epochs: int,
     data_root: str | Path | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Learn the convolutional layers of a network from the training images of ``config.data`` without their labels
     (:func:`alexnet.training.pretrain.pretrain`), and write them as the ``.safetensors`` file ``out``, which a run starts from
     (``--init-from``; :func:`~alexnet.training.initial.load_initial`). Pictures in a folder need not lie in class folders.
 
-    Nothing is kept of an interrupted call: it does not resume. Returns a summary."""
+    Nothing is kept of an interrupted call: it does not resume. ``notes``: lines about ``config`` that are said once its data
+    are found. Returns a summary."""
     machine, out = machine or Machine(device=choose_device()), Path(out)
     require_convolutions(config)
     if epochs < 1:
@@ -129,6 +132,8 @@ def pretrain(
             f"{printable(out)}: the weights are written as a file NAME.safetensors; give --out such a name"
         )
     data = open_data(config, data_root, quiet=machine.quiet, labels=False)
+    for note in notes:
+        say(note)
     made = replace(config.preprocessing, sample_max=data.sample_max)
     config = replace(config, sample_max=data.sample_max, preprocessing=made)
     warn_of_emulation(machine.device, config.precision)
@@ -172,11 +177,13 @@ def train(
     change: bool = False,
     fresh: bool = False,
     report: bool = True,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train into the folder ``out``, evaluate the network on all held-out images, save the model folder, write the
     report (if ``report``). ``data`` is by default what ``config.data`` names (sets by name are looked for in ``data_root``), and
     is then described as soon as nothing is refused any more; ``machine`` is the best device there is.
-    ``initial``: weights to start from, instead of random ones in the layers that fit.
+    ``initial``: weights to start from, instead of random ones in the layers that fit. ``notes``: lines about ``config`` that are
+    said then, too.
 
     Returns a summary: where the files are, and the final errors. On a finished run with ``resume``: the same summary,
     nothing computed. With ``resume`` the epochs may be others, with ``change`` all that decides only how the network is
@@ -212,7 +219,9 @@ def train(
             if report and number() == 0 and not (out / "report.html").is_file():  # killed while it was written
                 write_report(out)
             return summary
-        if tell:  # what is refused is said alone
+        for note in notes:  # what is refused is said alone
+            say(note)
+        if tell:
             _tell_of(data, config, quiet=machine.quiet)
         with StopRequest() as stop:
             try:
@@ -354,10 +363,13 @@ def dry_run(
     data: PackedSet,
     initial: Initial | None = None,
     steps: int = 3,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a run would take, measured over a few steps on random pixels: time, memory, disk; and what it would take over
-    from ``initial``. Nothing is written. What cannot be trained is refused as by :func:`train`."""
+    from ``initial``. Nothing is written. What cannot be trained is refused, and ``notes`` are said, as by :func:`train`."""
     require_possible(config, data, machine, initial, out)
+    for note in notes:
+        say(note)
     warn_of_emulation(machine.device, config.precision)
     taken = None if initial is None else transfer(initial, config, data.classes)
     if taken is not None:

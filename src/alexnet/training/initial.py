@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from alexnet.core.config import differences, from_json, to_json
-from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError, UsageError, printable
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import write_atomic
@@ -226,21 +225,20 @@ def misfit(initial: Initial, config: TrainConfig, num_classes: int | None = None
     return f"{printable(initial.source)} ({network}) has no layer that fits {config.network}{why}"
 
 
-def with_input_of(initial: Initial, config: TrainConfig, fixed: Collection[str] = ()) -> TrainConfig:
-    """``config`` with pixels scaled, and channels ordered, as the initial weights know them, which is said; where the first
-    layer is not taken over, as it is. Fields named in ``fixed``, as ``preprocessing.scale``, stay."""
+def with_input_of(initial: Initial, config: TrainConfig, fixed: Collection[str] = ()) -> tuple[TrainConfig, list[str]]:
+    """``config`` with pixels scaled, and channels ordered, as the initial weights know them, and the notes to say of that; where
+    the first layer is not taken over, as it is. Fields named in ``fixed``, as ``preprocessing.scale``, stay."""
     if not initial.input_known:
-        return config
+        return config, []
     layers, _, new = _compared(initial, config, config.model.num_classes)
     names = [name for name in SCALING if f"preprocessing.{name}" not in fixed]
     made = replace(config.preprocessing, **{name: getattr(initial.preprocessing, name) for name in names})
     changed = differences(to_json(made), to_json(config.preprocessing), "preprocessing")
     if next(iter(layers)) in new or not changed:
-        return config
-    say(
-        f"note: the input is that of {printable(initial.source)}, not that of the recipe {config.recipe} ({', '.join(changed)})"
-    )
-    return replace(config, preprocessing=made)
+        return config, []
+    source = printable(initial.source)
+    note = f"note: the input is that of {source}, not that of the recipe {config.recipe} ({', '.join(changed)})"
+    return replace(config, preprocessing=made), [note]
 
 
 def other_input(initial: Initial, config: TrainConfig) -> list[str]:
