@@ -121,3 +121,26 @@ def on_a_terminal(monkeypatch):
         return b"".join(pieces).decode()
 
     return shown
+
+
+class Opened(Exception):
+    """Raised with the configuration when `train` would open its data."""
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The configuration that a command line trains, up to the moment when data would be opened."""
+
+    def stop(config: TrainConfig, *_: object, **__: object) -> None:
+        raise Opened(config)
+
+    monkeypatch.setattr("alexnet.recipes.run.find_data", stop)
+
+    def configuration(*arguments: str) -> TrainConfig:
+        from alexnet.cli.train import train
+
+        with pytest.raises(Opened) as opened:
+            train([*arguments, "--out", str(tmp_path / "new"), "--device", "cpu"])
+        return opened.value.args[0]
+
+    return configuration

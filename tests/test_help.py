@@ -128,8 +128,10 @@ def test_the_help_of_train_has_what_people_need_first(capsys):
     text = printed(capsys, "train", "modern", "--help")
     lines = text.splitlines()
     assert len(lines) < 66
-    names = [line.split()[0] for line in lines if line.startswith("  --")]
+    names = [re.findall(r"--[\w.*-]+(?=[ ,]|$)", line[:26])[-1] for line in lines if re.match(r"  --?[a-z]", line)]
     assert names[: len(FIRST)] == ["--" + path.replace("_", "-") for path in FIRST]
+    assert re.search(r"\n  -b, --batch-size N  +Images in one step", text)
+    assert "\n  --lr, --optimizer.lr X " in text
     assert names[len(FIRST) :] == [
         f"--{g}.*" for g in ("model", "preprocessing", "augmentation", "optimizer", "schedule")
     ]

@@ -52,27 +52,6 @@ def spellings(path: str, kind: str) -> list[list[str]]:
     ]
 
 
-class Opened(Exception):
-    """Raised with the configuration when `train` would open its data."""
-
-
-@pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """The configuration that a command line trains, up to the moment when data would be opened."""
-
-    def stop(config: TrainConfig, *_: object, **__: object) -> None:
-        raise Opened(config)
-
-    monkeypatch.setattr("alexnet.recipes.run.find_data", stop)
-
-    def configuration(*arguments: str) -> TrainConfig:
-        with pytest.raises(Opened) as opened:
-            train([*arguments, "--out", str(tmp_path / "new"), "--device", "cpu"])
-        return opened.value.args[0]
-
-    return configuration
-
-
 @pytest.mark.parametrize("path", KINDS)
 def test_every_spelling_chooses_every_kind_of_every_union(path):
     for kind in KINDS[path]:

@@ -86,3 +86,28 @@ def test_a_terminal_shows_one_line_and_messages_above_it(width, on_a_terminal):
     assert all(line.startswith("prepare 照") and "left" in line for line in drawn)
     assert any(" 50% " in line for line in drawn)
     assert max(map(columns, lines)) < width
+
+
+@pytest.mark.parametrize(("term", "live"), [("xterm", True), ("dumb", False)])
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch, term, live):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("alexnet.core.console.LINE_SECONDS", 0.0)
+    with Bar("train", 10) as bar:
+        assert (bar.live is not None) == live
+
+
+@pytest.mark.parametrize(
+    ("variables", "colored"),
+    [({"FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False), ({}, False)],
+)
+def test_colors_are_as_the_environment_asks(monkeypatch, capsys, variables, colored):
+    from alexnet.cli import main
+
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main(["claims", "list", "C1", "C2", "C3"])
+    assert bool(re.search(r"\x1b\[[0-9;]*3[1-6]", capsys.readouterr().out)) == colored

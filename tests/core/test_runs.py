@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from alexnet.core.errors import AlexNetError, printable
 from alexnet.core.native import NativeSource
-from alexnet.core.runs import ArrayFile, read_json, writable_cache, write_atomic, write_json
+from alexnet.core.runs import ArrayFile, cache_folder, read_json, writable_cache, write_atomic, write_json
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def no_home(monkeypatch):
     def home():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("ALEXNET_CACHE", raising=False)
+    for name in ("ALEXNET_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pathlib.Path.home", home)
 
 
@@ -118,3 +120,17 @@ def test_compiled_kernels_are_done_without_where_there_is_no_home_folder(no_home
     source = NativeSource(tmp_path / "nothing.c", {"nothing": []})
     assert not source.available()
     assert source.available(build=True) or "compiler" in source.failure
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/ada")
+    for ours, xdg, folder in (
+        (None, None, "/home/ada/.cache/alexnet"),
+        (None, "/var/caches", "/var/caches/alexnet"),
+        ("/mine", "/var/caches", "/mine"),
+        ("", "", "/home/ada/.cache/alexnet"),
+        (None, "caches", "/home/ada/.cache/alexnet"),  # its standard: a path that is not absolute is ignored
+    ):
+        for name, value in (("ALEXNET_CACHE", ours), ("XDG_CACHE_HOME", xdg)):
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        assert cache_folder() == Path(folder)

@@ -554,6 +554,15 @@ TRYING = [
     _wrong("selftest --out nowhere/r.json", "nowhere"),
     _wrong("selftest --out empty", "empty"),
     _wrong("selftest --quick", "--quick"),
+    # completion, and files of settings
+    _wrong("completion tcsh", "tcsh"),
+    _wrong("completion", "SHELL"),
+    _wrong("completion bash zsh", "zsh"),
+    _wrong("train -c run/model/config.json --out new", "config.json"),
+    _wrong("train -c photos --out new", "photos/config.json"),
+    _wrong("train -c", "-c"),
+    _wrong("train -c weights.npy --out new", "weights.npy"),
+    _wrong("bench -c run/config.json --plam", "--plam"),
 ]
 WRONG = [*VERBS, *TRAINING, *READING, *USING, *INSIDE, *SERVING, *WEIGHTS, *TRYING]
 

@@ -31,6 +31,7 @@ train and use a network:
   train RECIPE --out RUN    the same as a recipe says
   pretrain DATA --out FILE  first layers from pictures without their labels
   evaluate MODEL...         exact top-1 and top-5 errors, also of ensembles
+                            (validate and test are other names for it)
   predict MODEL IMAGE...    the most probable classes of pictures, or of a video
   report RUN...             write a run's report again, or compare several runs
   info [NAME]               layers, shapes and costs of a network, or of two
@@ -53,6 +54,7 @@ data and machine:
   cache                     what is kept of your pictures, and remove it
   bench                     what this machine can do, and what limits it
   selftest                  make faults on purpose, and see that nothing is lost
+  completion SHELL          let bash, zsh or fish complete what you type
 
 examples:
   alexnet train quickstart --out runs/first
@@ -66,6 +68,9 @@ files, or a name: shapes, digits, fashion-mnist, cifar10, imagenette, imagenet.
 """
 
 
+ALIASES = {"validate": "evaluate", "test": "evaluate"}
+"""Names that other programs have for a verb."""
+
 VERBS = {
     **dict.fromkeys(("prepare", "check"), "data"),
     "features": "features",
@@ -74,6 +79,7 @@ VERBS = {
     "serve": "serve",
     "baseline": "baseline",
     "cache": "cache",
+    "completion": "completion",
     "claims": "claims",
     "selftest": "selftest",
     "train": "train",
@@ -142,9 +148,10 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"alexnet {__version__}")
         return 0
-    verb = arguments[0]
+    verb = ALIASES.get(arguments[0], arguments[0])
     if verb not in VERBS:
-        raise UsageError(f"unknown verb {printable(verb)!r}{perhaps(verb, VERBS)}; `alexnet --help` lists the verbs")
+        near = perhaps(verb, [*VERBS, *ALIASES])
+        raise UsageError(f"unknown verb {printable(verb)!r}{near}; `alexnet --help` lists the verbs")
     if verb != "train" and _place()[1] != "1":
         raise UsageError(f"{verb} runs in one process: start it without torchrun")
     run: Callable[[list[str]], int] = getattr(import_module(f"alexnet.cli.{VERBS[verb]}"), verb + "_" * iskeyword(verb))

@@ -80,6 +80,10 @@ class KernelOptions(BaselineOptions):
     """Average larger images down to this many pixels a side."""
 
 
+CLASSES: dict[str, type] = {"pixels": PixelOptions, "sift-fisher": FisherOptions, "kernel-svm": KernelOptions}
+"""What declares the options of each kind."""
+
+
 def baseline(arguments: list[str]) -> int:
     """`alexnet baseline KIND ...`"""
     if not arguments or arguments[0].startswith("-"):
@@ -89,14 +93,13 @@ def baseline(arguments: list[str]) -> int:
     kind, rest = arguments[0], arguments[1:]
     if kind not in KINDS:
         raise UsageError(f"no baseline is called {printable(kind)!r}; the baselines are {', '.join(KINDS)}")
-    measures: dict[str, tuple[type, Callable[[Any], Finding]]] = {
-        "pixels": (PixelOptions, _pixels),
-        "sift-fisher": (FisherOptions, _sift_fisher),
-        "kernel-svm": (KernelOptions, _kernel_svm),
+    measures: dict[str, Callable[[Any], Finding]] = {
+        "pixels": _pixels,
+        "sift-fisher": _sift_fisher,
+        "kernel-svm": _kernel_svm,
     }
-    cls, measure = measures[kind]
-    options: Any = parse(cls, f"baseline {kind}", rest)
-    finding = measure(options)
+    options: Any = parse(CLASSES[kind], f"baseline {kind}", rest)
+    finding = measures[kind](options)
     if options.out is not None:
         Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     tell(finding, options, options.out)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
     """List what the cache holds: packed sets with their sources, drawn sets, features, compiled kernels and trained weights that
-    were fetched. All of it can be made again while its source is there. The cache is $ALEXNET_CACHE, or ~/.cache/alexnet.
+    were fetched. All of it can be made again while its source is there. The cache is $ALEXNET_CACHE,
+    $XDG_CACHE_HOME/alexnet or ~/.cache/alexnet, whichever is set first.
 
     alexnet cache
 

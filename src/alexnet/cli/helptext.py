@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from alexnet.cli.names import short_name
 from alexnet.cli.options import Option, options_of
 
 LEFT = 26
@@ -125,7 +126,9 @@ def _explained(option: Option, width: int) -> list[str]:
         said.append("(required)")
     elif not option.positional and option.default not in (None, (), "") and not isinstance(option.default, bool):
         said.append(f"(default: {_shown(option.default)})")
-    left = option.name if option.positional else f"{option.name} {option.values}".rstrip()
+    short = short_name(option.path)
+    names = option.name if option.positional or short is None else f"{short}, {option.name}"
+    left = names if option.positional else f"{names} {option.values}".rstrip()
     return _row(left, " ".join(said), width)
 
 

@@ -116,6 +116,11 @@ def given(arguments: Sequence[str]) -> list[str]:
     return [re.sub(r"(^|\.)no_(?=[^.]+$)", r"\1", name.replace("-", "_")) for name in names]
 
 
+def dashed(path: str) -> str:
+    """The option of a field: ``--optimizer.weight-decay`` for ``optimizer.weight_decay``."""
+    return f"--{path.replace('_', '-')}"
+
+
 def value_of(arguments: Sequence[str], path: str) -> str | None:
     """The value that a command line gives an option before anything else of it is understood."""
     value = None

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -12,6 +13,7 @@ import tyro
 
 from alexnet.cli.helptext import terminal_width
 from alexnet.cli.options import given, options_of
+from alexnet.cli.settings import Settings
 from alexnet.cli.shared import print_json
 from alexnet.cli.train import (
     DECIDED,
@@ -24,12 +26,14 @@ from alexnet.cli.train import (
     refuse_unused,
     tell_summary,
     with_kinds,
+    with_words,
 )
 from alexnet.core.config import to_json
 from alexnet.core.console import say
 from alexnet.core.errors import UsageError, printable
 from alexnet.core.runs import standing
 from alexnet.distributed import launch as job
+from alexnet.interop.weights import weights_here
 from alexnet.models.states import read_settings
 from alexnet.recipes import auto, modern_photos
 from alexnet.recipes import run as runs
@@ -62,10 +66,13 @@ class PhotosOptions(TrainOptions):
 FIRST_OPTIONS = ("minutes", *(name for name in FIRST if name != "data"))
 
 
-def train_photos(arguments: list[str]) -> int:
-    """Train on the photographs that the first argument names."""
+def train_photos(arguments: list[str], settings: Settings | None = None) -> int:
+    """Train on the photographs that the first argument names, with the settings of a file."""
     photos, rest = arguments[0], arguments[1:]
-    options = _parsed(photos, _ANY, rest)  # what is wrong with them is said before anything is read
+    if settings is not None:
+        rest = with_words(settings, PhotosOptions, _ANY, rest)
+    with nullcontext() if settings is None else settings.blamed():
+        options = _parsed(photos, _ANY, rest)  # what is wrong with them is said before anything is read
     auto.require_data(photos)
     auto.require_minutes(options.minutes)
     if job.in_job():
@@ -79,13 +86,15 @@ def train_photos(arguments: list[str]) -> int:
     stored = _stored(out, photos) if resume else None
     if stored and options.minutes is not None:
         raise UsageError("--minutes plans a new run, and --resume goes on with the plan of one: leave one of them out")
+    if options.pretrained and options.init_from is None:
+        options = replace(options, init_from=weights_here())
     proposal = stored or auto.propose(photos, init_from=options.init_from, data_root=options.data_root)
     options = _parsed(photos, proposal.config, rest)
     refuse(options)
-    refuse_unused(options.config, proposal.config, rest)
+    refuse_unused(options.training, proposal.config, rest)
     check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
     machine = machine_for(options)
-    config = options.config
+    config = options.training
     initial = _initial(options, out, proposal)
     planned = auto.Plan(config, initial, {}, (), config.last_layer == "fitted" and not options.change)
     data = runs.find_data(config, options.data_root, quiet=options.json)

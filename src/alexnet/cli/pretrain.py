@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from alexnet.cli.names import long_names
+from alexnet.cli.settings import take_settings
 from alexnet.cli.shared import DeviceOptions, Word, check_file, machine_of, parse, print_json
 from alexnet.core.errors import printable
 
@@ -54,13 +56,16 @@ class PretrainOptions(DeviceOptions):
 
 
 def pretrain(arguments: list[str]) -> int:
+    settings, _ = take_settings(long_names(arguments))
     options = parse(PretrainOptions, "pretrain", arguments)
     check_file(options.out, "--out")
-    from alexnet.core.config import to_json
+    from alexnet.core.config import from_json, to_json
     from alexnet.recipes import for_device, recipe
     from alexnet.recipes import run as runs
+    from alexnet.training.config import TrainConfig
 
-    base = recipe(options.recipe)
+    of_run = settings is not None and settings.run is not None
+    base = from_json(TrainConfig, settings.run, settings.file) if settings and of_run else recipe(options.recipe)
     epochs = math.ceil(base.epochs / 3) if options.epochs is None else options.epochs
     named = {name: getattr(options, name) for name in ("data", "batch_size", "train_images", "precision", "seed")}
     config = replace(base, **{name: value for name, value in named.items() if value is not None})
@@ -72,12 +77,11 @@ def pretrain(arguments: list[str]) -> int:
         return 0
     errors, layers = summary["reconstruction_error"], summary["layers"]
     before = f", {errors[0]:.3f} in the first" if len(errors) > 1 else ""
+    start = f"-c {_quoted(settings.file)}" if settings and of_run else options.recipe
     passes = f"{epochs} pass{'es' if epochs > 1 else ''}"
     print(f"{summary['network']}: {layers[0]} to {layers[-1]}, learned from {summary['images']:,} images in {passes}")
     print(f"reconstruction error {errors[-1]:.3f} of the input's variance in the last pass{before}")
-    print(
-        f"{printable(options.out)}: start from it with `alexnet train {options.recipe} --init-from {_quoted(options.out)}`"
-    )
+    print(f"{printable(options.out)}: start from it with `alexnet train {start} --init-from {_quoted(options.out)}`")
     return 0
 
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from alexnet.cli.helptext import help_text
+from alexnet.cli.names import long_names, unknown
 from alexnet.cli.options import given, options_of, spelled
+from alexnet.cli.settings import take_settings
 from alexnet.core.errors import AlexNetError, UsageError, as_text, printable, refused
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ class DeviceOptions:
     """Threads that read images ahead; by default as many as are needed. They never change a result."""
     data_root: str | None = None
     """Folder that holds the named sets; by default $ALEXNET_DATA, or ./data."""
+    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Take options from this file: YAML in which they have these names, or the config.json of a run. What the command line says
+    wins."""
     json: bool = False
     """Print one JSON document on stdout."""
 
@@ -75,12 +80,19 @@ def parse(
 
     ``--help`` prints the help and exits; ``first``: the fields whose options it explains before all others, for a verb with
     many. ``decided``: fields that the program sets, and by what; to give one is refused."""
+    options = list(options_of(cls))
+    arguments = long_names(arguments, options)
     names = given(arguments)
     if {"-h", "--help", "--help-all"} & {*arguments}:
         opened = {name.rpartition(".")[0] for name in names if name.endswith(".kind")}
         everything = "--help-all" in arguments
         print(help_text(cls, verb, first=first, opened=opened, hidden=decided, all=everything), end="")
         raise SystemExit(0)
+    settings, arguments = take_settings(arguments)
+    if settings is not None:
+        arguments += settings.words(options, arguments)
+        with settings.blamed():
+            return parse(cls, verb, arguments, first=first, decided=decided)
     if "" in arguments:
         before = arguments[arguments.index("") - 1] if arguments.index("") else verb
         raise UsageError(f"the value after {printable(before)} is empty; give one, or leave the option out")
@@ -120,13 +132,22 @@ def _fault(cls: type, verb: str, arguments: Sequence[str], said: str) -> str:
     option, _, takes = text.partition(" Argument helptext: ")[2].partition(" ")
     if text.startswith("Error parsing --") and takes:
         words = [b for a, b in itertools.pairwise(arguments) if a.replace("_", "-") == option]
+        words += [b for a, equals, b in (word.partition("=") for word in arguments) if equals and a == option]
         wanted = values.get(option, takes.partition(" ")[0])
         return f"{option} is {printable(words[-1])[:60] if words else 'wrong'}; it takes {wanted}"
     if re.match(r"Error parsing [\w.]+: ", text):  # a settings dataclass refused its fields
         return _by_option(cls, printable(text.partition(": ")[2]))
-    unknown, _, meant = text.partition(" Perhaps you meant: ")
-    near = re.findall(r"(?<![\w-])--[a-z][\w.-]*", meant)[:1]
-    return printable(unknown)[:150].rstrip(".") + (f" (perhaps {near[0]})" if near else "")
+    if text.startswith("Unrecognized options: "):
+        return _unrecognized(cls, verb, arguments, text.removeprefix("Unrecognized options: "))
+    return printable(text)[:150].rstrip(".")
+
+
+def _unrecognized(cls: type, verb: str, arguments: Sequence[str], said: str) -> str:
+    """Of the words that tyro does not know, the first option, or else the first."""
+    words = said.partition(" Perhaps you meant: ")[0].split(", ")
+    word = next((word for word in words if word.startswith("-")), words[0])
+    place = arguments.index(word) if word in arguments else 0
+    return unknown(word, list(options_of(cls)), verb, arguments[place - 1] if place else "")
 
 
 def _by_option(cls: type, message: str) -> str:

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: tyro must see the types of options.
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass, replace
@@ -13,15 +14,18 @@ import torch
 import tyro
 
 from alexnet.cli.helptext import first_sentence, listing
-from alexnet.cli.options import choose_kinds, given, value_of
+from alexnet.cli.names import long_names
+from alexnet.cli.options import choose_kinds, dashed, given, options_of, value_of
+from alexnet.cli.settings import Settings, take_settings
 from alexnet.cli.shared import DeviceOptions, check_folder, machine_of, parse, print_json
 from alexnet.core.config import from_json, to_json
 from alexnet.core.console import mute, say
 from alexnet.core.device import Machine
-from alexnet.core.errors import UsageError, printable
+from alexnet.core.errors import UsageError, perhaps, printable
 from alexnet.core.runs import standing
 from alexnet.distributed import launch as job
 from alexnet.evaluation.lines import error_lines, uneven_line
+from alexnet.interop.weights import weights_here
 from alexnet.models import list_models, model_config
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import RECIPES, for_device, recipe
@@ -41,12 +45,17 @@ FIRST = (
     "precision",
     "seed",
     "init_from",
+    "pretrained",
+    "config",
     "dry_run",
     "resume",
     "fresh",
     "device",
 )
 """The options that most people need, in the order of the help."""
+
+UNIONS = ("model", "schedule")
+"""What a configuration has of several kinds."""
 
 DECIDED = {
     "model.num_classes": "the network gets one output for each class of the data",
@@ -60,6 +69,8 @@ class TrainOptions(DeviceOptions):
     init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best), of a model folder or of a
     file of weights. Every layer that fits is taken over; the others start anew, and the last one if the classes differ."""
+    pretrained: bool = False
+    """Start from the trained weights that `alexnet weights get` has fetched. --init-from names others."""
     resume: bool = False
     """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
     change: bool = False
@@ -94,17 +105,27 @@ class RecipeOptions(TrainOptions):
 
 
 def train(arguments: list[str]) -> int:
+    settings, arguments = take_settings(long_names(arguments))
+    if settings is not None:
+        arguments = _with_recipe(settings, arguments)
     if not arguments or arguments[0].startswith("-"):
         return _list_recipes(arguments)
     if arguments[0] not in RECIPES:
         from alexnet.cli.photos import train_photos
 
-        return train_photos(arguments)
-    base, rest, decided = _settings(recipe(arguments[0]), arguments)
-    options = parsed(RecipeOptions, RECIPES[arguments[0]].__doc__, arguments[0], base, rest)
-    refuse_unused(options.config, base, rest)
-    refuse(options)
-    config, out, in_job = options.config, Path(options.out), job.in_job()
+        return train_photos(arguments, settings)
+    base, decided = recipe(arguments[0]), False
+    if settings is not None and settings.run is not None:
+        base, decided = from_json(TrainConfig, settings.run, settings.file), True
+    with nullcontext() if settings is None else settings.blamed():
+        if settings is not None:
+            arguments = [arguments[0], *with_words(settings, RecipeOptions, base, arguments[1:])]
+        base, rest, stored = _settings(base, arguments)
+        options = parsed(RecipeOptions, RECIPES[arguments[0]].__doc__, arguments[0], base, rest)
+        refuse_unused(options.training, base, rest)
+        refuse(options)
+    decided = decided or stored
+    config, out, in_job = options.training, Path(options.out), job.in_job()
     resume = options.resume or job.restarted()
     machine = machine_for(options)
     if in_job and job.number():
@@ -113,8 +134,8 @@ def train(arguments: list[str]) -> int:
         check_out(out, resume=resume, fresh=options.fresh or options.dry_run)
     initial = None
     notes: list[str] = []
-    if options.init_from is not None:
-        initial = start_from(options.init_from, config)
+    if options.init_from is not None or options.pretrained:
+        initial = start_from(options.init_from or weights_here(), config)
         if not resume or stored_config(standing(out)) is None:
             config, notes = with_input_of(initial, config, given(arguments))
 
@@ -166,6 +187,39 @@ def tell_summary(summary: dict[str, Any], *, json: bool) -> None:
     print(f"model: {printable(summary['model'])}\nreport: {printable(summary['report'])}")
 
 
+def _with_recipe(settings: Settings, arguments: list[str]) -> list[str]:
+    """The arguments with the recipe that the file names before them, unless they begin with one, or with photographs."""
+    named = settings.fields.get("recipe") if settings.run is None else settings.run.get("recipe")
+    if not arguments or arguments[0].startswith("-"):
+        if not isinstance(named, str):
+            raise UsageError(f"{settings} names no recipe; add a line `recipe: modern`, or name one after train")
+        if named not in RECIPES:
+            raise UsageError(f"{settings}: recipe is {printable(named)[:60]}{perhaps(named, RECIPES)}; name a recipe")
+        return [named, *arguments]
+    if settings.run is not None and arguments[0] != named:
+        raise UsageError(
+            f"{settings} is of a run, which leaves nothing to choose; leave {printable(arguments[0])} out, and name other data "
+            "with --data"
+        )
+    return arguments
+
+
+def with_words(settings: Settings, cls: type[TrainOptions], base: TrainConfig, arguments: list[str]) -> list[str]:
+    """The arguments, and behind them what the file says beside them. If they choose the kind of a schedule or of a network, its
+    fields are not those of the file."""
+    chosen = [path.removesuffix(".kind") for path in given(arguments) if path.removesuffix(".kind") in UNIONS]
+    chosen += [match[1] for word in arguments if (match := re.match(r"(?:--)?([a-z]+):", word)) and match[1] in UNIONS]
+    fields = {path: value for path, value in settings.fields.items() if path.partition(".")[0] not in chosen}
+    settings = replace(settings, fields=fields)
+    kinds = [f"--{path}.kind={fields[f'{path}.kind']}" for path in UNIONS if f"{path}.kind" in fields]
+    config, _ = with_kinds(base, kinds)
+    options = [*options_of(TrainConfig, config), *options_of(cls)]
+    for path in fields:
+        if path.partition(".")[0] in UNIONS and path not in {option.path for option in options}:
+            choose_kinds(config, [dashed(path)])  # says which kind it belongs to
+    return [*arguments, *settings.words(options, arguments, ("recipe",))]
+
+
 def _list_recipes(arguments: Sequence[str]) -> int:
     if arguments and not set(arguments) & {"-h", "--help", "--help-all"}:
         raise UsageError("train needs photographs or the name of a recipe first; `alexnet train` lists the recipes")
@@ -206,7 +260,7 @@ def parsed(
     decided: Mapping[str, str] = DECIDED,
 ) -> Any:
     """The options of a class, and each field of a configuration; ``words`` are what the help says of them."""
-    config = ("config", Annotated[TrainConfig, tyro.conf.arg(name="")], base)
+    config = ("training", Annotated[TrainConfig, tyro.conf.arg(name="")], base)
     made = make_dataclass("Options", [config], bases=(cls,), namespace={"__doc__": words}, frozen=True, kw_only=True)
     return parse(made, f"train {name}", arguments, first=first, decided=decided)
 
@@ -214,6 +268,8 @@ def parsed(
 def refuse(options: TrainOptions) -> None:
     """Refuse options that contradict each other, or that need several ranks or one."""
     in_job, resume = job.in_job(), options.resume or job.restarted()
+    if options.pretrained and options.init_from is not None:
+        raise UsageError("--pretrained takes fetched weights, --init-from names others: give one of them")
     if options.resume and options.fresh:
         raise UsageError("--resume goes on, --fresh starts over: give one of them")
     if options.change and not resume:

@@ -65,6 +65,7 @@ class Bar:
             from rich.live import Live
 
             self.console = Console(stderr=True)
+        if self.console is not None and self.console.is_terminal and not self.console.is_dumb_terminal:
             self.live = Live(get_renderable=self._line, console=self.console, transient=True, refresh_per_second=8)
             self.live.start()
         Bar.current = self

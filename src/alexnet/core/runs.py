@@ -279,10 +279,15 @@ def standing(path: Path) -> Path:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """``cache``, ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``, where what was computed once is looked for. Raises
-    :class:`AlexNetError` for a user without a home folder."""
+    """``cache``, ``$ALEXNET_CACHE``, ``$XDG_CACHE_HOME/alexnet`` or ``~/.cache/alexnet``, where what was computed once is looked
+    for. As its standard asks, an XDG_CACHE_HOME that is not absolute counts for nothing. Raises :class:`AlexNetError` for a
+    user without a home folder."""
+    if named := cache or os.environ.get("ALEXNET_CACHE"):
+        return Path(named)
+    if (caches := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
+        return caches / "alexnet"
     try:
-        return Path(cache or os.environ.get("ALEXNET_CACHE") or Path.home() / ".cache" / "alexnet")
+        return Path.home() / ".cache" / "alexnet"
     except RuntimeError:
         raise AlexNetError("this user has no home folder to keep a cache in; set ALEXNET_CACHE to a folder") from None
 

@@ -201,7 +201,7 @@ def resolve(
     cache. Without ``labels``, pictures in a folder need not lie in class folders.
 
     Named sets are looked for in ``data_root``, ``$ALEXNET_DATA`` or ``./data``. The cache is ``cache``,
-    ``$ALEXNET_CACHE`` or ``~/.cache/alexnet``. A set in it is found by the names, sizes and times of the source's files or,
+    :func:`~alexnet.core.runs.cache_folder`. A set in it is found by the names, sizes and times of the source's files or,
     where these are new, by their contents: a copy, a folder of another name, or a tar of it is not prepared again.
     """
     path = Path(data)

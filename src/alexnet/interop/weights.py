@@ -103,6 +103,15 @@ KNOWN = (
 )
 
 
+def weights_here() -> str:
+    """The name of the first known weights that are in the cache; :class:`UsageError` if there are none."""
+    here = next((each.name for each in KNOWN if each.is_here()), None)
+    if here is None:
+        names = " or ".join(f"`alexnet weights get {each.name}`" for each in KNOWN)
+        raise UsageError(f"--pretrained needs trained weights, and none are here; fetch some with {names}")
+    return here
+
+
 def known(name: str) -> Known:
     """The weights of this name, or a :class:`UsageError` that names the others."""
     by_name = {each.name: each for each in KNOWN}
