@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alexnet.claims import laboratory
+from alexnet.claims import laboratory, tuning
 from alexnet.claims.experiment import Arm, Experiment, arms_of, lower, vary
 from alexnet.claims.fairness import objections
 from alexnet.claims.groups import EXPERIMENTS
@@ -185,6 +185,7 @@ def test_an_experiment_with_tuned_arms(lab, tmp_path, monkeypatch):
         return train(config, out, machine, data=data, **fields)
 
     monkeypatch.setattr(laboratory, "train", watch)
+    monkeypatch.setattr(tuning, "MOST_STEPS", 1)  # how far a search goes is tried above, without training
     experiment = Experiment(
         id="tiny",
         title="",
@@ -194,8 +195,8 @@ def test_an_experiment_with_tuned_arms(lab, tmp_path, monkeypatch):
     )
     data = lab.open_data(SMOKE.network)
     document = run_experiment(experiment, replace(SMOKE, tuning_seeds=1), [0], lab)
-    tuning, counted = data.splits["tuning"].paths, data.split("test").paths
-    assert {tuple(paths) for _, paths in held_out} == {tuple(tuning)}
+    judging, counted = data.splits["tuning"].paths, data.split("test").paths
+    assert {tuple(paths) for _, paths in held_out} == {tuple(judging)}
     assert sum(seed == 0 for seed, _ in held_out) == 2
     for arm, about in document["arms"].items():
         (name,) = about["results"]
@@ -208,7 +209,7 @@ def test_an_experiment_with_tuned_arms(lab, tmp_path, monkeypatch):
         assert len(candidates) >= 3
         for candidate in candidates:
             (kept,) = (lab.results[name] for name in candidate["results"])
-            assert (kept["seed"], kept["n"]) == (FIRST_SEED, len(tuning))
+            assert (kept["seed"], kept["n"]) == (FIRST_SEED, len(judging))
             assert candidate["values"] == [kept["views"]["1"]["top1_error"]]
             assert "curve" not in kept
     assert not list((lab.folder / "runs").glob(f"*-seed{FIRST_SEED}"))
