@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile, TiffImagePlugin, features
 
 from alexnet.core.errors import ImageError
 from alexnet.data import decode
@@ -234,6 +234,25 @@ def test_metadata_warnings_are_counted_and_not_printed(capfd: pytest.CaptureFixt
     assert image.info["warnings"]
     assert np.array_equal(np.asarray(image), pixels(JPEG))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which libraries a process has loaded")
+def test_what_another_thread_says_while_a_damaged_tiff_is_decoded_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    damaged = bytearray(encoded(Image.fromarray(random_rgb(32, 32)), "TIFF", compression="tiff_adobe_deflate"))
+    start = Image.open(io.BytesIO(damaged)).tag_v2[TiffImagePlugin.STRIPOFFSETS][0]
+    damaged[start : start + 8] = bytes(8)  # of which libtiff has something to say
+    load = TiffImagePlugin.TiffImageFile.load
+
+    def beside(image: TiffImagePlugin.TiffImageFile) -> object:
+        os.write(2, b"said meanwhile\n")
+        return load(image)
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", beside)
+    with pytest.raises(ImageError):
+        decode_image(bytes(damaged))
+    assert set(capfd.readouterr().err.splitlines()) == {"said meanwhile"}
 
 
 def test_threads_decode_at_once_and_leave_the_warning_filters_alone():

@@ -5,6 +5,7 @@ A file decodes to the right pixels or raises :class:`ImageError` with a reason c
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -524,10 +525,37 @@ def _low_bytes(data: bytes, label: str) -> Image.Image:
 
 @contextmanager
 def _quiet(image: Image.Image) -> Iterator[None]:
-    """libtiff reports faults to the standard error of the process, beside raising them."""
+    """libtiff reports faults to the standard error of the process, beside raising them. It is told not to, where it is found;
+    else what any thread writes there meanwhile is lost as well."""
     if image.format != "TIFF":
         yield
-        return
+    elif (libtiff := _libtiff()) is not None:
+        before = libtiff.TIFFSetErrorHandler(None)
+        try:
+            yield
+        finally:
+            libtiff.TIFFSetErrorHandler(before)
+    else:
+        with _redirected():
+            yield
+
+
+@cache
+def _libtiff() -> ctypes.CDLL | None:
+    """The library that Pillow has loaded, where the system says which it is: on Linux."""
+    try:
+        maps = Path("/proc/self/maps").read_text(errors="surrogateescape")
+        files = {words[5] for line in maps.splitlines() if len(words := line.split(maxsplit=5)) == 6}
+        library = ctypes.CDLL(next(file for file in files if PurePath(file).name.startswith("libtiff")))
+        setter = library.TIFFSetErrorHandler
+    except (OSError, StopIteration, AttributeError):
+        return None
+    setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return library
+
+
+@contextmanager
+def _redirected() -> Iterator[None]:
     try:
         before = os.dup(2)
     except OSError:  # closed
