@@ -124,7 +124,7 @@ def save_model_folder(
     ``path`` is refused. Raises :class:`AlexNetError` for that, for weights that are not finite, for ``preprocessing``,
     ``classes`` or ``mean`` that do not fit the network, and when the disk does not take it."""
     path = path.absolute()
-    _check_fit(str(path), model, preprocessing, classes, mean)
+    check_fit(str(path), model, preprocessing, classes, mean)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()} if weights else {}
     if bad := _not_finite(tensors):
         raise AlexNetError(f"{printable(path)}: not saved, {bad} holds values that are not finite")
@@ -206,12 +206,12 @@ def _described(path: Path, seal: Seal) -> tuple[ModelFolder, dict[str, Any]]:
     try:
         preprocessing = from_json(Preprocessing, _read_json(path, head, "preprocessor.json"), "preprocessor")
         model = build_model(config, name=name, seed=None)
-        classes = cast(list[str], list(from_json(_Names, {"names": _read_json(path, head, "classes.json")}).names))
+        classes = cast(list[str], list(from_json(ClassNames, {"names": _read_json(path, head, "classes.json")}).names))
         origin = from_json(Origin, head["origin"], "origin") if "origin" in head else None
     except UsageError as error:
         raise AlexNetError(f"{where}: {error}") from error
     mean = _read_mean(path, head) if "mean.npy" in head[SEAL.files] else None
-    _check_fit(where, model, preprocessing, classes, mean)
+    check_fit(where, model, preprocessing, classes, mean)
     return ModelFolder(model, name, preprocessing, classes, mean, origin), head
 
 
@@ -262,11 +262,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class _Names:
+class ClassNames:
+    """Names of classes in a file."""
+
     names: tuple[str, ...]
 
 
-def _check_fit(
+def check_fit(
     where: str,
     model: nn.Module,
     preprocessing: Preprocessing,
