@@ -67,7 +67,7 @@ def network_layers(model: nn.Module) -> list[Layer]:
     channels, size, _ = _input_shape(model)
     layers = [Layer(PIXELS, (channels, size, size), ReceptiveField(1, 1, 0, size), "")]
     may_take_nonlinearity = False
-    for path, module, shape in _leaves(model, layers[0].shape):
+    for path, module, shape in leaves(model, layers[0].shape):
         name, last = path.rpartition(".")[2], layers[-1]
         if isinstance(module, tuple(ACTIVATIONS.values())) and may_take_nonlinearity:
             layers[-1] = replace(last, path=path)
@@ -183,7 +183,7 @@ def before_nonlinearity(model: nn.Module, layer: Layer, *, unpadded: bool = Fals
         return nn.Identity()
     was_norm_alone = isinstance(unfolded.get_submodule(layer.path), nn.Sequential)
     own = replace(layer, path=f"{layer.path}.1" if was_norm_alone else layer.path, relu=False)
-    paths = [path for path, _, _ in _leaves(unfolded, _input_shape(unfolded))]
+    paths = [path for path, _, _ in leaves(unfolded, _input_shape(unfolded))]
     paths = paths[: paths.index(own.path) + 1]
     for path in reversed(paths):
         module = unfolded.get_submodule(path)
@@ -214,7 +214,7 @@ def negated(model: nn.Module, layer: Layer) -> nn.Module:
     excited a unit now calms it. All other weights are shared. A layer before all weights: :class:`UsageError`."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     changed: nn.Module = copy.deepcopy(model, dict(shared))
-    names = [path for path, _, _ in _leaves(changed, _input_shape(changed))]
+    names = [path for path, _, _ in leaves(changed, _input_shape(changed))]
     for path in reversed(names[: names.index(layer.path) + 1] if layer.path else []):
         module = changed.get_submodule(path)
         own = dict(module.named_parameters(recurse=False))
@@ -230,7 +230,7 @@ def _input_shape(model: nn.Module) -> tuple[int, int, int]:
     return config.in_channels, config.input_size, config.input_size
 
 
-def _leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+def leaves(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
     """Path, module and shape of output of all modules that do something, in forward order."""
     found: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 

@@ -29,6 +29,7 @@ from alexnet.data.pixels import KERNELS as PIXEL_KERNELS
 from alexnet.data.pixels import resize_and_crop, resize_short_side
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, find_layers, recorded, usual_layer
+from alexnet.evaluation.onnx_network import OnnxNetwork, is_onnx, open_onnx
 from alexnet.evaluation.views import CENTER, Views, parse_views, random_views_of, views_of
 from alexnet.models.folder import Origin
 from alexnet.models.lrn import kernels_in_use
@@ -132,8 +133,8 @@ class Predictor:
 
         Raises what :func:`~alexnet.data.pictures.pictures` raises, and :class:`UsageError` for other views and for a network
         that cannot tell classes, because layers of it have random weights."""
-        self.require_answers()
         views = views if isinstance(views, Views) else parse_views(str(views))
+        self.require_answers(views)
         for name, number in (("top_k", top_k), ("batch_size", batch_size)):
             if number < 1:
                 raise UsageError(f"{name} is {number}; it must be at least 1")
@@ -256,10 +257,16 @@ class Predictor:
             "layers (alexnet features, index, search)"
         )
 
-    def require_answers(self) -> None:
-        """:class:`UsageError` with :attr:`why_no_answers` if there is a reason."""
+    def require_answers(self, views: Views = CENTER) -> None:
+        """:class:`UsageError` with :attr:`why_no_answers` if there is a reason, and for views that an ONNX file with its
+        preprocessing does not take, which crops by itself."""
         if (why := self.why_no_answers) is not None:
             raise UsageError(why)
+        if views != CENTER and isinstance(self.model, OnnxNetwork) and self.model.takes_pixels:
+            raise UsageError(
+                f"the preprocessing is in this ONNX file, which takes the center of a picture, so --views {views} cannot be had; "
+                "export the network without --with-preprocessing"
+            )
 
     def pixels(self, given: Picture | PictureLike, *, whole: bool = False) -> NDArray[np.uint8]:
         """The center square (S, S, C) of one picture, or with ``whole`` all of it (H, W, C) with its short side at S. A picture
@@ -280,8 +287,11 @@ def load(
     model: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32", *, best: bool = False
 ) -> Predictor:
     """The network in a run directory, a checkpoint of one or a model folder, ready to predict. Of a run that is not finished
-    it is the newest sound checkpoint, with ``best`` the one with the lowest validation error; that is said aloud. Raises
-    what :func:`~alexnet.models.states.open_model` raises."""
+    it is the newest sound checkpoint, with ``best`` the one with the lowest validation error; that is said aloud. A file that
+    :func:`alexnet.export` wrote as ONNX is computed by onnxruntime on the CPU, and only answers. Raises
+    what :func:`~alexnet.models.states.open_model` and :func:`~alexnet.evaluation.onnx_network.open_onnx` raise."""
+    if is_onnx(path := Path(model)):
+        return _load_onnx(path, precision, best=best)
     device = torch.device(device)
     warn_of_emulation(device, precision)
     folder, state = open_model(model, best=best)
@@ -296,10 +306,25 @@ def load(
     )
 
 
+def _load_onnx(path: Path, precision: Precision, *, best: bool) -> Predictor:
+    if best:
+        raise UsageError(f"{printable(path)}: --best needs a run with checkpoints, the --out of `alexnet train`")
+    if precision != "float32":
+        raise UsageError(f"{printable(path)}: an ONNX file is computed in float32; leave --precision {precision} out")
+    network, folder = open_onnx(path)
+    p = folder.preprocessing
+    if network.takes_pixels:  # it is given the stored square as it is
+        p = Preprocessing(resize=p.resize, crop=p.resize, channels=p.channels, mean="none", sample_max=p.sample_max)
+    mean = None if network.takes_pixels else folder.mean
+    return Predictor(folder.name, network.eval(), p, tuple(folder.classes), mean, torch.device("cpu"))
+
+
 def model_fingerprint(predictor: Predictor) -> str:
     """A hash of the network's configuration, preprocessing, mean image and weights, bit for bit: two models with the same hash
     give the same features. It does not depend on the device, the number of threads or the precision that is computed with, nor
     on settings that a later version adds, as long as they have their defaults: an index goes on to be one of its model."""
+    if isinstance(predictor.model, OnnxNetwork):
+        return predictor.model.fingerprint
     digest = hashlib.sha256()
     for name, tensor in predictor.model.state_dict().items():
         value = tensor.float() if tensor.is_floating_point() else tensor

@@ -20,6 +20,7 @@ from alexnet.data.prepare import resolve
 from alexnet.evaluation.classes import by_name
 from alexnet.evaluation.ensemble import combine, searched_weights
 from alexnet.evaluation.error_rate import Evaluation, MemberErrors, WeightSearch, count, evaluate_split
+from alexnet.evaluation.onnx_network import OnnxNetwork
 from alexnet.evaluation.predict import Predictor, load, model_fingerprint
 from alexnet.evaluation.probabilities import Probabilities, load_probabilities
 from alexnet.evaluation.views import Views, parse_views
@@ -98,7 +99,8 @@ class Subject:
         """The data at the size that the network takes, prepared into the cache first if need be. A model folder does not know
         its data: :class:`UsageError`."""
         if self.data is None and self.settings is None:
-            raise UsageError(f"{printable(self.model)}: a model folder does not say what it was trained on; add --data")
+            what = "an ONNX file" if isinstance(self.predictor.model, OnnxNetwork) else "a model folder"
+            raise UsageError(f"{printable(self.model)}: {what} does not say what it was trained on; add --data")
         preprocessing = self.predictor.preprocessing
         size = preprocessing.resize if self.settings is None else self.settings["train"].get("size")
         return _opened(self, size, preprocessing.sample_max)
@@ -129,7 +131,9 @@ class Subject:
         """Where the images come from, by default :attr:`images`, and of which checkpoint the model is, for the protocol of a
         result."""
         state = self.predictor.state
-        checkpoint = {} if state is None else {"state": state.record()}
+        checkpoint: dict[str, Any] = {} if state is None else {"state": state.record()}
+        if isinstance(self.predictor.model, OnnxNetwork):
+            checkpoint = {"runtime": self.predictor.model.runtime}
         return provenance(self.packed.source, self.packed, split or self.images.name) | checkpoint
 
     def record(self, split: str | None) -> dict[str, Any]:
@@ -355,7 +359,7 @@ def answers(subject: Subject, views: Views, batch_size: int | None = None) -> Pr
     """The probabilities of every class for each of the subject's images, ``batch_size`` at once, by default as many as in the
     training; that the model learned from some of them is said. Raises :class:`UsageError` for images of a class that it does
     not know."""
-    subject.predictor.require_answers()
+    subject.predictor.require_answers(views)
     predictor, images = subject.predictor, subject.images
     known = by_name(
         images, subject.packed.classes, predictor.classes, where=subject.packed.source, model=str(subject.model)
