@@ -70,6 +70,7 @@ def verbs(world: Path, out: Path) -> dict[str, list[str]]:
         "cache": ["cache"],
         "weights": ["weights"],
         "import": ["import", str(world / "weights.safetensors"), "--out", str(out / "imported")],
+        "export": ["export", run, "--to", "safetensors", "--out", str(out / "exported.safetensors")],
         "report": ["report", run],
         "pretrain": [
             *("pretrain", str(world / "photos"), "--recipe", "quickstart", "--out", str(out / "start.safetensors")),

@@ -37,6 +37,7 @@ train and use a network:
   info [NAME]               layers, shapes and costs of a network, or of two
   weights [get NAME]        trained weights by name, and how to fetch them
   import FILE --out MODEL   make a model of a file of trained weights
+  export MODEL --to FORMAT  write a model for other programs (ONNX and others)
 
 look inside, and search your pictures:
   probe KIND MODEL          what a network has learned, in pictures and numbers
@@ -89,6 +90,7 @@ VERBS = {
     **dict.fromkeys(("info", "report"), "info"),
     "bench": "bench",
     **dict.fromkeys(("weights", "import"), "weights"),
+    "export": "export",
 }
 """Each verb, and the module with the function of its name; of a word of Python, with _ behind it."""
 

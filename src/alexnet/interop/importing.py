@@ -28,7 +28,8 @@ from alexnet.models import (
     model_config,
 )
 from alexnet.models.alexnet import AlexNetConfig
-from alexnet.models.folder import Origin, folder_of, save_model_folder
+from alexnet.models.described import MARK, described
+from alexnet.models.folder import Origin, folder_of, load_tensors, save_model_folder
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Mean red, green and blue of ImageNet's training pixels: for a network that subtracts a mean image, which no file of weights
@@ -161,7 +162,8 @@ def import_weights(
 
     The layers that it does not hold get the initial weights of ``seed``, and the folder records which they are. ``network`` is
     needed only where several networks have these shapes. ``classes`` are the names of the outputs, in order. Input scale, crop
-    and channel order are those that the network was trained with.
+    and channel order are those that the network was trained with. A safetensors file of :func:`alexnet.export` says all of this
+    itself.
 
     Raises :class:`UsageError` if ``out`` exists, or the network or its classes are not clear; :class:`AlexNetError` for a file
     that cannot be read, and for tensors whose shapes or values do not fit. Then nothing is written."""
@@ -175,7 +177,10 @@ def import_weights(
             f"{printable(path)} belongs to a model that needs no import: name its folder, {printable(folder)}, wherever a model "
             "is asked for"
         )
-    named = renamed(read_weights(path))
+    file = read_weights(path)
+    if MARK in file.metadata:
+        return _import_export(file, out, network, classes)
+    named = renamed(file)
     name, config = _recognized(named, network)
     notes = []
     head = [*layer_shapes(build_model(config, name=name, seed=None))[0]][-1]
@@ -207,6 +212,23 @@ def import_weights(
     origin = Origin(file=path.name, sha256=named.file.sha256, taken=taken, new=new, seed=seed)
     save_model_folder(out, model.eval(), name, preprocessing, classes, origin=origin)
     return Imported(out, name, named.of, origin, named.file.entry, named.left, preprocessing, tuple(notes))
+
+
+def _import_export(file: WeightsFile, out: Path, network: str | None, classes: Sequence[str] | None) -> Imported:
+    """A model folder of a safetensors file that :func:`alexnet.export` wrote, which says itself what it is."""
+    found, where = described(file.metadata, file.path), printable(file.path)
+    if network not in (None, found.name):
+        raise UsageError(f"{where} says that its network is {found.name}; leave --network out")
+    if classes is not None and len(classes) != len(found.classes):
+        raise UsageError(
+            f"{len(classes)} names of classes for the {len(found.classes)} outputs of {where}; name each once"
+        )
+    load_tensors(found.model, file.tensors, where)
+    taken = tuple(layer_shapes(found.model)[0])
+    origin = Origin(file=file.path.name, sha256=file.sha256, taken=taken, new=(), seed=0)
+    names = found.classes if classes is None else classes
+    save_model_folder(out, found.model.eval(), found.name, found.preprocessing, names, found.mean, origin=origin)
+    return Imported(out, found.name, OWN, origin, "", (), found.preprocessing, ())
 
 
 def preprocessing_of_weights(network: str) -> Preprocessing:

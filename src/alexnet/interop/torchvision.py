@@ -47,13 +47,21 @@ def from_torchvision(source: Path | Mapping[str, Tensor]) -> AlexNet:
     return model.eval()
 
 
+FREE = ("num_classes", "init", "weight_std", "biases", "dropout_rate")
+"""Fields of a configuration that do not change what the weights mean."""
+
+
 def to_torchvision(model: nn.Module) -> dict[str, Tensor]:
     """The weights of an ``alexnet_owt`` under torchvision's keys, for ``torchvision.models.alexnet().load_state_dict``.
-    Raises :class:`AlexNetError` for a network that torchvision's module cannot hold."""
-    owt = alexnet_owt()
-    free = ("num_classes", "init", "weight_std", "biases", "dropout_rate")  # do not change what the weights mean
-    fixed = {field: getattr(owt, field) for field in free}
-    if not isinstance(model, AlexNet) or replace(model.config, **fixed) != owt:
-        raise AlexNetError(f"{model.name}: only alexnet_owt is the network of torchvision; train or load that one")
+    Raises :class:`AlexNetError` for a network that torchvision's module cannot hold, naming what differs."""
+    owt, name = alexnet_owt(), printable(model.name)
+    if not isinstance(model, AlexNet):
+        raise AlexNetError(f"{name}: torchvision's alexnet cannot hold this network; only alexnet_owt is the same")
+    for field, theirs in vars(owt).items():
+        if field not in FREE and (ours := getattr(model.config, field)) != theirs:
+            raise AlexNetError(
+                f"{name}: torchvision's alexnet cannot hold this network, whose {field} is {ours} and not {theirs}; only "
+                "alexnet_owt with these fields is the same"
+            )
     tensors = model.state_dict()
     return {theirs: tensors[ours].detach().clone() for theirs, ours in NAMES.items()}
