@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from alexnet.evaluation.predict import load as load
     from alexnet.evaluation.subject import evaluate as evaluate
     from alexnet.evaluation.video import predict_video as predict_video
+    from alexnet.interop.exporting import export as export
+    from alexnet.interop.hub import from_pretrained as from_pretrained
+    from alexnet.interop.hub import push_to_hub as push_to_hub
     from alexnet.interop.importing import import_weights as import_weights
     from alexnet.models import create_model as create_model
     from alexnet.models import list_models as list_models
@@ -59,7 +62,9 @@ _HOMES = {
     "check": "alexnet.data.check",
     "create_model": "alexnet.models",
     "evaluate": "alexnet.evaluation.subject",
+    "export": "alexnet.interop.exporting",
     "features": "alexnet.probes.features",
+    "from_pretrained": "alexnet.interop.hub",
     "import_weights": "alexnet.interop.importing",
     "index": "alexnet.probes.library",
     "list_models": "alexnet.models",
@@ -71,6 +76,7 @@ _HOMES = {
     "prepare": "alexnet.data.prepare",
     "pretrain": "alexnet.recipes.run",
     "probe": "alexnet.probes",
+    "push_to_hub": "alexnet.interop.hub",
     "recipe": "alexnet.recipes",
     "search": "alexnet.probes.library",
     "serve": "alexnet.page",
