@@ -80,6 +80,17 @@ def network_layers(model: nn.Module) -> list[Layer]:
     return layers
 
 
+def num_towers(model: nn.Module, layers: Sequence[Layer], layer: Layer) -> int:
+    """In how many towers the units of a layer stand, equal parts in each. Those of the last of the network's ``layers``, which
+    read both towers, are in one."""
+    return 1 if layer.path == layers[-1].path else int(getattr(model.config, "towers", 1))
+
+
+def tower_of(towers: int, layer: Layer, channel: int) -> int | None:
+    """The tower that a channel of a layer in several towers belongs to; None where there is one."""
+    return None if towers == 1 else channel * towers // layer.shape[0]
+
+
 def find_layers(model: nn.Module, names: Sequence[str]) -> list[Layer]:
     """The layers of these names, in this order. An unknown name: :class:`UsageError` that lists all."""
     known = {layer.name: layer for layer in network_layers(model)}

@@ -46,6 +46,12 @@ class Answer:
     probability: float
 
 
+def most_probable(probability_K: NDArray[np.floating], classes: Sequence[str], k: int) -> tuple[Answer, ...]:
+    """The ``k`` most probable classes, of their probabilities; equally probable ones in their order."""
+    order_k = np.argsort(-probability_K, kind="stable")[:k].tolist()
+    return tuple(Answer(label, classes[label], float(probability_K[label])) for label in order_k)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The answers for one image, most probable first; none, and the reason, if it could not be read."""
@@ -189,12 +195,8 @@ class Predictor:
             inputs = random_views_of(list(images), views, self.preprocessing, self._mean(), self.device)
         else:
             inputs = self.inputs(torch.from_numpy(np.stack(images)), views)
-        probability_BK = mean_log_probability(self.model, inputs, self.precision).double().exp()
-        order_BK = probability_BK.argsort(dim=1, descending=True, stable=True)[:, :top_k]
-        return [
-            tuple(Answer(label, self.classes[label], probability_K[label]) for label in order_K)
-            for order_K, probability_K in zip(order_BK.tolist(), probability_BK.tolist(), strict=True)
-        ]
+        probability_BK = mean_log_probability(self.model, inputs, self.precision).double().exp().cpu().numpy()
+        return [most_probable(probability_K, self.classes, top_k) for probability_K in probability_BK]
 
     def embed(
         self,

@@ -22,7 +22,7 @@ from alexnet.data.video import Frame, frames
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, recorded
 from alexnet.evaluation.motion import WINDOW, Steadiness, directions, running_mean, similarity, steadiness, stretches
-from alexnet.evaluation.predict import Answer, Predictor, load
+from alexnet.evaluation.predict import Answer, Predictor, load, most_probable
 from alexnet.models.lrn import kernels_in_use
 
 BATCH = 32
@@ -66,8 +66,7 @@ class VideoPrediction:
 
     def answers(self, probability_K: NDArray[np.floating], top_k: int = 5) -> tuple[Answer, ...]:
         """The ``top_k`` most probable classes, of a row of probabilities."""
-        order_K = np.argsort(-probability_K, kind="stable")[:top_k].tolist()
-        return tuple(Answer(label, self.classes[label], float(probability_K[label])) for label in order_K)
+        return most_probable(probability_K, self.classes, top_k)
 
     def stretches(self) -> list[tuple[int, int]]:
         """First and last frame of each stretch of time with one averaged answer, by their places in the rows."""
@@ -157,7 +156,7 @@ def predict_video(
 
     def ask() -> None:
         probability_BK, hidden_BD = probabilities_and_hidden(predictor, np.stack(waiting), layer)
-        probabilities.append(probability_BK)
+        probabilities.append(probability_BK.astype(np.float32))
         hidden.append(directions(hidden_BD))
         waiting.clear()
 
@@ -192,13 +191,13 @@ def predict_video(
 @torch.inference_mode()
 def probabilities_and_hidden(
     predictor: Predictor, pixels_BSSC: NDArray[np.uint8], layer: Layer
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """What a network answers to the center view of stored images, (B, K), and what a layer computes on the way, (B, D): both of
     one forward pass."""
     inputs = predictor.inputs(torch.from_numpy(pixels_BSSC))
     with recorded(predictor.model.eval(), [layer]) as outputs:
         log_probability_BK = mean_log_probability(predictor.model, inputs, predictor.precision)
-    return log_probability_BK.double().exp().float().numpy(), outputs[layer.name].flatten(1).float().cpu().numpy()
+    return log_probability_BK.double().exp().cpu().numpy(), outputs[layer.name].flatten(1).float().cpu().numpy()
 
 
 def _require_few(frame: Frame, total: int, every: int, name: str) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.evaluation.layers import recorded
+from alexnet.evaluation.predict import most_probable
+from alexnet.evaluation.video import probabilities_and_hidden
 from alexnet.page.room import Room
 
 FEW = 1000
@@ -25,17 +26,12 @@ def frame(room: Room, pixels: NDArray[np.uint8]) -> dict[str, Any]:
     None; the five most probable ones; and, as float16 in base64, the activations of the last hidden layer with trained
     weights. Without answers where the network cannot tell classes."""
     predictor = room.predictor
-    layer = predictor.usual_layer()
-    num = len(predictor.classes)
-    with recorded(predictor.model, [layer]) as outputs:
-        (answers,) = predictor.answers([pixels], top_k=num if num <= FEW else SHOWN)
-    hidden_D = outputs[layer.name].flatten().float().cpu().numpy().clip(-LARGEST, LARGEST).astype(np.float16)
-    if predictor.why_no_answers is not None:
-        answers, num = (), 0
-    by_label = sorted(answers, key=lambda answer: answer.label)
+    layer, can_answer = predictor.usual_layer(), predictor.why_no_answers is None
+    (probability_K,), (hidden_D,) = probabilities_and_hidden(predictor, pixels[None], layer)
+    answers = most_probable(probability_K, predictor.classes, SHOWN) if can_answer else ()
     return {
-        "probabilities": [answer.probability for answer in by_label] if 0 < num <= FEW else None,
-        "answers": [vars(answer) for answer in answers[:SHOWN]],
+        "probabilities": probability_K.tolist() if can_answer and len(probability_K) <= FEW else None,
+        "answers": [vars(answer) for answer in answers],
         "layer": layer.name,
-        "hidden": base64.b64encode(hidden_D.tobytes()).decode(),
+        "hidden": base64.b64encode(hidden_D.clip(-LARGEST, LARGEST).astype(np.float16).tobytes()).decode(),
     }

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from alexnet.core.errors import AlexNetError, UsageError, as_text, printable
 from alexnet.evaluation.error_rate import mean_log_probability
 from alexnet.evaluation.layers import Layer, with_relu_modules
-from alexnet.evaluation.predict import Predictor, model_fingerprint
+from alexnet.evaluation.predict import Predictor, model_fingerprint, most_probable
 from alexnet.evaluation.views import CENTER, TEN, Views, positions, view_of
 from alexnet.models import about_model, list_models
 from alexnet.models.layers import LocalConv2d
@@ -149,8 +149,8 @@ def _inputs(predictor: Predictor, pixels_SSC: Pixels, chosen: Views = CENTER) ->
 
 def _top(predictor: Predictor, probability_K: Tensor) -> list[dict[str, Any]]:
     """The most probable classes; equal ones in their order."""
-    order = probability_K.argsort(descending=True, stable=True)[:TOP].tolist()
-    return [{"label": k, "name": as_text(predictor.classes[k]), "probability": float(probability_K[k])} for k in order]
+    names = [as_text(name) for name in predictor.classes]
+    return [vars(answer) for answer in most_probable(probability_K.cpu().numpy(), names, TOP)]
 
 
 # Maps ----------------------------------------------------------------------------------------------------------------

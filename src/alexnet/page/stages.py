@@ -15,6 +15,8 @@ from torch import nn
 
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.evaluation.layers import PIXELS, Layer, network_layers
+from alexnet.evaluation.layers import num_towers as towers_with
+from alexnet.evaluation.layers import tower_of as tower_among
 from alexnet.models.layers import WEIGHT_LAYERS, Dropout, LocalConv2d
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 from alexnet.models.summary import Stage, summarize
@@ -44,10 +46,7 @@ def num_towers(model: nn.Module) -> int:
 
 def tower_of(model: nn.Module, layer: Layer, channel: int) -> int | None:
     """The tower that a channel belongs to, 0 or 1; None in a network of one tower, and in the last layer, which reads both."""
-    last = list(layers_of(model).values())[-1]
-    if num_towers(model) == 1 or layer.name == last.name:
-        return None
-    return 2 * channel // layer.shape[0]
+    return tower_among(towers_with(model, list(layers_of(model).values()), layer), layer, channel)
 
 
 def field_json(layer: Layer) -> dict[str, int] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.packed import AllSplits, PackedSplit
 from alexnet.data.transforms import apply_crops, fit
 from alexnet.evaluation.finding import Finding
-from alexnet.evaluation.layers import Layer, before_nonlinearity, negated, network_layers
+from alexnet.evaluation.layers import Layer, before_nonlinearity, negated, network_layers, num_towers, tower_of
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
 from alexnet.models.layers import LocalConv2d
@@ -147,7 +148,7 @@ def named_channels(predictor: Predictor, layer: Layer, names: Sequence[str]) -> 
     :class:`UsageError` for what is none of these."""
     total = layer.shape[0]
     if not names:
-        towers = _towers(predictor, layer)
+        towers = num_towers(predictor.model, network_layers(predictor.model), layer)
         each = min(SHOWN // towers, total // towers)
         return [tower * (total // towers) + i for tower in range(towers) for i in range(each)]
     classes = _classes(predictor, layer)
@@ -178,12 +179,6 @@ def _classes(predictor: Predictor, layer: Layer) -> tuple[str, ...]:
     return predictor.classes if is_last and trained and len(predictor.classes) == layer.shape[0] else ()
 
 
-def _towers(predictor: Predictor, layer: Layer) -> int:
-    """Equal parts of the units of a layer that stand in different towers; those of the last layer stand in none."""
-    is_last = layer.path == network_layers(predictor.model)[-1].path
-    return 1 if is_last else int(getattr(predictor.model.config, "towers", 1))
-
-
 @dataclass(frozen=True, eq=False)
 class _Found:
     """What was found for a layer."""
@@ -195,14 +190,21 @@ class _Found:
     pixels: list[list[tuple[NDArray[np.uint8], Box]]]
     negative: bool
 
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return _classes(self.predictor, self.layer)
+
+    @cached_property
+    def towers(self) -> int:
+        return num_towers(self.predictor.model, network_layers(self.predictor.model), self.layer)
+
     def name(self, channel: int) -> str:
-        if classes := _classes(self.predictor, self.layer):
-            return classes[channel]
+        if self.classes:
+            return self.classes[channel]
         return f"{'channel' if len(self.layer.shape) == 3 else 'unit'} {channel}"
 
     def tower(self, channel: int) -> int | None:
-        towers = _towers(self.predictor, self.layer)
-        return None if towers == 1 else channel * towers // self.layer.shape[0]
+        return tower_of(self.towers, self.layer, channel)
 
     def to_json(self) -> dict[str, Any]:
         rows = []

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -23,7 +22,6 @@ from alexnet.evaluation.finding import Finding
 from alexnet.evaluation.layers import PIXELS, Layer
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import ImagesSettings, Subject
-from alexnet.evaluation.views import CENTER, views_of
 from alexnet.probes.features import BATCH, cached_features
 from alexnet.probes.linear import AVERAGING, balanced_sample, pooled, pooled_shape, require_scikit_learn
 from alexnet.report.pictures import contact_sheet
@@ -312,12 +310,11 @@ def center_pixels(
 ) -> Array:
     """The network's input for the center views of the images of these numbers, averaged down as :func:`pooled` does: (N, D).
     No layer is computed."""
-    preprocessing, shape = predictor.preprocessing, _input_shape(predictor)
-    mean_SSC = None if predictor.mean is None else torch.as_tensor(predictor.mean)
+    shape = _input_shape(predictor)
     rows_ND = np.empty((len(image_N), math.prod(pooled_shape(shape))), np.float32)
     for batch in batches(split, image_N, BATCH, workers=workers):
-        (x_BCHW,) = views_of(batch.pixels_BSSC, batch.image_B, CENTER, preprocessing, mean_SSC)
-        rows_ND[batch.position_B] = pooled(x_BCHW.flatten(1).numpy(), shape)
+        (x_BCHW,) = predictor.inputs(batch.pixels_BSSC)
+        rows_ND[batch.position_B] = pooled(x_BCHW.flatten(1).cpu().numpy(), shape)
         if progress:
             progress(int(batch.position_B[-1]) + 1, len(image_N))
     return rows_ND
