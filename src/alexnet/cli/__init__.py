@@ -64,8 +64,9 @@ examples:
   alexnet predict runs/photos-1 cat.jpg
 
 `alexnet VERB --help` shows the options of a verb. Data is a folder of class
-folders, a packed folder, a .csv of path,label, a .zip or .tar, IDX or CIFAR-10
-files, or a name: shapes, digits, fashion-mnist, cifar10, imagenette, imagenet.
+folders, a packed folder, a .csv of path,label, a .zip or .tar, .parquet, IDX or
+CIFAR-10 files, or a name: shapes, digits, fashion-mnist, cifar10, imagenette,
+imagenet.
 """
 
 

@@ -31,8 +31,8 @@ class PrepareOptions:
     """
 
     source: Word
-    """Folder (train/ and val/ of class folders, or class folders alone), .csv of path,label, .zip, .tar or .tar.gz, IDX or
-    CIFAR-10 files, the ILSVRC files, or a named set (a folder called like one is ./NAME)."""
+    """Folder (train/ and val/ of class folders, or class folders alone), .csv of path,label, .zip, .tar or .tar.gz,
+    .parquet, IDX or CIFAR-10 files, the ILSVRC files, or a named set (a folder called like one is ./NAME)."""
     packed: Word
     """Folder to write."""
     size: int | None = None

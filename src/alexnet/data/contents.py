@@ -74,11 +74,11 @@ def remember(records: Sequence[Record], crc32_N: NDArray[np.int64]) -> None:
 
 
 def same_bytes(records: Sequence[Record]) -> list[list[Record]]:
-    """Groups of records with the same bytes, by size and CRC-32. Only files whose size another file has are read."""
-    of_size: dict[int, list[Record]] = defaultdict(list)
+    """Groups of records with the same bytes, by size and CRC-32. Only files whose size another file
+    has are read, and those whose size is not known."""
+    of_size: dict[int | None, list[Record]] = defaultdict(list)
     for record in records:
-        if (size := record.size) is not None:
-            of_size[size].append(record)
+        of_size[record.size].append(record)
     alike = [record for group in of_size.values() if len(group) > 1 for record in group]
     groups: dict[tuple[int | None, int], list[Record]] = defaultdict(list)
     for record, crc32 in zip(alike, crc32s(alike).tolist(), strict=True):

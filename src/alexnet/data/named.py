@@ -10,11 +10,13 @@ from alexnet.core.errors import DataError, printable, refused
 from alexnet.data.archives import image_archive, is_archive
 from alexnet.data.builtin import digits, shapes_folder
 from alexnet.data.cifar import cifar10, is_cifar10
-from alexnet.data.folder import Found, image_folder, is_image, pictures
+from alexnet.data.decode import file_stamp
+from alexnet.data.folder import Found, arrange, image_folder, is_image, pictures, walk
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
 from alexnet.data.lists import LIST_SUFFIXES, csv_list
 from alexnet.data.packed import is_packed
+from alexnet.data.parquet import SUFFIX, parquet_files, parquet_set
 from alexnet.data.sources import Source
 
 NAMED_SETS = {
@@ -109,7 +111,12 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
                 return idx_set(path, seed)
             if is_cifar10(path):
                 return cifar10(path, seed)
-            return imagenet(path, seed) if is_imagenet(path) else image_folder(path, seed)
+            if is_imagenet(path):
+                return imagenet(path, seed)
+            listing = walk(path)
+            if found := parquet_files(listing):
+                return parquet_set(found, printable(path), seed, listing)
+            return arrange(listing, printable(path), seed)
         if not path.exists():
             raise DataError(
                 f"{printable(path)}: no such file, folder or named set; the sets are {', '.join(NAMED_SETS)}"
@@ -121,6 +128,8 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
         return idx_set(path, seed)
     if is_archive(path):
         return image_archive(path, seed)
+    if path.suffix.lower() == SUFFIX:
+        return parquet_set([Found(path.name, str(path), stamp=file_stamp(path.stat()))], printable(path), seed)
     if path.suffix.lower() in LIST_SUFFIXES:
         return csv_list(path, seed)
     if is_image(Found(path.name, str(path))):
@@ -128,4 +137,4 @@ def read_source(source: str | Path, *, seed: int = 0) -> Source:
             f"{printable(path)}: a single picture is no set of images; name the folder that holds a folder of pictures for each "
             "class, or ask a model about this one with `alexnet predict`"
         )
-    raise DataError(f"{printable(path)}: not a folder, .tar, .tar.gz, .zip, .csv, .tsv, .txt or IDX file")
+    raise DataError(f"{printable(path)}: not a folder, .tar, .tar.gz, .zip, .parquet, .csv, .tsv, .txt or IDX file")

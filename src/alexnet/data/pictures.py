@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from alexnet.core.errors import DataError, printable
 from alexnet.data.archives import is_archive, list_archive
-from alexnet.data.decode import MAX_FILE_BYTES, decode_image, upright_rgb
-from alexnet.data.folder import is_image, walk, without_second_kinds
+from alexnet.data.decode import MAX_FILE_BYTES, decode_image, file_stamp, upright_rgb
+from alexnet.data.folder import Found, is_image, walk, without_second_kinds
+from alexnet.data.parquet import SUFFIX, parquet_records
 from alexnet.data.sources import Record
 
 STDIN = "-"
@@ -103,7 +104,7 @@ def _in_order(several: Iterable[Any]) -> Iterator[Picture]:
     for i, one in enumerate(several):
         _require_picture(one, i)
         if isinstance(one, str | os.PathLike) and _holds_pictures(os.fspath(one)):
-            yield from _pictures_in(Path(one))
+            yield from (Picture(record.name, record) for record in _records_in(Path(one)))
         elif isinstance(one, str | os.PathLike):
             for path in image_files([os.fspath(one)]):
                 # standard input is read by who asks: a thread that waits for it would outlive the process's end
@@ -145,8 +146,12 @@ def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
             raise DataError(f"{printable(source)}: no image files in this folder; name another folder or the files")
 
 
-def _pictures_in(archive: Path) -> Iterator[Picture]:
-    """All pictures of an archive, whatever its folders are, in the order of their names."""
+def _records_in(archive: Path) -> Iterator[Record]:
+    """All pictures of an archive, whatever its folders are, in the order of their names, or of the rows of Parquet files."""
+    if tables := _parquet_in(archive):
+        files = [Found(file.name, str(file), stamp=file_stamp(file.stat())) for file in tables]
+        yield from (replace(record, name=f"{tables[0].parent}/{record.name}") for record in parquet_records(files))
+        return
     listing = list_archive(archive)
     found = without_second_kinds([*filter(is_image, listing.files)])[0]
     if not found or listing.faults:
@@ -158,15 +163,24 @@ def _pictures_in(archive: Path) -> Iterator[Picture]:
     for file in found:
         name = f"{archive}/{file.name}"
         place = file.file, file.offset, file.length
-        yield Picture(name, Record("train", 0, name, *place, stamp=file.stamp, inside=file.inside))
+        yield Record("train", 0, name, *place, stamp=file.stamp, inside=file.inside)
 
 
 def _holds_pictures(source: str | bytes) -> bool:
-    """Whether a path is an archive of pictures."""
-    try:
-        return isinstance(source, str) and source != STDIN and os.path.isfile(source) and is_archive(Path(source))  # noqa: PTH113
-    except (DataError, ValueError):  # it cannot be read, which decoding it says
+    """Whether a path is an archive of pictures, a Parquet file, or a folder of these."""
+    if not isinstance(source, str) or source == STDIN:
         return False
+    try:
+        path = Path(source)
+        return bool(_parquet_in(path)) or (path.is_file() and is_archive(path))
+    except (DataError, OSError, ValueError):  # it cannot be read, which decoding it says
+        return False
+
+
+def _parquet_in(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted([*path.glob(f"*{SUFFIX}"), *path.glob(f"data/*{SUFFIX}")])
+    return [path] if path.suffix.lower() == SUFFIX and path.is_file() else []
 
 
 def _is_folder(source: str | bytes) -> bool:
