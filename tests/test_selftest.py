@@ -28,7 +28,7 @@ from alexnet.data import loader, pool
 from alexnet.data.packed import PackedSplit, open_packed
 from alexnet.evaluation import error_rate
 from alexnet.models.lrn import compiled, plain
-from alexnet.selftest import faults, figures, scene
+from alexnet.selftest import faults, figures, scene, trial
 from alexnet.selftest.checks import Outcome, table
 from alexnet.selftest.scene import Scene
 from alexnet.selftest.trial import CHECKS, selftest
@@ -275,6 +275,21 @@ def test_ranks_with_losses_of_their_own_are_noticed(empty, monkeypatch):
 
 
 # The verb ---------------------------------------------------------------------------------------------------------------
+
+
+def test_quick_tries_what_takes_seconds(monkeypatch, capsys):
+    asked = []
+
+    def record(only, _say):
+        asked.append(only)
+        return [Outcome("counts", "p", "passed", "d", 0.1)]
+
+    monkeypatch.setattr(trial, "selftest", record)
+    with pytest.raises(SystemExit) as left:
+        main(["selftest", "--quick"])
+    assert left.value.code == 0
+    assert asked == [trial.QUICK]
+    assert {"counts", "normalization", "rot-packed"} <= set(trial.QUICK) <= {check.name for check in trial.CHECKS}
 
 
 def test_the_verb_prints_a_table_and_leaves_with_3_if_a_check_failed(tmp_path, monkeypatch, capsys):

@@ -566,7 +566,7 @@ TRYING = [
     _wrong("selftest --only luck", "luck"),
     _wrong("selftest --out nowhere/r.json", "nowhere"),
     _wrong("selftest --out empty", "empty"),
-    _wrong("selftest --quick", "--quick"),
+    _wrong("selftest --quick --only kill", "--quick"),
     # completion, and files of settings
     _wrong("completion tcsh", "tcsh"),
     _wrong("completion", "SHELL"),

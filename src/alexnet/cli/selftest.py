@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.cli.shared import check_file, parse, print_json
+from alexnet.core.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,12 @@ class SelftestOptions:
     try.
 
     alexnet selftest
+    alexnet selftest --quick
     alexnet selftest --only kill disk-full
     """
 
+    quick: bool = False
+    """Only the checks that take seconds: figures that must be exact, and damaged files."""
     only: tuple[str, ...] = ()
     """Names of the checks to run, as the table has them; by default all."""
     out: str | None = None
@@ -28,14 +32,16 @@ class SelftestOptions:
 
 def selftest(arguments: list[str]) -> int:
     options = parse(SelftestOptions, "selftest", arguments)
+    if options.quick and options.only:
+        raise UsageError("--quick chooses the checks, --only names them: give one of them")
     check_file(options.out, "--out")
     from alexnet.core.config import to_json
     from alexnet.core.console import say
     from alexnet.core.runs import environment, write_json
     from alexnet.selftest.checks import table
-    from alexnet.selftest.trial import selftest
+    from alexnet.selftest.trial import QUICK, selftest
 
-    outcomes = selftest(options.only, (lambda _: None) if options.json else say)
+    outcomes = selftest(QUICK if options.quick else options.only, (lambda _: None) if options.json else say)
     seconds = sum(outcome.seconds for outcome in outcomes)
     numbers = {result: sum(o.result == result for o in outcomes) for result in ("passed", "failed", "skipped")}
     document = {"checks": to_json(outcomes), **numbers, "seconds": seconds, "environment": environment()}

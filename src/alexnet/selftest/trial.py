@@ -31,6 +31,9 @@ CHECKS = (
     Check("ranks-agree", "two ranks compute what one process does", figures.ranks_agree),
 )
 
+QUICK = ("counts", "normalization", "normalization-cuda", "rot-packed", "rot-checkpoint")
+"""Checks that take seconds."""
+
 
 def selftest(only: Sequence[str] = (), say: Callable[[str], object] = lambda _: None) -> list[Outcome]:
     """Try the promises named, or all of them: an outcome of each. ``say`` is told of each before it is tried.
