@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Torch's threads wait asleep, not spinning, when the machine is shared (docs/experiment-log.md).
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: demo docs test test-all check format constraints bench photos-model inside imagenette fashion-mnist clean
+.PHONY: demo docs test test-all check format constraints bench wheel photos-model inside imagenette fashion-mnist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/alexnet train quickstart --out runs/quickstart --resume
@@ -49,6 +49,13 @@ docs: $(VENV)/.docs
 # docs/benchmarks.md, measured again: some fifteen minutes on a quiet machine. Exit 3 if a figure misses its line.
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cpu.py
+
+# What is published: an sdist, and wheels with the C sources compiled for this machine and, with a compiler for it, for arm64.
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build
+	if command -v aarch64-linux-gnu-gcc; then CC=aarch64-linux-gnu-gcc $(BIN)/python -m build --wheel; fi
+	$(BIN)/python -m twine check --strict dist/*
 
 # The network that docs/inside.md looks into: some 30 minutes. Stopped, it goes on. $ALEXNET_DATA names the data.
 photos-model: $(VENV)/.dev

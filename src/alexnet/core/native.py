@@ -1,13 +1,11 @@
-"""C sources of this package: built by the system's C compiler once on a machine, kept in the cache folder, called through
-ctypes. Where there is no compiler their callers have another way."""
+"""C sources of this package, called through ctypes: compiled in the wheel or, where that has nothing for this machine, built by
+the system's C compiler once and kept in the cache folder. Where there is neither their callers have another way."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
 import os
-import shlex
-import shutil
 import stat
 import subprocess
 import tempfile
@@ -18,24 +16,21 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from alexnet.core.compiling import CompileError, compile_library, flags_of, levels_for, prebuilt
 from alexnet.core.console import say
 from alexnet.core.errors import AlexNetError
 from alexnet.core.runs import cache_folder, sha256_file, write_atomic
-
-FLAGS = ("-O3", "-march=native", "-fPIC")
-TIMEOUT = 60.0
-"""Seconds that the compiler is given; it takes one or two."""
 
 
 class NativeSource:
     """One C file and the functions it exports, all of them returning nothing.
 
-    ``functions``: argument types by name. ``flags``: for the compiler, beside :data:`FLAGS`. The library is linked
-    without libraries of its own: what it calls must be loaded already.
+    ``functions``: argument types by name. The library is linked without libraries of its own: what it calls must be loaded
+    already.
     """
 
-    def __init__(self, source: Path, functions: Mapping[str, Sequence[Any]], flags: Sequence[str] = ()) -> None:
-        self.source, self.functions, self.flags = source, functions, (*FLAGS, *flags)
+    def __init__(self, source: Path, functions: Mapping[str, Sequence[Any]]) -> None:
+        self.source, self.functions = source, functions
         self.failure = ""
         """Why the library could not be built or loaded; empty if that has not happened."""
         self._lock = threading.Lock()
@@ -49,12 +44,12 @@ class NativeSource:
             return self._library is not None
         with self._lock:
             if self._library is None:
-                self._library = self._kept()
+                self._library = self._prebuilt() or self._kept()
                 self._looked = True
             if self._library is None and build and not self.failure:
                 try:
                     self._library = self._build()
-                except (OSError, subprocess.SubprocessError, _BuildError) as error:
+                except (OSError, subprocess.SubprocessError, CompileError) as error:
                     self.failure = " ".join(str(error).split())[:200]
         return self._library is not None
 
@@ -73,13 +68,13 @@ class NativeSource:
     @cached_property
     def _key(self) -> str:
         """A hash of everything the machine code depends on: different machines may share a home folder."""
-        what = repr((self.flags, os.environ.get("CC"), os.uname().machine, _processor())).encode()
+        what = repr((os.environ.get("CC"), os.uname().machine, _processor())).encode()
         return hashlib.sha256(self.source.read_bytes() + what).hexdigest()[:16]
 
     def _kept(self) -> ctypes.CDLL | None:
         """The library that was built earlier. Its SHA-256 is a part of its name: one that was cut or damaged would end this
         process (SIGBUS) when it is called."""
-        with suppress(OSError, AlexNetError, _BuildError):
+        with suppress(OSError, AlexNetError, CompileError):
             for file in sorted(_own_folder().glob(f"{self.source.stem}-{self._key}-*.so")):
                 status = file.stat()
                 private = status.st_uid == os.getuid() and not status.st_mode & 0o022
@@ -91,34 +86,20 @@ class NativeSource:
     def _build(self) -> ctypes.CDLL:
         """Compile, keep for the next process if the cache takes it, and load."""
         with tempfile.TemporaryDirectory(prefix="alexnet-") as folder:
-            library = self._compile(Path(folder))
-            with suppress(OSError, AlexNetError, _BuildError):
+            library = Path(folder) / "library.so"
+            compile_library(self.source, library, [*flags_of(self.source), "-march=native"])
+            with suppress(OSError, AlexNetError, CompileError):
                 return self._load(self._keep(library.read_bytes()))
             return self._load(library)  # once loaded, it stays, without its file
 
-    def _compile(self, folder: Path) -> Path:
-        try:
-            compiler = shlex.split(os.environ.get("CC") or "") or ["cc"]  # CC="ccache gcc" is usual
-        except ValueError as error:
-            raise _BuildError(f"CC={os.environ['CC']}: {error}") from None
-        if shutil.which(compiler[0]) is None:
-            raise _BuildError(f"no C compiler: {compiler[0]} is not installed")
-        # In two steps: a flag such as -fopenmp would link a second library where torch has loaded its own.
-        code, library = folder / "code.o", folder / "library.so"
-        for arguments in (
-            [*self.flags, "-c", str(self.source), "-o", str(code)],
-            ["-shared", str(code), "-o", str(library)],
-        ):
-            # What ccache keeps may come from another machine, whose -march=native is not ours.
-            environment = os.environ | {"CCACHE_DISABLE": "1"}
-            command = [*compiler, *arguments]
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
-            )
-            if done.returncode:
-                said = (done.stderr.strip() or "no message").splitlines()[0]
-                raise _BuildError(f"{shlex.join(compiler)} failed: {said}")
-        return library
+    def _prebuilt(self) -> ctypes.CDLL | None:
+        """The library that the installed wheel has for this kind of processor."""
+        for level in levels_for(os.uname().machine, _instructions()):
+            file = self.source.with_name(prebuilt(self.source, level))
+            if file.is_file():
+                with suppress(OSError):
+                    return self._load(file)
+        return None
 
     def _keep(self, library: bytes) -> Path:
         """Write the library to the cache, in place of one that does not fit."""
@@ -156,12 +137,8 @@ def _own_folder(*, make: bool = False) -> Path:
         folder.chmod(0o700)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise _BuildError(f"others may write to {folder}")
+        raise CompileError(f"others may write to {folder}")
     return folder
-
-
-class _BuildError(Exception):
-    """Why there is no library."""
 
 
 @lru_cache(maxsize=1)
@@ -174,3 +151,8 @@ def _processor() -> str:
     return "\n".join(
         line for line in first.splitlines() if line.startswith(("model name", "flags", "Features", "CPU part"))
     )
+
+
+def _instructions() -> set[str]:
+    """What the processor can, as Linux names it."""
+    return {word for line in _processor().splitlines() if line.startswith("flags") for word in line.split()}

@@ -1,3 +1,6 @@
+// cc: -ffp-contract=off
+/* Weights are rounded as Pillow's are: the same bits on every processor. */
+
 /* Arithmetic on 8-bit pixels; see pixels.py.
 
    Resizing is antialiased and bilinear, and only a square is kept: the integer arithmetic of Pillow's Resample.c, so that

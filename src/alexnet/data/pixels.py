@@ -26,7 +26,6 @@ KERNELS = NativeSource(
         "resize": [c_void_p] * 2 + [c_int64] * 7 + [c_void_p] * 4,
         "add_moments": [c_void_p] + [c_int64] * 3 + [c_void_p] * 2,
     },
-    ("-ffp-contract=off",),  # weights are rounded as Pillow's are
 )
 MAX_PIXELS = 1 << 24
 """Greatest number of pixels of an image given to the kernels. (So an output has fewer than 2^14 taps, which its arithmetic

@@ -1,3 +1,6 @@
+// cc: -fopenmp -fno-math-errno -fno-trapping-math
+/* As in lrn.c. */
+
 /* Convolutions of stride 1 with 3 x 3 or 5 x 5 kernels by Winograd's minimal filtering (Lavin and Gray 2015); see winograd.py.
 
    A tile of 6 x 6 inputs gives n x n outputs, n = 7 - kernel, by 36 products where the sum over the kernel needs 144 (n = 4) or

@@ -28,7 +28,6 @@ ROOM = 4 << 20
 KERNELS = NativeSource(
     Path(__file__).with_name("winograd.c"),
     {"spread": [c_void_p] * 3, "convolve": [c_void_p] * 7},
-    ("-fopenmp", "-fno-math-errno", "-fno-trapping-math"),
 )
 
 

@@ -22,11 +22,6 @@ MAX_ROOM = 1 << 22
 KERNELS = NativeSource(
     Path(__file__).with_name("lrn.c"),
     {"forward": [c_void_p] * 3, "backward": [c_void_p] * 4},
-    (
-        "-fopenmp",  # its calls go to the library that torch has loaded, and use torch's threads
-        *("-fno-math-errno", "-fno-trapping-math"),  # comparisons become vector instructions; results do not change
-        "-fno-tree-loop-distribute-patterns",  # short loops stay loops, not calls of memset
-    ),
 )
 
 

@@ -1,3 +1,7 @@
+// cc: -fopenmp -fno-math-errno -fno-trapping-math -fno-tree-loop-distribute-patterns
+/* OpenMP's calls go to the library that torch has loaded, and use torch's threads. Without errno and traps comparisons become
+   vector instructions; results do not change. The last flag keeps short loops loops, not calls of memset. */
+
 /* Response normalization on a CPU: y = x s^(-3/4), s = k + c (sum of x^2 over a window); see layout.py.
 
    A tensor is (rows, groups, length, step) in memory. It is worked on in blocks that stay in the first-level cache: some
