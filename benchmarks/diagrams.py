@@ -18,6 +18,17 @@ PAGE = """<!doctype html><meta charset="utf-8"><script>{script}</script>
 <script>mermaid.initialize({{startOnLoad: false, theme: "neutral", flowchart: {{htmlLabels: false}},
  fontFamily: "system-ui, sans-serif"}})</script>"""
 
+RENDER = """async source => {
+  const holder = document.createElement("div");
+  holder.innerHTML = (await mermaid.render("d", source)).svg;
+  const svg = holder.firstElementChild, [, , width, height] = svg.getAttribute("viewBox").split(" ");
+  svg.setAttribute("width", width);
+  svg.setAttribute("height", height);
+  svg.setAttribute("style", "background:white");
+  return new XMLSerializer().serializeToString(svg);
+}"""
+"""As a file of its own: well-formed, with a size."""
+
 
 def draw(script: Path) -> None:
     sources = [source for page in sorted(DOCS.rglob("*.md")) for source in MERMAID.findall(page.read_text("utf-8"))]
@@ -31,8 +42,7 @@ def draw(script: Path) -> None:
         page = browser.new_page()
         page.set_content(PAGE.format(script=script.read_text(encoding="utf-8")))
         for file, source in wanted.items():
-            svg = page.evaluate("async source => (await mermaid.render('d', source)).svg", source)
-            file.write_text(svg.replace("<svg ", '<svg style="background:white" ', 1) + "\n", encoding="utf-8")
+            file.write_text(page.evaluate(RENDER, source) + "\n", encoding="utf-8")
         browser.close()
 
 
