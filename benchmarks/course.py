@@ -25,12 +25,12 @@ CHINESE = {
     "contradicted": "不成立",
     "confirmed": "成立",
     "inconclusive": "尚无定论",
-    "mixed: ": "不一:",
-    " (history)": "(早先的规模)",
-    "computed ": "计算:",
-    "trained ": "训练:",
-    "read ": "原文:",
-    ", ": ",",
+    "mixed: ": "不一：",
+    " (history)": "（早先的规模）",
+    "computed ": "计算：",
+    "trained ": "训练：",
+    "read ": "原文：",
+    ", ": "，",
 }
 """The words of a verdict, longer ones first."""
 
@@ -65,7 +65,7 @@ def listed(ids: str, known: Mapping[str, Any], chinese: Mapping[str, str] | None
         entry = known[id]
         sentence = entry["claim"]["sentence"] if chinese is None else chinese[id]
         lines.append(
-            f"- **{id}** {sentence}<br>{'Verdict: ' if chinese is None else '判定:'}**{word(entry, chinese)}**"
+            f"- **{id}** {sentence}<br>{'Verdict: ' if chinese is None else '判定：'}**{word(entry, chinese)}**"
         )
         if chinese is None:
             lines += [

@@ -30,6 +30,8 @@ DOCS = ROOT / "docs"
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1[ ]*$", re.MULTILINE | re.DOTALL)
 MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BROKEN = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n *(?=[\u4e00-\u9fff\u201c])")
+"""The end of a line within Chinese text, which would become a space."""
 DIAGRAMS = "pictures/diagrams"
 
 
@@ -40,7 +42,7 @@ def gather(out: Path) -> None:
     """docs/ in ``out``, with the pages that are made of the package and, at their own paths, all files of the repository that a
     page links to; such a page is read for links in turn."""
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(DOCS, out)
+    shutil.copytree(DOCS, out, ignore=shutil.ignore_patterns("*.toml"))
     made = {"commands.md": commands(), "reference.md": reference(), "result-files.md": result_files()}
     for name, text in made.items():
         (out / name).write_text(text, encoding="utf-8")
@@ -48,6 +50,8 @@ def gather(out: Path) -> None:
     while waiting:
         page, origin = waiting.pop()
         text, found = linked(drawn(page.read_text(encoding="utf-8"), page.relative_to(out)), page, origin, out)
+        if page.name.endswith(".zh.md"):
+            text = outside_of_code(lambda prose: BROKEN.sub("", prose), text)
         page.write_text(text, encoding="utf-8")
         for file in sorted(found):
             copy = out / file.relative_to(ROOT)
