@@ -118,6 +118,8 @@ def test_every_verb_with_a_device_reads_files(capsys):
     )
     Path("my.yaml").write_text("models: [x]\n")
     assert said(capsys, "evaluate", "-c", "my.yaml").startswith("my.yaml: models: MODEL... stands on the command line")
+    for words in (["--config="], ["-c", ""]):
+        assert said(capsys, "evaluate", *words).startswith("the value after --config is empty")
     assert "nowhere.yaml: no such file" in said(capsys, "evaluate", "-c", "nowhere.yaml")
 
 

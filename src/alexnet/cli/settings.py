@@ -87,6 +87,8 @@ def take_settings(arguments: Sequence[str]) -> tuple[Settings | None, list[str]]
             if found > len(rest) or rest[found - 1].startswith("--"):
                 raise UsageError("-c needs a file: the config.json of a run, or YAML")
             file = rest.pop(found - 1)
+        if not file:
+            raise UsageError("the value after --config is empty; give one, or leave the option out")
     return (None, rest) if file is None else (read_settings(file), rest)
 
 
