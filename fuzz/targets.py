@@ -35,6 +35,7 @@ from alexnet.data.decode import MAX_PIXELS, decode_image
 from alexnet.data.idx import idx_set
 from alexnet.data.imagenet import imagenet
 from alexnet.data.lists import csv_list
+from alexnet.data.named import read_source
 from alexnet.data.packed import PackedSet, open_packed, seal
 from alexnet.data.prepare import prepare
 from alexnet.data.shards import Store
@@ -455,7 +456,7 @@ def results_target(folder: Path) -> Target:
 
 
 def sources_target(folder: Path) -> Target:
-    """Sets as others publish them: IDX, CIFAR-10, archives, ImageNet's development kit."""
+    """Sets as others publish them: IDX, CIFAR-10, archives, Parquet files, ImageNet's development kit."""
     images, labels = (
         bytes((0, 0, 8, 3)) + b"".join(n.to_bytes(4, "big") for n in (3, 4, 4)),
         bytes((0, 0, 8, 1, 0, 0, 0, 3)),
@@ -504,10 +505,28 @@ def sources_target(folder: Path) -> Target:
         ("zip/a.zip", zipped.getvalue(), lambda path: use(image_archive(path))),
         ("gz/a.tgz", gzip.compress(tar.getvalue(), mtime=0), lambda path: use(image_archive(path))),
         ("xz/a.txz", lzma.compress(tar.getvalue()), lambda path: use(image_archive(path))),
+        *_parquet_readers(png),
         ("mat/meta.mat", _meta_mat(), parent(imagenet)),
         ("kaggle/LOC_val_solution.csv", solution, parent(imagenet)),
     ]
     return _files_target(folder, readers, DataError)
+
+
+def _parquet_readers(png: bytes) -> list[tuple[str, bytes, Callable[[Path], object]]]:
+    """A dataset as the library `datasets` writes it, where pyarrow is installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return []
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    images = pyarrow.array([{"bytes": png, "path": "a.png"}] * 4, kind)
+    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pyarrow.table({"image": images, "label": [0, 1, 0, 1]}).replace_schema_metadata(metadata)
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file, row_group_size=2)
+    return [("parquet/train.parquet", file.getvalue(), lambda path: use(read_source(path)))]
 
 
 def csv_target(folder: Path) -> Target:
