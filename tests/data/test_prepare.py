@@ -492,7 +492,7 @@ def test_resolve_takes_a_csv_list(image_folder_of: MakeFolder, tmp_path: Path):
     [
         ("no-such-set", "no-such-set: no such file, folder or named set; the sets are shapes, digits"),
         ("imagenette", r"imagenette: not found in .* \(looked for photos/imagenette-224.tar.*get it from https://"),
-        ("README.md", r"README.md: not a folder, \.tar, \.csv, \.tsv, \.txt or IDX file"),
+        ("README.md", r"README.md: not a folder, \.tar, \.tar\.gz, \.zip, \.parquet, \.csv, \.tsv, \.txt or IDX file"),
         ("nul\0byte", r"nul\\x00byte: no such file"),
     ],
 )
