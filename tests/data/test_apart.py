@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from alexnet.core.errors import ImageError
+from alexnet.data import decode as decoding
 from alexnet.data.apart import decode_apart
 from alexnet.data.decode import decode_image
 from odd_images import PICTURE, by_pillow
@@ -22,7 +25,7 @@ TALL = np.random.default_rng(0).integers(0, 256, (3000, 500, 3), dtype=np.uint8)
 
 
 def apart(decode: Callable[[], Image.Image]) -> Image.Image:
-    return decode_apart(decode, "a.jxl", max_bytes=64 << 20, max_seconds=1)
+    return decode_apart(decode, "a.jxl", threading.Lock(), max_bytes=64 << 20, max_seconds=1)
 
 
 def picture() -> Image.Image:
@@ -84,3 +87,17 @@ def test_threads_decode_at_the_same_time_beside_those_that_need_no_process():
     with ThreadPoolExecutor(4) as threads:
         images = list(threads.map(decode_image, files))
     assert [image.size for image in images] == [PICTURE.shape[1::-1]] * len(files)
+
+
+def test_no_other_thread_changes_the_filters_of_warnings_while_a_process_is_forked(monkeypatch):
+    fork, held, before = os.fork, [], list(warnings.filters)
+
+    def counted() -> int:
+        held.append(decoding._PROCESS_LOCK.locked())
+        return fork()
+
+    monkeypatch.setattr(os, "fork", counted)
+    decode_image(by_pillow(PICTURE, "AVIF", quality=100))
+    assert held == [True]
+    assert not decoding._PROCESS_LOCK.locked()
+    assert warnings.filters == before

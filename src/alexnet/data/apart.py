@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -29,18 +30,21 @@ _STRIP_BYTES = 1 << 20
 """Pixels are handed over in strips of about so many bytes, and are never there twice."""
 
 
-def decode_apart(decode: Callable[[], Image.Image], label: str, *, max_bytes: int, max_seconds: float) -> Image.Image:
+def decode_apart(
+    decode: Callable[[], Image.Image], label: str, alone: threading.Lock, *, max_bytes: int, max_seconds: float
+) -> Image.Image:
     """What ``decode`` returns, an image of mode RGB whose ``info`` JSON can hold. Its process may have ``max_bytes`` of memory
-    more than this one has, and ``max_seconds`` of processor time. Raises the :class:`ImageError` that ``decode`` raises, or
+    more than this one has, and ``max_seconds`` of processor time. ``alone`` is held by who changes the filters of warnings, which
+    all threads have in common: it is held while the process is forked. Raises the :class:`ImageError` that ``decode`` raises, or
     one that says how the process ended."""
     if sys.platform != "linux":
         return decode()
     reading, writing = os.pipe()
-    with warnings.catch_warnings():
+    with alone, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forked beside threads: it does nothing but decode
         child = os.fork()
-    if child == 0:
-        _answer(decode, writing, max_bytes, max_seconds)
+        if child == 0:
+            _answer(decode, writing, max_bytes, max_seconds)
     os.close(writing)
     image = None
     try:

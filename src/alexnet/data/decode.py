@@ -212,6 +212,7 @@ def decode_image(source: Path | bytes, name: str | None = None, sample_max: int 
         return decode_apart(
             partial(_decode_alone, data, label, sample_max, formats),
             label,
+            _PROCESS_LOCK,
             max_bytes=MAX_DECODER_BYTES,
             max_seconds=MAX_SECONDS,
         )
