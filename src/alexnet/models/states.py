@@ -218,7 +218,7 @@ def _has_checkpoints(folder: Path) -> bool:
 _WEIGHTS = "holds weights without classes and preprocessing; make a model of it: alexnet import FILE --out MODEL"
 _FILES = {
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pkl", ".safetensors"), _WEIGHTS),
-    ".onnx": "is an ONNX file, which is not read here; name the run or the model folder that it was made from",
+    ".onnx": "is an ONNX file, which only predict and evaluate take; name the run or the model folder that it was made from",
     ".npz": "holds arrays, which only `alexnet evaluate` takes, as saved probabilities; name a run or a model folder",
 }
 """What files are that people give for a model, and what works."""

@@ -199,6 +199,7 @@ def open_room(opening: Opening) -> Room:
     from alexnet.core.device import Machine, choose_device
     from alexnet.core.memory import keep_freed_memory
     from alexnet.core.runs import cache_folder
+    from alexnet.evaluation.layers import find_layers
     from alexnet.evaluation.predict import model_fingerprint
     from alexnet.evaluation.subject import Subject
     from alexnet.page.room import Room
@@ -224,6 +225,7 @@ def open_room(opening: Opening) -> Room:
             if opening.data is not None:
                 raise
             has_images = False  # the run's own data is no longer there: units are shown without crops
+    find_layers(predictor.model, [])  # the page shows layers; what has none is refused before it is served
     index = None
     if opening.index is not None:
         index = open_index(opening.index)
