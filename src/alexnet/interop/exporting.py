@@ -127,6 +127,8 @@ def export(
         )
     if os.path.lexists(out):
         raise UsageError(f"{printable(out)} exists; take another --out, or remove it")
+    if not out.parent.is_dir():
+        raise UsageError(f"{printable(out)}: its folder is not there; make it first, or take another --out")
     machine = Machine(device=torch.device("cpu"), quiet=quiet)
     subject = Subject(model=model, machine=machine, precision="float32", best=best)
     predictor = subject.predictor
