@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from alexnet.cli import ALIASES, VERBS, main
 from alexnet.cli.completion import places
 from alexnet.cli.names import SHORT, long_names
 from alexnet.cli.options import options_of
+from alexnet.cli.pretrain import pretrain
 from alexnet.cli.train import train
 from alexnet.core.config import to_json
 from alexnet.core.errors import UsageError
@@ -82,6 +84,24 @@ def test_the_settings_of_a_run_are_those_of_its_config(trained):
         UsageError, match=r"run/config.json is of a run, which leaves nothing to choose; leave modern out"
     ):
         train(["modern", "-c", "run", "--out", "new"])
+
+
+class Opened(Exception):
+    """Raised with what a verb would compute."""
+
+
+def test_pretrain_learns_for_the_network_of_a_run(monkeypatch, capsys):
+    config = replace(recipe("modern"), batch_size=7, data="elsewhere")
+    Path("run").mkdir()
+    Path("run/config.json").write_text(json.dumps({"train": to_json(config), "data": {"path": "x"}}))
+
+    def stop(config: TrainConfig, *_: object, epochs: int, **__: object) -> None:
+        raise Opened(config, epochs)
+
+    monkeypatch.setattr("alexnet.recipes.run.pretrain", stop)
+    with pytest.raises(Opened) as opened:
+        pretrain(["shapes", "-c", "run", "--out", "start.safetensors", "--device", "cpu", "--seed", "3"])
+    assert opened.value.args == (replace(config, data="shapes", seed=3), 30)  # a third of the 90 epochs
 
 
 WRONG_FILES = [
