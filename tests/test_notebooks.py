@@ -45,6 +45,7 @@ def test_the_ledger_of_the_trial_is_read_and_two_claims_are_settled(capsys):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs_in_a_small_form(file, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel")
@@ -53,6 +54,6 @@ def test_a_notebook_runs_in_a_small_form(file, tmp_path, monkeypatch):
     for cell in notebook.cells:
         cell.source = cell.source.replace("SMALL = False", "SMALL = True")
     nbclient.NotebookClient(
-        notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
