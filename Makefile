@@ -35,7 +35,7 @@ format: $(VENV)/.dev
 
 # The versions in .venv, written down: after `make check test` in a new .venv. Triton and CUDA's packages are those that the
 # machine's build of torch names.
-constraints: $(VENV)/.dev
+constraints: $(VENV)/.dev $(VENV)/.docs
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+.*//' -e '/@/d' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d'; } > constraints.new
 	mv constraints.new constraints.txt
