@@ -541,7 +541,12 @@ UNSAFE_CALLS = {
     *("torch.jit.load", "torch.hub.load", "torch.package.*", "subprocess.getoutput", "subprocess.getstatusoutput"),
     *("np.loads", "np.fromstring", "pd.read_pickle", "runpy.run_path"),
 }
-"""None stands in the source. torch.load is not needed: nothing that this program reads is a pickle."""
+"""None stands in the source but what ``ALLOWED`` names. torch.load is not needed: nothing that this program reads is a pickle."""
+UNSAFE_NAMES = {"yaml.Loader", "yaml.UnsafeLoader", "yaml.FullLoader", "yaml.unsafe_load", "yaml.full_load"}
+ALLOWED = {
+    "alexnet/cli/settings.py": {"imports yaml"},  # its SafeLoader, which makes text, numbers, lists and tables
+    "alexnet/interop/exporting.py": {"calls torch.save"},  # which reads nothing
+}
 
 
 def unsafe(source: str) -> list[str]:
@@ -554,6 +559,8 @@ def unsafe(source: str) -> list[str]:
             found += [
                 f"line {node.lineno}: imports {name}" for name in names if name.partition(".")[0] in UNSAFE_MODULES
             ]
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in UNSAFE_NAMES:
+            found.append(f"line {node.lineno}: names {ast.unparse(node)}")
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
@@ -576,7 +583,8 @@ def test_the_source_has_no_unsafe_load() -> None:
     files = sorted(SOURCE.rglob("*.py"))
     assert len(files) > 100
     found = {str(file.relative_to(SOURCE)): unsafe(file.read_text("utf-8")) for file in files}
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    what = {name: {line.partition(": ")[2] for line in lines} for name, lines in found.items() if lines}
+    assert what == ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -596,6 +604,8 @@ def test_the_source_has_no_unsafe_load() -> None:
             "import shelve",
             "np.lib.format.read_array(f)",
             "import marshal",
+            "yaml.load(x, yaml.UnsafeLoader)",
+            "yaml.full_load(x)",
         ),
     ],
 )
