@@ -1,6 +1,6 @@
 """A network as ONNX, and the same answers from onnxruntime. Response normalization becomes the operator LRN.
 
-pip install onnx onnxscript onnxruntime
+pip install "alexnet[onnx]"
 python examples/onnx_answers.py
 """
 

@@ -15,6 +15,7 @@ PROGRAMS = sorted(FOLDER.glob("*.py"))
 SMALL: dict[str, dict[str, Any]] = {
     "attributions": {"steps": 4},
     "compiled": {"backend": "eager", "images": 2},
+    "hugging_face_dataset": {"epochs": 1},
     "own_loop": {"epochs": 1},
     "single_gradients": {"images": 2},
 }

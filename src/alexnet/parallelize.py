@@ -466,7 +466,7 @@ class _Place:
             setattr(model, layer, self._units(fc, layer, columns, units, towers))
         self._keep(model.fc8, "fc8", "weight", 1)
         fc8 = ColumnsLinear(1, 1, device="meta")
-        fc8.weight, fc8.bias = model.fc8.weight, model.fc8.bias
+        fc8.weight, fc8.bias = model.fc8.get_parameter("weight"), model.fc8.get_parameter("bias")
         fc8.out_features, fc8.in_features = fc8.weight.shape
         fc8.link = replace(
             self._link("fc8"), wire=None

@@ -10,7 +10,7 @@ import types
 import typing
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from alexnet.core.errors import UsageError, printable
+from alexnet.core.errors import UsageError, perhaps, printable
 
 T = TypeVar("T")
 
@@ -101,7 +101,9 @@ def _convert_dataclass(cls: type, value: Any, where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     if unknown := sorted(value.keys() - fields.keys()):
         name = printable(unknown[0])[:80]
-        raise UsageError(f"{where}.{name}: unknown field; {cls.__name__} has {', '.join(fields)}")
+        raise UsageError(
+            f"{where}.{name}: unknown field{perhaps(name, fields)}; {cls.__name__} has {', '.join(fields)}"
+        )
     for name, f in fields.items():
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if name not in value and no_default:

@@ -8,6 +8,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from alexnet.core.config import differences, to_json
 from alexnet.core.errors import UsageError, perhaps, printable
 from alexnet.evaluation.predict import load
@@ -18,7 +20,7 @@ from alexnet.models.summary import summarize
 def describe(model: str) -> dict[str, Any]:
     """Name, configuration, stages and totals of a named network, a run directory or a model folder."""
     if model in list_models():
-        network = build_model(model_config(model), name=model, seed=None)  # shapes only: no weight is drawn
+        network: nn.Module = build_model(model_config(model), name=model, seed=None)  # shapes only: no weight is drawn
     elif Path(model).exists():
         network = load(model).model
     else:

@@ -250,8 +250,13 @@ class Predictor:
 
     @property
     def why_no_answers(self) -> str | None:
-        """Why the network cannot tell classes: where layers have random weights, the classes of a picture would be random. None
-        if it can."""
+        """Why the network cannot tell classes: it has no last layer, or layers with random weights, so that the classes of a
+        picture would be random. None if it can."""
+        if not self.classes:
+            return (
+                "this model cannot tell classes, because it was saved without its last layer; use its other layers (alexnet "
+                "features, index, search)"
+            )
         if self.origin is None or not self.origin.new:
             return None
         return (

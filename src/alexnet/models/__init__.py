@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -37,6 +38,7 @@ from alexnet.models.cifar import (
 )
 from alexnet.models.layers import WEIGHT_LAYERS
 from alexnet.models.lenet import LeNet, LeNetConfig, lenet
+from alexnet.models.network import FeatureMaps, Network
 
 ModelConfig = AlexNetConfig | LeNetConfig | CifarLocalConfig | CifarConvConfig
 
@@ -61,9 +63,10 @@ _NETWORKS: dict[str, Callable[[], ModelConfig]] = {
 }
 
 
-def list_models() -> list[str]:
-    """The names that :func:`create_model` knows."""
-    return list(_NETWORKS)
+def list_models(filter: str | Sequence[str] = "") -> list[str]:
+    """The names that :func:`create_model` knows; with ``filter`` those that it, or one of several, fits: ``"alexnet*"``."""
+    filters = [filter] if isinstance(filter, str) else filter
+    return [name for name in _NETWORKS if not any(filters) or any(fnmatchcase(name, one) for one in filters)]
 
 
 def about_model(name: str) -> str:
@@ -79,29 +82,66 @@ def model_config(name: str, **fields: Any) -> ModelConfig:
     return from_json(type(config), {**to_json(config), **fields}, where=name)
 
 
-def create_model(name: str, *, seed: int = 0, **fields: Any) -> nn.Module:
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    *,
+    seed: int = 0,
+    in_chans: int | None = None,
+    drop_rate: float | None = None,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
+    **fields: Any,
+) -> nn.Module:
     """A named network with fresh weights: ``create_model("alexnet_2012", num_classes=10)``.
 
-    Initial weights depend on the configuration and ``seed`` alone. Errors are those of :func:`model_config`."""
-    return build_model(model_config(name, **fields), name=name, seed=seed)
+    ``fields`` are those of its configuration; ``in_chans`` and ``drop_rate`` are timm's names of ``in_channels`` and
+    ``dropout_rate``. With ``num_classes=0`` there is no last layer. With ``features_only`` the module gives a list of maps, one
+    for each of ``out_indices`` (all of them; the last n; or these numbers), which its ``feature_info`` describes.
+
+    Initial weights depend on the configuration and ``seed`` alone. Errors are those of :func:`model_config`; trained weights are
+    not here, and ``pretrained=True`` raises a :class:`UsageError` that says where they are."""
+    if pretrained:
+        raise UsageError(
+            f"create_model gives {printable(name)} initial weights; for trained ones use alexnet.load with a run or with a model "
+            "folder, which alexnet.import_weights makes of the files that `alexnet weights` lists"
+        )
+    if out_indices is not None and not features_only:
+        raise UsageError("out_indices needs features_only=True: other networks give logits")
+    for given, field, value in (("in_chans", "in_channels", in_chans), ("drop_rate", "dropout_rate", drop_rate)):
+        if value is None:
+            continue
+        if field in fields:
+            raise UsageError(f"{given} and {field} are the same; give one of them")
+        if field == "dropout_rate" and not hasattr(_named(name), field):
+            if value:
+                raise UsageError(f"{name} has no dropout: leave drop_rate out, or give 0")
+            continue
+        fields[field] = value
+    network = build_model(model_config(name, **fields), name=name, seed=seed)
+    return FeatureMaps(network, out_indices) if features_only else network
 
 
-def build_model(config: ModelConfig, *, name: str, seed: int | None = 0) -> nn.Module:
+def build_model(config: ModelConfig, *, name: str, seed: int | None = 0) -> Network:
     """The network that a configuration describes. With ``seed=None`` its weights have no memory yet (they are on the
     ``meta`` device): for a state dict to be loaded with ``assign=True``."""
+    network: Network
     try:
         match config:
             case AlexNetConfig():
-                return AlexNet(config, name=name, seed=seed)
+                network = AlexNet(config, name=name, seed=seed)
             case LeNetConfig():
-                return LeNet(config, name=name, seed=seed)
+                network = LeNet(config, name=name, seed=seed)
             case CifarLocalConfig():
-                return CifarLocalNet(config, name=name, seed=seed)
+                network = CifarLocalNet(config, name=name, seed=seed)
             case CifarConvConfig():
-                return CifarConvNet(config, name=name, seed=seed)
+                network = CifarConvNet(config, name=name, seed=seed)
     except (RuntimeError, MemoryError) as error:  # torch's words for too large
         reason = printable(error).partition("\\n")[0]
         raise UsageError(f"{name}: the network cannot be built, make its sizes smaller ({reason})") from error
+    if name in _NETWORKS:
+        network.preprocessing = default_preprocessing(name)
+    return network
 
 
 def default_preprocessing(name: str) -> Preprocessing:

@@ -10,11 +10,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.core.errors import UsageError
 from alexnet.core.rng import DropoutDraw
 from alexnet.models.layers import (
     Activation,
@@ -27,6 +29,7 @@ from alexnet.models.layers import (
     check_input,
     check_sizes,
     initialize,
+    is_traced,
 )
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
 from alexnet.models.network import Network
@@ -49,7 +52,7 @@ class AlexNetConfig:
     in_channels: int = 3
     """Channels of the input: 3 for color, 1 for grey; equal to --preprocessing.channels."""
     num_classes: int = 1000
-    """Number of outputs of fc8."""
+    """Number of outputs of fc8; 0: there is no fc8, and the network gives what it would read."""
 
     conv_channels: tuple[int, ...] = (96, 256, 384, 384, 256)
     """Number of kernels in conv1 to conv5 (§3.5), both towers together. 0 leaves a layer out, with its nonlinearity and
@@ -138,9 +141,9 @@ class AlexNetConfig:
         for name in ("weight_std", "biases"):
             if len(getattr(self, name)) != n + 3:
                 raise _bad(name, getattr(self, name), f"needs {n + 3} entries, conv1 .. fc8")
-        check_sizes(self, 1, "input_size", "in_channels", "num_classes", "pool_size", "pool_stride")
+        check_sizes(self, 1, "input_size", "in_channels", "pool_size", "pool_stride")
         check_sizes(self, 1, "conv_kernels", "conv_strides", "lrn_size")
-        check_sizes(self, 0, "conv_channels", "conv_padding", "fc_units")
+        check_sizes(self, 0, "num_classes", "conv_channels", "conv_padding", "fc_units")
         if min(self.weight_std) < 0:
             raise _bad("weight_std", self.weight_std, "needs entries of at least 0")
         if self.conv_channels[0] == 0:
@@ -204,9 +207,10 @@ class AlexNetConfig:
                 inputs[layer] = (columns,)
         return inputs | {"fc8": self.fc_inputs()[2:]}
 
-    def map_sizes(self) -> list[int]:
-        """Side of the maps at the end of each convolutional stage, in pixels: 27, 13, 13, 13, 6 in the paper."""
-        side, sizes = self.input_size + self.overhang_pixels(), []
+    def map_sizes(self, input_size: int | None = None) -> list[int]:
+        """Side of the maps at the end of each convolutional stage, in pixels: 27, 13, 13, 13, 6 in the paper. The last is below 1
+        where the input, of another size than the network was built for, is too small."""
+        side, sizes = (self.input_size if input_size is None else input_size) + self.overhang_pixels(), []
         for i, stage in enumerate(self.stages):
             if self.conv_channels[i]:
                 side = (side + 2 * self.conv_padding[i] - self.conv_kernels[i]) // self.conv_strides[i] + 1
@@ -217,6 +221,11 @@ class AlexNetConfig:
             if side < 1:
                 break
         return sizes
+
+    def last_map(self, input_size: int) -> int:
+        """Side of the last maps of an input of this size; below 1 if it is too small."""
+        sizes = self.map_sizes(input_size)
+        return sizes[-1] if len(sizes) == len(self.stages) else 0
 
 
 def _bad(name: str, value: object, rule: str) -> ValueError:
@@ -369,6 +378,9 @@ class AlexNet(Network):
     gives logits (B, num_classes). Initial weights are a function of `config` and `seed` alone; with `seed=None` they
     have no memory (the `meta` device) until a state dict is loaded with `assign=True`."""
 
+    HEAD = "fc8"
+    config: AlexNetConfig
+
     def __init__(self, config: AlexNetConfig, *, name: str = "alexnet", seed: int | None = 0) -> None:
         super().__init__()
         self.config = config
@@ -383,7 +395,8 @@ class AlexNet(Network):
             self.conv6, self.stage6 = self._conv(6), self._stage(6)
         self.fc6, self.act6, self.dropout6 = self._fc(6)
         self.fc7, self.act7, self.dropout7 = self._fc(7)
-        self.fc8 = nn.Linear(config.fc_inputs()[2], config.num_classes, device="meta")
+        self.num_features = config.fc_inputs()[2]
+        self.fc8 = self.new_head()
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
             for layer, std, bias in zip(config.layer_names, config.weight_std, config.biases, strict=True):
@@ -393,11 +406,59 @@ class AlexNet(Network):
 
     def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:
         """Logits (B, K). In training mode dropout masks are those of `draw`, or come from torch's generator."""
-        check_input(self.name, self.config, x_BCHW)
+        check_input(self.name, self.config, x_BCHW, any_size=not self.config.unshared)
         x = x_BCHW
         for step in self.steps():
             x = step.run(x, draw)
         return x  # logits_BK
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """The maps of the last convolutional stage (B, C, H, W), of images of any size that leaves one pixel of them."""
+        self._check_size(x_BCHW)
+        x = x_BCHW
+        for step in self.steps():
+            if step.reads_maps:
+                x = step._replace(then=tuple(function for function in step.then if function != self._vector)).run(x)
+        return x
+
+    def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False, draw: DropoutDraw | None = None) -> Tensor:
+        """Logits (B, K) for the last maps; with ``pre_logits`` what fc8 reads. Maps of another size than the network was built
+        for are first averaged to that size, as torchvision does it."""
+        side = self.config.map_sizes()[-1]
+        if self.config.head == "fc" and (is_traced(x_BCHW) or tuple(x_BCHW.shape[2:]) != (side, side)):
+            x_BCHW = F.adaptive_avg_pool2d(x_BCHW, side)
+        x = self._vector(x_BCHW)
+        *hidden, last = [step for step in self.steps() if not step.reads_maps]
+        for step in hidden:
+            x = step.run(x, draw)
+        return x if pre_logits else last.run(x, draw)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        c, info, channels, reduction = self.config, [], self.config.in_channels, 1
+        for i, stage in enumerate(c.stages):
+            channels = c.conv_channels[i] or channels
+            reduction *= (c.conv_strides[i] if c.conv_channels[i] else 1) * (c.pool_stride if "pool" in stage else 1)
+            info.append({"num_chs": channels, "reduction": reduction, "module": f"stage{i + 1}"})
+        return info
+
+    def draw_head(self, generator: torch.Generator) -> None:
+        c = self.config
+        initialize(self.fc8, generator, init=c.init, std=c.weight_std[-1], bias=c.biases[-1])
+
+    def _check_size(self, x_BCHW: Tensor) -> None:
+        c = self.config
+        if is_traced(x_BCHW):
+            return
+        if c.unshared:  # its kernels belong to places
+            check_input(self.name, c, x_BCHW)
+            return
+        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != c.in_channels or min(map(c.last_map, x_BCHW.shape[2:])) < 1:
+            least = next(side for side in range(1, c.input_size + 1) if c.last_map(side) >= 1)
+            raise UsageError(
+                f"{self.name} makes maps of images of {c.in_channels} channels and at least {least} pixels a side, but the batch "
+                f"has shape {tuple(x_BCHW.shape)}"
+            )
 
     def steps(self) -> list[Step]:
         """The forward pass in order: the convolutions, then the fully connected layers that are not left out. `forward`

@@ -6,7 +6,7 @@ Shape suffixes: B images, C channels, H rows, W columns, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class CifarLocalConfig:
     in_channels: int = 3
     """Channels of the input: 3 for color, 1 for grey."""
     num_classes: int = 10
-    """Number of outputs of fc10."""
+    """Number of outputs of fc10; 0: there is no fc10, and the network gives what it would read."""
     activation: Activation = "relu"
     """The nonlinearity of all hidden layers (§3.1)."""
     normalization: Literal["none", "lrn"] = "none"
@@ -37,7 +37,8 @@ class CifarLocalConfig:
     """Number of filters of local3 and local4 at each position."""
 
     def __post_init__(self) -> None:
-        check_sizes(self, 1, "in_channels", "num_classes", "local_channels")
+        check_sizes(self, 1, "in_channels", "local_channels")
+        check_sizes(self, 0, "num_classes")
         check_sizes(self, 5, "input_size")  # pooled twice
 
 
@@ -52,14 +53,15 @@ class CifarConvConfig:
     in_channels: int = 3
     """Channels of the input: 3 for color, 1 for grey."""
     num_classes: int = 10
-    """Number of outputs of fc10."""
+    """Number of outputs of fc10; 0: there is no fc10, and the network gives what it would read."""
     activation: Activation = "relu"
     """The nonlinearity of all hidden layers (§3.1)."""
     normalization: Literal["none", "map"] = "map"
     """`map`: response normalization over 3 x 3 positions within each map, after pool1 and pool2."""
 
     def __post_init__(self) -> None:
-        check_sizes(self, 1, "in_channels", "num_classes")
+        check_sizes(self, 1, "in_channels")
+        check_sizes(self, 0, "num_classes")
         check_sizes(self, 9, "input_size")  # pooled three times
 
 
@@ -86,9 +88,28 @@ def cifar_19pct() -> CifarConvConfig:
     return replace(cifar_18pct(), normalization="none")
 
 
-class CifarLocalNet(Network):
+class _CifarNet(Network):
     """Reads (B, in_channels, input_size, input_size), gives logits (B, num_classes). There is no dropout: `draw` has no
     effect."""
+
+    HEAD = "fc10"
+    fc10: nn.Module
+
+    def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False, draw: DropoutDraw | None = None) -> Tensor:
+        x_BD = x_BCHW.flatten(1)
+        return x_BD if pre_logits else cast(Tensor, self.fc10(x_BD))  # logits_BK
+
+    def draw_head(self, generator: torch.Generator) -> None:
+        initialize(self.fc10, generator, init="gaussian", std=0.01)
+
+
+class CifarLocalNet(_CifarNet):
+    """Two convolutional and two local layers, and fc10."""
+
+    config: CifarLocalConfig
 
     def __init__(self, config: CifarLocalConfig, *, name: str = "cifar_local", seed: int | None = 0) -> None:
         super().__init__()
@@ -108,27 +129,39 @@ class CifarLocalNet(Network):
         self.act3 = activation(config.activation)
         self.local4 = LocalConv2d(local3, local4, 3, map_size, device="meta")
         self.act4 = activation(config.activation)
-        self.fc10 = nn.Linear(local4 * map_size**2, config.num_classes, device="meta")
+        self.num_features = local4 * map_size**2
+        self.fc10 = self.new_head()
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
             initialize(self.conv1, generator, init="gaussian", std=1e-4)
             initialize(self.conv2, generator, init="gaussian", std=0.01)
             initialize(self.local3, generator, init="gaussian", std=0.04)
             initialize(self.local4, generator, init="gaussian", std=0.04)
-            initialize(self.fc10, generator, init="gaussian", std=0.01)
+            if config.num_classes:
+                self.draw_head(generator)
 
-    def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """The last maps (B, C, H, W)."""
         check_input(self.name, self.config, x_BCHW)
         x_BCHW = self.norm1(self.pool1(self.act1(self.conv1(x_BCHW))))  # 64 x 12 x 12
         x_BCHW = self.pool2(self.norm2(self.act2(self.conv2(x_BCHW))))  # 64 x 6 x 6
         x_BCHW = self.act3(self.local3(x_BCHW))  # 32 or 64 x 6 x 6
-        x_BCHW = self.act4(self.local4(x_BCHW))  # 32 x 6 x 6
-        return cast(Tensor, self.fc10(x_BCHW.flatten(1)))  # logits_BK
+        return cast(Tensor, self.act4(self.local4(x_BCHW)))  # 32 x 6 x 6
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        return [
+            {"num_chs": 64, "reduction": 2, "module": "norm1"},
+            {"num_chs": 64, "reduction": 4, "module": "pool2"},
+            {"num_chs": self.config.local_channels[0], "reduction": 4, "module": "act3"},
+            {"num_chs": self.config.local_channels[1], "reduction": 4, "module": "act4"},
+        ]
 
 
-class CifarConvNet(Network):
-    """Reads (B, in_channels, input_size, input_size), gives logits (B, num_classes). There is no dropout: `draw` has no
-    effect."""
+class CifarConvNet(_CifarNet):
+    """Three convolutional layers and fc10."""
+
+    config: CifarConvConfig
 
     def __init__(self, config: CifarConvConfig, *, name: str = "cifar_conv", seed: int | None = 0) -> None:
         super().__init__()
@@ -146,20 +179,30 @@ class CifarConvNet(Network):
         self.conv3 = nn.Conv2d(32, 64, 5, padding=2, device="meta")
         self.act3 = activation(config.activation)
         self.pool3 = nn.AvgPool2d(3, 2, ceil_mode=True)
-        self.fc10 = nn.Linear(64 * map_size**2, config.num_classes, device="meta")
+        self.num_features = 64 * map_size**2
+        self.fc10 = self.new_head()
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
             initialize(self.conv1, generator, init="gaussian", std=1e-4)
             initialize(self.conv2, generator, init="gaussian", std=0.01)
             initialize(self.conv3, generator, init="gaussian", std=0.01)
-            initialize(self.fc10, generator, init="gaussian", std=0.01)
+            if config.num_classes:
+                self.draw_head(generator)
 
-    def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """The last maps (B, C, H, W)."""
         check_input(self.name, self.config, x_BCHW)
         x_BCHW = self.norm1(self.act1(self.pool1(self.conv1(x_BCHW))))  # 32 x 16 x 16
         x_BCHW = self.norm2(self.pool2(self.act2(self.conv2(x_BCHW))))  # 32 x 8 x 8
-        x_BCHW = self.pool3(self.act3(self.conv3(x_BCHW)))  # 64 x 4 x 4
-        return cast(Tensor, self.fc10(x_BCHW.flatten(1)))  # logits_BK
+        return cast(Tensor, self.pool3(self.act3(self.conv3(x_BCHW))))  # 64 x 4 x 4
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        return [
+            {"num_chs": 32, "reduction": 2, "module": "norm1"},
+            {"num_chs": 32, "reduction": 4, "module": "norm2"},
+            {"num_chs": 64, "reduction": 8, "module": "pool3"},
+        ]
 
 
 def _pooled(side: int) -> int:

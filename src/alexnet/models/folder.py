@@ -212,6 +212,7 @@ def _described(path: Path, seal: Seal) -> tuple[ModelFolder, dict[str, Any]]:
         raise AlexNetError(f"{where}: {error}") from error
     mean = _read_mean(path, head) if "mean.npy" in head[SEAL.files] else None
     check_fit(where, model, preprocessing, classes, mean)
+    model.preprocessing = preprocessing
     return ModelFolder(model, name, preprocessing, classes, mean, origin), head
 
 

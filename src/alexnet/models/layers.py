@@ -234,16 +234,22 @@ class InputShape(Protocol):
     def input_size(self) -> int: ...
 
 
-def check_input(name: str, config: InputShape, x_BCHW: Tensor) -> None:
-    """Refuse a batch of another shape than the network was built for, naming both. A tracer's shapes are not numbers."""
-    if isinstance(x_BCHW, torch.fx.Proxy) or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+def check_input(name: str, config: InputShape, x_BCHW: Tensor, *, any_size: bool = False) -> None:
+    """Refuse a batch of another shape than the network was built for, naming both."""
+    if is_traced(x_BCHW):
         return
     expected = (config.in_channels, config.input_size, config.input_size)
     if tuple(x_BCHW.shape[1:]) != expected:
         raise UsageError(
             f"{name} reads images of shape {expected}, but the batch has shape {tuple(x_BCHW.shape)}: "
             "set in_channels and input_size to those of the data"
+            + (", or ask forward_head(forward_features(x))" if any_size else "")
         )
+
+
+def is_traced(x_BCHW: Tensor) -> bool:
+    """Whether a tracer goes through the network, whose shapes are no numbers."""
+    return isinstance(x_BCHW, torch.fx.Proxy) or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call,no-any-return]
 
 
 WEIGHT_LAYERS = (nn.Conv2d, nn.Linear, TowerLinear, LocalConv2d)

@@ -6,7 +6,7 @@ Shape suffixes: B images, C channels, H rows, W columns, D units, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,15 @@ class LeNetConfig:
     in_channels: int = 1
     """Channels of the input: 1 for grey, 3 for color."""
     num_classes: int = 10
-    """Number of outputs."""
+    """Number of outputs; 0: there is no last layer, and the network gives what it would read."""
     activation: Activation = "sigmoid"
     """The nonlinearity of all hidden layers."""
     pooling: Literal["average", "max"] = "average"
     """Whether pooling takes the average of a 2 x 2 window or its largest value."""
 
     def __post_init__(self) -> None:
-        check_sizes(self, 1, "in_channels", "num_classes")
+        check_sizes(self, 1, "in_channels")
+        check_sizes(self, 0, "num_classes")
         check_sizes(self, 12, "input_size")  # C3's 5 x 5 kernels on maps of half that side, and S4 after them
 
 
@@ -46,6 +47,9 @@ def lenet() -> LeNetConfig:
 class LeNet(Network):
     """Layers bear the names of the 1998 paper. Reads (B, in_channels, input_size, input_size), gives logits
     (B, num_classes). There is no dropout: `draw` has no effect."""
+
+    HEAD = "output"
+    config: LeNetConfig
 
     def __init__(self, config: LeNetConfig, *, name: str = "lenet", seed: int | None = 0) -> None:
         super().__init__()
@@ -63,16 +67,35 @@ class LeNet(Network):
         self.act5 = activation(config.activation)
         self.f6 = nn.Linear(120, 84, device="meta")
         self.act6 = activation(config.activation)
-        self.output = nn.Linear(84, config.num_classes, device="meta")
+        self.num_features = 84
+        self.output = self.new_head()
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
-            for layer in (self.c1, self.c3, self.c5, self.f6, self.output):
+            for layer in (self.c1, self.c3, self.c5, self.f6):
                 initialize(layer, generator, init="xavier")  # with a smaller start, sigmoids let no gradient through
+            if config.num_classes:
+                self.draw_head(generator)
 
     def forward(self, x_BCHW: Tensor, draw: DropoutDraw | None = None) -> Tensor:
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """The maps of S4 (B, 16, H, W)."""
         check_input(self.name, self.config, x_BCHW)
         x_BCHW = self.s2(self.act1(self.c1(x_BCHW)))  # 6 x 14 x 14
-        x_BCHW = self.s4(self.act3(self.c3(x_BCHW)))  # 16 x 5 x 5
+        return cast(Tensor, self.s4(self.act3(self.c3(x_BCHW))))  # 16 x 5 x 5
+
+    def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False, draw: DropoutDraw | None = None) -> Tensor:
         x_BD = self.act5(self.c5(x_BCHW.flatten(1)))  # 120
         x_BD = self.act6(self.f6(x_BD))  # 84
-        return cast(Tensor, self.output(x_BD))  # logits_BK
+        return cast(Tensor, x_BD if pre_logits else self.output(x_BD))  # logits_BK
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        return [
+            {"num_chs": 6, "reduction": 2, "module": "s2"},
+            {"num_chs": 16, "reduction": 4, "module": "s4"},
+        ]
+
+    def draw_head(self, generator: torch.Generator) -> None:
+        initialize(self.output, generator, init="xavier")
