@@ -52,7 +52,7 @@ def test_a_claim_is_read_as_it_is_written_and_its_lines_become_one():
     [
         (
             'section = "1"\nsentence = "A."\nprinte = "2"',
-            r"ledger\.toml: C1\.printe: unknown field; Claim has id, section",
+            r"ledger\.toml: C1\.printe: unknown field \(perhaps printed\); Claim has id, section",
         ),
         ('section = "1"', r"ledger\.toml: C1\.sentence: missing"),
         ('section = 1\nsentence = "A."', r"ledger\.toml: C1\.section is 1; it must be a value of type str"),

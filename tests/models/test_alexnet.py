@@ -401,7 +401,7 @@ def test_the_two_dropout_layers_draw_different_masks():
         ({"weight_std": (0.01,)}, "weight_std"),
         ({"biases": (0.0,) * 9}, "biases"),
         ({"weight_std": (-0.01,) * 8}, "weight_std"),
-        ({"num_classes": 0}, "num_classes"),
+        ({"num_classes": -1}, "num_classes"),
         ({"input_size": 20}, "input_size"),
         ({"conv_channels": (0, 256, 384, 384, 256)}, "conv_channels"),
         ({"conv_channels": (95, 256, 384, 384, 256)}, "towers"),

@@ -119,7 +119,7 @@ def test_what_is_no_model_is_told_what_it_is(finished, stopped, tmp_path):
         (tmp_path / name).touch()
     for name, said in {
         "a.pth": "holds weights without classes and preprocessing; make a model of it: alexnet import FILE --out MODEL",
-        "b.onnx": "is an ONNX file",
+        "b.onnx": "damaged, or not an ONNX file",
         "c.safetensors": "holds weights without classes",
         "d.npz": "holds arrays",
         "e.txt": "is a file; a model is a folder",

@@ -211,17 +211,20 @@ def test_workers_are_those_asked_for_in_training_validation_and_the_final_evalua
 
     asked = []
 
-    def noting(function):
+    def noting(module):
+        original = module.batches
+
         def noted(*arguments, **settings):
-            asked.append(settings["workers"])
-            return function(*arguments, **settings)
+            asked.append((module, settings["workers"]))
+            return original(*arguments, **settings)
 
         return noted
 
     for module in (trainer, error_rate):
-        monkeypatch.setattr(module, "batches", noting(module.batches))
+        monkeypatch.setattr(module, "batches", noting(module))
     train(config, tmp_path, replace(QUIET, workers=0), data=tiny_set, report=False)
-    assert asked == [0, 0, 0]
+    assert set(asked) == {(trainer, 0), (error_rate, 0)}
+    assert asked.count((error_rate, 0)) == 2
 
 
 def test_the_classes_are_shown_where_the_data_of_a_training_is_opened(config, tiny_set, capsys):

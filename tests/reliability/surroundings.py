@@ -69,6 +69,7 @@ def verbs(world: Path, out: Path) -> dict[str, list[str]]:
         "info": ["info", run],
         "cache": ["cache"],
         "weights": ["weights"],
+        "completion": ["completion", "bash"],
         "import": ["import", str(world / "weights.safetensors"), "--out", str(out / "imported")],
         "export": ["export", run, "--to", "safetensors", "--out", str(out / "exported.safetensors")],
         "report": ["report", run],

@@ -92,7 +92,7 @@ def unknown(word: str, options: Sequence[Option], verb: str, before: str = "") -
 
 def nearest(name: str, options: Sequence[Option]) -> str | None:
     """The option that was meant by a name, if one is like it: by what other programs call it, by the last part of its name, by
-    its beginning, or by its letters."""
+    its beginning or end, or by its letters."""
     plain = name.lstrip("-").lower().replace("_", "-")[:100]
     by_path = {option.path: option.name for option in options}
     for path in ELSEWHERE.get(plain.rpartition(".")[2], ()):
@@ -105,7 +105,9 @@ def nearest(name: str, options: Sequence[Option]) -> str | None:
             like = SequenceMatcher(None, plain, known).ratio()
             if known == plain.removeprefix("no-"):
                 like = 2.0
-            elif len(plain) > 1 and (known.startswith(plain) or plain.startswith(f"{known}-")):
+            elif len(plain) > 1 and (
+                known.startswith(plain) or known.endswith(f"-{plain}") or plain.startswith(f"{known}-")
+            ):
                 like += 1 - ALIKE
             if like > best:
                 best, chosen = like, shown
