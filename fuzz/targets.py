@@ -210,6 +210,16 @@ def image_files() -> list[bytes]:
         (deep.convert("I"), "PPM", {}),
         (grey.convert("1"), "PPM", {}),
     ]
+    return [*_encoded(kinds), b"P3\n2 2\n255\n1 2 3 4 5 6 7 8 9 10 11 12\n", b"P1\n2 2\n0 1 1 0\n"]
+
+
+def newer_files() -> list[bytes]:
+    """One file of each kind that is decoded in a process of its own, of those whose encoders are installed."""
+    rgb, exif = Image.fromarray(pixels(1)).resize((20, 16)), Image.Exif()
+    exif[0x0112] = 6
+    kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        (rgb.convert("RGBA"), "AVIF", {"quality": 90, "exif": exif})
+    ]
     with suppress(ImportError):
         import pillow_heif
 
@@ -219,13 +229,16 @@ def image_files() -> list[bytes]:
         import pillow_jxl  # noqa: F401
 
         kinds.append((rgb, "JXL", {"lossless": True}))
-    kinds.append((rgba, "AVIF", {"quality": 90, "exif": exif}))
+    return _encoded(kinds)
+
+
+def _encoded(kinds: list[tuple[Image.Image, str, dict[str, Any]]]) -> list[bytes]:
     files = []
     for image, kind, options in kinds:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         files.append(buffer.getvalue())
-    return [*files, b"P3\n2 2\n255\n1 2 3 4 5 6 7 8 9 10 11 12\n", b"P1\n2 2\n0 1 1 0\n"]
+    return files
 
 
 def decode_target(_folder: Path) -> Target:
@@ -242,6 +255,11 @@ def containers_target(folder: Path) -> Target:
     """The same with damage that keeps checksums right, for the formats that are made of parts."""
     target = decode_target(folder)
     return replace(target, seeds=[seed for seed in target.seeds if take_apart(seed).parts], damage=mutate_parts)
+
+
+def newer_target(folder: Path) -> Target:
+    """The same for the formats whose decoders have a process of their own, which takes a hundred times as long to begin."""
+    return replace(decode_target(folder), seeds=newer_files(), damage=mutate_parts)
 
 
 # --- packed -----------------------------------------------------------------------------------------------------------
@@ -606,6 +624,7 @@ def _meta_mat() -> bytes:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "decode": decode_target,
     "containers": containers_target,
+    "newer": newer_target,
     "packed": packed_target,
     "weights": weights_target,
     "checkpoint": checkpoint_target,
@@ -617,6 +636,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 CASES = {
     "decode": 20_000,
     "containers": 100_000,
+    "newer": 3_000,
     "packed": 1700,
     "weights": 1300,
     "checkpoint": 800,
@@ -624,5 +644,6 @@ CASES = {
     "sources": 500,
     "csv": 500,
 }
-"""How many mutations a full campaign makes of each: 20,000 images, 100,000 whose checksums stay right, 5,000 headers of weights,
+"""How many mutations a full campaign makes of each: 20,000 images, 100,000 whose checksums stay right, 3,000 of newer
+formats, 5,000 headers of weights,
 packed sets, checkpoints, results and published sets, 500 CSV lists."""

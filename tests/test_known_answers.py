@@ -197,6 +197,7 @@ def test_devkit_labels_of_all_50000_validation_images_become_ranks_of_wnids(data
     labels = {PurePosixPath(record.name).name: record.label for record in source.records}
     assert labels == {f"ILSVRC2012_val_{n:08d}.JPEG": label_of_id[text] for n, text in enumerate(truth, start=1)}
     assert len(labels) == 50_000
+    assert np.bincount([*labels.values()]).tolist() == [50] * 1000
     assert [name[:9] for name in source.classes] == [row["wnid"] for row in rows]
 
 

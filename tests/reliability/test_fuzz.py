@@ -16,7 +16,7 @@ from alexnet.core.errors import AlexNetError, ImageError
 from alexnet.data.decode import decode_image
 from containers import PNG_MAGIC, mutate_parts, take_apart
 from mutations import Campaign, campaign, mutate, require_one_line
-from targets import CASES, TARGETS, image_files
+from targets import CASES, TARGETS, image_files, newer_files
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*-*"))
 MAX_GROWTH_BYTES = 700_000_000
@@ -60,7 +60,7 @@ def test_what_was_found_once_is_refused_or_read(path: Path, targets: dict) -> No
 
 
 def test_a_file_taken_apart_and_put_together_is_the_same_image() -> None:
-    files = image_files()
+    files = [*image_files(), *newer_files()]
     assert sum(bool(take_apart(data).parts) for data in files) > 20
     for data in files:
         parts, join = take_apart(data)
