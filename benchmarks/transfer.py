@@ -57,12 +57,13 @@ def rate(errors: int, n: int) -> dict[str, Any]:
 
 def trained(config: TrainConfig, data: PackedSet, initial: Initial, machine: Machine, seed: int) -> dict[str, Any]:
     """The whole job with one seed, in a folder of its own that goes on where it was stopped."""
-    out, start = Path("runs") / f"transfer-seed-{seed}", time.perf_counter()
+    out, start, busy = Path("runs") / f"transfer-seed-{seed}", time.perf_counter(), time.process_time()
     summary = train_from(replace(config, seed=seed), out, machine, data=data, initial=initial, resume=True)
     errors = summary["views"]["1"]
     return {
         "seed": seed,
         "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - busy,
         "head": rate(summary["head"]["top1_errors"], summary["head"]["n"]),
         "final": rate(errors["top1_errors"], errors["n"]),
         "trial": summary.get("trial"),
