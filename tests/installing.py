@@ -31,7 +31,7 @@ from PIL import Image
 pillow_heif.register_heif_opener()
 for label in "ab":
     for i in range(4):
-        Image.new("RGB", (64, 64), (60 * i, 0, 99)).save(f"heic/{label}/{i}.heic")
+        Image.new("RGB", (64, 64), (60 * i, 99 * (label == "b"), 99)).save(f"heic/{label}/{i}.heic")
 """
 PARQUET = """
 import io, pyarrow, pyarrow.parquet
@@ -55,6 +55,8 @@ VERBS: dict[str, tuple[str, list[str]]] = {
     "video": (VIDEO, "predict run clip.mp4 --device cpu".split()),
     "formats": (HEIC, "check heic".split()),
     "parquet": (PARQUET, "check parquet".split()),
+    "onnx": ("import onnxruntime", "export run --to onnx --out run.onnx".split()),
+    "hub": ("import huggingface_hub", "export run --to hub --out card".split()),
 }
 """For each extra, what makes its input, and a command that needs it."""
 PHOTOS = """
@@ -89,8 +91,8 @@ def main(wheel: str, only: Sequence[str]) -> int:
         failed += ["base"] * bool(_run([base, "-m", "alexnet", *TRAIN, "--out", "run"], folder))
         for extra in only or VERBS:
             prepared, words = VERBS[extra]
-            alone = _environment(folder / extra)
-            packages = next((folder / extra).glob("lib/python*/site-packages"))
+            alone = _environment(folder / "alone" / extra)
+            packages = next((folder / "alone" / extra).glob("lib/python*/site-packages"))
             (packages / "base.pth").write_text(f"{next((folder / 'base').glob('lib/python*/site-packages'))}\n")
             code = _run([alone, "-m", "pip", "install", "-q", f"alexnet[{extra}]"], folder)
             code = code or _run([alone, "-c", prepared], folder) or _run([alone, "-m", "alexnet", *words], folder)
