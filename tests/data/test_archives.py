@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -266,3 +267,15 @@ def test_without_room_the_setting_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
         with pytest.raises(DataError, match="set TMPDIR to a folder with more room"):
             image_archive(path)
+
+
+def test_a_file_that_may_not_be_read_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    locked = tmp_path / "locked.csv"  # of which the first bytes are looked at, as of any file
+    locked.write_text("path,label\n")
+
+    def denied(path: Path, *_: object) -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(archives, "open", denied, raising=False)
+    with pytest.raises(DataError, match=r"locked\.csv: Permission denied; change its rights, or name another"):
+        find_source(locked)

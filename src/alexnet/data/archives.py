@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from alexnet.core.errors import DataError, ImageError, printable
+from alexnet.core.errors import DataError, ImageError, printable, refused
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp
 from alexnet.data.folder import Found, Listing, arrange, is_hidden
 from alexnet.data.sources import Container, Fault, Source, part_of
@@ -76,7 +76,7 @@ def _start(path: Path) -> bytes:
         with open(path, "rb") as file:
             return file.read(8)
     except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
+        raise DataError(refused(error, path)) from error
 
 
 def leads_out(listing: Listing, name: str) -> bool:
@@ -96,7 +96,7 @@ def list_tar(path: Path, offset: int = 0, size: int | None = None) -> Listing:
     try:
         stamp = file_stamp(path.stat())
     except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
+        raise DataError(refused(error, path)) from error
     return _listed(tar_members(path, offset, size), path, stamp)
 
 
@@ -133,7 +133,7 @@ def tar_members(path: Path, offset: int = 0, size: int | None = None) -> Iterato
             end = os.fstat(file.fileno()).st_size if size is None else offset + size
             yield from _members(file, offset, end, path)
     except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
+        raise DataError(refused(error, path)) from error
 
 
 def _members(file: BinaryIO, offset: int, end: int, path: Path) -> Iterator[tarfile.TarInfo]:
@@ -188,7 +188,7 @@ def _list_compressed(path: Path, unpack: Callable[[BinaryIO], Any]) -> Listing:
             _unpack(packed, unpack, file, path)
             return _listed(_members(file, 0, file.tell(), path), path, stamp, _Unpacked(file))
     except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
+        raise DataError(refused(error, path)) from error
 
 
 def _unpack(packed: BinaryIO, unpack: Callable[[BinaryIO], Any], file: BinaryIO, path: Path) -> None:
@@ -283,7 +283,7 @@ def list_zip(path: Path) -> Listing:
         said = printable(error)[:150] or type(error).__name__
         raise DataError(f"{printable(path)}: not a readable zip archive ({said}); get it again") from error
     except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from error
+        raise DataError(refused(error, path)) from error
     files: dict[str, Found] = {}
     members = {
         i.header_offset: _Member(i.compress_type, i.compress_size, i.CRC, bool(i.flag_bits & _ENCRYPTED)) for i in infos

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import AlexNetError, DataError, printable
+from alexnet.core.errors import AlexNetError, DataError, printable, refused
 from alexnet.core.pickles import NUMPY_NAMES, ForeignName, PickleFault, array_of, is_array, read_pickle, text_of
 from alexnet.core.runs import read_arrays
 from alexnet.data.sources import (
@@ -133,7 +133,7 @@ def _read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise DataError(f"{printable(file)}: {error.strerror}") from error
+        raise DataError(refused(error, file)) from error
 
 
 def read_plain_pickle(data: bytes, where: str) -> Any:
