@@ -147,6 +147,8 @@ def test_the_rows_of_a_file_or_a_folder_are_many_pictures(beans: Path):
     assert [picture_.name for picture_ in found] == [f"{file}/{i:06d}" for i in range(4)]
     assert np.array_equal(found[1].decode(), np.roll(RGB, (8, 24), (0, 1)))
     assert len(list(pictures(beans))) == 14
+    (beans / "photo.png").write_bytes(png(RGB, 2))  # then it is a folder of images, for every verb
+    assert [one.name for one in pictures(beans)] == [str(beans / "photo.png")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from torch import Tensor
 from alexnet.core.errors import DataError, printable
 from alexnet.data.archives import is_archive, list_archive
 from alexnet.data.decode import MAX_FILE_BYTES, decode_image, file_stamp, upright_rgb
-from alexnet.data.folder import Found, is_image, walk, without_second_kinds
-from alexnet.data.parquet import SUFFIX, parquet_records
+from alexnet.data.folder import Found, Listing, is_image, walk, without_second_kinds
+from alexnet.data.parquet import SUFFIX, parquet_files, parquet_records
 from alexnet.data.sources import Record
 
 STDIN = "-"
@@ -103,13 +103,8 @@ def pictures(given: PictureLike | Iterable[PictureLike]) -> Iterator[Picture]:
 def _in_order(several: Iterable[Any]) -> Iterator[Picture]:
     for i, one in enumerate(several):
         _require_picture(one, i)
-        if isinstance(one, str | os.PathLike) and _holds_pictures(os.fspath(one)):
-            yield from (Picture(record.name, record) for record in _records_in(Path(one)))
-        elif isinstance(one, str | os.PathLike):
-            for path in image_files([os.fspath(one)]):
-                # standard input is read by who asks: a thread that waits for it would outlive the process's end
-                stdin = path == STDIN
-                yield Picture(path, sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if stdin else Path(path))
+        if isinstance(one, str | os.PathLike):
+            yield from _of_path(os.fspath(one))
         elif isinstance(one, Image.Image):
             yield Picture(str(getattr(one, "filename", "") or f"input {i}"), one)
         elif isinstance(one, np.ndarray | Tensor):
@@ -120,6 +115,25 @@ def _in_order(several: Iterable[Any]) -> Iterator[Picture]:
             yield Picture(str(getattr(one, "name", f"input {i}")), _content(one))
         else:
             yield Picture(f"input {i}", bytes(one))
+
+
+def _of_path(source: str) -> Iterator[Picture]:
+    path = Path(source)
+    if source == STDIN:
+        # it is read by who asks: a thread that waits for it would outlive the process's end
+        yield Picture(source, sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
+    elif _is_folder(source):
+        listing = walk(path)
+        if tables := parquet_files(listing):
+            yield from _rows_of(tables, path)
+        else:
+            yield from (Picture(file, Path(file)) for file in _images_in(listing, source))
+    elif not _holds_pictures(source):
+        yield Picture(source, path)
+    elif path.suffix.lower() == SUFFIX:
+        yield from _rows_of([Found(path.name, source, stamp=file_stamp(path.stat()))], path.parent)
+    else:
+        yield from (Picture(record.name, record) for record in _records_in(path))
 
 
 def _content(file: File) -> bytes:
@@ -138,20 +152,25 @@ def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
         if source == STDIN or not _is_folder(source):
             yield source
             continue
-        found = False
-        for file in without_second_kinds([*filter(is_image, walk(Path(source)).files)])[0]:
-            found = True
-            yield file.file
-        if not found:
-            raise DataError(f"{printable(source)}: no image files in this folder; name another folder or the files")
+        yield from _images_in(walk(Path(source)), source)
+
+
+def _images_in(listing: Listing, folder: str) -> Iterator[str]:
+    found = without_second_kinds([*filter(is_image, listing.files)])[0]
+    if not found:
+        raise DataError(f"{printable(folder)}: no image files in this folder; name another folder or the files")
+    yield from (file.file for file in found)
+
+
+def _rows_of(tables: Sequence[Found], folder: Path) -> Iterator[Picture]:
+    """The images of Parquet files of a folder, in the order of their rows."""
+    for record in parquet_records(tables):
+        name = f"{folder}/{record.name}"
+        yield Picture(name, replace(record, name=name))
 
 
 def _records_in(archive: Path) -> Iterator[Record]:
-    """All pictures of an archive, whatever its folders are, in the order of their names, or of the rows of Parquet files."""
-    if tables := _parquet_in(archive):
-        files = [Found(file.name, str(file), stamp=file_stamp(file.stat())) for file in tables]
-        yield from (replace(record, name=f"{tables[0].parent}/{record.name}") for record in parquet_records(files))
-        return
+    """All pictures of an archive, whatever its folders are, in the order of their names."""
     listing = list_archive(archive)
     found = without_second_kinds([*filter(is_image, listing.files)])[0]
     if not found or listing.faults:
@@ -167,20 +186,14 @@ def _records_in(archive: Path) -> Iterator[Record]:
 
 
 def _holds_pictures(source: str | bytes) -> bool:
-    """Whether a path is an archive of pictures, a Parquet file, or a folder of these."""
+    """Whether a file is an archive of pictures, or a Parquet file."""
     if not isinstance(source, str) or source == STDIN:
         return False
     try:
         path = Path(source)
-        return bool(_parquet_in(path)) or (path.is_file() and is_archive(path))
+        return path.is_file() and (path.suffix.lower() == SUFFIX or is_archive(path))
     except (DataError, OSError, ValueError):  # it cannot be read, which decoding it says
         return False
-
-
-def _parquet_in(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted([*path.glob(f"*{SUFFIX}"), *path.glob(f"data/*{SUFFIX}")])
-    return [path] if path.suffix.lower() == SUFFIX and path.is_file() else []
 
 
 def _is_folder(source: str | bytes) -> bool:
