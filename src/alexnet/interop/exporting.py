@@ -186,7 +186,6 @@ def _writer(
 ) -> tuple[Callable[[Path], None], list[str]]:
     """How to write the file, and what is to be said of it. What cannot be written is refused here."""
     predictor, notes = subject.predictor, []
-    entries = description(predictor.model, predictor.name, predictor.preprocessing, predictor.classes, predictor.mean)
     match to:
         case "torchvision":
             state, content = to_torchvision(predictor.model), io.BytesIO()
@@ -202,9 +201,9 @@ def _writer(
             return _bytes_of(content.getvalue), notes
         case "safetensors":
             tensors = {key: tensor.contiguous() for key, tensor in predictor.model.state_dict().items()}
-            return _bytes_of(lambda: safetensors.torch.save(tensors, entries | {"format": "pt"})), notes
+            return _bytes_of(lambda: safetensors.torch.save(tensors, _entries(predictor) | {"format": "pt"})), notes
         case "torch-export":
-            return lambda path: _write_program(predictor, entries, path), notes
+            return lambda path: _write_program(predictor, path), notes
         case "onnx":
             made = onnx_model(predictor, with_preprocessing=with_preprocessing)
             return _bytes_of(made.SerializeToString), notes
@@ -234,13 +233,17 @@ class _Logits(nn.Module):
         return logits_BK
 
 
-def _write_program(predictor: Predictor, entries: dict[str, str], path: Path) -> None:
+def _entries(predictor: Predictor) -> dict[str, str]:
+    return description(predictor.model, predictor.name, predictor.preprocessing, predictor.classes, predictor.mean)
+
+
+def _write_program(predictor: Predictor, path: Path) -> None:
     p = predictor.preprocessing
     x_BCHW = torch.zeros(2, p.channels, p.crop, p.crop)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(_Logits(predictor.model).eval(), (x_BCHW,), dynamic_shapes=({0: batch},))
     content = io.BytesIO()
-    torch.export.save(program, content, extra_files=entries)
+    torch.export.save(program, content, extra_files=_entries(predictor))
     _bytes_of(content.getvalue)(path)
 
 

@@ -18,11 +18,12 @@ from alexnet import __version__
 from alexnet.core.errors import UsageError, as_text
 from alexnet.data.transforms import fit
 from alexnet.evaluation.layers import leaves
-from alexnet.evaluation.onnx_network import INPUT, LOGITS, PIXELS, require_onnx
+from alexnet.evaluation.onnx_network import INPUT, LOGITS, MAX_ONNX_BYTES, PIXELS, require_onnx
 from alexnet.evaluation.predict import Predictor
 from alexnet.models.described import description
 from alexnet.models.layers import Dropout, LocalConv2d, StridedConv2d, TowerLinear
 from alexnet.models.lrn import LocalResponseNorm, MapResponseNorm
+from alexnet.models.lrn.onnx import fields_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,8 +32,6 @@ OPSET = 18
 """The first that resizes with an antialiasing filter."""
 IR_VERSION = 8
 """That of opset 18: older programs read it too."""
-MAX_BYTES = (1 << 31) - 1
-"""What one ONNX file can hold; above, weights must lie in files beside it."""
 TOP = 5
 """Names that a graph with its preprocessing answers with."""
 
@@ -76,7 +75,7 @@ def onnx_model(predictor: Predictor, *, with_preprocessing: bool = False) -> Mod
     helper.set_model_props(
         made, description(model, predictor.name, p, predictor.classes, predictor.mean) | {"reads": inputs[0].name}
     )
-    if made.ByteSize() > MAX_BYTES:
+    if made.ByteSize() > MAX_ONNX_BYTES:
         raise UsageError(
             f"{predictor.name}: an ONNX file holds 2 GB, this network needs {made.ByteSize() / 1e9:.1f} GB"
         )
@@ -218,8 +217,7 @@ def _pooling(graph: Graph, m: nn.MaxPool2d | nn.AvgPool2d, x: str, name: str, _s
 
 
 def _channel_norm(graph: Graph, m: LocalResponseNorm, x: str, name: str, shape: tuple[int, ...]) -> str:
-    """ONNX divides ``alpha`` by the size of the window; our coefficient multiplies the sum. Each tower becomes an image of its
-    own, so that no window crosses from one to the other."""
+    """Each tower becomes an image of its own, so that no window crosses from one to the other."""
     window, (C, H, W) = m.window, shape
     if window.relu:
         x = graph.add("Relu", [x], f"{name}/relu")
@@ -227,15 +225,7 @@ def _channel_norm(graph: Graph, m: LocalResponseNorm, x: str, name: str, shape: 
         apart = graph.constant(f"{name}.apart", [-1, C // window.towers, H, W])
         x = graph.add("Reshape", [x, apart], f"{name}/apart")
     own = name if window.towers == 1 else f"{name}/norm"
-    x = graph.add(
-        "LRN",
-        [x],
-        own,
-        size=window.size,
-        alpha=window.coefficient * window.size,
-        beta=float(window.beta),
-        bias=float(window.k),
-    )
+    x = graph.add("LRN", [x], own, **fields_of(window))
     if window.towers > 1:
         x = graph.add("Reshape", [x, graph.constant(f"{name}.joined", [-1, C, H, W])], name)
     return x

@@ -19,11 +19,12 @@ def response_norm(x_BCHW: Tensor, window: Window) -> Tensor:
         torch.onnx.register_custom_op_symbolic("alexnet::response_norm", _symbolic, 9)  # type: ignore[attr-defined]
         return torch.ops.alexnet.response_norm(x_BCHW, *window)  # type: ignore[no-any-return]
     towers = (x_BCHW.relu() if window.relu else x_BCHW).chunk(window.towers, 1)
-    fields = _fields(window)
+    fields = fields_of(window)
     return torch.cat([torch.onnx.ops.symbolic("LRN", (x,), fields, dtype=x.dtype, shape=x.shape) for x in towers], 1)
 
 
-def _fields(window: Window) -> dict[str, Any]:
+def fields_of(window: Window) -> dict[str, Any]:
+    """The attributes of LRN for a window of channels."""
     alpha = window.coefficient * window.size
     return {"size": window.size, "alpha": alpha, "beta": float(window.beta), "bias": float(window.k)}
 
@@ -31,7 +32,7 @@ def _fields(window: Window) -> dict[str, Any]:
 def _symbolic(graph: Any, x: Any, *constants: Any) -> Any:
     """What the exporter by TorchScript writes in the place of `alexnet::response_norm`."""
     window = Window(*(constant.node().t("value").item() for constant in constants))
-    fields = {f"{name}_{'i' if name == 'size' else 'f'}": value for name, value in _fields(window).items()}
+    fields = {f"{name}_{'i' if name == 'size' else 'f'}": value for name, value in fields_of(window).items()}
     if window.relu:
         x = graph.op("Relu", x)
     if window.towers == 1:
