@@ -103,10 +103,14 @@ KNOWN = (
 )
 
 
+def name_here() -> str | None:
+    """The name of the first known weights that are in the cache; None if there are none."""
+    return next((each.name for each in KNOWN if each.is_here()), None)
+
+
 def weights_here() -> str:
-    """The name of the first known weights that are in the cache; :class:`UsageError` if there are none."""
-    here = next((each.name for each in KNOWN if each.is_here()), None)
-    if here is None:
+    """:func:`name_here`, or a :class:`UsageError` that says how to fetch some."""
+    if (here := name_here()) is None:
         names = " or ".join(f"`alexnet weights get {each.name}`" for each in KNOWN)
         raise UsageError(f"--pretrained needs trained weights, and none are here; fetch some with {names}")
     return here

@@ -149,8 +149,8 @@ def _inputs(predictor: Predictor, pixels_SSC: Pixels, chosen: Views = CENTER) ->
 
 def _top(predictor: Predictor, probability_K: Tensor) -> list[dict[str, Any]]:
     """The most probable classes; equal ones in their order."""
-    names = [as_text(name) for name in predictor.classes]
-    return [vars(answer) for answer in most_probable(probability_K.cpu().numpy(), names, TOP)]
+    answers = most_probable(probability_K.cpu().numpy(), predictor.classes, TOP)
+    return [vars(answer) | {"name": as_text(answer.name)} for answer in answers]
 
 
 # Maps ----------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from alexnet.core.preprocessing import Preprocessing
 from alexnet.data.named import NAMED_SETS, find_source
 from alexnet.data.packed import PackedSet, is_packed, open_packed
 from alexnet.data.sources import Source, class_counts, class_faults
-from alexnet.interop.weights import KNOWN
+from alexnet.interop.weights import KNOWN, name_here
 from alexnet.models.alexnet import AlexNetConfig
 from alexnet.recipes import IMAGENET_MEAN, IMAGENET_STD, RECIPES, modern_photos, quickstart
 from alexnet.recipes.look import is_uneven, look
@@ -188,7 +188,7 @@ def propose(
     images = list_images(photos, data_root)
     if init_from is not None:
         return _from_weights(str(photos), images, load_initial(init_from))
-    here = next((known.name for known in KNOWN if known.is_here()), None)
+    here = name_here()
     if here is None:
         wanted = "" if images.channels != 3 else _what_weights_change()
         return _from_scratch(str(photos), images, wanted)
