@@ -89,6 +89,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
+def in_short(error: object) -> str:
+    """What an error of another library says, on one line of at most 150 characters; its kind if it says nothing."""
+    return printable(error)[:150] or type(error).__name__
+
+
 def as_text(name: str) -> str:
     """A name of a file as text that any program can read: bytes of it that are not UTF-8, which Python keeps as lone
     surrogates, become ``\\xNN``."""

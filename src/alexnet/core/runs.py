@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile
 
-from alexnet.core.errors import AlexNetError, printable, refused
+from alexnet.core.errors import AlexNetError, in_short, printable, refused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -240,7 +240,7 @@ def read_arrays(
 
 def _said(error: Exception) -> str:
     """What NumPy or zipfile says, on one line, without its hint at how to unpickle."""
-    text = printable(error)[:150] or type(error).__name__
+    text = in_short(error)
     return "it holds Python objects, which are never read" if "pickle" in text else text
 
 

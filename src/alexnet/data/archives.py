@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from alexnet.core.errors import DataError, ImageError, printable, refused
+from alexnet.core.errors import DataError, ImageError, in_short, printable, refused
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp
 from alexnet.data.folder import Found, Listing, arrange, is_hidden
 from alexnet.data.sources import Container, Fault, Source, part_of
@@ -147,7 +147,7 @@ def _members(file: BinaryIO, offset: int, end: int, path: Path) -> Iterator[tarf
                 tar.members = []  # type: ignore[attr-defined]  # a million of them would stay in memory
             _check_end_of_tar(file, tar.offset, end)
     except (tarfile.TarError, *_OF_ODD_HEADERS) as error:
-        said = printable(error)[:150] or type(error).__name__
+        said = in_short(error)
         raise DataError(f"{printable(path)}: not a readable tar ({said}); get it again") from error
 
 
@@ -280,7 +280,7 @@ def list_zip(path: Path) -> Listing:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             stamp, infos = file_stamp(os.fstat(file.fileno())), archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError, *_OF_ODD_HEADERS) as error:
-        said = printable(error)[:150] or type(error).__name__
+        said = in_short(error)
         raise DataError(f"{printable(path)}: not a readable zip archive ({said}); get it again") from error
     except OSError as error:
         raise DataError(refused(error, path)) from error

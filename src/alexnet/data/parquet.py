@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from alexnet.core.errors import AlexNetError, DataError, ImageError, printable
+from alexnet.core.errors import AlexNetError, DataError, ImageError, in_short, printable
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp
 from alexnet.data.folder import Found, Listing, has_image_suffix, notes_on_skipped
 from alexnet.data.layout import splits_of
@@ -138,7 +138,7 @@ class _Rows:
                 raise
             except Exception as error:  # whatever a damaged page raises
                 self._start_as(os.getpid())
-                raise ImageError(name, "damaged", printable(error)[:150] or type(error).__name__) from error
+                raise ImageError(name, "damaged", in_short(error)) from error
         if data is None:
             raise ImageError(name, "missing", "the row has no image, perhaps the path of one alone")
         return bytes(data)
@@ -179,7 +179,7 @@ def _open(found: Found) -> _File:
         with pyarrow.ParquetFile(found.file, pre_buffer=False) as file:
             schema, num = file.schema_arrow, file.metadata.num_rows
     except Exception as error:  # of a damaged file: many kinds
-        said = printable(error)[:150] or type(error).__name__
+        said = in_short(error)
         raise DataError(f"{printable(found.file)}: not a readable Parquet file ({said}); get it again") from error
     if not 0 <= num <= MAX_IMAGES:
         raise DataError(f"{printable(found.file)}: {num:,} rows; a set of Parquet files has at most {MAX_IMAGES:,}")
@@ -250,7 +250,7 @@ def _labels(file: _File) -> Iterator[Any]:
                     words = words.to_pylist()
                     yield from (None if i is None else words[i] for i in column.indices.to_pylist())
     except Exception as error:  # of a damaged page
-        said = printable(error)[:150] or type(error).__name__
+        said = in_short(error)
         raise DataError(f"{printable(file.path)}: its labels cannot be read ({said}); get it again") from error
 
 

@@ -24,7 +24,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import torch
 from torch import Tensor
 
-from alexnet.core.errors import AlexNetError, printable, refused
+from alexnet.core.errors import AlexNetError, in_short, printable, refused
 from alexnet.core.pickles import Call, Name, Stored, array_of, is_array, read_pickle
 from alexnet.core.runs import open_regular, sha256_file
 from alexnet.models.folder import MAX_TENSORS, MAX_WEIGHTS_BYTES, read_safetensors
@@ -107,7 +107,7 @@ def read_weights(path: Path) -> WeightsFile:
             raise AlexNetError(f"{printable(path)}: no such file; name a file of weights") from error
         if isinstance(error, OSError):
             raise AlexNetError(refused(error, path)) from error
-        said = str(error) if isinstance(error, _Fault) else f"not readable as weights ({_short(error)}); {_AGAIN}"
+        said = str(error) if isinstance(error, _Fault) else f"not readable as weights ({in_short(error)}); {_AGAIN}"
         raise AlexNetError(f"{printable(path)}: {said}") from error
 
 
@@ -127,10 +127,6 @@ def _what_it_is(start: bytes) -> str:
     if start[:8] == b"\x89HDF\r\n\x1a\n":
         return "an HDF5 file, as Keras writes them; save its arrays with safetensors under torchvision's names"
     return "not a file of weights that is known here; files of torch.save and safetensors are"
-
-
-def _short(error: object) -> str:
-    return printable(error)[:150] or type(error).__name__
 
 
 # --- the two forms of torch.save ----------------------------------------------------------------------------------------
@@ -188,7 +184,7 @@ def _as_fault() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a seek to where nothing can be
             raise
-        raise _Fault(f"a damaged zip archive ({_short(error)}); {_AGAIN}") from error
+        raise _Fault(f"a damaged zip archive ({in_short(error)}); {_AGAIN}") from error
 
 
 def _read_zip(path: Path) -> Found:
