@@ -152,8 +152,8 @@ def train(arguments: list[str]) -> int:
         if own is not None:
             machine = replace(machine, device=own.device)
             config = chosen(config, own.device)
-            settings = job.on_first("reading the settings of the run", lambda: to_json(config))
-            config = from_json(TrainConfig, settings)  # the other ranks may have no access to it
+            first = job.on_first("reading the settings of the run", lambda: to_json(config))
+            config = from_json(TrainConfig, first)  # the other ranks may have no access to it
             say(f"{own.world} ranks in the layout {options.layout}; batches of {config.batch_size} images in all")
         summary = runs.train(
             config,
