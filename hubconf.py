@@ -1,6 +1,7 @@
 """Entry points of ``torch.hub``: every network by its name, and trained ones.
 
 torch.hub.load("path/to/clone", "alexnet_2012", source="local", num_classes=10)
+torch.hub.load("path/to/clone", "alexnet_owt", source="local", pretrained=True)
 torch.hub.load("path/to/clone", "from_pretrained", "hf-hub:owner/name", source="local")
 """
 
@@ -23,7 +24,8 @@ dependencies = ["torch", "numpy", "PIL", "safetensors", "rich"]
 def _entry(name):  # type: ignore[no-untyped-def]
     entry = _partial(_create_model, name)
     entry.__doc__ = (
-        f"{_about_model(name)}. Random weights of `seed`; other fields, such as num_classes, are its configuration's."
+        f"{_about_model(name)}. Random weights of `seed`, or with `pretrained` those that `alexnet weights get` has fetched; "
+        "other fields, such as num_classes, are its configuration's."
     )
     return entry
 

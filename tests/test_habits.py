@@ -167,7 +167,11 @@ def test_a_wrong_option_gets_the_nearest_of_this_verb(line, says, capsys):
 def test_pretrained_takes_what_is_in_the_cache(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
     words = ("train", "owt", "--out", str(tmp_path / "new"), "--pretrained")
-    assert "none are here; fetch some with `alexnet weights get alexnet-owt`" in said(capsys, *words)
+    assert "no trained weights of alexnet_owt are here yet; `alexnet weights get alexnet-owt` fetches" in said(
+        capsys, *words
+    )
+    other = said(capsys, "train", "zfnet", "--out", str(tmp_path / "new"), "--pretrained")
+    assert "no trained weights of zfnet are known by name, only of alexnet_owt; name others with --init-from" in other
     assert "give one of them" in said(capsys, *words, "--init-from", "run")
     monkeypatch.setattr(type(KNOWN[0]), "is_here", lambda each: each.name == "alexnet-owt-trunk")
     asked = []

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from alexnet.interop.hub import from_pretrained as from_pretrained
     from alexnet.interop.hub import push_to_hub as push_to_hub
     from alexnet.interop.importing import import_weights as import_weights
-    from alexnet.models import create_model as create_model
-    from alexnet.models import list_models as list_models
+    from alexnet.interop.pretrained import create_model as create_model
+    from alexnet.interop.pretrained import list_models as list_models
     from alexnet.models.alexnet import AlexNetConfig as AlexNetConfig
     from alexnet.page import serve as serve
     from alexnet.probes import probe as probe
@@ -60,14 +60,14 @@ _HOMES = {
     "Steps": "alexnet.training.schedule",
     "TrainConfig": "alexnet.training.config",
     "check": "alexnet.data.check",
-    "create_model": "alexnet.models",
+    "create_model": "alexnet.interop.pretrained",
     "evaluate": "alexnet.evaluation.subject",
     "export": "alexnet.interop.exporting",
     "features": "alexnet.probes.features",
     "from_pretrained": "alexnet.interop.hub",
     "import_weights": "alexnet.interop.importing",
     "index": "alexnet.probes.library",
-    "list_models": "alexnet.models",
+    "list_models": "alexnet.interop.pretrained",
     "load": "alexnet.evaluation.predict",
     "open_features": "alexnet.probes.features",
     "open_index": "alexnet.probes.search",

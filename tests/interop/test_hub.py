@@ -142,5 +142,7 @@ def test_torch_hub_loads_from_a_clone(run, monkeypatch):
     assert "Random weights" in entries["alexnet_2012"].__doc__
     network = torch.hub.load(clone, "lenet", source="local", num_classes=3, verbose=False)
     assert network(torch.zeros(1, 1, 28, 28)).shape == (1, 3)
+    with pytest.raises(UsageError, match="no trained weights of lenet are known by name, only of alexnet_owt"):
+        torch.hub.load(clone, "lenet", source="local", pretrained=True, verbose=False)
     trained = torch.hub.load(clone, "from_pretrained", str(run), source="local", verbose=False)
     assert torch.equal(trained.conv1.weight, alexnet.from_pretrained(run).conv1.weight)

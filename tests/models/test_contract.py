@@ -156,8 +156,6 @@ def test_timms_names_of_fields():
         create_model("lenet", in_chans=3, in_channels=3)
     with pytest.raises(UsageError, match="needs features_only=True"):
         create_model("lenet", out_indices=(0,))
-    with pytest.raises(UsageError, match=r"trained ones use alexnet\.load"):
-        create_model("alexnet_2012", pretrained=True)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ DECIDED = {
     "preprocessing.sample_max": "--sample-max decides it, with the data",
 }
 """Fields of a configuration that are no options, and what sets them."""
+INSTEAD = "name others with --init-from, or leave --pretrained out"
+"""What to do where --pretrained knows no weights of a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class TrainOptions(DeviceOptions):
     """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best), of a model folder or of a
     file of weights. Every layer that fits is taken over; the others start anew, and the last one if the classes differ."""
     pretrained: bool = False
-    """Start from the trained weights that `alexnet weights get` has fetched. --init-from names others."""
+    """Start from trained weights of the network that `alexnet weights get` has fetched. --init-from names others."""
     resume: bool = False
     """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
     change: bool = False
@@ -135,7 +137,7 @@ def train(arguments: list[str]) -> int:
     initial = None
     notes: list[str] = []
     if options.init_from is not None or options.pretrained:
-        initial = start_from(options.init_from or weights_here(), config)
+        initial = start_from(options.init_from or weights_here(config.network, INSTEAD), config)
         if not resume or stored_config(standing(out)) is None:
             config, notes = with_input_of(initial, config, given(arguments))
 

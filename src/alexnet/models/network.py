@@ -62,7 +62,7 @@ class Network(nn.Module):
         if read.mean == "none":
             usual = (0.0,) * channels
         elif read.mean == "channel":
-            usual = tuple(mean / 255 for mean in read.channel_mean)
+            usual = _for_channels([mean / 255 for mean in read.channel_mean], channels)
         return {
             "architecture": self.name,
             "num_classes": self.num_classes,
@@ -72,7 +72,7 @@ class Network(nn.Module):
             "crop_pct": side / read.resize,
             "crop_mode": "center",
             "mean": usual,
-            "std": tuple(std / read.scale / 255 for std in read.std or (1.0,) * channels),
+            "std": _for_channels([std / read.scale / 255 for std in read.std or (1.0,)], channels),
             "channel_order": read.channel_order,
             "pool_size": None,
             "first_conv": next(name for name, _ in self.named_children()),
@@ -111,6 +111,11 @@ class Network(nn.Module):
     def draw_head(self, generator: torch.Generator) -> None:
         """Give the last layer initial weights."""
         raise NotImplementedError
+
+
+def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value for each channel: these, or where there are more or fewer channels their average."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 class FeatureInfo:
