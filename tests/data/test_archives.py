@@ -143,6 +143,23 @@ def test_backslashes_and_leading_slashes_are_those_of_folders(tmp_path: Path):
     assert source.classes == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("root", ["./", "/"])
+def test_the_folder_around_everything_is_no_hidden_one(kind: str, root: str, tmp_path: Path):
+    files = {f"{root}{name}": data for name, data in PICTURES.items()}
+    if kind == "zip":
+        path = raw_zip(tmp_path / "a.zip", {name.encode(): data for name, data in {"./": b"", **files}.items()})
+    else:
+        path = pack(tmp_path, kind, files)
+        with tarfile.open(path, "a") as tar:
+            folder = tarfile.TarInfo(".")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+    listing = list_archive(path)
+    assert [found.name for found in listing.files] == sorted(PICTURES)
+    assert (listing.folders, listing.skipped.total()) == ([], 0)
+
+
 def test_what_is_odd_is_counted_or_named_and_the_rest_is_read(tmp_path: Path):
     path = tmp_path / "a.zip"
     link = zipfile.ZipInfo("cat/link.png")

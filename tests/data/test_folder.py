@@ -541,7 +541,7 @@ def test_of_two_files_of_one_name_in_a_tar_the_last_counts(tmp_path: Path):
     source = image_archive(tmp_path / "set.tar")
     assert [r.name for r in source.records] == ["cat/a.png", "dog/b.png"]
     assert source.records[0].read() == png() + b"newer"
-    assert "earlier file of the same name in the tar: 1 skipped" in source.notes
+    assert "earlier file of the same name in the archive: 1 skipped" in source.notes
 
 
 def test_a_tar_replaced_since_it_was_listed_is_refused(tmp_path: Path):

@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from alexnet.core.errors import DataError, ImageError, in_short, printable, refused
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp
@@ -79,12 +79,47 @@ def _start(path: Path) -> bytes:
         raise DataError(refused(error, path)) from error
 
 
-def leads_out(listing: Listing, name: str) -> bool:
-    """Whether a name in an archive leads out of it, which is noted."""
-    if ".." not in name.split("/"):
-        return False
-    listing.faults.append(Fault(name, "its name leads out of the archive; pack the folder again"))
-    return True
+# --- what is listed of either kind ------------------------------------------------------------------------------------
+
+
+class _Member(NamedTuple):
+    """What an archive says of one of its members."""
+
+    name: str
+    kind: Literal["file", "folder", "hard link", "other"]
+    offset: int = 0
+    length: int = 0
+    target: str = ""
+    """Of a hard link, the name of the file that it is."""
+
+
+def _listed(members: Iterable[_Member], path: Path, stamp: str, inside: Container | None = None) -> Listing:
+    """The regular files among the members of an archive, of several of one name the last; ``inside`` reads them."""
+    listing = Listing()
+    files: dict[str, Found] = {}
+    for member in members:
+        parts = _parts(member.name)
+        name = "/".join(parts)
+        if any(is_hidden(part) and part != ".." for part in parts):
+            listing.skipped["hidden file or folder"] += 1
+        elif ".." in parts:
+            listing.faults.append(Fault(name, "its name leads out of the archive; pack the folder again"))
+        elif member.kind == "folder":
+            listing.folders += [name] if parts else []
+        elif member.kind == "file" and parts:
+            if name in files:
+                listing.skipped["earlier file of the same name in the archive"] += 1
+            files[name] = Found(name, str(path), member.offset, member.length, stamp, inside=inside)
+        elif member.kind == "hard link" and name not in files and (first := files.get("/".join(_parts(member.target)))):
+            listing.twins.append(replace(first, name=name, twin_of=first.name))
+        else:
+            listing.skipped["link or special file in the archive"] += 1
+    listing.files = sorted(files.values(), key=lambda found: found.name)
+    return listing
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 # --- tar --------------------------------------------------------------------------------------------------------------
@@ -97,30 +132,15 @@ def list_tar(path: Path, offset: int = 0, size: int | None = None) -> Listing:
         stamp = file_stamp(path.stat())
     except OSError as error:
         raise DataError(refused(error, path)) from error
-    return _listed(tar_members(path, offset, size), path, stamp)
+    return _listed(map(_member_of_tar, tar_members(path, offset, size)), path, stamp)
 
 
-def _listed(members: Iterable[tarfile.TarInfo], path: Path, stamp: str, inside: Container | None = None) -> Listing:
-    listing = Listing()
-    files: dict[str, Found] = {}
-    for member in members:
-        name = str(PurePosixPath(member.name))
-        if any(is_hidden(part) and part != ".." for part in name.split("/")):
-            listing.skipped["hidden file or folder"] += 1
-        elif leads_out(listing, name):
-            pass
-        elif member.isdir():
-            listing.folders.append(name)
-        elif member.isreg() and not member.issparse():
-            if name in files:
-                listing.skipped["earlier file of the same name in the tar"] += 1
-            files[name] = Found(name, str(path), member.offset_data, member.size, stamp, inside=inside)
-        elif member.islnk() and (first := files.get(str(PurePosixPath(member.linkname)))) and name not in files:
-            listing.twins.append(replace(first, name=name, twin_of=first.name))
-        else:
-            listing.skipped["link or special file in the tar"] += 1
-    listing.files = sorted(files.values(), key=lambda found: found.name)
-    return listing
+def _member_of_tar(info: tarfile.TarInfo) -> _Member:
+    if info.isreg() and not info.issparse():
+        return _Member(info.name, "file", info.offset_data, info.size)
+    if info.islnk():
+        return _Member(info.name, "hard link", target=info.linkname)
+    return _Member(info.name, "folder" if info.isdir() else "other")
 
 
 def tar_members(path: Path, offset: int = 0, size: int | None = None) -> Iterator[tarfile.TarInfo]:
@@ -186,7 +206,8 @@ def _list_compressed(path: Path, unpack: Callable[[BinaryIO], Any]) -> Listing:
         with open(path, "rb") as packed, tempfile.TemporaryFile() as file:
             stamp = file_stamp(os.fstat(packed.fileno()))
             _unpack(packed, unpack, file, path)
-            return _listed(_members(file, 0, file.tell(), path), path, stamp, _Unpacked(file))
+            members = map(_member_of_tar, _members(file, 0, file.tell(), path))
+            return _listed(members, path, stamp, _Unpacked(file))
     except OSError as error:
         raise DataError(refused(error, path)) from error
 
@@ -221,7 +242,7 @@ def _write(file: BinaryIO, data: bytes, path: Path) -> None:
 # --- zip --------------------------------------------------------------------------------------------------------------
 
 
-class _Member(NamedTuple):
+class _Packed(NamedTuple):
     method: int
     packed_bytes: int
     crc32: int
@@ -234,7 +255,7 @@ class _Zip:
 
     path: str
     stamp: str
-    members: Mapping[int, _Member]
+    members: Mapping[int, _Packed]
 
     def read(self, offset: int, length: int | None, name: str) -> bytes:
         method, packed_bytes, crc32, encrypted = self.members[offset]
@@ -275,7 +296,6 @@ def _inflated(packed: bytes, method: int, length: int, name: str) -> bytes:
 def list_zip(path: Path) -> Listing:
     """The regular files of a zip archive. Names that do not say how they are coded are UTF-8 or, if they all can be, GBK, as
     programs in China write them, else code page 437. Raises :class:`DataError` for an archive that is damaged or cut."""
-    listing = Listing()
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             stamp, infos = file_stamp(os.fstat(file.fileno())), archive.infolist()
@@ -284,35 +304,27 @@ def list_zip(path: Path) -> Listing:
         raise DataError(f"{printable(path)}: not a readable zip archive ({said}); get it again") from error
     except OSError as error:
         raise DataError(refused(error, path)) from error
-    files: dict[str, Found] = {}
-    members = {
-        i.header_offset: _Member(i.compress_type, i.compress_size, i.CRC, bool(i.flag_bits & _ENCRYPTED)) for i in infos
+    _refuse_overlaps(infos, path)
+    packed = {
+        i.header_offset: _Packed(i.compress_type, i.compress_size, i.CRC, bool(i.flag_bits & _ENCRYPTED)) for i in infos
     }
-    inside = _Zip(str(path), stamp, members)
-    for info, name in zip(infos, _names(infos), strict=True):
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-        name, folder = "/".join(parts), name.endswith(("/", "\\"))
-        if not parts or any(is_hidden(part) and part != ".." for part in parts):
-            listing.skipped["hidden file or folder"] += 1
-        elif leads_out(listing, name):
-            pass
-        elif folder:
-            listing.folders.append(name)
-        elif kind not in (0, stat.S_IFREG):
-            listing.skipped["link or special file in the archive"] += 1
-        else:
-            if name in files:
-                listing.skipped["earlier file of the same name in the archive"] += 1
-            files[name] = Found(name, str(path), info.header_offset, info.file_size, stamp, inside=inside)
+    return _listed(map(_member_of_zip, infos, _names(infos)), path, stamp, _Zip(str(path), stamp, packed))
+
+
+def _member_of_zip(info: zipfile.ZipInfo, name: str) -> _Member:
+    name = name.replace("\\", "/")
+    regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+    kind: Literal["file", "folder", "other"] = "folder" if name.endswith("/") else "file" if regular else "other"
+    return _Member(name, kind, info.header_offset, info.file_size)
+
+
+def _refuse_overlaps(infos: Iterable[zipfile.ZipInfo], path: Path) -> None:
     for first, second in pairwise(sorted(infos, key=lambda info: info.header_offset)):
         if first.header_offset + _LOCAL_HEADER.size + first.compress_size > second.header_offset:
             raise DataError(
                 f"{printable(path)}: {printable(first.filename)} and {printable(second.filename)} in it overlap, as in an "
                 "archive that is made to unpack without end; get it again"
             )
-    listing.files = sorted(files.values(), key=lambda found: found.name)
-    return listing
 
 
 def _names(infos: Iterable[zipfile.ZipInfo]) -> list[str]:
