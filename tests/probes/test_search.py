@@ -8,6 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError
 from alexnet.core.parts import alone
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.sealed import Seal
+from alexnet.data import inside
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.models import create_model
 from alexnet.models.folder import save_model_folder
@@ -588,6 +592,7 @@ KILLED = """
 import os, signal, sys
 import torch
 from alexnet.core.sealed import Seal
+from alexnet.data import inside
 from alexnet.evaluation.predict import load
 from alexnet.probes import search
 torch.set_num_threads(1)
@@ -659,6 +664,103 @@ def test_without_faiss_the_extra_is_named(
         build(predictor, model, tmp_path / "a", tmp_path / "index", kind="ivf")
     assert not (tmp_path / "index").exists()
     assert len(build(predictor, model, tmp_path / "a", tmp_path / "index")) == 2
+
+
+def pack(path: Path, numbers: Iterable[int]) -> Path:
+    """The drawn pictures of these numbers in an archive, by its suffix, in Chinese folders."""
+    draw(folder := path.parent / f"for {path.name}", 0, 12)
+    with tarfile.open(path, "w:gz") if path.suffix == ".gz" else zipfile.ZipFile(path, "w") as archive:
+        for i in numbers:
+            add = archive.add if isinstance(archive, tarfile.TarFile) else archive.write
+            add(folder / f"{i:04d}.png", f"猫/{i:04d}.png")
+    return path
+
+
+@pytest.mark.parametrize("name", ["照片.zip", "photos.tar.gz"])
+def test_an_archive_is_indexed_in_place_and_brought_up_to_date(
+    name: str, predictor: Predictor, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(tmp_path / name, range(4))
+    monkeypatch.chdir(tmp_path)
+    index = build(predictor, model, Path(name), tmp_path / "index")
+    assert index.paths == [f"{path}/猫/{i:04d}.png" for i in range(4)]
+    same = vectors_of(predictor, list(range(4)))
+    np.testing.assert_allclose(index.vectors[:].astype(float), same.astype(float), atol=1e-3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inside, "members", None)  # an archive that is as it was is not even listed
+        assert add_to_index(index, predictor, [], everywhere=True).meta == index.meta
+
+    pack(path, [1, 2, 3, 8])  # 0 is gone, 8 is new, and the others are read again
+    gone: list[str] = []
+    updated = add_to_index(index, predictor, [], everywhere=True, on_gone=gone.append)
+    assert gone == [f"{path}/猫/0000.png"]
+    assert sorted(set(updated.paths)) == [f"{path}/猫/{i:04d}.png" for i in (1, 2, 3)]
+    assert updated.search(same[1:2], 3).index_Qk[0].tolist()[0] == updated.paths.index(f"{path}/猫/0001.png", 3)
+    added = add_to_index(open_index(index.folder), predictor, [path])
+    assert sorted(set(added.paths)) == [f"{path}/猫/{i:04d}.png" for i in (1, 2, 3, 8)]
+
+    path.unlink()
+    faults: list[ImageError] = []
+    assert len(add_to_index(added, predictor, [path], on_fault=faults.append)) == len(added)  # perhaps not mounted
+    assert [(fault.path, fault.reason) for fault in faults] == [(str(path), "missing")]
+    assert len(add_to_index(added, predictor, [], everywhere=True)) == 0
+
+
+def test_rows_of_parquet_files_are_indexed(predictor: Predictor, model: Path, tmp_path: Path) -> None:
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    draw(tmp_path / "a", 0, 3)
+    (tmp_path / "set").mkdir()
+    rows = [path.read_bytes() for path in sorted((tmp_path / "a").iterdir())]
+    parquet.write_table(pyarrow.table({"image": rows}), tmp_path / "set" / "train.parquet")
+    index = build(predictor, model, tmp_path / "set", tmp_path / "index")
+    assert index.paths == [f"{tmp_path}/set/train.parquet/{row:06d}" for row in range(3)]
+    found = index.search(query_vectors(index, predictor, [index.paths[2]])[1], 1)
+    assert (found.index_Qk.tolist(), found.distance_Qk.tolist()) == ([[2]], [[0.0]])
+
+
+def test_a_hit_in_an_archive_is_shown_and_can_be_searched_for(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out, picture = pack(tmp_path / "照片.zip", range(4)), str(tmp_path / "index"), tmp_path / "found.png"
+    assert cli.index([str(model), str(path), "--out", out, "--layer", LAYER]) == 0
+    query = f"{path}/猫/0002.png"
+    capsys.readouterr()
+    assert cli.search([out, query, "--top", "3", "--picture", str(picture), "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["searches"]
+    assert (answer["query"], answer["results"][0]) == (query, {"path": query, "distance": 0.0, "gone": False})
+    drawn = picture.read_bytes()
+    pack(path, [1, 2])
+    assert cli.search([out, query, "--top", "4", "--json", "--picture", str(picture)]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["searches"]
+    assert {Path(match["path"]).name for match in answer["results"] if match["gone"]} == {"0000.png", "0003.png"}
+    assert len(picture.read_bytes()) < len(drawn)  # they are left blank
+    path.write_bytes(path.read_bytes()[:300])
+    assert cli.search([out, str(tmp_path / "for 照片.zip" / "0002.png"), "--top", "4"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("(no longer there)") == 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "not a readable zip archive"),
+        (lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "x"), "no image files in this archive"),
+    ],
+)
+def test_an_archive_that_cannot_be_read_is_refused_before_anything_changes(
+    spoil: Any, said: str, predictor: Predictor, model: Path, tmp_path: Path
+) -> None:
+    path = pack(tmp_path / "photos.zip", range(2))
+    index = build(predictor, model, path, tmp_path / "index")
+    spoil(path)
+    with pytest.raises(DataError, match=said):
+        build(predictor, model, path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    for named, everywhere in (([path], False), ([], True)):
+        with pytest.raises(DataError, match=said):
+            add_to_index(index, predictor, named, everywhere=everywhere)
+    assert open_index(index.folder).meta == index.meta
 
 
 def test_the_commands(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,8 +32,8 @@ METRICS = {"cosine": "cosine distance", "euclidean": "Euclidean distance"}
 
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions(ModelOptions):
-    """Make the images of folders searchable by what a network finds alike. A file that cannot be read is named and left out
-    (exit 4).
+    """Make the images of folders and archives searchable by what a network finds alike. A file that cannot be read is named and
+    left out (exit 4).
 
     alexnet index runs/mine holiday/ scans/ --out photos.index
     """
@@ -41,7 +41,8 @@ class IndexOptions(ModelOptions):
     model: Word
     """Run directory, checkpoint of a run, or model folder."""
     folders: Words
-    """Folders, searched for images, and files."""
+    """Folders and archives (.zip, .tar, .tar.gz), which are searched for images; Parquet files or folders of them; and image
+    files."""
     out: str
     """Folder of the index."""
     add: bool = False
@@ -49,7 +50,7 @@ class IndexOptions(ModelOptions):
     folders; also what goes on after an interruption."""
     update: bool = False
     """Bring an index up to date as --add does, and look at every file in it as well: take out what is gone from anywhere, and
-    read again what has changed. No folders need to be named."""
+    read again what has changed (an archive as a whole). No folders need to be named."""
     kind: Literal["exact", "ivf", "hnsw", "codes"] | None = None
     """How to search: exact, by a scan (default), or for more than some 100,000 images by faiss (ivf, hnsw) or by the paper's
     short codes (codes), which miss a few. How many they find is measured and printed."""
@@ -66,7 +67,7 @@ class IndexOptions(ModelOptions):
 def index(arguments: list[str]) -> int:
     options = parse(IndexOptions, "index", arguments)
     if not options.folders and not options.update:
-        raise UsageError("index needs folders or files with images after the model; only --update needs none")
+        raise UsageError("index needs folders, archives or files with images after the model; only --update needs none")
     from alexnet.probes.library import index
 
     done = index(
@@ -130,7 +131,7 @@ class SearchOptions(DeviceOptions):
     folder: Word
     """Folder that `alexnet index` wrote."""
     images: Words
-    """Files, folders, or - for standard input."""
+    """Files, folders, archives, pictures in an archive (photos.zip/cat/1.jpg), or - for standard input."""
     top: int = 10
     """Images to find."""
     picture: str | None = None

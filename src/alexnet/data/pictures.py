@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet.core.errors import DataError, printable
-from alexnet.data.archives import is_archive, list_archive
-from alexnet.data.decode import MAX_FILE_BYTES, decode_image, file_stamp, upright_rgb
+from alexnet.data.decode import MAX_FILE_BYTES, decode_image, upright_rgb
 from alexnet.data.folder import Found, Listing, is_image, walk, without_second_kinds
-from alexnet.data.parquet import SUFFIX, parquet_files, parquet_records
+from alexnet.data.inside import holds_pictures, members, record_at
+from alexnet.data.parquet import parquet_files, parquet_records
 from alexnet.data.sources import Record
 
 STDIN = "-"
@@ -46,17 +46,20 @@ class Picture:
     """One picture that is not decoded yet."""
 
     name: str
-    """Its path, ``-`` for standard input, or, for what has no name, which of the inputs it is: ``input 0``, or ``input 0[2]``
-    for the third image of a batch."""
+    """Its path (``photos.zip/cat/1.jpg`` of one in an archive), ``-`` for standard input, or, for what has no name, which of the
+    inputs it is: ``input 0``, or ``input 0[2]`` for the third image of a batch."""
     source: Path | bytes | Image.Image | Record
 
     def decode(self, sample_max: int | None = None) -> Image.Image:
         """Its upright RGB pixels, whatever the form. Raises :class:`~alexnet.core.errors.ImageError`."""
         if isinstance(self.source, Image.Image):
             return upright_rgb(self.source, self.name, sample_max)
-        if not isinstance(self.source, Record):
-            return decode_image(self.source, self.name, sample_max)
-        data = self.source.read()
+        source = self.source
+        if isinstance(source, Path) and (record := record_at(source)) is not None:
+            source = replace(record, name=self.name)
+        if not isinstance(source, Record):
+            return decode_image(source, self.name, sample_max)
+        data = source.read()
         return decode_image(data, self.name, sample_max) if isinstance(data, bytes) else Image.fromarray(data)
 
     def __str__(self) -> str:
@@ -68,15 +71,16 @@ def is_one(given: PictureLike | Iterable[PictureLike]) -> bool:
     if isinstance(given, np.ndarray | Tensor):
         return given.ndim != 4
     if isinstance(given, str | os.PathLike):
-        return not _is_folder(os.fspath(given)) and not _holds_pictures(os.fspath(given))
+        return not _is_folder(os.fspath(given)) and not holds_pictures(os.fspath(given))
     return isinstance(given, bytes | bytearray | memoryview | File | Image.Image)
 
 
 def pictures(given: PictureLike | Iterable[PictureLike]) -> Iterator[Picture]:
     """The pictures in what is given, in order.
 
-    - A path is a file, a folder or an archive (its images, recursively, in the order of their names), or ``-`` for the bytes
-      of one image on standard input. bytes are those of an image file, which may also be open: it is read from its start if
+    - A path is a file, a folder or an archive (its images, recursively, in the order of their names), a picture in an archive
+      (``photos.zip/cat/1.jpg``), a Parquet file or a folder of them (their rows), or ``-`` for the bytes of one image on
+      standard input. bytes are those of an image file, which may also be open: it is read from its start if
       that can be sought, and left open.
     - An image of Pillow is turned as its EXIF orientation says and laid over white where it is transparent, as files are.
     - Arrays have their channels last, tensors have them first: red, green and blue, or one of grey. Samples are uint8, 0 to
@@ -128,12 +132,12 @@ def _of_path(source: str) -> Iterator[Picture]:
             yield from _rows_of(tables, path)
         else:
             yield from (Picture(file, Path(file)) for file in _images_in(listing, source))
-    elif not _holds_pictures(source):
+    elif not holds_pictures(source):
         yield Picture(source, path)
-    elif path.suffix.lower() == SUFFIX:
-        yield from _rows_of([Found(path.name, source, stamp=file_stamp(path.stat()))], path.parent)
     else:
-        yield from (Picture(record.name, record) for record in _records_in(path))
+        for inside, record in members(path).items():
+            name = f"{path}/{inside}"
+            yield Picture(name, replace(record, name=name))
 
 
 def _content(file: File) -> bytes:
@@ -146,13 +150,13 @@ def _content(file: File) -> bytes:
 
 
 def image_files(sources: Iterable[str | Path]) -> Iterator[str]:
-    """Files and ``-`` as they are, folders as their images, recursively, in the order of their names. A folder without
-    images: :class:`DataError`."""
+    """The paths of the pictures in files, folders and archives, as :func:`pictures` has them, and ``-`` as it is. A folder or an
+    archive without images: :class:`DataError`."""
     for source in map(str, sources):
-        if source == STDIN or not _is_folder(source):
+        if source == STDIN:
             yield source
-            continue
-        yield from _images_in(walk(Path(source)), source)
+        else:
+            yield from (picture.name for picture in _of_path(source))
 
 
 def _images_in(listing: Listing, folder: str) -> Iterator[str]:
@@ -167,33 +171,6 @@ def _rows_of(tables: Sequence[Found], folder: Path) -> Iterator[Picture]:
     for record in parquet_records(tables):
         name = f"{folder}/{record.name}"
         yield Picture(name, replace(record, name=name))
-
-
-def _records_in(archive: Path) -> Iterator[Record]:
-    """All pictures of an archive, whatever its folders are, in the order of their names."""
-    listing = list_archive(archive)
-    found = without_second_kinds([*filter(is_image, listing.files)])[0]
-    if not found or listing.faults:
-        fault = listing.faults[0] if listing.faults else None
-        said = (
-            f"{printable(fault.path)}: {fault.reason}" if fault else "no image files in this archive; name another one"
-        )
-        raise DataError(f"{printable(archive)}: {said}")
-    for file in found:
-        name = f"{archive}/{file.name}"
-        place = file.file, file.offset, file.length
-        yield Record("train", 0, name, *place, stamp=file.stamp, inside=file.inside)
-
-
-def _holds_pictures(source: str | bytes) -> bool:
-    """Whether a file is an archive of pictures, or a Parquet file."""
-    if not isinstance(source, str) or source == STDIN:
-        return False
-    try:
-        path = Path(source)
-        return path.is_file() and (path.suffix.lower() == SUFFIX or is_archive(path))
-    except (DataError, OSError, ValueError):  # it cannot be read, which decoding it says
-        return False
 
 
 def _is_folder(source: str | bytes) -> bool:

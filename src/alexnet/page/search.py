@@ -9,7 +9,6 @@ Shape suffixes: S rows or columns of a square, C channels, N pictures, B of them
 from __future__ import annotations
 
 import io
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from PIL import Image, ImageOps
 from alexnet.core.config import fingerprint
 from alexnet.core.errors import AlexNetError, ImageError, UsageError, as_text
 from alexnet.core.runs import read_arrays, write_atomic
+from alexnet.data.inside import stamp_of
 from alexnet.data.pictures import Picture
 from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor
@@ -204,12 +204,8 @@ def _described(index: Index, found: Sequence[tuple[int, float]]) -> list[dict[st
     described = []
     for number, distance in found:
         path, size, time_ns = index.images[number]
-        gone, changed = False, False
-        try:
-            status = os.stat(path)  # noqa: PTH116, a path of the index as it is
-            changed = (status.st_size, status.st_mtime_ns) != (size, time_ns)
-        except (OSError, ValueError):
-            gone = True
+        stamp = stamp_of(path)
+        gone, changed = stamp is None, stamp not in (None, (size, time_ns))
         name, folder = as_text(Path(path).name), as_text(Path(path).parent.name)
         known = {"number": number, "name": name, "folder": folder, "distance": float(distance)}
         described.append(known | {"gone": gone, "changed": changed})

@@ -16,8 +16,9 @@ import numpy as np
 from alexnet.core import rng
 from alexnet.core.console import Bar
 from alexnet.core.device import Machine, Precision, choose_device
-from alexnet.core.errors import AlexNetError, ImageError, UsageError, printable
+from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
 from alexnet.core.intervals import Errors
+from alexnet.data.inside import is_there
 from alexnet.data.loader import batches
 from alexnet.data.packed import PackedSplit, is_packed
 from alexnet.data.pictures import PictureLike, is_one, pictures
@@ -39,6 +40,9 @@ from alexnet.probes.search import (
     open_index,
     require_model,
     require_possible,
+)
+from alexnet.probes.search import (
+    Image as IndexedImage,
 )
 
 USUAL_METRIC: Metric = "cosine"
@@ -67,7 +71,7 @@ class Match:
     distance: float
     """From the query, by the metric of the index."""
     gone: bool
-    """Whether its file is no longer there."""
+    """Whether its file, or the picture in its archive, is no longer there."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def index(
     data_root: str | Path | None = None,
     on_fault: Callable[[ImageError], object] | None = None,
 ) -> Indexed:
-    """Make the images of files and folders searchable by what a model finds alike, in the new folder ``out``.
+    """Make the images of files, folders, archives and Parquet files searchable by what a model finds alike, in the new folder
+    ``out``.
 
     ``layer``: by default fc7, or in a network without one the last hidden layer; where a model holds trained weights for a part
     of its layers alone, the last before those that it lacks. ``metric``: by default the one by which the nearest neighbor errs
@@ -104,13 +109,14 @@ def index(
 
     With ``add`` the index that is there is brought up to date: images of ``sources`` that are not in it or have changed are
     added, and those of them that are gone are taken out. ``update`` does the same for every file of the index, wherever it is,
-    and ``sources`` may be empty. Layer, metric, kind and precision are then those of the index, and may not be others.
+    and ``sources`` may be empty. An archive that has changed is read again as a whole. Layer, metric, kind and precision are
+    then those of the index, and may not be others.
 
     A file that cannot be read is given to ``on_fault`` as it is met, and left out. Raises :class:`UsageError` for a folder
     that is not empty or for a model, layer or setting that does not fit, and :class:`DataError` if no image could be read."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     if not sources and not update:
-        raise UsageError("an index needs folders or files with images; name some")
+        raise UsageError("an index needs folders, archives or files with images; name some")
     machine, out = machine or Machine(device=choose_device()), Path(out)
     left_out: list[ImageError] = []
     gone: list[str] = []
@@ -201,9 +207,17 @@ def matches(index: Index, predictor: Predictor, given: PictureLike | Iterable[Pi
         if isinstance(row, ImageError):
             answers.append(Matches(name, (), row))
             continue
-        near = [(index.paths[n], distance) for n, distance in zip(*next(found), strict=True) if n >= 0]
-        answers.append(Matches(name, tuple(Match(path, d, not Path(path).exists()) for path, d in near)))
+        near = [(index.images[n], distance) for n, distance in zip(*next(found), strict=True) if n >= 0]
+        answers.append(Matches(name, tuple(Match(image[0], d, _is_gone(image)) for image, d in near)))
     return answers
+
+
+def _is_gone(image: IndexedImage) -> bool:
+    path, *stamp = image
+    try:
+        return not is_there(path, (stamp[0], stamp[1]))
+    except DataError:  # the archive is damaged
+        return True
 
 
 def choose_metric(subject: Subject, layer: str) -> tuple[Metric, dict[str, Any] | None]:

@@ -3,7 +3,7 @@
 ```
 meta.json          model, layer, precision, kind, metric; rows, bytes and SHA-256 of the other files; replaced last
 vectors-I.npy      (rows, D) float16: part I of the vectors
-images-I.jsonl     path, bytes and time (ns) of the image of each of these rows, a JSON list a line
+images-I.jsonl     path, bytes and time (ns) of the image of each of these rows, or of its archive, a JSON list a line
 faiss-N.index      of the kinds ivf and hnsw: the first N vectors
 codes-N.npy        of the kind codes: (N, B) uint8, short codes of the first N vectors;  coder-N.npz  what makes them
 ```
@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,6 +40,7 @@ from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError,
 from alexnet.core.parts import alone
 from alexnet.core.runs import ArrayFile, write_atomic
 from alexnet.core.sealed import Seal
+from alexnet.data.inside import holds_pictures, is_there, stamp_of
 from alexnet.data.pictures import STDIN, Picture, PictureLike, image_files, pictures
 from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, model_fingerprint
@@ -69,7 +71,8 @@ COMPARED = 300
 """Images whose codes are nearest, of which the vectors themselves are then compared. So few images need no codes."""
 
 Image = tuple[str, int, int]
-"""Absolute path, bytes, time of the last change in ns."""
+"""Absolute path, bytes, time of the last change in ns: of a picture in an archive (``photos.zip/cat/1.jpg``) those of the
+archive."""
 
 
 @dataclass(frozen=True)
@@ -321,9 +324,9 @@ def build_index(
     on_fault: Callable[[ImageError], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Index:
-    """An index of the images of files and folders in the new folder ``folder``. ``model`` is where the predictor was loaded
-    from, for the searches to come; ``chosen`` says why this metric. A file that cannot be read is given to ``on_fault`` and
-    left out. Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` if no image could be read."""
+    """An index of the images of files, folders and archives in the new folder ``folder``. ``model`` is where the predictor was
+    loaded from, for the searches to come; ``chosen`` says why this metric. A file that cannot be read is given to ``on_fault``
+    and left out. Raises :class:`UsageError` for a folder that is not empty, and :class:`DataError` if no image could be read."""
     (found,) = find_layers(predictor.model, [layer])
     require_possible(folder, kind)
     if kind == "codes" and found.num_units < 8:
@@ -383,21 +386,20 @@ def add_to_index(
     on_gone: Callable[[str], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Index:
-    """The index as these files and folders are now: with their images that are not yet in it, by path, size and time, where a
-    file that has changed takes the place of what it was, and without those that are no longer there, whose paths are given
-    to ``on_gone``. What is not of ``sources`` stays: it may be on a disk that is not mounted. With ``everywhere`` all files of
-    the index are looked at as well, wherever they are. Raises :class:`UsageError` for another model than the index was
+    """The index as these files, folders and archives are now: with their images that are not yet in it, by path, size and time,
+    where a file that has changed takes the place of what it was, and without those that are no longer there, whose paths are
+    given to ``on_gone``. What is not of ``sources`` stays: it may be on a disk that is not mounted. With ``everywhere`` all
+    files of the index are looked at as well, wherever they are. Raises :class:`UsageError` for another model than the index was
     built with."""
     require_model(index, predictor)
     named = [str(source) for source in sources]
     with alone(index.folder):
         index = open_index(index.folder)
         _sweep(index)
-        if everywhere:
-            named += index.paths
-        known, gone = set(index.images), _gone(index, named)
+        known, gone = set(index.images), _gone(index, named, everywhere)
         lost = dict.fromkeys(index.paths[row] for row in gone)
-        images = [image for image in dict.fromkeys(map(_image, image_files(named))) if image not in known]
+        looked_at = chain(image_files(named), index.paths if everywhere else ())
+        images = [image for image in dict.fromkeys(map(_image, looked_at)) if image not in known]
         images = [image for image in images if image[0] not in lost]
         if on_gone:
             for path in lost:
@@ -430,15 +432,17 @@ def add_to_index(
         return _with_codes(index) if index.meta["kind"] == "codes" else _with_faiss(index)
 
 
-def _gone(index: Index, sources: Iterable[str]) -> list[int]:
-    """The rows of files that these sources held and that are no longer there. (A folder that is not there itself may be on a
-    disk that is not mounted.)"""
+def _gone(index: Index, sources: Iterable[str], everywhere: bool) -> list[int]:
+    """The rows of files that these sources, or with ``everywhere`` any, held and that are no longer there. (A folder that is not
+    there itself may be on a disk that is not mounted.)"""
     places = {os.path.abspath(source) for source in sources if source != STDIN}  # noqa: PTH100, which keeps links
-    folders = tuple(f"{place.rstrip(os.sep)}{os.sep}" for place in places if Path(place).is_dir())
+    several = tuple(
+        f"{place.rstrip(os.sep)}{os.sep}" for place in places if Path(place).is_dir() or holds_pictures(place)
+    )
     return [
         row
-        for row, path in enumerate(index.paths)
-        if (path in places or path.startswith(folders)) and not Path(path).exists()
+        for row, (path, *stamp) in enumerate(index.images)
+        if (everywhere or path in places or path.startswith(several)) and not is_there(path, (stamp[0], stamp[1]))
     ]
 
 
@@ -510,11 +514,7 @@ def _image(path: str) -> Image:
     if path == STDIN:
         raise UsageError("an index is of files; standard input can only be searched for")
     absolute = os.path.abspath(path)  # noqa: PTH100, which keeps links
-    try:
-        status = os.stat(absolute)  # noqa: PTH116
-    except (OSError, ValueError):  # reading will say why
-        return absolute, 0, 0
-    return absolute, status.st_size, status.st_mtime_ns
+    return absolute, *(stamp_of(absolute) or (0, 0))  # of one that is not there, reading will say why
 
 
 def _as_stored(vector_BD: NDArray[Any]) -> NDArray[np.float16]:
