@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -258,7 +259,9 @@ def _read_back(to: To, path: Path, predictor: Predictor) -> Callable[[Tensor], T
             load_tensors(model, tensors, printable(path))
             return model.eval()
         case "torch-export":
-            program: Any = torch.export.load(path)
+            with warnings.catch_warnings():  # torch 2.11 warns of a buffer of its own, which it only reads
+                warnings.filterwarnings("ignore", "The given buffer is not writable")
+                program: Any = torch.export.load(path)
             module: Callable[[Tensor], Tensor] = program.module()
             return module
         case "onnx":
