@@ -9,13 +9,18 @@ import sys
 from pathlib import Path
 from runpy import run_path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 import alexnet
+from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, UsageError
-from alexnet.interop import hub
+from alexnet.evaluation.describe import describe
+from alexnet.interop import hub as publishing
 from alexnet.interop.exporting import export
+from alexnet.models import hub
 
 
 class Hub:
@@ -53,7 +58,8 @@ class Hub:
 @pytest.fixture
 def client(tmp_path, monkeypatch) -> Hub:
     client = Hub(tmp_path / "hub")
-    monkeypatch.setattr(hub, "_package", lambda: client)
+    for module in (hub, publishing):
+        monkeypatch.setattr(module, "client", lambda: client)
     return client
 
 
@@ -115,22 +121,94 @@ def test_huggingface_hub_reads_the_card(run, tmp_path):
     assert [result.metric_type for result in read.data.eval_results] == ["accuracy", "accuracy"]
 
 
-def test_what_the_hub_refuses_is_one_line(client, run):
-    with pytest.raises(AlexNetError, match=r"hf-hub:me/nothing: the hub did not answer, or refused \(.*404") as error:
-        alexnet.from_pretrained("hf-hub:me/nothing")
+def test_load_and_every_verb_take_a_repository(run, client, tmp_path, capsys):
+    alexnet.push_to_hub(run, "me/clothes")
+    export(run, "hub", tmp_path / "folder")
+    for name in ("hf-hub:me/clothes", Path("hf-hub:me/clothes@main")):
+        predictor, own = alexnet.load(name), alexnet.load(tmp_path / "folder")
+        assert (predictor.classes, predictor.preprocessing) == (own.classes, own.preprocessing)
+        assert torch.equal(torch.from_numpy(predictor.mean), torch.from_numpy(own.mean))
+    picture = np.full((40, 50, 3), 90, np.uint8)
+    assert predictor.predict(picture) == own.predict(picture)
+    PIL.Image.fromarray(picture).save(tmp_path / "cat.png")
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", "hf-hub:me/clothes", str(tmp_path / "cat.png"), "--json"])
+    assert json.loads(capsys.readouterr().out)[0]["predictions"][0]["class"] == own.predict(picture).answers[0].name
+    assert describe("hf-hub:me/clothes")["parameters"] == sum(p.numel() for p in own.model.parameters())
+    with pytest.raises(UsageError, match="--best needs a run"):
+        alexnet.load("hf-hub:me/clothes", best=True)
+
+
+REFUSALS = [
+    (("GatedRepoError", "RepositoryNotFoundError"), "its owner shares it with those who ask"),
+    (
+        ("RepositoryNotFoundError", "HfHubHTTPError"),
+        "no such repository; check OWNER/NAME, or for a private one, log in",
+    ),
+    (("RevisionNotFoundError", "HfHubHTTPError"), "no such revision; leave @REVISION out"),
+    (("LocalEntryNotFoundError",), "the hub cannot be reached; fetch it once where there is a network"),
+    (("HfHubHTTPError",), r"the hub refused \(HfHubHTTPError: 503 Server Error\); try again"),
+]
+
+
+@pytest.mark.parametrize(("kinds", "says"), REFUSALS, ids=[kinds[0] for kinds, _ in REFUSALS])
+def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(client, monkeypatch, kinds, says):
+    kind: type = OSError
+    for name in reversed(kinds):
+        kind = type(name, (kind,), {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise kind("503 Server Error\nmore lines")
+
+    monkeypatch.setattr(client, "snapshot_download", refuse)
+    with pytest.raises(AlexNetError, match=f"hf-hub:me/nothing: .*{says}") as error:
+        alexnet.load("hf-hub:me/nothing")
     assert "\n" not in str(error.value)
+
+
+def test_names_that_are_none_are_refused_before_anything_is_asked(client, run):
     for name in ("nothing", "a/b/c", "../x", "me/", "me/x y", ""):
-        with pytest.raises(UsageError, match="names no repository; write OWNER/NAME"):
-            alexnet.from_pretrained(f"hf-hub:{name}")
+        for call in (alexnet.load, alexnet.from_pretrained):
+            with pytest.raises(UsageError, match="names no repository; write OWNER/NAME"):
+                call(f"hf-hub:{name}")
         with pytest.raises(UsageError, match="names no repository"):
             alexnet.push_to_hub(run, name)
-    assert client.asked == [("me/nothing", None)]
+    assert client.asked == []
+
+
+def test_of_another_kind_of_model_only_its_settings_are_fetched(client):
+    other = client.root / "me" / "transformer"
+    other.mkdir(parents=True)
+    (other / "model.safetensors").write_bytes(b"large")
+    for settings in (None, '{"model_type": "vit"}'):
+        if settings:
+            (other / "config.json").write_text(settings)
+        with pytest.raises(AlexNetError, match="hf-hub:me/transformer: holds no model of this program"):
+            alexnet.load("hf-hub:me/transformer")
+    assert not (client.root / "snapshots/me/transformer/model.safetensors").exists()
+
+
+def test_offline_what_was_fetched_is_enough(run, tmp_path, monkeypatch):
+    real = pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+    monkeypatch.setattr(real.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(real.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        AlexNetError, match="hf-hub:me/clothes: not in the cache of huggingface_hub, and the hub cannot be"
+    ):
+        alexnet.load("hf-hub:me/clothes")
+    commit, folder = "0123456789" * 4, tmp_path / "models--me--clothes"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "snapshots").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    export(run, "hub", folder / "snapshots" / commit)
+    assert alexnet.load("hf-hub:me/clothes").classes == alexnet.load(run).classes
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(hub, "find_spec", lambda _name: None)
-    with pytest.raises(UsageError, match=r'pip install "alexnet\[hub\]"'):
-        alexnet.from_pretrained("hf-hub:me/clothes")
+    for call in (alexnet.load, alexnet.from_pretrained):
+        with pytest.raises(UsageError, match=r'pip install "alexnet\[hub\]"'):
+            call("hf-hub:me/clothes")
 
 
 def test_torch_hub_loads_from_a_clone(run, monkeypatch):

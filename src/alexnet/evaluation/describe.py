@@ -14,14 +14,15 @@ from alexnet.core.config import differences, to_json
 from alexnet.core.errors import UsageError, perhaps, printable
 from alexnet.evaluation.predict import load
 from alexnet.models import build_model, list_models, model_config
+from alexnet.models.hub import is_on_hub
 from alexnet.models.summary import summarize
 
 
 def describe(model: str) -> dict[str, Any]:
-    """Name, configuration, stages and totals of a named network, a run directory or a model folder."""
+    """Name, configuration, stages and totals of a named network, a run directory, a model folder or a repository of the hub."""
     if model in list_models():
         network: nn.Module = build_model(model_config(model), name=model, seed=None)  # shapes only: no weight is drawn
-    elif Path(model).exists():
+    elif Path(model).exists() or is_on_hub(model):
         network = load(model).model
     else:
         raise UsageError(

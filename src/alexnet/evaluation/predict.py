@@ -293,7 +293,8 @@ class Predictor:
 def load(
     model: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32", *, best: bool = False
 ) -> Predictor:
-    """The network in a run directory, a checkpoint of one or a model folder, ready to predict. Of a run that is not finished
+    """The network in a run directory, a checkpoint of one, a model folder, or a repository of the Hugging Face Hub
+    (``hf-hub:OWNER/NAME``, or ``hf-hub:OWNER/NAME@REVISION``), ready to predict. Of a run that is not finished
     it is the newest sound checkpoint, with ``best`` the one with the lowest validation error; that is said aloud. A file that
     :func:`alexnet.export` wrote as ONNX is computed by onnxruntime on the CPU, and only answers. Raises
     what :func:`~alexnet.models.states.open_model` and :func:`~alexnet.evaluation.onnx_network.open_onnx` raise."""

@@ -164,9 +164,8 @@ def _use(predictor: Predictor) -> str:
     p = predictor.preprocessing
     return f"""```python
 import alexnet
-from huggingface_hub import snapshot_download
 
-predictor = alexnet.load(snapshot_download("OWNER/NAME"))  # the name of this repository
+predictor = alexnet.load("hf-hub:OWNER/NAME")  # the name of this repository
 print(predictor.predict("cat.jpg").answers[0].name)
 
 network = alexnet.from_pretrained("hf-hub:OWNER/NAME")  # the network alone, an nn.Module

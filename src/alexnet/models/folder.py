@@ -128,7 +128,7 @@ def save_model_folder(
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()} if weights else {}
     if bad := _not_finite(tensors):
         raise AlexNetError(f"{printable(path)}: not saved, {bad} holds values that are not finite")
-    if path.exists() and not _is_model_folder(path):
+    if path.exists() and not is_model_folder(path):
         raise AlexNetError(f"{printable(path)}: exists and is not a model folder; choose another name or remove it")
 
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
@@ -297,7 +297,8 @@ def check_fit(
             )
 
 
-def _is_model_folder(path: Path) -> bool:
+def is_model_folder(path: Path) -> bool:
+    """Whether there is a model folder, or one without weights, sound or not."""
     try:
         head = read_json(path / "config.json")
     except (AlexNetError, OSError):

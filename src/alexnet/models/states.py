@@ -1,4 +1,4 @@
-"""What a user names as a model: a run, one of its checkpoints, or a model folder.
+"""What a user names as a model: a run, one of its checkpoints, or a model folder, here or on the Hugging Face Hub.
 
 Of a run that is finished, its model; of another, the newest of its checkpoints that is sound. A checkpoint has no classes, no
 preprocessing and no mean image: those are in ``RUN/checkpoint/network``, or in the model of the run.
@@ -26,6 +26,7 @@ from alexnet.models.checkpoint import (
     read_checkpoint,
 )
 from alexnet.models.folder import ModelFolder, folder_of, load_described, load_model_folder
+from alexnet.models.hub import fetched, is_on_hub
 
 CHECKPOINTS = "checkpoint"
 NETWORK = "network"
@@ -116,10 +117,13 @@ def state_of(model: str | Path, *, best: bool = False) -> State | None:
 
 
 def open_model(model: str | Path, *, best: bool = False) -> tuple[ModelFolder, State | None]:
-    """The network that is meant, and which checkpoint of a run it is if it is one: that is said aloud.
+    """The network that is meant, and which checkpoint of a run it is if it is one: that is said aloud. ``hf-hub:OWNER/NAME`` is a
+    model folder in a repository of the Hugging Face Hub, which is fetched.
 
     Raises :class:`UsageError` for what is no model, and for ``best`` where nothing was validated; :class:`AlexNetError`
-    for a run without a sound checkpoint, and for what is damaged."""
+    for a run without a sound checkpoint, and for what is damaged; and what :func:`~alexnet.models.hub.fetched` raises."""
+    if is_on_hub(model) and not best:
+        return load_model_folder(fetched(model)), None
     path = standing(Path(model))
     if path != Path(model):
         say(
