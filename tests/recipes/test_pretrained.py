@@ -15,7 +15,7 @@ from alexnet.core.errors import StoppedError, UsageError
 from alexnet.evaluation.predict import load
 from alexnet.models import create_model, default_preprocessing
 from alexnet.recipes import pretrained, transfer
-from alexnet.recipes.pretrained import Trial, candidates, configured, train_from, try_tuning, with_best_layer
+from alexnet.recipes.pretrained import Mean, Trial, candidates, configured, train_from, try_tuning, with_best_layer
 from alexnet.training import head
 from alexnet.training.config import TrainConfig
 from alexnet.training.initial import Initial
@@ -96,7 +96,8 @@ def test_the_layer_is_read_whose_classifier_does_best_on_images_left_out(trained
     [(9, 1.0, False), (9, 0.4, True), (11, 0.1, False), (10, 0.4, True), (10, 0.6, False), (10, 0.5, False)],
 )
 def test_tuning_helps_if_the_loss_is_lower_and_there_are_no_more_errors(tuned, loss, helps):
-    trial = Trial(n=50, head_errors=10, tuned_errors=tuned, head_loss=0.5, tuned_loss=loss, epochs=3)
+    means = (Mean(0.5, 4, 2.0), Mean(0.0, tuned, loss))  # the one with the lowest loss counts
+    trial = Trial(n=50, head_errors=10, head_loss=0.5, epochs=3, means=means)
     assert trial.helps is helps
     assert ("so the network is tuned" in str(trial)) is helps
 
@@ -114,14 +115,39 @@ def test_the_trial_asks_a_fifth_of_the_training_images_and_no_other(monkeypatch,
     assert try_tuning(config, tiny_set, QUIET, trained, tmp_path / "run") == trial
 
 
+def test_the_trial_compares_means_of_the_fitted_and_the_tuned_weights(monkeypatch, trained, config, tiny_set, tmp_path):
+    monkeypatch.setattr(pretrained, "LEAST", 5)
+    found, real = [], pretrained.evaluate_split
+
+    def watched(model, *args, **options):
+        found.append({name: value.clone() for name, value in model.state_dict().items()})
+        return real(model, *args, **options)
+
+    monkeypatch.setattr(pretrained, "evaluate_split", watched)
+    trial = try_tuning(config, tiny_set, QUIET, trained, tmp_path / "run")
+    assert [mean.start_share for mean in trial.means] == [0.75, 0.5, 0.25, 0.0]
+    parts = pretrained._parted(tiny_set, config.seed)
+    learned_N = parts.splits["train"].image_N
+    start, _ = pretrained.with_fitted_head(config, tiny_set, trained, QUIET, image_N=learned_N)
+    tuned = fit(config, parts, tmp_path / "alone", QUIET, initial=start).model.state_dict()
+    for share, state in zip((0.75, 0.5, 0.25, 0.0), found, strict=True):
+        expected = {name: share * start.tensors[name] + (1 - share) * value for name, value in tuned.items()}
+        torch.testing.assert_close(state, expected, rtol=1e-5, atol=1e-7)
+    wanted = replace(config, start_share=0.3)
+    only = try_tuning(wanted, tiny_set, QUIET, trained, tmp_path / "wanted")
+    assert [mean.start_share for mean in only.means] == [0.3]
+
+
 @pytest.mark.parametrize("helps", [False, True])
 def test_a_run_is_tuned_only_if_the_trial_says_so(monkeypatch, trained, config, tiny_set, tmp_path, helps):
-    trial = Trial(n=9, head_errors=3, tuned_errors=2, head_loss=1.0, tuned_loss=0.5 if helps else 1.5, epochs=2)
+    means = (Mean(0.25, 2, 0.5 if helps else 1.5),)
+    trial = Trial(n=9, head_errors=3, head_loss=1.0, epochs=2, means=means)
     monkeypatch.setattr(pretrained, "try_tuning", lambda *_, **__: trial)
     out = tmp_path / "run"
     summary = train_from(config, out, QUIET, data=tiny_set, initial=trained)
     assert summary["trial"]["helps"] is helps
-    assert json.loads((out / "config.json").read_text())["train"]["epochs"] == (2 if helps else 0)
+    decided = json.loads((out / "config.json").read_text())["train"]
+    assert (decided["epochs"], decided["start_share"]) == ((2, 0.25) if helps else (0, 0.0))
     conv5 = load(out).model.state_dict()["conv5.weight"]
     assert torch.equal(conv5, trained.tensors["conv5.weight"]) is not helps
     monkeypatch.setattr(pretrained, "try_tuning", lambda *_, **__: pytest.fail("tried again"))

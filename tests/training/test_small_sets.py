@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from alexnet.core import rng
 from alexnet.core.device import Machine
-from alexnet.core.errors import AlexNetError, StoppedError
+from alexnet.core.errors import AlexNetError, StoppedError, UsageError
 from alexnet.data.loader import epoch_order
 from alexnet.data.transforms import Augmentation
 from alexnet.training import trainer
@@ -119,6 +119,38 @@ def test_the_model_is_the_average_of_the_weights_of_all_steps(
     kept, trained = (load_file(tmp_path / f"checkpoint/step-14/{name}.safetensors") for name in ("model", "trained"))
     torch.testing.assert_close(kept, dict(found), rtol=0, atol=0)
     torch.testing.assert_close(trained, dict(after[-1]), rtol=0, atol=0)
+
+
+def test_a_share_of_the_weights_that_a_run_started_from_is_kept(tiny_config, tiny_set, tmp_path, monkeypatch):
+    model = replace(tiny_config.model, normalization="batch")
+    plain = replace(tiny_config, epochs=2, model=model)
+    step, first = trainer._Trainer._step, []
+
+    def watched(self, batch, data_seconds):
+        if not first:
+            first.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        step(self, batch, data_seconds)
+
+    monkeypatch.setattr(trainer._Trainer, "_step", watched)
+    last = fit(plain, tiny_set, tmp_path / "plain", QUIET).model.state_dict()
+    found = fit(replace(plain, start_share=0.25), tiny_set, tmp_path / "run", QUIET).model.state_dict()
+    expected = {
+        name: 0.25 * first[0][name] + 0.75 * value if value.is_floating_point() else value
+        for name, value in last.items()
+    }
+    torch.testing.assert_close(dict(found), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(found["conv1.weight"], last["conv1.weight"])
+    shared = replace(plain, start_share=0.25)
+    for looks in (2, 4):
+        with pytest.raises(StoppedError):
+            fit(shared, tiny_set, tmp_path / "stopped", QUIET, resume=True, stop=StopAfter(looks))
+    assert weights(fit(shared, tiny_set, tmp_path / "stopped", QUIET, resume=True).model) == weights(
+        fit(shared, tiny_set, tmp_path / "run", QUIET, resume=True).model
+    )
+    with pytest.raises(UsageError, match="start_share"):
+        fit(plain, tiny_set, tmp_path / "run", QUIET, resume=True, change=True)
+    file = max((tmp_path / "run" / "checkpoint").glob("step-*/started.safetensors"))
+    torch.testing.assert_close(load_file(file), first[0], rtol=0, atol=0)
 
 
 def test_an_average_begins_and_ends_in_the_middle_of_a_run(tiny_config, tiny_set, tmp_path):

@@ -1,26 +1,33 @@
 """Start from trained weights: a last layer fitted to what their layers compute, then, if it helps, some passes at small rates.
 
 Whether the passes help is tried first, on training images alone: four fifths of each class are learned from, the last fifth is
-asked. The images that a run holds out have no part in any choice.
+asked. It is asked of the tuned weights, and of means of these and the fitted ones: what tuning on few images adds and what it
+spoils lie on the same line (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). The images that a run holds out
+have no part in any choice.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 from alexnet.core import rng
+from alexnet.core.config import from_json, to_json
 from alexnet.core.console import Bar, say
 from alexnet.core.device import Machine
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.runs import read_json, write_json
 from alexnet.data.packed import PackedSet, Subset, with_parts
+from alexnet.evaluation.error_rate import evaluate_split
+from alexnet.evaluation.views import CENTER
 from alexnet.models import model_config
 from alexnet.models.alexnet import AlexNetConfig
+from alexnet.models.states import read_settings
 from alexnet.recipes import transfer
 from alexnet.recipes.run import train
 from alexnet.report.tables import number, read_log
@@ -28,15 +35,28 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.files import sole_trainer
 from alexnet.training.head import Head, with_fitted_head
 from alexnet.training.initial import Initial, misfit
-from alexnet.training.trainer import fit
+from alexnet.training.initial import transfer as taken_over
+from alexnet.training.trainer import fit, network
 
 PARTS = 5
 """Of each class, one of so many parts is asked in the trial."""
 LEAST = 40
 """Images that a trial needs to ask, to say anything."""
+SHARES = (0.75, 0.5, 0.25, 0.0)
+"""Shares of the fitted weights in the mean with the tuned ones that the trial compares."""
 TRIAL = ".trial"
 """Folder of a run in which tuning is tried."""
 RECORD = "trial.json"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of the fitted and the tuned weights, and what it does for the images that were left out."""
+
+    start_share: float
+    """Share of the fitted weights."""
+    errors: int
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -45,26 +65,31 @@ class Trial:
 
     n: int
     head_errors: int
-    tuned_errors: int
     head_loss: float
-    tuned_loss: float
     epochs: int
     """Passes that were tried."""
+    means: tuple[Mean, ...]
+
+    @property
+    def best(self) -> Mean:
+        return min(self.means, key=lambda mean: mean.loss)
 
     @property
     def helps(self) -> bool:
         """Whether the loss is lower after it, and there are no more errors: a few errors fewer may be chance, and with a higher
         loss the network has learned the training images by heart."""
-        return self.tuned_loss < self.head_loss and self.tuned_errors <= self.head_errors
+        return self.best.loss < self.head_loss and self.best.errors <= self.head_errors
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"helps": self.helps}
+        return cast(dict[str, Any], to_json(self)) | {"helps": self.helps}
 
     def __str__(self) -> str:
+        best = self.best
         verdict = "so the network is tuned" if self.helps else "so the fitted layer is kept as it is"
+        mixed = f", mixed with {best.start_share:.0%} of the fitted weights" if best.start_share else ""
         return (
             f"tuning tried on {self.n} training images that were left out: {self.head_errors} errors before (loss "
-            f"{self.head_loss:.3f}), {self.tuned_errors} after {self.epochs} passes ({self.tuned_loss:.3f}), {verdict}"
+            f"{self.head_loss:.3f}), {best.errors} after {self.epochs} passes{mixed} ({best.loss:.3f}), {verdict}"
         )
 
 
@@ -136,14 +161,18 @@ def train_from(
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train from these weights as :func:`~alexnet.recipes.run.train` does, but try first whether tuning helps, and leave it out
-    if not. A run that has begun goes on as it was decided. The summary says what came of the trial."""
+    if not; if it does, keep the share of the fitted weights that did best, unless the configuration names one. A run that has
+    begun goes on as it was decided. The summary says what came of the trial."""
     out = Path(out)
     begun = resume and (out / "config.json").is_file()
     trial: Trial | None = None
-    if config.epochs and not begun:
+    if begun:
+        decided = read_settings(out).get("train", {}).get("start_share", 0.0)
+        config = replace(config, start_share=config.start_share or decided)
+    elif config.epochs:
         trial = try_tuning(config, data, machine, initial, out, fresh=fresh)
-        if trial is None or not trial.helps:
-            config = replace(config, epochs=0)
+        tuned = trial is not None and trial.helps
+        config = replace(config, start_share=trial.best.start_share) if trial and tuned else replace(config, epochs=0)
     summary = train(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
     if trial is not None:
         write_json(out / "results" / RECORD, trial.to_json())
@@ -174,16 +203,17 @@ def try_tuning(
         learned_N = cast(Subset, parts.splits["train"]).image_N
         with Bar("features for the last layer", len(data.split("train")), quiet=machine.quiet) as bar:
             start, _ = with_fitted_head(config, data, initial, machine, image_N=learned_N, progress=bar)
-        fit(config, parts, folder, machine, initial=start, resume=(folder / "config.json").is_file())
+        alone = replace(config, start_share=0.0)
+        tuned = fit(alone, parts, folder, machine, initial=start, resume=(folder / "config.json").is_file()).model
         log = read_log(folder / "log.jsonl")
-        head, last = log.head or {}, log.epochs[-1]
+        head = log.head or {}
+        shares = (config.start_share,) if config.start_share else SHARES
         trial = Trial(
             n=int(number(head["n"])),
             head_errors=int(number(head["top1_errors"])),
-            tuned_errors=int(number(last["val_top1_errors"])),
             head_loss=number(head["loss_nats"]),
-            tuned_loss=number(last["val_loss"]),
             epochs=len(log.epochs),
+            means=tuple(_mean(config, parts, machine, start, tuned, share) for share in shares),
         )
         write_json(folder / RECORD, trial.to_json())
         shutil.rmtree(folder / "checkpoint")
@@ -191,10 +221,36 @@ def try_tuning(
     return trial
 
 
+def _mean(
+    config: TrainConfig, parts: PackedSet, machine: Machine, start: Initial, tuned: torch.nn.Module, start_share: float
+) -> Mean:
+    """What a mean of both weights does for the images that were left out."""
+    model = network(config, len(parts.classes))
+    model.load_state_dict(taken_over(start, config, parts.classes).tensors, strict=False)
+    model = model.to(machine.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    with torch.no_grad():
+        for name, value in tuned.state_dict().items():
+            own = model.state_dict()[name]
+            own.copy_(own.lerp(value, 1 - start_share) if own.is_floating_point() else value)
+    result = evaluate_split(
+        model,
+        parts.split("val"),
+        config.preprocessing,
+        parts.mean,
+        classes=parts.classes,
+        views=CENTER,
+        batch_size=config.batch_size,
+        device=machine.device,
+        precision=config.precision,
+        workers=machine.workers,
+    )
+    return Mean(start_share, result.top1_errors, result.loss_nats)
+
+
 def _recorded(file: Path) -> Trial | None:
     try:
         known = read_json(file)
-        return Trial(**{name: known[name] for name in Trial.__dataclass_fields__})
+        return from_json(Trial, {name: known[name] for name in Trial.__dataclass_fields__})
     except (AlexNetError, OSError, LookupError, TypeError):
         return None
 

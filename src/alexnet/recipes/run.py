@@ -209,6 +209,11 @@ def train(
             require_possible(config, data, machine, initial, out)
             if config.last_layer == "fitted" and (fresh or not has_checkpoint(out)):
                 require_fittable(config, data, initial)
+            if config.start_share and initial is None and (fresh or not has_checkpoint(out)):
+                raise UsageError(
+                    f"--start-share {config.start_share:g} keeps that share of the weights that a run starts from, and this one "
+                    "starts from random ones; name trained weights with --init-from, or leave --start-share out"
+                )
             faster = "--resume --change --precision float32" if has_checkpoint(out) else None
             warn_of_emulation(machine.device, config.precision, *([faster] if faster and not fresh else []))
             stack.enter_context(sole_trainer(out))

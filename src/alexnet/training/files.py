@@ -39,10 +39,10 @@ fingerprint, and may have another name."""
 
 NEVER_CHANGED = (
     *("recipe", "network", "model", "preprocessing", "size", "train_images", "seed", "balance", "last_layer"),
-    "optimizer.kind",
+    *("optimizer.kind", "start_share"),
 )
-"""Fields that decide the network, its input, the data or the draws, with all fields below them; the kind of the optimizer
-decides what a checkpoint holds. Everything else decides how the network is optimized, and may be changed on resume."""
+"""Fields that decide the network, its input, the data or the draws, with all fields below them; the last two decide what a
+checkpoint holds. Everything else decides how the network is optimized, and may be changed on resume."""
 
 
 RUN_FILES = (

@@ -82,7 +82,9 @@ HEAD = ("n", "top1_errors", "top5_errors", "top1_error", "top5_error", "loss_nat
 """What log.jsonl says of a last layer that was fitted."""
 
 TRAINED = "trained"
-"""Group of a checkpoint that holds the weights which training goes on with, where ``model`` holds their average."""
+"""Group of a checkpoint that holds the weights which training goes on with, where ``model`` holds a mean of weights."""
+STARTED = "started"
+"""Group of a checkpoint that holds the weights which the run started from, where ``model`` has a share of them."""
 
 PROBE_IMAGES = 64
 """Images of the signal check and of the count of dead filters."""
@@ -111,7 +113,8 @@ def fit(
     stop: StopRequest | None = None,
 ) -> Parallel:
     """Train ``config.network`` on ``data.splits["train"]``: the network, or this rank's part of it, in evaluation mode, after the
-    last step; with ``config.ema`` the average of its weights, with ``config.early_stopping`` as it was after the best epoch.
+    last step; with ``config.ema`` the average of its weights, with ``config.start_share`` their mean with those that it started
+    from, with ``config.early_stopping`` as it was after the best epoch.
 
     The first rank writes config.json, environment.json, log.jsonl, summary.csv and checkpoint/ into ``run``, and
     ranks.json where there are several. With ``resume`` the run goes on from its last sound checkpoint, bit for bit as if
@@ -226,7 +229,9 @@ def require_fitting(checkpoint: Checkpoint, config: TrainConfig, data: PackedSet
             raise AlexNetError(f"state.json: {error}") from error
     shapes = network(config, len(data.classes), weights=False)
     expected = {name: value.shape for name, value in shapes.state_dict().items()}
-    for group in ("model", *({TRAINED} & checkpoint.tensors.keys())):
+    if config.start_share and STARTED not in checkpoint.tensors:
+        raise AlexNetError(f"{STARTED}.safetensors is not there, and a share of the weights in it is kept")
+    for group in ("model", *sorted({TRAINED, STARTED} & checkpoint.tensors.keys())):
         found = {name: value.shape for name, value in checkpoint.tensors.get(group, {}).items()}
         if odd := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
             raise AlexNetError(f"{group}.safetensors: {printable(odd[0])[:80]} is not as in {config.network}")
@@ -251,7 +256,7 @@ def _input(shape: tuple[int, int]) -> str:
 def _require_memory(shapes: nn.Module, config: TrainConfig, machine: Machine) -> None:
     """Refuse a network that does not fit: a system that promises more memory than it has kills the process later."""
     num, total = sum(p.numel() for p in shapes.parameters()), total_memory(machine.device)
-    needed = num * config.itemsize * (1 if in_job() else 2 + config.optimizer.moments + (config.ema > 0))
+    needed = num * config.itemsize * (1 if in_job() else 2 + config.optimizer.moments + _more_weights(config))
     if total is not None and needed > total:
         raise UsageError(
             f"{config.network} would have {num:,} parameters, which take {needed / 1e9:,.0f} GB with their gradients and "
@@ -303,13 +308,17 @@ class _Trainer:
         untrained = mesh.rank == 0 and checkpoint is None
         self.signals = signal_check(whole, self._probe_input(dtype)) if untrained else []
         wire = torch.bfloat16 if machine.exchange == "bfloat16" else None
-        average = deepcopy(whole).requires_grad_(False) if config.ema else None
+        mean = deepcopy(whole).requires_grad_(False) if config.ema or config.start_share else None
         self.parallel = parallelize(whole, mesh, wire=wire, scheme=machine.scheme)
         self.model = self.parallel.model
         self.kept = self.parallel
-        """The network that is validated and becomes the model: the average of the weights, where one is kept."""
-        if average is not None:
-            self.kept = parallelize(average, mesh, wire=wire, scheme=machine.scheme)
+        """The network that is validated and becomes the model: a mean of weights, where one is kept."""
+        if mean is not None:
+            self.kept = parallelize(mean, mesh, wire=wire, scheme=machine.scheme)
+        self.started_from: dict[str, Tensor] = {}
+        """The weights that a share of is kept."""
+        if config.start_share:
+            self.started_from = {name: value.clone() for name, value in self.kept.model.state_dict().items()}
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.progress = Progress(start=asdict(self.signals[-1]) if self.signals else None)
         train_N, num_classes, balanced = self.split.labels[self.image_N], len(data.classes), config.balance != "none"
@@ -457,7 +466,7 @@ class _Trainer:
             self._require_finite(progress.step + 1, float(result_2[0]), now.weight, x_BCHW)
         self.optimizer.step()
         progress.step += 1
-        self._average()
+        self._take_mean()
         progress.position += num
         row = {"event": "step", "step": progress.step, "epoch": progress.epoch + 1}
         row |= {"lr": now.weight, "data_seconds": data_seconds}
@@ -465,18 +474,20 @@ class _Trainer:
         if progress.step == self.first_step and self.mesh.world.size > 1:
             self._report_ranks(num)
 
-    def _average(self) -> None:
-        """Take the weights of this step into their moving average, and with them the statistics of batch normalization, which go
+    def _take_mean(self) -> None:
+        """Take the weights of this step into the mean that is kept, and with them the statistics of batch normalization, which go
         with the weights. The decay of early steps is that of TensorFlow's ExponentialMovingAverage with a count of updates."""
         if self.kept is self.parallel:
             return
         step, now = self.progress.step, self.model.state_dict()
         decay = min(self.config.ema, (1 + step) / (10 + step))
-        for name, average in self.kept.model.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(now[name], 1 - decay)
-            else:  # how many batches batch normalization has seen
-                average.copy_(now[name])
+        for name, mean in self.kept.model.state_dict().items():
+            if not mean.is_floating_point():  # how many batches batch normalization has seen
+                mean.copy_(now[name])
+            elif self.started_from:
+                mean.copy_(self.started_from[name]).lerp_(now[name], 1 - self.config.start_share)
+            else:
+                mean.lerp_(now[name], 1 - decay)
 
     def _backward(
         self,
@@ -702,6 +713,8 @@ class _Trainer:
         }
         if self.kept is not parallel:
             tensors[TRAINED] = parallel.gather_state(self.model.state_dict())
+        if self.config.start_share:
+            tensors[STARTED] = parallel.gather_state(self.started_from)
         progress.seconds = time.monotonic() - self.started
 
         def write() -> None:
@@ -734,6 +747,8 @@ class _Trainer:
         trained = parallel.spread_state(checkpoint.tensors.get(TRAINED, {}))
         self.kept.model.load_state_dict(kept)
         self.model.load_state_dict(trained or kept)
+        for name, value in parallel.spread_state(checkpoint.tensors.get(STARTED, {})).items():
+            self.started_from[name].copy_(value)
         by_name = dict(self.model.named_parameters())
         for key, value in parallel.spread_state(checkpoint.tensors.get("optimizer", {})).items():
             name, _, slot = key.rpartition("/")
@@ -874,9 +889,14 @@ class _Trainer:
 
 
 def checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
-    """Bytes of one checkpoint: the weights, one velocity (Adam: two moments) for each, and their average where one is kept."""
-    copies = 1 + config.optimizer.moments + (config.ema > 0)
+    """Bytes of one checkpoint: the weights, one velocity (Adam: two moments) for each, and what a mean of weights needs."""
+    copies = 1 + config.optimizer.moments + _more_weights(config)
     return sum(p.numel() for p in model.parameters()) * config.itemsize * copies
+
+
+def _more_weights(config: TrainConfig) -> int:
+    """Copies of the weights that a run keeps beside those that it trains: their mean, and those it started from."""
+    return 2 if config.start_share else int(config.ema > 0)
 
 
 def training_images(num: int, config: TrainConfig) -> NDArray[np.int64]:
