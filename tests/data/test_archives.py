@@ -20,7 +20,7 @@ from alexnet.core.errors import DataError, ImageError
 from alexnet.data import archives
 from alexnet.data.archives import image_archive, list_archive
 from alexnet.data.check import check
-from alexnet.data.named import find_source
+from alexnet.data.named import find_pictures, find_source
 from alexnet.data.pictures import is_one, pictures
 from alexnet.data.pool import in_processes
 from alexnet.data.prepare import prepare
@@ -239,6 +239,35 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_not_unpacked_further(tmp_
     damaged(path, set_everywhere(22, 24, "<I", 1000))
     with pytest.raises(ImageError, match="not the size"):
         next(r for r in image_archive(path).records if r.name == "cat/0.png").read()
+
+
+def test_an_archive_of_encrypted_files_alone_is_refused_in_one_line(tmp_path: Path):
+    path = raw_zip(tmp_path / "a.zip", {name.encode(): data for name, data in PICTURES.items()}, flags=1)
+    for read in (image_archive, lambda path: list(pictures(path))):
+        with pytest.raises(DataError, match=r"a\.zip: encrypted; unpack it with its password, and name the folder$"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "start", [b"7z\xbc\xaf\x27\x1c\0\4", b"Rar!\x1a\x07\1\0", b"\x28\xb5\x2f\xfd", b"\x1f\x9d\x90"]
+)
+def test_an_archive_of_another_kind_is_refused_with_the_way_out(start: bytes, tmp_path: Path):
+    (tmp_path / "photos").write_bytes(start + bytes(500))
+    for read in (find_source, lambda path: list(pictures(path))):
+        with pytest.raises(DataError, match=r"which is not read; unpack it and name the folder, or pack it as \.zip"):
+            read(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_pictures_without_classes_are_found_in_an_archive(kind: str, tmp_path: Path):
+    loose = {**PICTURES, "loose.png": PICTURES["cat/1.png"]}
+    source = find_pictures(pack(tmp_path, kind, loose))
+    assert [record.name for record in source.records] == sorted(loose)
+    source = find_pictures(pack(tmp_path, kind, {"a.png": png(RGB, 2)}))
+    assert [(record.name, record.read()) for record in source.records] == [("a.png", png(RGB, 2))]
+    assert source.name == str(tmp_path / f"photos.{kind}")
+    with pytest.raises(DataError, match="no image"):
+        find_pictures(pack(tmp_path, kind, {"a.txt": b""}))
 
 
 def test_members_that_overlap_are_refused(tmp_path: Path):

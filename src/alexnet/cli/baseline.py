@@ -24,7 +24,7 @@ KINDS = {
 @dataclass(frozen=True, kw_only=True)
 class BaselineOptions:
     data: str
-    """Packed directory, folder, CSV or named set."""
+    """Packed directory, folder, archive, Parquet files, CSV or named set."""
     data_root: str | None = None
     """Where named sets are; by default $ALEXNET_DATA."""
     train_images: int | None = None

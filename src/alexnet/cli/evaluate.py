@@ -27,7 +27,7 @@ class EvaluateOptions(ModelOptions):
     models: Words
     """Run directories, checkpoints, model folders, or .npz files of saved probabilities."""
     data: str | None = None
-    """Packed directory, folder, CSV or named set; by default that of the run."""
+    """Packed directory, folder, archive, Parquet files, CSV or named set; by default that of the run."""
     split: str | None = None
     """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
     where it names no splits."""

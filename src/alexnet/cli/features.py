@@ -25,7 +25,7 @@ class FeaturesOptions(ModelOptions):
     """Their names, by default fc7, or the last hidden layer that holds trained weights; a wrong one lists all. fc7 is read after
     its ReLU and before the test-time halving, dropout7 after it."""
     data: str | None = None
-    """Packed directory, folder, CSV or named set; by default that of the run."""
+    """Packed directory, folder, archive, Parquet files, CSV or named set; by default that of the run."""
     split: str | None = None
     """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
     where it names no splits."""

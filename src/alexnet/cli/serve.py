@@ -27,7 +27,8 @@ class ServeOptions(ModelOptions):
     model: Word
     """Run directory, checkpoint of a run, or model folder."""
     data: str | None = None
-    """Packed directory, folder, CSV or named set whose pictures show what a unit looks for; by default that of the run."""
+    """Packed directory, folder, archive, Parquet files, CSV or named set whose pictures show what a unit looks for; by
+    default that of the run."""
     index: str | None = None
     """Folder that `alexnet index` wrote with this model, to search in."""
     keep: str | None = None

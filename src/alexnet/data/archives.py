@@ -43,6 +43,14 @@ _COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 _ZIPS = (b"PK\3\4", b"PK\5\6")
+_OTHERS = {
+    b"7z\xbc\xaf\x27\x1c": "7-Zip archive",
+    b"Rar!\x1a\x07": "RAR archive",
+    b"\x28\xb5\x2f\xfd": "file compressed by Zstandard",
+    b"\x1f\x9d": "file compressed by compress",
+    b"\x04\x22\x4d\x18": "file compressed by LZ4",
+    b"LZIP": "file compressed by lzip",
+}
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Mark, length of the name, length of what else stands before the content."""
 _ENCRYPTED, _UNICODE = 1, 0x800
@@ -50,8 +58,8 @@ _DEFLATED, _BZIP2 = 8, 12
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is one of these archives: by its first bytes, or as a tar, which has no mark of its own, by its name."""
-    return path.suffix.lower() == ".tar" or _start(path).startswith((*_ZIPS, *_COMPRESSED))
+    """Whether a file is an archive: by its first bytes, or as a tar, which has no mark of its own, by its name."""
+    return path.suffix.lower() == ".tar" or _start(path).startswith((*_ZIPS, *_COMPRESSED, *_OTHERS))
 
 
 def image_archive(path: Path, seed: int = 0) -> Source:
@@ -61,10 +69,14 @@ def image_archive(path: Path, seed: int = 0) -> Source:
 
 def list_archive(path: Path) -> Listing:
     """The regular files of an archive by the names that they have in it; of several of one name the last. Raises
-    :class:`DataError` for an archive that is damaged or cut."""
+    :class:`DataError` for an archive that is damaged, cut, encrypted as a whole, or of a kind that is not read."""
     start = _start(path)
     if start.startswith(_ZIPS):
         return list_zip(path)
+    if other := next((name for mark, name in _OTHERS.items() if start.startswith(mark)), None):
+        raise DataError(
+            f"{printable(path)}: a {other}, which is not read; unpack it and name the folder, or pack it as .zip"
+        )
     unpack = next((how for mark, how in _COMPRESSED.items() if start.startswith(mark)), None)
     return list_tar(path) if unpack is None else _list_compressed(path, unpack)
 
@@ -305,6 +317,8 @@ def list_zip(path: Path) -> Listing:
     except OSError as error:
         raise DataError(refused(error, path)) from error
     _refuse_overlaps(infos, path)
+    if (files := [info for info in infos if not info.is_dir()]) and all(i.flag_bits & _ENCRYPTED for i in files):
+        raise DataError(f"{printable(path)}: encrypted; unpack it with its password, and name the folder")
     packed = {
         i.header_offset: _Packed(i.compress_type, i.compress_size, i.CRC, bool(i.flag_bits & _ENCRYPTED)) for i in infos
     }

@@ -14,10 +14,11 @@ from alexnet.data.decode import file_stamp
 from alexnet.data.folder import Found, arrange, image_folder, is_image, pictures, walk
 from alexnet.data.idx import FASHION_MNIST_CLASSES, idx_set, is_idx
 from alexnet.data.imagenet import imagenet, is_imagenet
+from alexnet.data.inside import holds_pictures, members
 from alexnet.data.lists import LIST_SUFFIXES, csv_list
 from alexnet.data.packed import is_packed
-from alexnet.data.parquet import SUFFIX, parquet_files, parquet_set
-from alexnet.data.sources import Source
+from alexnet.data.parquet import SUFFIX, parquet_files, parquet_records, parquet_set
+from alexnet.data.sources import Source, fingerprint_of
 
 NAMED_SETS = {
     "shapes": (),
@@ -61,18 +62,31 @@ def find_source(
 
 
 def find_pictures(data: str | Path, *, data_root: str | Path | None = None, cache: str | Path | None = None) -> Source:
-    """The records of data whose labels do not matter: those of :func:`find_source`; but of a folder with pictures outside of
-    class folders, all of them, unless it names its splits."""
+    """The records of data whose labels do not matter: those of :func:`find_source`; but of a folder, an archive or a Parquet file
+    with pictures that have no class, all of them, unless it names its splits."""
+    several = Path(data).is_dir() or holds_pictures(data)
     try:
         source = find_source(data, data_root=data_root, cache=cache)
     except DataError:
-        if not Path(data).is_dir():
+        if not several:
             raise
-        return replace(pictures(Path(data)), name=str(data))
-    if source.held_out == "source" or not Path(data).is_dir():
+        return replace(_all_pictures(Path(data)), name=str(data))
+    if source.held_out == "source" or not several:
         return source
-    everything = pictures(Path(data))
+    everything = _all_pictures(Path(data))
     return source if len(source.records) == len(everything.records) else replace(everything, name=str(data))
+
+
+def _all_pictures(path: Path) -> Source:
+    """Every picture, to learn from without labels."""
+    if path.is_dir():
+        if not (tables := parquet_files(walk(path))):
+            return pictures(path)
+        records = parquet_records(tables)
+    else:
+        records = list(members(path).values())
+    names = (f"{record.name} {record.stamp}" for record in records)
+    return Source(classes=["picture"], records=records, fingerprint=fingerprint_of("pictures", *names))
 
 
 def named_source(

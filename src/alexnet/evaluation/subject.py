@@ -32,7 +32,8 @@ class DataSettings:
     """Which data a measurement learns from and is counted on, and how precisely it is computed."""
 
     data: str | None = None
-    """Packed directory, folder, CSV or named set with the split train and another; by default that of the run."""
+    """Packed directory, folder, archive, Parquet files, CSV or named set with the split train and another; by default that of
+    the run."""
     precision: Precision = "float32"
     """Number format to compute in."""
 
@@ -42,7 +43,7 @@ class ImagesSettings(DataSettings):
     """Which images a measurement asks about, without learning from any."""
 
     data: str | None = None
-    """Packed directory, folder, CSV or named set; by default that of the run."""
+    """Packed directory, folder, archive, Parquet files, CSV or named set; by default that of the run."""
     split: str | None = None
     """all, train, val or test; by default the images that the run held out or, of other data, its val or test images, or all
     where it names no splits."""
