@@ -82,8 +82,10 @@ def test_the_pictures_of_an_archive_are_many_pictures(kind: str, tmp_path: Path)
     found = list(pictures([path]))
     assert [picture.name for picture in found] == [f"{path}/{name}" for name in sorted([*PICTURES, "loose"])]
     assert np.array_equal(found[1].decode(), np.roll(RGB, 1, 0))
-    with pytest.raises(DataError, match="no image files in this archive"):
+    with pytest.raises(DataError, match="no image files in this archive; name another one"):
         list(pictures(pack(tmp_path, kind, {"readme.txt": b"hello"})))
+    with pytest.raises(DataError, match=r"unpack it and name more/inner\.zip, which lies in it"):
+        list(pictures(pack(tmp_path, kind, {"more/inner.zip": b"PK"})))
 
 
 def test_a_network_answers_to_them(tmp_path: Path):

@@ -167,7 +167,7 @@ def test_the_rows_of_a_file_or_a_folder_are_many_pictures(beans: Path):
         ),
         (
             {"train.parquet": {"image": [b"x"], "label": [0]}, "test.parquet": {"image": [b"x"], "label": ["a"]}},
-            "labels are numbers in some files and names in others",
+            "labels are numbers in some rows and names in others",
         ),
     ],
 )

@@ -17,6 +17,7 @@ from alexnet.data.named import find_source
 from alexnet.data.packed import SEAL, PackedSet, PackedSplit, is_packed, open_packed
 from alexnet.data.pool import in_processes
 from alexnet.data.prepare import Progress, white_of_set
+from alexnet.data.rows import Rows
 from alexnet.data.samples import Range, SampleMax
 from alexnet.data.shards import decode
 from alexnet.data.sources import Fault, Record, Source, SplitName, class_counts, class_faults, class_notes
@@ -28,7 +29,7 @@ _CHUNK = 64
 
 
 def check(
-    source: str | Path | Source,
+    source: str | Path | Source | Rows,
     *,
     data_root: str | Path | None = None,
     cache: str | Path | None = None,
@@ -45,7 +46,7 @@ def check(
     class, tiny classes, odd files, files passed over. Raises :class:`DataError` where there is nothing to read at all.
     """
     if not isinstance(source, Source):
-        if is_packed(Path(source)):
+        if isinstance(source, str | Path) and is_packed(Path(source)):
             return _check_packed(Path(source), progress)
         source = find_source(source, data_root=data_root, cache=cache, seed=seed)
     white = white_of_set(source, sample_max, workers)

@@ -269,7 +269,8 @@ def is_image(found: Found) -> bool:
         return True
     try:
         if found.inside is not None and found.length is not None:
-            return looks_like_image(found.inside.read(found.offset, found.length, found.name)[:32])
+            data = found.inside.read(found.offset, found.length, found.name)
+            return isinstance(data, bytes) and looks_like_image(data[:32])
         with open(found.file, "rb") as file:
             file.seek(found.offset)
             return looks_like_image(file.read(32))

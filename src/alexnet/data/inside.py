@@ -21,6 +21,7 @@ from alexnet.data.sources import Record
 
 KEPT_LISTS = 4
 """Files whose lists are kept, with what compressed tars among them unpack to."""
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", SUFFIX)
 _LISTING = threading.Lock()
 
 
@@ -56,7 +57,9 @@ def _members(file: str, stamp: str) -> Mapping[str, Record]:
         raise DataError(f"{printable(path)}: {printable(fault.path)}: {fault.reason}")
     images, _ = without_second_kinds([*filter(is_image, listing.files)])
     if not images:
-        raise DataError(f"{printable(path)}: no image files in this archive; name another one")
+        packed = next((found.name for found in listing.files if found.name.lower().endswith(_ARCHIVES)), None)
+        other = "name another one" if packed is None else f"unpack it and name {printable(packed)}, which lies in it"
+        raise DataError(f"{printable(path)}: no image files in this archive; {other}")
     return {
         found.name: Record(
             "train", 0, found.name, found.file, found.offset, found.length, stamp=found.stamp, inside=found.inside

@@ -18,6 +18,7 @@ from alexnet.data.inside import holds_pictures, members
 from alexnet.data.lists import LIST_SUFFIXES, csv_list
 from alexnet.data.packed import is_packed
 from alexnet.data.parquet import SUFFIX, parquet_files, parquet_records, parquet_set
+from alexnet.data.rows import Rows, row_set
 from alexnet.data.sources import Source, fingerprint_of
 
 NAMED_SETS = {
@@ -54,9 +55,11 @@ _IMAGENETTE_NAMES = {
 
 
 def find_source(
-    data: str | Path, *, data_root: str | Path | None = None, cache: str | Path | None = None, seed: int = 0
+    data: str | Path | Rows, *, data_root: str | Path | None = None, cache: str | Path | None = None, seed: int = 0
 ) -> Source:
-    """The records of a named set or of a path."""
+    """The records of a named set, of a path, or of rows in memory."""
+    if not isinstance(data, str | os.PathLike):
+        return row_set(data, seed)
     source = named_source(str(data), data_root=data_root, cache=cache, seed=seed) or read_source(data, seed=seed)
     return replace(source, name=str(data))
 

@@ -12,21 +12,20 @@ import os
 import re
 import threading
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from alexnet.core.errors import AlexNetError, DataError, ImageError, in_short, printable
+from alexnet.data.columns import choose_columns, set_of_rows
 from alexnet.data.decode import MAX_FILE_BYTES, file_stamp
 from alexnet.data.folder import Found, Listing, has_image_suffix, notes_on_skipped
 from alexnet.data.layout import splits_of
-from alexnet.data.sources import HELD_OUT_NOTE, MAX_IMAGES, SPLITS, Record, Source, SplitName, fingerprint_of, hold_out
+from alexnet.data.sources import MAX_IMAGES, Record, Source, SplitName, fingerprint_of
 
 SUFFIX = ".parquet"
-_IMAGES = ("image", "img", "picture", "photo")
-_LABELS = ("label", "labels", "class", "category", "target", "fine_label")
 _BATCH_BYTES, _BATCH_ROWS = 4 << 20, 64
 """Rows are read in batches of about so many bytes, and at most so many rows."""
 _KEPT_BATCHES = 3
@@ -54,24 +53,13 @@ def parquet_set(found: Sequence[Found], where: str, seed: int = 0, listing: List
             columns = ", ".join(map(printable, file.columns[:8]))
             raise DataError(f"{printable(file.path)}: no column of labels among {columns}; call it label")
     split_of = _splits([file.name for file in files], where)
-    rows = [(file, i, label) for file in files for i, label in enumerate(_labels(file)) if _is_label(label)]
-    classes, number = _classes(names, rows, where)
-    ordered = sorted(rows, key=lambda row: SPLITS.index(split_of[row[0].name]))  # stable: else as they stand
-    records = [file.record(i, split_of[file.name], number[label]) for file, i, label in ordered]
-    notes = notes_on_skipped(listing, len(listing.twins)) if listing else []
-    if len(rows) < total:
-        notes.append(f"{total - len(rows):,} rows without a label are not used")
-    only_train = bool(records) and all(record.split == "train" for record in records)
-    if not records:
-        raise DataError(f"{where}: no row has a label; name a set whose rows have some")
-    return Source(
-        classes=classes,
-        records=hold_out(records, seed) if only_train else records,
-        fingerprint=fingerprint_of("parquet", seed, *(f"{file.name} {file.stamp}" for file in files)),
-        not_images=0 if listing is None else len(listing.files) - len(files),
-        notes=[*notes, *([HELD_OUT_NOTE] if only_train else [])],
-        held_out="hash" if only_train else "source",
-    )
+    tables = [(file, split_of[file.name], _labels(file)) for file in files]
+    fingerprint = fingerprint_of("parquet", seed, *(f"{file.name} {file.stamp}" for file in files))
+    source = set_of_rows(tables, names, fingerprint, where, seed)
+    if listing is None:
+        return source
+    notes = [*notes_on_skipped(listing, len(listing.twins)), *source.notes]
+    return replace(source, notes=notes, not_images=len(listing.files) - len(files))
 
 
 def parquet_records(found: Sequence[Found]) -> list[Record]:
@@ -183,33 +171,29 @@ def _open(found: Found) -> _File:
         raise DataError(f"{printable(found.file)}: not a readable Parquet file ({said}); get it again") from error
     if not 0 <= num <= MAX_IMAGES:
         raise DataError(f"{printable(found.file)}: {num:,} rows; a set of Parquet files has at most {MAX_IMAGES:,}")
-    features, columns = _features(schema.metadata), list(schema.names)
-    kinds = {name: kind.get("_type") for name, kind in features.items() if isinstance(kind, dict)}
-    leaves = {name: leaf for name in columns if (leaf := _leaf(schema.field(name)))}
-    image = _chosen([name for name in leaves if kinds.get(name) == "Image"] or list(leaves), _IMAGES, not kinds)
-    if image is None:
-        shown = ", ".join(map(printable, columns[:8]))
+    features, names = _features(schema.metadata), list(schema.names)
+    leaves = {name: leaf for name in names if (leaf := _leaf(schema.field(name)))}
+    try:
+        columns = choose_columns(names, features, list(leaves))
+    except ValueError as error:
+        raise DataError(f"{printable(found.file)}: {error}; get it again") from error
+    if columns.image is None:
+        shown = ", ".join(map(printable, names[:8]))
         raise DataError(
             f"{printable(found.file)}: no column of images (encoded, as bytes) among {shown}; call it image"
         )
-    labeled = [name for name in columns if kinds.get(name) == "ClassLabel"]
-    label = _chosen(labeled or [name for name in columns if name in _LABELS], _LABELS, False)
-    names = features[label].get("names") if label is not None and label in labeled else None
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise DataError(f"{printable(found.file)}: the names of its classes are no list of names; get it again")
-    rows = _Rows(found.file, found.stamp, leaves[image])
-    return _File(
-        found.name, found.file, found.stamp, columns, num, label, None if names is None else tuple(names), rows
-    )
+    rows = _Rows(found.file, found.stamp, leaves[columns.image])
+    return _File(found.name, found.file, found.stamp, names, num, columns.label, columns.names, rows)
 
 
-def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
     """What the `datasets` library wrote of the columns; empty where it did not write the file."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError, RecursionError):
         return {}
-    return features if isinstance(features, dict) else {}
+    found = features.items() if isinstance(features, dict) else ()
+    return {name: feature for name, feature in found if isinstance(feature, dict)}
 
 
 def _leaf(field: Any) -> str:
@@ -226,13 +210,6 @@ def _leaf(field: Any) -> str:
     ):
         return f"{field.name}.bytes"
     return ""
-
-
-def _chosen(candidates: Sequence[str], usual: Sequence[str], by_name: bool) -> str | None:
-    """The one of these columns with the most usual name, or, unless only the name counts, the first."""
-    named = [name for name in usual if name in candidates]
-    rest = [] if by_name and len(candidates) > 1 else candidates
-    return next(iter([*named, *rest]), None)
 
 
 # --- all files --------------------------------------------------------------------------------------------------------
@@ -252,31 +229,6 @@ def _labels(file: _File) -> Iterator[Any]:
     except Exception as error:  # of a damaged page
         said = in_short(error)
         raise DataError(f"{printable(file.path)}: its labels cannot be read ({said}); get it again") from error
-
-
-def _is_label(label: Any) -> bool:
-    return label is not None and label != "" and not (isinstance(label, int) and label < 0)
-
-
-def _classes(
-    names: tuple[str, ...] | None, rows: Sequence[tuple[_File, int, Any]], where: str
-) -> tuple[list[str], dict[Any, int]]:
-    """The classes that have rows, in their order, and the number of each label."""
-    for file, i, label in rows:
-        at = f"{printable(file.path)}, row {i}"
-        if names is not None and not (isinstance(label, int) and label < len(names)):
-            raise DataError(f"{at}: label {printable(label)}, but there are {len(names)} names of classes")
-        if not isinstance(label, int | str):
-            raise DataError(f"{at}: its label is {printable(label)[:40]}; it must be a whole number or a name")
-    found = {label for _, _, label in rows}
-    if len({type(label) for label in found}) > 1:
-        raise DataError(f"{where}: labels are numbers in some files and names in others; use one of both")
-    ordered = sorted(found)
-    if names is None:
-        return [str(label) for label in ordered], {label: i for i, label in enumerate(ordered)}
-    often = Counter(names)
-    classes = [names[label] if often[names[label]] == 1 else f"{names[label]} ({label})" for label in ordered]
-    return classes, {label: i for i, label in enumerate(ordered)}
 
 
 def _splits(names: Sequence[str], where: str) -> dict[str, SplitName]:

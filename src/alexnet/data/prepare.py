@@ -63,6 +63,7 @@ from alexnet.data.packed import (
     seal,
 )
 from alexnet.data.pool import in_processes
+from alexnet.data.rows import Rows
 from alexnet.data.samples import FULL, Range, SampleMax, sample_max_fault
 from alexnet.data.shards import (
     JPEG_QUALITY,
@@ -95,7 +96,7 @@ _NOTHING: NDArray[Any] = np.zeros(0)
 
 
 def prepare(
-    source: str | Path | Source,
+    source: str | Path | Source | Rows,
     packed: str | Path,
     *,
     size: int | None = None,
@@ -108,7 +109,8 @@ def prepare(
     training: bool = True,
     progress: Progress | None = None,
 ) -> PackedSet:
-    """Decode ``source``, a path or the name of a set, into the folder ``packed``, and open it.
+    """Decode ``source`` into the folder ``packed``, and open it: a path, the name of a set, or rows with an image and a label, as
+    a `Dataset` or `DatasetDict` of the `datasets` library has them (:func:`~alexnet.data.rows.row_set`).
 
     ``size``: side of the stored squares; None for 256, or for the size at which an IDX or CIFAR set comes. ``store``:
     pixels, or JPEG records for sets beyond the disk. ``seed`` decides which images are held out where the source does
@@ -138,7 +140,7 @@ def prepare(
 
 
 def prepare_part(
-    source: str | Path | Source,
+    source: str | Path | Source | Rows,
     packed: str | Path,
     part: Part,
     *,

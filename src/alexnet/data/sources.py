@@ -39,8 +39,8 @@ MAX_IMAGES = 2_000_000
 class Container(Protocol):
     """A file from which pieces are read that do not lie in it as they are, by any number of threads and forked processes."""
 
-    def read(self, offset: int, length: int | None, name: str) -> bytes:
-        """One piece, which is called ``name`` in messages. Raises :class:`ImageError`."""
+    def read(self, offset: int, length: int | None, name: str) -> bytes | NDArray[np.uint8]:
+        """One piece, an encoded image or pixels (H, W, C), which is called ``name`` in messages. Raises :class:`ImageError`."""
         ...
 
 
