@@ -18,7 +18,7 @@ from alexnet.cli import main
 from alexnet.core.errors import AlexNetError, UsageError
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.interop import exporting
-from alexnet.interop.exporting import TARGETS, export
+from alexnet.interop.exporting import TARGETS, Exported, export
 from alexnet.models import create_model, default_preprocessing
 from alexnet.models.folder import save_model_folder
 from shared import content
@@ -54,6 +54,34 @@ def test_an_export_is_checked_on_the_images_that_the_run_held_out(run, tmp_path,
     assert last.startswith(f"{to}: {out}")
     assert ("score: 0, of" in second) == (to in ("safetensors", "hub"))
     assert [*tmp_path.iterdir()] == [out]
+
+
+def test_the_documentation_shows_the_published_export():
+    root = Path(__file__).parents[2]
+    document = json.loads((root / "results" / "export.json").read_text(encoding="utf-8"))
+    assert {row["n"] for row in document["rows"]} == {100}
+    (row,) = (one for one in document["rows"] if one["to"] == "onnx" and not one.pop("with_preprocessing"))
+    shown = Exported(**row | {"file": Path(row["file"]), "environment": document["environment"]}).lines
+    assert "\n".join(shown) in (root / "docs" / "export.md").read_text(encoding="utf-8")
+
+
+def test_export_takes_the_options_of_the_machine(run, photos, tmp_path, capsys):
+    words = ["export", str(run), "--to", "safetensors", "--out", str(tmp_path / "new"), "--pictures", str(photos)]
+    for wrong, says in (
+        ("--device=gpu", "no such device"),
+        ("--workers=-1", "at least 0"),
+        ("--threads=0", "at least 1"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*words, wrong])
+        assert says in capsys.readouterr().err
+    (tmp_path / "my.yaml").write_text("device: cpu\nworkers: 2\n")
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "-c", str(tmp_path / "my.yaml"), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["n"] == len([*photos.rglob("*.png")])
+    assert document["environment"]["device"] == "cpu"
+    assert document["environment"]["torch"] == torch.__version__
 
 
 def test_torchvision_gets_a_state_dict_that_comes_back_bit_for_bit(owt, tmp_path):

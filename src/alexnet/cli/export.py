@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from alexnet.cli.shared import Word, check_folder, check_threads, parse, print_json
+from alexnet.cli.shared import ModelOptions, Word, check_folder, machine_of, parse, print_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
+class ExportOptions(ModelOptions):
     """Write a trained network as a file that other programs read. The file is read back at once and asked about pictures: if it
-    does not answer what the network answers, it is not left there.
+    does not answer what the network answers, it is not left there. The network answers on --device, ONNX and torch-export files
+    on the CPU.
 
     torchvision is a state dict for torchvision.models.alexnet, of networks that this can hold; safetensors the weights by
     their names here; torch-export a program of torch.export; onnx a graph for ONNX programs; hub a folder as it stands on the
@@ -38,33 +39,23 @@ class ExportOptions:
     ones."""
     license: str | None = None
     """License of the weights, for the card that hub writes, such as mit or cc-by-4.0."""
-    best: bool = False
-    """For a run, take the checkpoint with the lowest validation error instead of the last state."""
-    threads: int | None = None
-    """CPU threads for torch and onnxruntime."""
-    json: bool = False
-    """Print one JSON document on stdout."""
 
 
 def export(arguments: list[str]) -> int:
     options = parse(ExportOptions, "export", arguments)
-    check_threads(options.threads)
     check_folder(Path(options.out).parent, "--out")
-    import torch
-
     from alexnet.interop.exporting import export
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     done = export(
         options.model,
         options.to,
         options.out,
+        machine_of(options),
         pictures=options.pictures,
         with_preprocessing=options.with_preprocessing,
         license=options.license,
         best=options.best,
-        quiet=options.json,
+        data_root=options.data_root,
     )
     if options.json:
         print_json(done.to_json())

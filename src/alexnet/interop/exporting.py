@@ -10,9 +10,9 @@ import io
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from alexnet.core.console import Bar
-from alexnet.core.device import Machine
+from alexnet.core.device import Machine, autocast
 from alexnet.core.errors import AlexNetError, UsageError, perhaps, printable, refused
-from alexnet.core.runs import fsync_folder
+from alexnet.core.runs import environment, fsync_folder
 from alexnet.data.builtin import CLASSES, VAL_NUMBERS, draw_picture
+from alexnet.data.loader import ahead
 from alexnet.data.packed import is_packed
 from alexnet.data.pictures import PictureLike, pictures
 from alexnet.evaluation.onnx_network import OnnxNetwork, open_onnx
@@ -76,6 +76,8 @@ class Exported:
     same_first: int
     """Pictures whose most probable class is the same."""
     notes: tuple[str, ...]
+    environment: Mapping[str, Any]
+    """The machine, the device of the network, and versions."""
 
     def to_json(self) -> dict[str, Any]:
         return vars(self) | {"file": str(self.file), "notes": list(self.notes)}
@@ -97,12 +99,13 @@ def export(
     model: str | Path,
     to: str,
     out: str | Path,
+    machine: Machine | None = None,
     *,
     pictures: PictureLike | None = None,
     with_preprocessing: bool = False,
     license: str | None = None,
     best: bool = False,
-    quiet: bool = True,
+    data_root: str | Path | None = None,
 ) -> Exported:
     """Write the network of a run, a checkpoint or a model folder as a file that other programs read, and check it.
 
@@ -111,9 +114,10 @@ def export(
     the Hugging Face Hub, with a model card. All but the first carry classes and preprocessing. ``with_preprocessing``, for
     ``onnx``: the graph takes photographs and gives names. ``license``, for ``hub``: that of the weights, in the card.
 
-    The file is read back and asked about at most 100 pictures: of ``pictures`` (a folder, a file, or what
-    :func:`~alexnet.data.pictures.pictures` reads), or else of the images that the run held out if they are on this machine, or
-    else drawn ones. The difference of any score must be within :attr:`Exported.allowed`, or :class:`AlexNetError`, and then
+    The file is read back and asked about at most 100 pictures, beside the network on the device of ``machine`` (by default the
+    CPU): of ``pictures`` (a folder, a file, or what :func:`~alexnet.data.pictures.pictures` reads), or else of the images that
+    the run held out if they are on this machine, or else drawn ones. The difference of any score must be within
+    :attr:`Exported.allowed`, or :class:`AlexNetError`, and then
     nothing is left. Raises :class:`UsageError` for an unknown format, for ``out`` that exists, and for a network that cannot
     tell classes."""
     kind = _kind(to)
@@ -130,8 +134,14 @@ def export(
         raise UsageError(f"{printable(out)} exists; take another --out, or remove it")
     if not out.parent.is_dir():
         raise UsageError(f"{printable(out)}: its folder is not there; make it first, or take another --out")
-    machine = Machine(device=torch.device("cpu"), quiet=quiet)
-    subject = Subject(model=model, machine=machine, precision="float32", best=best)
+    machine = machine or Machine(device=torch.device("cpu"), quiet=True)
+    subject = Subject(
+        model=model,
+        machine=replace(machine, device=torch.device("cpu")),  # what is written does not depend on the device
+        precision="float32",
+        best=best,
+        data_root=data_root,
+    )
     predictor = subject.predictor
     if isinstance(predictor.model, OnnxNetwork):
         raise UsageError(f"{printable(model)} is an export; name the run or the model folder that it was made from")
@@ -141,8 +151,9 @@ def export(
     new = out.with_name(f".{out.name}.new-{os.getpid()}{out.suffix}")
     try:
         write(new)
-        with Bar("check", len(shown), "pictures", quiet=quiet) as bar:
-            compared = _compare(predictor, kind, new, shown, bar)
+        with subject.progress("check", len(shown), "pictures") as bar:
+            own = replace(predictor, model=predictor.model.to(machine.device), device=machine.device)
+            compared = _compare(own, kind, new, shown, bar)
         share = PIXEL_TOLERANCE if with_preprocessing else 0.0 if kind in EXACT else TOLERANCE
         done = Exported(
             file=out,
@@ -156,6 +167,7 @@ def export(
             largest_score=compared.largest_score,
             same_first=compared.same_first,
             notes=tuple(notes),
+            environment=environment() | {"device": str(machine.device)},
         )
         if not done.difference <= done.allowed:  # also NaN
             raise AlexNetError(
@@ -248,8 +260,8 @@ def _write_program(predictor: Predictor, path: Path) -> None:
     _bytes_of(content.getvalue)(path)
 
 
-def _read_back(to: To, path: Path, predictor: Predictor) -> Callable[[Tensor], Tensor]:
-    """What was written, as a function from inputs to scores."""
+def _read_back(to: To, path: Path) -> Callable[[Tensor], Tensor]:
+    """What was written, as a function from inputs to scores, on the CPU."""
     match to:
         case "torchvision":
             return from_torchvision(path)
@@ -285,16 +297,18 @@ def _compare(
 ) -> _Compared:
     """Scores of the network and of the file for every picture. The first batch is one picture, so that the size of a batch
     varies."""
-    answer = _read_back(to, path, predictor)
+    answer = _read_back(to, path)
+    at = torch.device("cpu")
+    if to in EXACT and isinstance(answer, nn.Module):  # bits are the same on the same device
+        answer, at = answer.to(predictor.device), predictor.device
     difference, largest, same, done = 0.0, 0.0, 0, 0
     whole = isinstance(answer, OnnxNetwork) and answer.takes_pixels
     for group in _groups(shown, 1 if whole else BATCH):
         squares = np.stack([predictor.pixels_of(image) for image in group])
-        with torch.inference_mode():
+        with autocast(predictor.device, "float32"), torch.no_grad():
             (x_BCHW,) = predictor.inputs(torch.from_numpy(squares))
-            own_BK = predictor.model(x_BCHW)
-        with torch.no_grad():
-            theirs_BK = answer(_whole(group[0], predictor) if whole else x_BCHW)
+            own_BK = predictor.model(x_BCHW).cpu()
+            theirs_BK = answer(_whole(group[0], predictor) if whole else x_BCHW.to(at)).cpu()
         largest = max(largest, own_BK.abs().max().item())
         difference = max(difference, (own_BK - theirs_BK).abs().nan_to_num(float("inf")).max().item())
         same += int((own_BK.argmax(1) == theirs_BK.argmax(1)).sum())
@@ -319,7 +333,14 @@ def _pictures(subject: Subject, given: PictureLike | None, *, whole: bool) -> tu
     """The pictures of a check, and which they are in words. ``whole``: of several shapes and sizes, as photographs are."""
     predictor = subject.predictor
     if given is not None:
-        shown = [one.decode(predictor.preprocessing.sample_max) for one in islice(pictures(given), NUM_PICTURES)]
+        shown = [
+            *ahead(
+                lambda one: one.decode(predictor.preprocessing.sample_max),
+                islice(pictures(given), NUM_PICTURES),
+                workers=subject.machine.workers,
+                what="the picture",
+            )
+        ]
         if not shown:
             raise UsageError("pictures is empty; give some, or none to take those of the run")
         called = printable(Path(given).name or given) if isinstance(given, str | os.PathLike) else "that were given"
