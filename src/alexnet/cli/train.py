@@ -72,7 +72,7 @@ class TrainOptions(DeviceOptions):
     """Fine-tune: start from the weights of this run, of a checkpoint of it (RUN/checkpoint/best), of a model folder or of a
     file of weights. Every layer that fits is taken over; the others start anew, and the last one if the classes differ."""
     pretrained: bool = False
-    """Start from trained weights of the network that `alexnet weights get` has fetched. --init-from names others."""
+    """Start from weights of the network that `alexnet weights get` has fetched; --init-from names others."""
     resume: bool = False
     """Go on from the last checkpoint, with the settings of the run. With --epochs it ends earlier or goes on longer."""
     change: bool = False
