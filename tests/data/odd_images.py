@@ -84,6 +84,15 @@ def by_pillow(image: Image.Image | Pixels, fmt: str, **options: object) -> bytes
     return buffer.getvalue()
 
 
+def undated(film: bytes) -> bytes:
+    """An ISO media file of the same bytes whenever it is made: the times of making in its headers (of version 1) become 0."""
+    content = bytearray(film)
+    for box in (b"mvhd\1", b"tkhd\1", b"mdhd\1"):
+        start = content.index(box) + 8
+        content[start : start + 16] = bytes(16)
+    return bytes(content)
+
+
 # --- PNG ------------------------------------------------------------------------------------------------------------
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -958,7 +967,7 @@ def newer_kinds() -> Iterator[Kind]:
     frames = [plain, plain.rotate(180)]
     yield Kind(
         "newer-moving.avif",
-        by_pillow(frames[0], "AVIF", save_all=True, append_images=frames[1:], **best["avif"][1]),
+        undated(by_pillow(frames[0], "AVIF", save_all=True, append_images=frames[1:], **best["avif"][1])),
         PICTURE,
         4,
     )

@@ -320,6 +320,15 @@ def test_a_file_that_is_not_safetensors_is_refused_in_one_line(tmp_path: Path, c
     assert "\n" not in str(caught.value)
 
 
+def test_weights_are_read_from_a_folder_whose_name_is_no_text(tmp_path: Path):
+    """The safetensors library by itself refuses such a name."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")) / "weights.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(safetensors.torch.save({"a": torch.arange(3)}, {"made": "here"}))
+    tensors, entries = read_safetensors(path)
+    assert (tensors["a"].tolist(), entries) == ([0, 1, 2], {"made": "here"})
+
+
 def test_every_file_is_readable_without_this_program(folder: Path):
     assert json.loads((folder / "classes.json").read_bytes().decode("utf-8", "surrogatepass")) == CLASSES
     assert json.loads((folder / "config.json").read_text())["config"]["activation"] == "sigmoid"

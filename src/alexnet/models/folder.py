@@ -250,7 +250,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                     f"{where}: a safetensors header of {num:,} bytes; at most {MAX_HEADER_BYTES:,} are read. Get the file again "
                     "from where it came from"
                 )
-            with safetensors.safe_open(path, "pt") as opened:
+            with safetensors.safe_open(_name(path, file.fileno()), "pt") as opened:
                 metadata, num = opened.metadata() or {}, len(opened.keys())
             if num > MAX_TENSORS:
                 raise AlexNetError(f"{where}: {num:,} tensors; at most {MAX_TENSORS:,} are read")
@@ -260,6 +260,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if isinstance(error, OSError):
             raise AlexNetError(refused(error, path)) from error
         raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)[:150]})") from error
+
+
+def _name(path: Path, descriptor: int) -> str:
+    """A name by which the safetensors library finds an open file: it takes UTF-8 only, and a folder's name can be any bytes."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return f"/dev/fd/{descriptor}"
+    return os.fspath(path)
 
 
 @dataclass(frozen=True)
