@@ -14,6 +14,7 @@ from PIL import Image
 from alexnet.cli import main
 from alexnet.core.errors import ImageError, UsageError
 from alexnet.data import decode
+from alexnet.data.apart import decode_apart
 from alexnet.data.check import check
 from alexnet.data.decode import decode_image
 from alexnet.data.named import find_source
@@ -225,6 +226,23 @@ def test_the_maximum_of_the_set_is_that_of_its_training_images(in_memory: Path) 
     for split, expected in (("train", [255, 128]), ("val", [255, 255])):
         images = packed.split(split)
         assert images.read(np.arange(2))[:, 0, 0, 0].tolist() == expected
+
+
+def test_a_file_of_a_newer_kind_is_decoded_once_for_its_largest_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pillow_jxl", reason="JPEG XL is read with pillow-jxl-plugin")
+    calls = []
+
+    def counted(*given: object, **more: object) -> Image.Image:
+        calls.append(given)
+        return decode_apart(*given, **more)
+
+    monkeypatch.setattr(decode, "decode_apart", counted)
+    for sample, largest in ((np.full((8, 8), 4095, np.uint16), 4095), (np.full((8, 8), 255, np.uint8), 0)):
+        file = io.BytesIO()
+        Image.fromarray(sample).save(file, "JXL", lossless=True)
+        assert decode.largest_sample(file.getvalue()) == largest
+    assert len(calls) == 2
+    assert decode.largest_sample(png(np.full((8, 8), 4095, np.uint16), 0, 16)) == 4095
 
 
 def exit_code(*command: str) -> object:

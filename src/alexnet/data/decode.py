@@ -287,15 +287,17 @@ def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def is_wide_file(data: bytes, name: str = "image") -> bool:
-    """Whether an image file has samples of more than 8 bits that count; for most kinds from its header alone. Raises
-    :class:`ImageError`."""
-    if _newer_formats(data, name):
-        return "samples" in decode_image(data, name).info
-    with _PROCESS_LOCK, warnings.catch_warnings(), _faults_of(name):
-        warnings.simplefilter("ignore")
-        with _open(data, name) as image:
-            return is_wide(image)
+def largest_sample(data: bytes, name: str = "image") -> int:
+    """The largest sample of an image file whose samples have more than 8 bits, on the scale of 16; 0 for other files, which for
+    most kinds the header alone says. Raises :class:`ImageError`."""
+    if not _newer_formats(data, name):
+        with _PROCESS_LOCK, warnings.catch_warnings(), _faults_of(name):
+            warnings.simplefilter("ignore")
+            with _open(data, name) as image:
+                if not is_wide(image):
+                    return 0
+    largest, _ = decode_image(data, name, FULL).info.get("samples", (0, FULL))
+    return int(largest)
 
 
 def read_image_file(path: str | Path, name: str | None = None, stamp: str = "") -> bytes:

@@ -48,7 +48,7 @@ from alexnet.core.runs import (
 from alexnet.data import pixels
 from alexnet.data.cache import USED, contents_of, find_set, note_use, same_contents, shape_of
 from alexnet.data.contents import remember
-from alexnet.data.decode import decode_image, is_wide_file
+from alexnet.data.decode import largest_sample
 from alexnet.data.named import find_pictures, find_source
 from alexnet.data.packed import (
     AGAIN,
@@ -64,7 +64,7 @@ from alexnet.data.packed import (
 )
 from alexnet.data.pool import in_processes
 from alexnet.data.rows import Rows
-from alexnet.data.samples import FULL, Range, SampleMax, sample_max_fault
+from alexnet.data.samples import Range, SampleMax, sample_max_fault
 from alexnet.data.shards import (
     JPEG_QUALITY,
     Journal,
@@ -281,8 +281,8 @@ def _largest_sample(records: Sequence[Record]) -> int:
     for record in records:
         with suppress(ImageError):
             data = record.read()
-            if isinstance(data, bytes) and is_wide_file(data, record.name):
-                largest = max(largest, decode_image(data, record.name, FULL).info["samples"][0])
+            if isinstance(data, bytes):
+                largest = max(largest, largest_sample(data, record.name))
     return largest
 
 
