@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -315,6 +316,38 @@ def test_without_room_the_setting_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
         with pytest.raises(DataError, match="set TMPDIR to a folder with more room"):
             image_archive(path)
+
+
+@pytest.mark.parametrize(("kind", "free", "needed"), [("tar.gz", 20_000, "0 MB"), ("tar.xz", 100, "0 MB")])
+def test_the_room_is_looked_at_before_anything_is_unpacked(
+    kind: str, free: int, needed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = pack(tmp_path, kind, {**PICTURES, "cat/flat.png": bytes(20_000)})  # which shrinks, so that gzip alone knows
+    assert path.stat().st_size < 20_000
+    monkeypatch.setattr(archives, "_unpack", None)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=free, f_frsize=1))
+    with pytest.raises(
+        DataError, match=f"unpacked it has {needed} or more, and .* has 0 MB free; set TMPDIR to a folder"
+    ):
+        image_archive(path)
+
+
+def test_what_a_tar_unpacks_to_has_no_name_so_that_a_kill_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    names: list[Path] = []
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    unpack = archives._unpack
+
+    def seen(*given: object) -> None:
+        unpack(*given)
+        names.extend((tmp_path / "scratch").iterdir())
+
+    monkeypatch.setattr(archives, "_unpack", seen)
+    records = image_archive(pack(tmp_path, "tar.gz", PICTURES)).records
+    assert records[0].read() == PICTURES[records[0].name]
+    assert [*names, *(tmp_path / "scratch").iterdir()] == []
 
 
 def test_a_file_that_may_not_be_read_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -42,6 +42,7 @@ _COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+_MORE_ROOM = "set TMPDIR to a folder with more room, or unpack it and name the folder"
 _ZIPS = (b"PK\3\4", b"PK\5\6")
 _OTHERS = {
     b"7z\xbc\xaf\x27\x1c": "7-Zip archive",
@@ -217,11 +218,28 @@ def _list_compressed(path: Path, unpack: Callable[[BinaryIO], Any]) -> Listing:
     try:
         with open(path, "rb") as packed, tempfile.TemporaryFile() as file:
             stamp = file_stamp(os.fstat(packed.fileno()))
+            _require_room(packed, file, path)
             _unpack(packed, unpack, file, path)
             members = map(_member_of_tar, _members(file, 0, file.tell(), path))
             return _listed(members, path, stamp, _Unpacked(file))
     except OSError as error:
         raise DataError(refused(error, path)) from error
+
+
+def _require_room(packed: BinaryIO, file: BinaryIO, path: Path) -> None:
+    """Refuse before the work what would fill the disk: a tar has at least the bytes that it is compressed to, and gzip says how
+    many it had, less a multiple of 4 GiB."""
+    needed = os.fstat(packed.fileno()).st_size
+    if needed > 4 and packed.read(2) == b"\x1f\x8b":
+        packed.seek(-4, os.SEEK_END)
+        needed = max(needed, int.from_bytes(packed.read(4), "little"))
+    packed.seek(0)
+    volume = os.fstatvfs(file.fileno())
+    if needed > (free := volume.f_bavail * volume.f_frsize):
+        raise DataError(
+            f"{printable(path)}: unpacked it has {needed / 1e6:,.0f} MB or more, and {printable(tempfile.gettempdir())} has "
+            f"{free / 1e6:,.0f} MB free; {_MORE_ROOM}"
+        )
 
 
 def _unpack(packed: BinaryIO, unpack: Callable[[BinaryIO], Any], file: BinaryIO, path: Path) -> None:
@@ -246,8 +264,8 @@ def _write(file: BinaryIO, data: bytes, path: Path) -> None:
         file.flush()
     except OSError as error:
         raise DataError(
-            f"{printable(path)}: unpacked it does not fit into {printable(tempfile.gettempdir())} ({error.strerror}); set TMPDIR "
-            "to a folder with more room, or unpack it and name the folder"
+            f"{printable(path)}: unpacked it does not fit into {printable(tempfile.gettempdir())} ({error.strerror}); "
+            f"{_MORE_ROOM}"
         ) from error
 
 
