@@ -30,7 +30,8 @@ from alexnet.core.memory import keep_freed_memory
 from alexnet.core.runs import environment, write_json
 from alexnet.data.pictures import image_files, pictures
 from alexnet.probes.neighbors import nearest
-from alexnet.probes.search import COMPARED, Directions, features_of, open_index
+from alexnet.probes.scan import Directions
+from alexnet.probes.search import COMPARED, features_of, open_index
 
 LAYER, K = "pool5", 10
 SCANNED = 20

@@ -33,7 +33,8 @@ from alexnet.probes import autoencoder
 from alexnet.probes import search as module
 from alexnet.probes.codes import load_coder
 from alexnet.probes.neighbors import nearest
-from alexnet.probes.search import Directions, Index, Kind, Vectors, add_to_index, build_index, open_index, query_vectors
+from alexnet.probes.scan import Directions
+from alexnet.probes.search import Index, Kind, Vectors, add_to_index, build_index, open_index, query_vectors
 
 INPUT = Preprocessing(resize=28, crop=28, mean="none", scale=1 / 255)
 LAYER = "c1"

@@ -24,7 +24,8 @@ from alexnet.evaluation.layers import PIXELS
 from alexnet.evaluation.predict import Predictor
 from alexnet.probes import codes
 from alexnet.probes.linear import linear_probe, pooled_features, require_scikit_learn
-from alexnet.probes.neighbors import PixelRows, Rows, knn_error
+from alexnet.probes.neighbors import PixelRows, knn_error
+from alexnet.probes.scan import Rows
 from alexnet.probes.tsne import tsne_map
 from alexnet.training.config import TrainConfig
 from alexnet.training.trainer import training_images

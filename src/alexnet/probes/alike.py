@@ -22,8 +22,8 @@ from alexnet.data.packed import ALL, PackedSet
 from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.subject import Subject
 from alexnet.probes.features import BATCH, cached_features
-from alexnet.probes.neighbors import Rows, nearest
-from alexnet.probes.search import Directions
+from alexnet.probes.neighbors import nearest
+from alexnet.probes.scan import Directions, Rows
 
 COPIES = 64
 """Images of which copies are made to find the limit."""

@@ -27,10 +27,10 @@ from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, load
 from alexnet.evaluation.subject import Subject
 from alexnet.models.lrn import kernels_in_use
-from alexnet.probes.neighbors import Rows, nearest
+from alexnet.probes.neighbors import nearest
+from alexnet.probes.scan import Directions, Rows
 from alexnet.probes.search import (
     BATCH,
-    Directions,
     Index,
     Kind,
     Metric,

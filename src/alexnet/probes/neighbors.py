@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from alexnet.core import rng
 from alexnet.core.config import to_json
@@ -30,15 +29,13 @@ from alexnet.evaluation.layers import PIXELS
 from alexnet.evaluation.predict import Predictor
 from alexnet.evaluation.subject import DataSettings, Subject
 from alexnet.probes.features import POSITIONS, kept_features
+from alexnet.probes.scan import ROUNDING, Rows, blur, centered, scan
 from alexnet.report.pictures.neighbors import Tile, draw_errors, draw_neighbors
 
 BLOCK_BYTES = 128 << 20
 """Bytes of float32 that are searched at a time."""
 SPARE = 64
 """Rows that are kept, beyond k, to be compared exactly."""
-ROUNDING = 8 * 2.0**-24
-"""A product of D terms in float32 is off by less than this times the square root of D times both lengths: rounding errors
-add up like a random walk (Higham and Mary 2019), with room to spare."""
 SHOWN = 6
 """Neighbors of each query in Figure 4."""
 RANKED = 200
@@ -268,16 +265,6 @@ def _lines(body: Mapping[str, Any]) -> list[str]:
     ]
 
 
-class Rows(Protocol):
-    """A matrix (N, D), in memory or not."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: Any, /) -> NDArray[Any]:
-        """A slice of the rows, or those of these numbers."""
-
-
 @dataclass(frozen=True)
 class PixelRows:
     """Stored images as the network sees them before the mean is subtracted: the center square of ``crop`` pixels, values
@@ -349,7 +336,7 @@ def ranks(query_QD: Rows, base_ND: Rows, index_Qk: NDArray[np.int64]) -> NDArray
     are in float32, those of the given rows in float64."""
     query_QD, (n, dim) = np.asarray(query_QD[:]), base_ND.shape
     center_D = query_QD.mean(axis=0, dtype=np.float64).astype(np.float32)
-    q_QD = _centered(query_QD, center_D)
+    q_QD = centered(query_QD, center_D)
     squared_Qk = np.stack(
         [squared_distances(q_D, base_ND[index_k]) for q_D, index_k in zip(query_QD, index_Qk, strict=True)]
     )
@@ -357,7 +344,7 @@ def ranks(query_QD: Rows, base_ND: Rows, index_Qk: NDArray[np.int64]) -> NDArray
     rank_Qk = torch.zeros(index_Qk.shape, dtype=torch.int64)
     rows = _block_rows(dim, BLOCK_BYTES)
     for start in range(0, n, rows):
-        x_BD = _centered(base_ND[start : start + rows], center_D)
+        x_BD = centered(base_ND[start : start + rows], center_D)
         squared_QB = x_BD.square().sum(1) - 2 * q_QD @ x_BD.T
         number_B = torch.arange(start, start + len(x_BD))
         for j in range(index_Qk.shape[1]):
@@ -376,18 +363,21 @@ def _nearest(
     center_D = query_QD.mean(axis=0, dtype=np.float64).astype(
         np.float32
     )  # the shorter the vectors, the less is rounded
-    q_QD = _centered(query_QD, center_D)
-    q_norm_Q1 = q_QD.norm(dim=1, keepdim=True)
+    q_QD = centered(query_QD, center_D)
+    q_norm_Q1 = q_QD.norm(dim=1, keepdim=True) + blur(base_ND)
     norm_N = torch.empty(n)
     low_Qm, index_Qm = torch.empty(num_queries, 0), torch.empty(num_queries, 0, dtype=torch.int64)
-    for start in range(0, n, rows):
-        x_BD = _centered(base_ND[start : start + rows], center_D)
-        norm_B = norm_N[start : start + len(x_BD)] = x_BD.norm(dim=1)
-        low_QB = torch.addmm(norm_B.square()[None], q_QD, x_BD.T, alpha=-2).sub_(slack * (q_norm_Q1 + norm_B) ** 2)
-        index_QB = torch.arange(start, start + len(x_BD)).expand(num_queries, -1)
-        low_Qm, place_Qm = torch.cat([low_Qm, low_QB], 1).topk(min(keep, low_Qm.shape[1] + len(x_BD)), largest=False)
+    for block in scan(q_QD, base_ND, center_D, rows):
+        end = block.start + len(block.norm_B)
+        norm_N[block.start : end] = block.norm_B
+        length_QB = q_norm_Q1 + block.norm_B
+        low_QB = block.norm_B.square() - 2 * block.product_QB - slack * length_QB**2
+        index_QB = torch.arange(block.start, end).expand(num_queries, -1)
+        low_Qm, place_Qm = torch.cat([low_Qm, low_QB], 1).topk(
+            min(keep, low_Qm.shape[1] + len(block.norm_B)), largest=False
+        )
         index_Qm = torch.cat([index_Qm, index_QB], 1).gather(1, place_Qm)
-        progress(start + len(x_BD))
+        progress(end)
 
     low_Qm = low_Qm.double() + q_QD.double().square().sum(1, keepdim=True)
     high_Qm = low_Qm + 2 * slack * (q_norm_Q1 + norm_N[index_Qm]).double() ** 2
@@ -427,14 +417,6 @@ def squared_distances(query_D: NDArray[Any], rows_BD: NDArray[Any]) -> NDArray[n
     np.subtract(difference_BD, query_D, out=difference_BD)
     squared_B: NDArray[np.float64] = np.square(difference_BD, out=difference_BD).sum(axis=1)
     return squared_B
-
-
-def _centered(rows_BD: NDArray[Any], center_D: NDArray[np.float32]) -> Tensor:
-    """The rows less the center, as a copy in float32."""
-    wide: type[np.floating[Any]] = np.float64 if rows_BD.dtype == np.float64 else np.float32
-    copy_BD = rows_BD.astype(wide)
-    np.subtract(copy_BD, center_D, out=copy_BD)
-    return torch.from_numpy(copy_BD).float()
 
 
 def vote(label_Qk: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 
 from alexnet.core import rng
 from alexnet.core.config import to_json
-from alexnet.core.device import Precision
+from alexnet.core.device import Precision, usable_cores
 from alexnet.core.errors import AlexNetError, DataError, ImageError, UsageError, printable
 from alexnet.core.parts import alone
 from alexnet.core.runs import ArrayFile, write_atomic
@@ -46,7 +47,8 @@ from alexnet.evaluation.layers import find_layers
 from alexnet.evaluation.predict import Predictor, model_fingerprint
 from alexnet.models.lrn import kernels_in_use
 from alexnet.probes.codes import Coder, TrainingVectors, fit, load_coder
-from alexnet.probes.neighbors import Nearest, Rows, nearest, squared_distances
+from alexnet.probes.neighbors import Nearest, nearest, squared_distances
+from alexnet.probes.scan import Directions, Rows
 
 FORMAT, FORMAT_1 = "alexnet index 2", "alexnet index 1"
 """Indexes of format 1 have no metric: theirs is the Euclidean distance."""
@@ -267,6 +269,8 @@ def bits_in(word_NW: NDArray[np.uint64]) -> NDArray[np.int64]:
 class Vectors:
     """The parts of an index as one matrix (N, D) float16, on the disk: rows are read when they are asked for."""
 
+    dtype = np.dtype(np.float16)
+
     def __init__(self, files: Sequence[Path], dim: int) -> None:
         self._parts = [ArrayFile(file) for file in files]
         for file, part in zip(files, self._parts, strict=True):
@@ -279,7 +283,12 @@ class Vectors:
 
     def __getitem__(self, rows: Any, /) -> NDArray[Any]:
         """A slice of the rows, or those of these numbers."""
-        index_B = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else np.asarray(rows)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.shape[0])
+            if step == 1:
+                return self._slice(start, stop)
+            rows = np.arange(start, stop, step)
+        index_B = np.asarray(rows)
         vector_BD = np.empty((len(index_B), self.shape[1]), np.float16)
         part_B = np.searchsorted(self._ends, index_B, side="right")
         for p in np.unique(part_B).tolist():
@@ -288,27 +297,15 @@ class Vectors:
             vector_BD[here_B] = self._parts[p][index_B[here_B] - start]
         return vector_BD
 
-
-@dataclass(frozen=True)
-class Directions:
-    """Rows at length 1, in float64, whose Euclidean distance is the square root of twice their cosine distance. Zeros, which have
-    no direction, point along one more dimension."""
-
-    vectors: Rows
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        n, dim = self.vectors.shape
-        return n, dim + 1
-
-    def __getitem__(self, rows: Any, /) -> NDArray[np.float64]:
-        vector_BD = self.vectors[rows]
-        unit_BD = np.zeros((len(vector_BD), self.shape[1]))
-        unit_BD[:, :-1] = vector_BD
-        length_B1 = np.linalg.norm(unit_BD, axis=1, keepdims=True)
-        unit_BD[:, -1:] = length_B1 == 0
-        unit_BD /= np.where(length_B1 > 0, length_B1, 1)
-        return unit_BD
+    def _slice(self, start: int, stop: int) -> NDArray[np.float16]:
+        pieces = []
+        for end, part in zip(self._ends.tolist(), self._parts, strict=True):
+            first = end - len(part)
+            if start < end and first < stop:
+                pieces.append(part[max(0, start - first) : stop - first])
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty((0, self.shape[1]), np.float16)
 
 
 def build_index(
@@ -457,8 +454,8 @@ def open_index(folder: str | Path) -> Index:
     meta = SEAL.read(folder)
     if not _is_whole(meta):
         raise SEAL.fault(folder / SEAL.head, "not as this program writes it")
-    for name in meta["files"]:
-        SEAL.require(folder, meta, name)
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        list(threads.map(lambda name: SEAL.require(folder, meta, name), meta["files"]))
     return Index(folder, meta)
 
 
