@@ -91,6 +91,8 @@ def test_what_is_not_there_is_one_line_that_says_what_to_do(known: Path):
         alexnet.create_model("lenet", pretrained=True)
     with pytest.raises(UsageError, match="unknown network 'resnet50'"):
         alexnet.create_model("resnet50", pretrained=True)
+    with pytest.raises(UsageError, match=r"hf-hub:me/clothes is a trained model.*alexnet\.from_pretrained opens it"):
+        alexnet.create_model("hf-hub:me/clothes", pretrained=True)
     with pytest.raises(UsageError, match="no layer of alexnet-owt fits alexnet_owt with these fields"):
         alexnet.create_model("alexnet_owt", pretrained=True, conv_channels=(2,) * 5, fc_units=(2, 2))
     for file in known.iterdir():

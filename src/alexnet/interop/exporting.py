@@ -117,23 +117,15 @@ def export(
     The file is read back and asked about at most 100 pictures, beside the network on the device of ``machine`` (by default the
     CPU): of ``pictures`` (a folder, a file, or what :func:`~alexnet.data.pictures.pictures` reads), or else of the images that
     the run held out if they are on this machine, or else drawn ones. The difference of any score must be within
-    :attr:`Exported.allowed`, or :class:`AlexNetError`, and then
-    nothing is left. Raises :class:`UsageError` for an unknown format, for ``out`` that exists, and for a network that cannot
-    tell classes."""
+    :attr:`Exported.allowed`, or :class:`AlexNetError`, and then nothing is left. Raises :class:`UsageError` for an unknown
+    format, for ``out`` that exists, and for a network that cannot tell classes."""
     kind = _kind(to)
     if with_preprocessing and kind != "onnx":
         raise UsageError(f"--with-preprocessing is for --to onnx; {kind} keeps the preprocessing as data")
     if license is not None and kind != "hub":
         raise UsageError(f"--license is for the card that --to hub writes; {kind} has none")
     out = Path(out)
-    if kind in SUFFIXES and out.suffix != SUFFIXES[kind]:
-        raise UsageError(
-            f"{printable(out)}: programs that read {kind} want a name ending in {SUFFIXES[kind]}; take such an --out"
-        )
-    if os.path.lexists(out):
-        raise UsageError(f"{printable(out)} exists; take another --out, or remove it")
-    if not out.parent.is_dir():
-        raise UsageError(f"{printable(out)}: its folder is not there; make it first, or take another --out")
+    _require_free(out, SUFFIXES.get(kind, ""), kind)
     machine = machine or Machine(device=torch.device("cpu"), quiet=True)
     subject = Subject(
         model=model,
@@ -189,6 +181,18 @@ def _kind(to: str) -> To:
     if to in TARGETS:
         return to
     raise UsageError(f"no export is called {printable(to)[:60]}{perhaps(to, TARGETS)}; there is {', '.join(TARGETS)}")
+
+
+def _require_free(out: Path, suffix: str, kind: To) -> None:
+    """Refuse a name that the programs which read this format do not take, or under which nothing can be written."""
+    if suffix and out.suffix != suffix:
+        raise UsageError(
+            f"{printable(out)}: programs that read {kind} want a name ending in {suffix}; take such an --out"
+        )
+    if os.path.lexists(out):
+        raise UsageError(f"{printable(out)} exists; take another --out, or remove it")
+    if not out.parent.is_dir():
+        raise UsageError(f"{printable(out)}: its folder is not there; make it first, or take another --out")
 
 
 # What is written, and how it is read back ------------------------------------------------------------------------------

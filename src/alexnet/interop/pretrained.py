@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from alexnet import models
 from alexnet.core.console import say
-from alexnet.core.errors import UsageError
+from alexnet.core.errors import UsageError, printable
 from alexnet.interop.importing import renamed
 from alexnet.interop.state_dict import read_weights
 from alexnet.interop.weights import KNOWN, file_of, weights_here
 from alexnet.models import model_config
+from alexnet.models.hub import is_on_hub
 
 
 def list_models(filter: str | Sequence[str] = "", pretrained: bool = False) -> list[str]:
@@ -37,6 +38,10 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **fields
 
     Raises what :func:`alexnet.models.model_config` raises for the name and the fields, and with ``pretrained``
     :class:`UsageError` where no trained weights are known or fetched, or no layer of them fits."""
+    if is_on_hub(name):
+        raise UsageError(
+            f"{printable(name)} is a trained model, not a network by name; alexnet.from_pretrained opens it"
+        )
     model_config(name)  # or a UsageError that names the known ones
     source = weights_here(name, "alexnet.from_pretrained opens models of your own") if pretrained else None
     network = models.create_model(name, seed=seed, **fields)
