@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,28 @@ def test_matches_by_features_and_by_pixels_are_those_computed_by_hand(tmp_path, 
     assert first == {"name": "005 山羊.png", "folder": "pictures", "gone": False, "changed": False}
     assert found["codes"] is None
     assert search.matches(room, drawn[3])["pixels"]["matches"][0]["distance"] == 0
+
+
+def test_pictures_in_an_archive_are_shown_as_those_of_files(tmp_path):
+    draw(tmp_path / "pictures", 3)
+    room = open_with_index(tmp_path)
+    with zipfile.ZipFile(tmp_path / "山羊.zip", "w") as archive:
+        for file in sorted((tmp_path / "pictures").iterdir()):
+            archive.write(file, f"goats/{file.name}")
+    index = build_index(
+        room.predictor, [tmp_path / "山羊.zip"], tmp_path / "second", model=tmp_path, layer="c1", metric="cosine"
+    )
+    packed = replace(room, index=index)
+    assert search.thumbnail(packed, 1) == search.thumbnail(room, 1)
+    found = search.matches(packed, np.zeros((28, 28, 3), np.uint8))
+    assert found["pixels"]["images"] == 3
+    assert {match["folder"] for match in found["features"]["matches"]} == {"goats"}
+    (tmp_path / "山羊.zip").unlink()
+    assert all(
+        match["gone"] for match in search.matches(packed, np.zeros((28, 28, 3), np.uint8))["features"]["matches"]
+    )
+    with pytest.raises(ImageError, match="missing"):
+        search.thumbnail(packed, 1)
 
 
 def test_thumbnails_are_made_a_little_at_a_time_and_go_on_after_a_restart(tmp_path, monkeypatch):

@@ -151,7 +151,7 @@ def index(
             )
         return Indexed(built, len(built), (), tuple(left_out))
     old = open_index(out)
-    paths = old.paths  # before their files are written again
+    before = set(old.images)  # read before their files are written again
     given = {"layer": layer, "metric": metric, "kind": kind, "precision": precision}
     for name, value in given.items():
         if value not in (None, own := old.metric if name == "metric" else old.meta[name]):
@@ -164,8 +164,8 @@ def index(
         new = add_to_index(
             old, predictor, sources, everywhere=update, on_fault=fault, on_gone=gone.append, progress=bar
         )
-    kept = len(paths) - sum(map(set(gone).__contains__, paths))
-    return Indexed(new, len(new) - kept, tuple(gone), tuple(left_out))
+    added = sum(image not in before for image in new.images)
+    return Indexed(new, added, tuple(gone), tuple(left_out))
 
 
 def search(

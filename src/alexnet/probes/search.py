@@ -61,6 +61,9 @@ PART = 8192
 """Most vectors in a part, which is what a killed command loses and what is held in memory."""
 BATCH = 32
 OWN_FILES = ("vectors-*.npy", "images-*.jsonl", "faiss-*.index", "codes-*.npy", "coder-*.npz", ".*.tmp-*")
+MOST_REPLACED = 0.25
+"""Share of rows of images that have changed since and got other rows, above which they are taken out: an archive that changes has
+all its images read again."""
 TRAIN_PER_LIST = 50
 """Vectors for each list of ivf that k-means learns from; faiss wants 39."""
 RECALL_QUERIES, RECALL_AT = 100, 10
@@ -422,6 +425,8 @@ def add_to_index(
                 progress(done, len(images))
         if rows:
             index = _with_part(index, rows, kept)
+        if len(index._replaced) > MOST_REPLACED * len(index):
+            index = _without(index, index._replaced)
         if len(index) == 0 and not gone:
             raise DataError("none of the images could be read; an index needs at least one")
         if index.meta["kind"] == "exact" or len(index) == 0:
