@@ -89,3 +89,17 @@ def test_a_list_that_was_edited(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(text.replace('"n": 5', '"n": 6'))
     with pytest.raises(DataError, match=r"meta\.json: damaged or edited; make it again"):
         LISTED.read(tmp_path)
+
+
+def test_what_is_made_of_damaged_bytes_is_not_given_out(folder: Path, seal: Seal) -> None:
+    def refuse(content: bytes) -> int:
+        raise ValueError(f"not a sound file: {content!r}")
+
+    head = seal.read(folder)
+    assert seal.made(folder, head, "a.bin", len) == 5
+    with pytest.raises(ValueError, match="not a sound file: b'alpha'"):
+        seal.made(folder, head, "a.bin", refuse)
+    (folder / "a.bin").write_bytes(b"alphe")
+    for make in (len, refuse):  # what is wrong with the file comes first
+        with pytest.raises(seal.error, match="damaged, its SHA-256"):
+            seal.made(folder, head, "a.bin", make)

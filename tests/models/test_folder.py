@@ -151,7 +151,7 @@ def test_another_networks_weights_are_refused_with_the_first_three_faults(folder
         "model (10, 84); and 1 more" in message  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(folder: Path, tmp_path: Path, value: float):
     model = create_model("lenet")
     with torch.no_grad():

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from alexnet.core.errors import AlexNetError, DataError, printable
 from alexnet.core.runs import MAX_JSON_BYTES, read_file, read_json, sha256_file, write_json
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +93,27 @@ class Seal:
 
     def content(self, folder: Path, head: Mapping[str, Any], name: str, max_bytes: int | None = None) -> bytes:
         """The bytes of a file. It is read once: what is used is what was compared."""
+        return self.made(folder, head, name, lambda content: content, max_bytes)
+
+    def made(
+        self,
+        folder: Path,
+        head: Mapping[str, Any],
+        name: str,
+        make: Callable[[bytes], Made],
+        max_bytes: int | None = None,
+    ) -> Made:
+        """What ``make`` makes of the bytes of a file, while a thread compares them: its answer, or its error, counts only if they
+        are those of the list."""
         self.require(folder, head, name, contents=False)
         content = read_file(folder / name, max_bytes)
-        if hashlib.sha256(content).hexdigest() != self._listed(head, name)["sha256"]:
-            raise self._damaged(folder / name)
-        return content
+        with ThreadPoolExecutor(1) as aside:
+            digest = aside.submit(lambda: hashlib.sha256(content).hexdigest())
+            try:
+                return make(content)
+            finally:
+                if digest.result() != self._listed(head, name)["sha256"]:
+                    raise self._damaged(folder / name)
 
     def fault(self, path: Path, what: str) -> AlexNetError:
         return self._error(f"{printable(path)}: {what}", self.again)
