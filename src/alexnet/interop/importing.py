@@ -183,14 +183,14 @@ def import_weights(
     named = renamed(file)
     name, config = _recognized(named, network)
     notes = []
-    head = [*layer_shapes(build_model(config, name=name, seed=None))[0]][-1]
+    head = [*_layers(name, config)][-1]
     if classes is not None and len(classes) != config.num_classes:
         if any(key.startswith(f"{head}.") for key in named.tensors):
             raise UsageError(
                 f"{len(classes)} names of classes for the {config.num_classes} outputs of {printable(path)}; name each once"
             )
         config = replace(config, num_classes=len(classes))
-    layers, _ = layer_shapes(build_model(config, name=name, seed=None))
+    layers = _layers(name, config)
     taken = tuple(layer for layer, shapes in layers.items() if shapes.keys() <= named.tensors.keys())
     new = tuple(layer for layer in layers if layer not in taken)
     preprocessing = preprocessing_of_weights(name)
@@ -272,7 +272,7 @@ def _recognized(named: Named, network: str | None) -> tuple[str, ModelConfig]:
 
 def _resized(config: ModelConfig, tensors: Mapping[str, Tensor]) -> ModelConfig:
     """The configuration with as many outputs, and units in fc6 and fc7, as the tensors have."""
-    layers = [*layer_shapes(build_model(config, name=config.kind, seed=None))[0]]
+    head = [*_layers(config.kind, config)][-1]
 
     def size(*places: tuple[str, int], default: int) -> int:
         found = (tensors[f"{layer}.weight"].shape[i] for layer, i in places if _is_matrix(tensors, layer))
@@ -282,7 +282,12 @@ def _resized(config: ModelConfig, tensors: Mapping[str, Tensor]) -> ModelConfig:
         units = config.fc_units
         fc6 = size(("fc6", 0), ("fc7", 1), default=units[0])
         config = replace(config, fc_units=(fc6, size(("fc7", 0), ("fc8", 1), default=units[1])))
-    return replace(config, num_classes=size((layers[-1], 0), default=config.num_classes))
+    return replace(config, num_classes=size((head, 0), default=config.num_classes))
+
+
+def _layers(name: str, config: ModelConfig) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shapes of the tensors of each layer, in forward order."""
+    return layer_shapes(build_model(config, name=name, seed=None))[0]
 
 
 def _is_matrix(tensors: Mapping[str, Tensor], layer: str) -> bool:
@@ -291,8 +296,7 @@ def _is_matrix(tensors: Mapping[str, Tensor], layer: str) -> bool:
 
 def _fault(named: Named, name: str, config: ModelConfig) -> str | None:
     """The first tensor that does not fit the network, or a layer of which one is missing."""
-    layers, _ = layer_shapes(build_model(config, name=name, seed=None))
-    for layer, shapes in layers.items():
+    for layer, shapes in _layers(name, config).items():
         there = [key for key in shapes if key in named.tensors]
         for key in there:
             if (shape := tuple(named.tensors[key].shape)) != shapes[key]:
