@@ -22,7 +22,7 @@ from alexnet.data import archives
 from alexnet.data.archives import image_archive, list_archive
 from alexnet.data.check import check
 from alexnet.data.named import find_pictures, find_source
-from alexnet.data.pictures import is_one, pictures
+from alexnet.data.pictures import image_files, is_one, pictures
 from alexnet.data.pool import in_processes
 from alexnet.data.prepare import prepare
 from odd_images import RGB, png
@@ -87,6 +87,23 @@ def test_the_pictures_of_an_archive_are_many_pictures(kind: str, tmp_path: Path)
         list(pictures(pack(tmp_path, kind, {"readme.txt": b"hello"})))
     with pytest.raises(DataError, match=r"unpack it and name more/inner\.zip, which lies in it"):
         list(pictures(pack(tmp_path, kind, {"more/inner.zip": b"PK"})))
+
+
+def test_a_picture_in_an_archive_has_a_path(tmp_path: Path):
+    path = pack(tmp_path, "zip", PICTURES)
+    (picture,) = pictures(path / "cat" / "1.png")
+    assert np.array_equal(picture.decode(), np.roll(RGB, 1, 0))
+    assert list(image_files([path]))[1] == picture.name == f"{path}/cat/1.png"
+    for name, said in (("cat/9.png", "photos.zip holds no such picture"), ("cat", "photos.zip holds no such picture")):
+        with pytest.raises(ImageError, match=said) as caught:
+            next(pictures(path / name)).decode()
+        assert caught.value.reason == "missing"
+    (tmp_path / "a.png").write_bytes(PICTURES["cat/1.png"])
+    with pytest.raises(ImageError, match=r"a\.png/x\.png: missing \(no such file\)"):
+        next(pictures(tmp_path / "a.png" / "x.png")).decode()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ImageError, match=r"damaged .*not a readable zip archive"):
+        picture.decode()
 
 
 def test_a_network_answers_to_them(tmp_path: Path):

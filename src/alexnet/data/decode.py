@@ -324,7 +324,7 @@ def open_file(path: str | Path, label: str, max_bytes: int = MAX_FILE_BYTES, sta
 def _faults_of_reading(label: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ImageError(label, "missing", "no such file") from None
     except PermissionError:
         raise ImageError(label, "no permission") from None

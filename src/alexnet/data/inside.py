@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -84,24 +85,21 @@ def record_at(path: str | Path) -> Record | None:
 
 def container_of(path: str | Path) -> str | None:
     """The file into which a path leads as if it were a folder; None for a path that leads into none."""
-    for place in (Path(path), *Path(path).parents):
-        try:
+    for place in (path, *Path(path).parents):
+        with suppress(OSError, ValueError):
             mode = os.stat(place).st_mode  # noqa: PTH116
-        except (OSError, ValueError):
-            continue
-        return str(place) if stat.S_ISREG(mode) and place != Path(path) else None
+            return str(place) if stat.S_ISREG(mode) and place is not path else None
     return None
 
 
 def stamp_of(path: str) -> tuple[int, int] | None:
     """Bytes and time of the last change, in ns, of a file, or of the one that holds it; None where neither is there."""
-    for place in (path, container_of(path)):
-        try:
-            status = os.stat(place or path)  # noqa: PTH116
-        except (OSError, ValueError):
-            continue
-        return status.st_size, status.st_mtime_ns
-    return None
+    try:
+        status = os.stat(path)  # noqa: PTH116, of a million files
+    except (OSError, ValueError):
+        container = container_of(path)
+        return None if container is None else stamp_of(container)
+    return status.st_size, status.st_mtime_ns
 
 
 def is_there(path: str, stamp: tuple[int, int]) -> bool:
