@@ -64,8 +64,9 @@ def trained(config: TrainConfig, data: PackedSet, initial: Initial, machine: Mac
         "seed": seed,
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - busy,
-        "head": rate(summary["head"]["top1_errors"], summary["head"]["n"]),
-        "final": rate(errors["top1_errors"], errors["n"]),
+        "head": rate(summary["head"]["top1_errors"], summary["head"]["n"])
+        | {"loss_nats": summary["head"]["loss_nats"]},
+        "final": rate(errors["top1_errors"], errors["n"]) | {"loss_nats": errors["loss_nats"]},
         "trial": summary.get("trial"),
     }
 
