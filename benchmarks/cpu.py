@@ -322,7 +322,7 @@ def large_set() -> list[Row]:
     from alexnet.bench.forecast import IMAGENET_IMAGES
 
     with tempfile.TemporaryDirectory() as folder:
-        _sparse_set(Path(folder), IMAGENET_IMAGES)
+        sparse_set(Path(folder), IMAGENET_IMAGES)
         found = [
             json.loads(f"[{_run([sys.executable, '-c', OPEN, folder]).replace(' ', ', ')}]") for _ in range(REPEATS)
         ]
@@ -337,17 +337,17 @@ def large_set() -> list[Row]:
     ]
 
 
-def _sparse_set(folder: Path, num: int) -> None:
+def sparse_set(folder: Path, num: int, *, side: int = 256, classes: int = 1000) -> None:
     """Files as `prepare` writes them, with pixels that are all 0."""
     import zlib
 
     from alexnet.core.runs import sha256_file
     from alexnet.data.packed import VERSION, seal
 
-    shape = (num, 256, 256, 3)
+    shape = (num, side, side, 3)
     np.lib.format.open_memmap(folder / "train.images.npy", "w+", np.uint8, shape)
-    np.save(folder / "train.labels.npy", np.arange(num, dtype=np.int64) % 1000)
-    np.save(folder / "train.crc32.npy", np.full(num, zlib.crc32(bytes(256 * 256 * 3)), dtype=np.uint32))
+    np.save(folder / "train.labels.npy", np.arange(num, dtype=np.int64) % classes)
+    np.save(folder / "train.crc32.npy", np.full(num, zlib.crc32(bytes(side * side * 3)), dtype=np.uint32))
     (folder / "train.paths.jsonl").write_text("".join(f'"{i}.jpg"\n' for i in range(num)))
     np.save(folder / "mean.npy", np.zeros(shape[1:], dtype=np.float32))
     files = {
@@ -359,10 +359,10 @@ def _sparse_set(folder: Path, num: int) -> None:
         "version": VERSION,
         "complete": True,
         "store": "pixels",
-        "size": 256,
+        "size": side,
         "channels": 3,
     }
-    meta |= {"classes": [str(i) for i in range(1000)], "counts": {"train": {"images": num}}, "files": files}
+    meta |= {"classes": [str(i) for i in range(classes)], "counts": {"train": {"images": num}}, "files": files}
     write_json(folder / "meta.json", seal(meta))
 
 
