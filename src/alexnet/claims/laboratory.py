@@ -53,6 +53,7 @@ ADDED_FIELDS: dict[tuple[str, ...], Any] = {
     ("augmentation", "crops"): None,
     ("balance",): "none",
     ("ema",): 0.0,
+    ("start_share",): 0.0,
     ("early_stopping",): None,
     ("last_layer",): "random",
     ("augmentation", "mixup"): 0.0,
