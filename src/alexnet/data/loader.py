@@ -110,14 +110,14 @@ def balanced_order(image_N: NDArray[np.int64], label_N: NDArray[np.int64], seed:
     """The order of one epoch, as long as ``image_N``, in which each class of the images ``image_N`` stands equally often, or once
     more where that does not divide: of a large class other images in each epoch, of a small one each image several times.
     ``label_N``: the labels of the whole split."""
-    labels_N, total = label_N[image_N], len(label_N)
-    classes = np.unique(labels_N)
+    total = len(label_N)
+    classes, count_K = np.unique(label_N[image_N], return_counts=True)
     num_K = np.full(len(classes), len(image_N) // len(classes))
     num_K[rng.permutation(seed, "balance/classes", epoch, len(classes))[: len(image_N) % len(classes)]] += 1
-    shuffled_N = epoch_order(len(image_N), seed, epoch)
+    shuffled_N = image_N[epoch_order(len(image_N), seed, epoch)]
+    by_class_N = shuffled_N[np.argsort(label_N[shuffled_N], kind="stable")]
     places = []
-    for k, num in zip(classes, num_K, strict=True):
-        own = image_N[shuffled_N[labels_N[shuffled_N] == k]]
+    for own, num in zip(np.split(by_class_N, np.cumsum(count_K)[:-1]), num_K, strict=True):
         place = np.arange(num)
         places.append(own[place % len(own)] + total * (place // len(own)))
     number_N = np.concatenate(places)
