@@ -96,10 +96,10 @@ def search(given: Given) -> dict[str, Any]:
     """Exact search among a million vectors in parts as an index has them, beside reading these files, from memory and from the
     disk (where the system lets go of what it keeps)."""
     with tempfile.TemporaryDirectory() as folder:
-        block_BD = torch.randn(PART, DIM, generator=torch.Generator().manual_seed(0)).relu_()
+        block_BD = torch.randn(PART, DIM, generator=torch.Generator().manual_seed(0)).relu_().half().numpy()
         files = [Path(folder) / f"vectors-{i}.npy" for i in range(-(-VECTORS // PART))]
         for i, file in enumerate(files):
-            np.save(file, (block_BD * (1 + i / 100)).half().numpy()[: VECTORS - i * PART])
+            np.save(file, np.roll(block_BD, i, axis=1)[: VECTORS - i * PART])  # other directions, by either distance
         os.sync()
         assert KERNELS.available(build=True), KERNELS.failure
         vectors = Vectors(files, DIM)
