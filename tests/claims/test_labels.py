@@ -55,7 +55,8 @@ def test_the_trunk_is_where_training_starts(lab, monkeypatch, tmp_path):
     assert not torch.equal(now["fc8.weight"], given.tensors["fc8.weight"])
 
 
-def test_without_the_trunk_nothing_is_trained(lab, monkeypatch):
+def test_without_the_trunk_nothing_is_trained(lab, monkeypatch, tmp_path):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))  # the user's may hold it
     monkeypatch.setattr("alexnet.claims.laboratory.train", lambda *_, **__: pytest.fail("trained"))
     first, *_ = arms_of(EXPERIMENTS["trunk-labels"], find_scale("imagenette")).values()
     assert first[0].result is from_trunk
