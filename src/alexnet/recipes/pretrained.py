@@ -9,12 +9,13 @@ have no part in any choice.
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
+from torch import nn
 
 from alexnet.core import rng
 from alexnet.core.config import from_json, to_json
@@ -35,8 +36,7 @@ from alexnet.training.config import TrainConfig
 from alexnet.training.files import sole_trainer
 from alexnet.training.head import Head, with_fitted_head
 from alexnet.training.initial import Initial, misfit
-from alexnet.training.initial import transfer as taken_over
-from alexnet.training.trainer import fit, network
+from alexnet.training.trainer import fit, mix
 
 PARTS = 5
 """Of each class, one of so many parts is asked in the trial."""
@@ -171,8 +171,10 @@ def train_from(
         config = replace(config, start_share=config.start_share or decided)
     elif config.epochs:
         trial = try_tuning(config, data, machine, initial, out, fresh=fresh)
-        tuned = trial is not None and trial.helps
-        config = replace(config, start_share=trial.best.start_share) if trial and tuned else replace(config, epochs=0)
+        if trial is not None and trial.helps:
+            config = replace(config, start_share=trial.best.start_share)
+        else:
+            config = replace(config, epochs=0)
     summary = train(config, out, machine, data=data, initial=initial, resume=resume, fresh=fresh)
     if trial is not None:
         write_json(out / "results" / RECORD, trial.to_json())
@@ -222,18 +224,13 @@ def try_tuning(
 
 
 def _mean(
-    config: TrainConfig, parts: PackedSet, machine: Machine, start: Initial, tuned: torch.nn.Module, start_share: float
+    config: TrainConfig, parts: PackedSet, machine: Machine, start: Initial, tuned: nn.Module, start_share: float
 ) -> Mean:
     """What a mean of both weights does for the images that were left out."""
-    model = network(config, len(parts.classes))
-    model.load_state_dict(taken_over(start, config, parts.classes).tensors, strict=False)
-    model = model.to(machine.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    with torch.no_grad():
-        for name, value in tuned.state_dict().items():
-            own = model.state_dict()[name]
-            own.copy_(own.lerp(value, 1 - start_share) if own.is_floating_point() else value)
+    mean = deepcopy(tuned)
+    mix(mean.state_dict(), start.tensors, tuned.state_dict(), start_share)
     result = evaluate_split(
-        model,
+        mean,
         parts.split("val"),
         config.preprocessing,
         parts.mean,

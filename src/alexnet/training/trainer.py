@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -479,15 +480,11 @@ class _Trainer:
         with the weights. The decay of early steps is that of TensorFlow's ExponentialMovingAverage with a count of updates."""
         if self.kept is self.parallel:
             return
-        step, now = self.progress.step, self.model.state_dict()
-        decay = min(self.config.ema, (1 + step) / (10 + step))
-        for name, mean in self.kept.model.state_dict().items():
-            if not mean.is_floating_point():  # how many batches batch normalization has seen
-                mean.copy_(now[name])
-            elif self.started_from:
-                mean.copy_(self.started_from[name]).lerp_(now[name], 1 - self.config.start_share)
-            else:
-                mean.lerp_(now[name], 1 - decay)
+        step, kept, now = self.progress.step, self.kept.model.state_dict(), self.model.state_dict()
+        if self.started_from:
+            mix(kept, self.started_from, now, self.config.start_share)
+        else:
+            mix(kept, kept, now, min(self.config.ema, (1 + step) / (10 + step)))
 
     def _backward(
         self,
@@ -886,6 +883,16 @@ class _Trainer:
             raise StoppedError(
                 f"stopped at step {progress.step}, checkpoint saved; the same command with --resume goes on{end}"
             )
+
+
+def mix(into: Mapping[str, Tensor], first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float) -> None:
+    """Write the mean of two states of a network into a third, which may be the first: this share of the first, the rest of the
+    last. Whole numbers (how many batches batch normalization has seen) are those of the last."""
+    for name, mean in into.items():
+        if mean.is_floating_point():
+            mean.copy_(first[name]).lerp_(last[name], 1 - share)
+        else:
+            mean.copy_(last[name])
 
 
 def checkpoint_bytes(model: nn.Module, config: TrainConfig) -> int:
