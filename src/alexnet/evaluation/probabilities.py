@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import AlexNetError, printable
+from alexnet.core.errors import AlexNetError, in_short, printable
 from alexnet.core.runs import read_arrays, write_atomic
 
 FORMAT = "alexnet probabilities 1"
@@ -76,6 +76,6 @@ def load_probabilities(path: Path) -> Probabilities:
         return found
     except (ValueError, TypeError, LookupError, MemoryError, RecursionError) as error:
         raise AlexNetError(
-            f"{printable(path)}: not a sound file of saved probabilities ({printable(error)[:150]}); save it again with "
+            f"{printable(path)}: not a sound file of saved probabilities ({in_short(error)}); save it again with "
             "`alexnet evaluate --save`"
         ) from error

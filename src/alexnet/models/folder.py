@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alexnet.core.config import fingerprint, from_json, to_json
-from alexnet.core.errors import AlexNetError, UsageError, printable, refused
+from alexnet.core.errors import AlexNetError, UsageError, in_short, printable, refused
 from alexnet.core.preprocessing import Preprocessing
 from alexnet.core.runs import (
     MAX_SETTINGS_BYTES,
@@ -261,7 +261,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: a NUL byte in the name
         if isinstance(error, OSError):
             raise AlexNetError(refused(error, path)) from error
-        raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)[:150]})") from error
+        raise AlexNetError(f"{where}: not a sound safetensors file ({in_short(error)})") from error
 
 
 def _name(path: Path, descriptor: int) -> str:
@@ -340,7 +340,7 @@ def _parse(content: bytes, where: str) -> dict[str, Tensor]:
     except KeyError as error:
         raise AlexNetError(f"{where}: holds tensors of the type {printable(error)}, which is not read") from error
     except (SafetensorError, ValueError, RuntimeError, OverflowError) as error:
-        raise AlexNetError(f"{where}: not a sound safetensors file ({printable(error)[:150]})") from error
+        raise AlexNetError(f"{where}: not a sound safetensors file ({in_short(error)})") from error
 
 
 def _single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

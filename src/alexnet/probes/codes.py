@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from alexnet.core import rng
 from alexnet.core.config import to_json
 from alexnet.core.console import say
-from alexnet.core.errors import AlexNetError, DataError, UsageError, printable
+from alexnet.core.errors import AlexNetError, DataError, UsageError, in_short, printable
 from alexnet.core.runs import read_arrays, write_atomic
 from alexnet.data.packed import PackedSplit
 from alexnet.evaluation.error_rate import Split
@@ -206,9 +206,7 @@ def load_coder(path: Path) -> Coder:
     except AlexNetError as error:
         raise DataError(f"{error}; fit it again") from error
     except (ValueError, TypeError, LookupError, OverflowError, MemoryError, RecursionError) as error:
-        raise DataError(
-            f"{printable(path)}: not a sound file of a coder ({printable(error)[:150]}); fit it again"
-        ) from error
+        raise DataError(f"{printable(path)}: not a sound file of a coder ({in_short(error)}); fit it again") from error
 
 
 @dataclass(frozen=True, eq=False)

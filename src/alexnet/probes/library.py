@@ -213,9 +213,9 @@ def matches(index: Index, predictor: Predictor, given: PictureLike | Iterable[Pi
 
 
 def _is_gone(image: IndexedImage) -> bool:
-    path, *stamp = image
+    path, size, time_ns = image
     try:
-        return not is_there(path, (stamp[0], stamp[1]))
+        return not is_there(path, (size, time_ns))
     except DataError:  # the archive is damaged
         return True
 

@@ -443,8 +443,8 @@ def _gone(index: Index, sources: Iterable[str], everywhere: bool) -> list[int]:
     )
     return [
         row
-        for row, (path, *stamp) in enumerate(index.images)
-        if (everywhere or path in places or path.startswith(several)) and not is_there(path, (stamp[0], stamp[1]))
+        for row, (path, size, time_ns) in enumerate(index.images)
+        if (everywhere or path in places or path.startswith(several)) and not is_there(path, (size, time_ns))
     ]
 
 
